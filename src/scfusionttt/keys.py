@@ -1,0 +1,21 @@
+"""Every name that we read from or write to a user's AnnData or MuData, once."""
+
+#: obsm: the fused representation, [n_cells, n_latent], arbitrary units.
+X_FUSIONTTT = "X_fusionttt"
+#: obs: predicted class and its probability (0..1).
+LABEL = "fusionttt_label"
+PROBABILITY = "fusionttt_probability"
+#: layers: where raw counts are looked for before X.
+COUNTS = "counts"
+
+#: Names under which the two modalities are found in a MuData.
+RNA_MODALITIES = ("rna", "gex")
+PROTEIN_MODALITIES = ("prot", "protein", "adt")
+
+#: var: 10x's column that tells genes from antibodies, and its two values.
+FEATURE_TYPES = "feature_types"
+GENE_EXPRESSION = "Gene Expression"
+ANTIBODY_CAPTURE = "Antibody Capture"
+
+#: Label values that mean "not labelled".
+UNLABELLED = frozenset({"", "nan", "na", "none", "unknown", "unassigned", "unlabelled", "unlabeled"})

@@ -1,0 +1,322 @@
+"""Settings: frozen dataclasses, presets, TOML in and out.
+
+A setting is addressed as ``section.key``, on the command line (``--set network.width=128``), in a TOML file and in
+Python (``FusionTTT(network={"width": 128})``).
+"""
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import tomli_w
+
+from scfusionttt.errors import InputFileError, SettingError
+
+Mixer = Literal["ttt", "ttt_mlp", "attention", "none"]
+Fusion = Literal["ttt", "attention", "add"]
+Direction = Literal["both", "alternate", "forward"]
+Order = Literal["genome", "reverse", "shuffled", "expression", "list"]
+Scale = Literal["per_feature", "global", "none"]
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise SettingError(message)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """From raw counts to the values that the network reads."""
+
+    #: Most variable genes that become features; None (``all``): every gene.
+    n_genes: int | None = 4000
+    #: Order of the tokens; ``list`` reads names, one a line, from ``order_file``.
+    order: Order = "genome"
+    order_file: str | None = None
+    #: Seed of ``order=shuffled``; the other orders do not look at it.
+    order_seed: int = 0
+    #: Counts per cell after library-size normalisation, before log1p.
+    target_sum: float = 1e4
+    #: Per-feature z-score, centring with one common scale, or neither.
+    scale: Scale = "per_feature"
+    #: Scaled values are cut at +- clip.
+    clip: float = 10.0
+    #: Keep isotype controls as features.
+    keep_isotypes: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """The network; widths in numbers of units, lengths in numbers of tokens."""
+
+    #: Consecutive genes per token; 1: every gene is a token.
+    patch: int = 20
+    width: int = 64
+    heads: int = 2
+    encoder_blocks: int = 2
+    decoder_blocks: int = 1
+    #: Hidden units of a block's MLP, as a multiple of the width.
+    mlp_ratio: float = 2.0
+    dropout: float = 0.0
+    mixer: Mixer = "ttt"
+    fusion: Fusion = "ttt"
+    #: Lambda of the paper: weight of the fused part beside the modality's own.
+    fusion_weight: float = 1.0
+    direction: Direction = "both"
+    #: Tokens per inner mini-batch of the TTT layer.
+    mini_batch: int = 16
+    #: Inside a mini-batch a token sees only tokens before it.
+    causal: bool = False
+    #: Base learning rate of the TTT layer's inner model.
+    inner_lr: float = 1.0
+    #: Width of the fused representation; 0: the mean of the fused tokens, as published.
+    latent: int = 32
+    #: Learned weighted means of the tokens that the representation is made from.
+    pool_slots: int = 8
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that no network can have."""
+        for name in ("patch", "width", "heads", "mini_batch", "pool_slots"):
+            _require(getattr(self, name) >= 1, f"network.{name} must be at least 1")
+        _require(self.width % (2 * self.heads) == 0, "network.width must be a multiple of 2 * network.heads")
+        _require(0 <= self.dropout < 1, "network.dropout must be in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageConfig:
+    """What every stage of training has: length, batches, optimiser and schedule."""
+
+    epochs: int = 20
+    batch_size: int = 128
+    lr: float = 2e-3
+    weight_decay: float = 1e-4
+    #: Epochs of linear warm-up before the cosine.
+    warmup_epochs: float = 1.0
+    #: Stop after so many epochs without a better validation score.
+    patience: int = 5
+    gradient_clip: float = 1.0
+    #: Share of the training cells held back for early stopping.
+    validation_fraction: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Refuse lengths and shares that make no sense."""
+        section = type(self).__name__.removesuffix("Config").lower()
+        _require(self.epochs >= 1, f"{section}.epochs must be at least 1")
+        _require(self.batch_size >= 1, f"{section}.batch_size must be at least 1")
+        _require(self.lr > 0, f"{section}.lr must be positive")
+        _require(0 <= self.validation_fraction < 1, f"{section}.validation_fraction must be in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig(StageConfig):
+    """Stage 1: masked tokens of both modalities, no labels."""
+
+    mask_ratio: float = 0.15
+    #: Weights of the RNA and the protein term (alpha, beta of the paper).
+    alpha: float = 0.5
+    beta: float = 0.5
+    #: Weight of the masked-token loss, and of rebuilding every feature from the fused representation alone.
+    masked_weight: float = 1.0
+    bottleneck_weight: float = 1.0
+    #: Share of cells per batch whose proteins are hidden, so that the projection from RNA is learned.
+    hide_protein: float = 0.15
+
+    def __post_init__(self) -> None:
+        """Refuse shares outside 0..1."""
+        super().__post_init__()
+        _require(0 <= self.mask_ratio < 1, "pretrain.mask_ratio must be in [0, 1)")
+        _require(0 <= self.hide_protein < 1, "pretrain.hide_protein must be in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig(StageConfig):
+    """Stage 2: cross-entropy on labelled CITE-seq."""
+
+    epochs: int = 15
+    #: Learning rate of the pretrained body as a share of the head's.
+    body_lr_ratio: float = 0.25
+    #: Share of tokens hidden from each cell in training.
+    mask_ratio: float = 0.15
+    #: Weigh classes by 1 / sqrt(cells), so that rare types do not drown.
+    class_balance: bool = True
+    label_smoothing: float = 0.05
+    #: Share of cells per batch whose proteins are hidden, so that the model also names cells by RNA alone.
+    hide_protein: float = 0.3
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferConfig(StageConfig):
+    """Stage 3: RNA-only data; RNA encoder and fusion stay as they are."""
+
+    epochs: int = 30
+    lr: float = 1e-3
+    mask_ratio: float = 0.15
+    class_balance: bool = True
+    label_smoothing: float = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """All settings of a model."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    transfer: TransferConfig = field(default_factory=TransferConfig)
+    seed: int = 0
+
+    def with_settings(self, settings: Mapping[str, Any]) -> "Config":
+        """Return a copy with settings replaced.
+
+        Parameters
+        ----------
+        settings
+            ``{"section": {"key": value}}`` or ``{"section.key": value}``, mixed at will; values may be text, as
+            they come from the command line.
+
+        Raises
+        ------
+        SettingError
+            For a section, key or value that does not exist.
+        """
+        config = self
+        for name, value in _flatten(settings):
+            config = _set(config, name, value)
+        return config
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return nested plain values, ready for JSON."""
+        return asdict(self)
+
+    def to_toml(self) -> str:
+        """Return the settings as TOML; None is written as the word ``none``."""
+        sections = self.to_dict()
+        bare = {key: value for key, value in sections.items() if not isinstance(value, dict)}
+        tables = {
+            name: {key: "none" if value is None else value for key, value in table.items()}
+            for name, table in sections.items()
+            if isinstance(table, dict)
+        }
+        return tomli_w.dumps({**bare, **tables})
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """Read settings from a TOML file.
+
+    Raises
+    ------
+    InputFileError
+        When the file is missing or is not TOML.
+    """
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputFileError(f"{path}: cannot be read ({error.strerror}); give an existing TOML file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputFileError(f"{path}: is not TOML ({error})") from error
+
+
+def preset(name: str) -> Config:
+    """Return a preset by its name; raise SettingError for a name that does not exist."""
+    if name not in PRESETS:
+        raise SettingError(f"there is no preset {name!r}; choose one of {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def _paper() -> Config:
+    """METHOD of arXiv 2410.13257, with the predecessor's (scMMAE) numbers where the paper gives none."""
+    return Config(
+        data=DataConfig(n_genes=4000, scale="none"),
+        network=NetworkConfig(
+            patch=10, width=128, heads=2, encoder_blocks=6, decoder_blocks=4, mlp_ratio=4.0, dropout=0.1,
+            direction="forward", causal=True, latent=0,
+        ),
+        pretrain=PretrainConfig(
+            epochs=500, lr=2.5e-4, warmup_epochs=10, alpha=0.7, beta=0.3, bottleneck_weight=0.0, hide_protein=0.0,
+            validation_fraction=0.25,
+        ),
+        finetune=FinetuneConfig(
+            epochs=100, lr=2.5e-4, warmup_epochs=5, body_lr_ratio=1.0, mask_ratio=0.0, class_balance=False,
+            label_smoothing=0.0, hide_protein=0.0,
+        ),
+        transfer=TransferConfig(
+            epochs=100, lr=2.5e-4, warmup_epochs=5, mask_ratio=0.0, class_balance=False, label_smoothing=0.0
+        ),
+    )  # fmt: skip
+
+
+def _fast() -> Config:
+    """A smaller network and shorter stages: for a first look and for tests."""
+    return Config(
+        data=DataConfig(n_genes=2000),
+        network=NetworkConfig(width=32, heads=2, encoder_blocks=1, decoder_blocks=1, latent=16),
+        pretrain=PretrainConfig(epochs=8, lr=3e-3),
+        finetune=FinetuneConfig(epochs=8, lr=3e-3),
+        transfer=TransferConfig(epochs=10, lr=3e-3),
+    )
+
+
+PRESETS: dict[str, Config] = {
+    "default": Config(),
+    "paper": _paper(),
+    "whole": Config(
+        data=DataConfig(n_genes=None),
+        network=NetworkConfig(patch=1, width=32, heads=1, encoder_blocks=1),
+        pretrain=PretrainConfig(epochs=10, batch_size=32),
+    ),
+    "fast": _fast(),
+}
+
+
+def _flatten(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    flat: list[tuple[str, Any]] = []
+    for key, value in settings.items():
+        name = f"{prefix}{key}"
+        flat += _flatten(value, f"{name}.") if isinstance(value, Mapping) else [(name, value)]
+    return flat
+
+
+def _set(config: Any, name: str, value: Any, *, full: str = "") -> Any:
+    full = full or name
+    head, _, rest = name.partition(".")
+    hints = get_type_hints(type(config))
+    if head not in hints:
+        close = difflib.get_close_matches(head, hints, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(hints)}"
+        raise SettingError(f"there is no setting {full!r}; {hint}")
+    current = getattr(config, head)
+    if hasattr(current, "__dataclass_fields__"):
+        if not rest:
+            keys = ", ".join(item.name for item in fields(current))
+            raise SettingError(f"{full!r} is a section; set one of its keys: {keys}")
+        return replace(config, **{head: _set(current, rest, value, full=full)})
+    if rest:
+        raise SettingError(f"there is no setting {full!r}; {head!r} is not a section")
+    return replace(config, **{head: _convert(full, hints[head], value)})
+
+
+def _convert(name: str, kind: Any, value: Any) -> Any:
+    """Turn text (or a TOML / Python value) into the setting's type."""
+    if get_origin(kind) is Literal:
+        _require(value in get_args(kind), f"{name} must be one of {', '.join(get_args(kind))}, not {value!r}")
+        return value
+    options = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+    if NoneType in options and (value is None or str(value).lower() in {"none", "all"}):
+        return None
+    target = next(option for option in options if option is not NoneType)
+    if target is bool:
+        words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+        _require(str(value).lower() in words, f"{name} must be true or false, not {value!r}")
+        return words[str(value).lower()]
+    try:
+        number = float(value) if target in (int, float) else value
+        if target is int:
+            _require(number == int(number), f"{name} must be a whole number, not {value!r}")
+        return target(number)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise SettingError(f"{name} must be of type {target.__name__}, not {value!r}") from error

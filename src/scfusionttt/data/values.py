@@ -1,0 +1,120 @@
+"""From raw counts to the values that the network reads, with the constants that a model keeps."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from scfusionttt.config import DataConfig
+from scfusionttt.data.citeseq import CiteSeq
+from scfusionttt.data.features import Features, Match
+from scfusionttt.data.preprocess import Standardizer, clr, log_normalize
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Constants learned on the training cells.
+
+    Parameters
+    ----------
+    target_sum
+        Counts per cell after normalisation.
+    gene_share
+        [g], mean share of a cell's counts that a gene has; tells how large a library would be with every gene.
+    log_geometric_mean
+        [p], per protein ``mean(log1p(counts))`` of the centred log-ratio.
+    rna, protein
+        What scales log-normalised genes and log-ratios of proteins.
+    """
+
+    target_sum: float
+    gene_share: np.ndarray
+    log_geometric_mean: np.ndarray
+    rna: Standardizer
+    protein: Standardizer
+
+    @classmethod
+    def fit(cls, cite: CiteSeq, match: Match, config: DataConfig) -> "Preprocessing":
+        """Learn the constants from cells whose features are matched; features they lack keep neutral constants."""
+        counts = gene_counts(cite, match)
+        gene_share = _gene_share(counts)
+        lognorm = log_normalize(
+            counts, target_sum=config.target_sum, library_size=_library_size(counts, match, gene_share)
+        )
+        values, log_geometric_mean = clr(protein_counts(cite, match))
+        scale = None if config.scale == "none" else config.scale
+        fit = {"clip": None if scale is None else config.clip, "scale": scale}
+        return cls(
+            target_sum=config.target_sum,
+            gene_share=gene_share,
+            log_geometric_mean=log_geometric_mean,
+            rna=Standardizer.fit(lognorm, **fit),
+            protein=Standardizer.fit(values, **fit),
+        )
+
+    def log_normalized(self, cite: CiteSeq, match: Match) -> sp.csr_matrix:
+        """Return log1p of counts per `target_sum`, [n, g], in the model's order, zero where not measured."""
+        counts = gene_counts(cite, match)
+        return log_normalize(
+            counts, target_sum=self.target_sum, library_size=_library_size(counts, match, self.gene_share)
+        )
+
+    def log_ratios(self, cite: CiteSeq, match: Match) -> np.ndarray:
+        """Return centred log-ratios [n, p] in the model's order, NaN where not measured."""
+        return clr(protein_counts(cite, match), log_geometric_mean=self.log_geometric_mean)[0]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, ready for JSON."""
+        return {
+            "target_sum": self.target_sum,
+            "gene_share": self.gene_share.tolist(),
+            "log_geometric_mean": self.log_geometric_mean.tolist(),
+            "rna": self.rna.to_dict(),
+            "protein": self.protein.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":
+        """Build from what :meth:`to_dict` returned."""
+        return cls(
+            target_sum=float(values["target_sum"]),
+            gene_share=np.asarray(values["gene_share"], dtype=np.float64),
+            log_geometric_mean=np.asarray(values["log_geometric_mean"], dtype=np.float64),
+            rna=Standardizer.from_dict(values["rna"]),
+            protein=Standardizer.from_dict(values["protein"]),
+        )
+
+
+def gene_counts(cite: CiteSeq, match: Match) -> sp.csr_matrix:
+    """Return raw counts [n, g] of the model's genes, in its order; columns that the input lacks are empty."""
+    present = np.flatnonzero(match.genes >= 0)
+    place = sp.csr_matrix(
+        (np.ones(len(present), dtype=np.float32), (match.genes[present], present)),
+        shape=(cite.rna.n_vars, len(match.genes)),
+    )
+    return sp.csr_matrix(cite.rna.X @ place)
+
+
+def protein_counts(cite: CiteSeq, match: Match) -> np.ndarray:
+    """Return raw counts [n, p] of the model's proteins, in its order, NaN where not measured."""
+    counts = np.full((cite.rna.n_obs, len(match.proteins)), np.nan, dtype=np.float32)
+    present = match.proteins >= 0
+    if cite.protein is not None and present.any():
+        counts[:, present] = cite.protein.X[:, match.proteins[present]]
+    return counts
+
+
+def _gene_share(counts: sp.csr_matrix) -> np.ndarray:
+    total = np.asarray(counts.sum(axis=0), dtype=np.float64).ravel()
+    return total / max(total.sum(), 1.0)
+
+
+def _library_size(counts: sp.csr_matrix, match: Match, gene_share: np.ndarray) -> np.ndarray:
+    """Return counts per cell over the model's genes, scaled up for genes that the input lacks.
+
+    So a cell's values do not depend on genes the model does not know, and hardly on those the input lacks.
+    """
+    measured = float(gene_share[match.genes >= 0].sum())
+    return np.asarray(counts.sum(axis=1), dtype=np.float64).ravel() / max(measured, 1e-6)

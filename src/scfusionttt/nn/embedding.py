@@ -1,0 +1,56 @@
+"""From feature values to tokens and back.
+
+Shapes: n cells (batch), f features, t tokens, k features per token, d width.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class FeatureEmbedding(nn.Module):
+    """A token is the value-weighted sum of the vectors of `patch` neighbouring features, plus a position.
+
+    An absent feature stays out of its token's sum; a token none of whose features is there is absent itself.
+    """
+
+    def __init__(self, n_features: int, *, patch: int, width: int) -> None:
+        super().__init__()
+        self.n_features = n_features
+        self.patch = patch
+        self.n_tokens = math.ceil(n_features / patch)
+        self.vectors = nn.Parameter(torch.randn(self.n_tokens, patch, width) / math.sqrt(patch))
+        self.position = nn.Parameter(0.02 * torch.randn(self.n_tokens, width))
+
+    def forward(self, values: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        """Embed values [n, f] where `present` [n, f] holds.
+
+        Returns
+        -------
+        tokens [n, t, d] and which of them are present [n, t].
+        """
+        values_ntk = self.patched(torch.where(present, values, 0.0))
+        tokens_ntd = torch.einsum("ntk,tkd->ntd", values_ntk, self.vectors) + self.position
+        return tokens_ntd, self.patched(present).any(dim=-1)
+
+    def patched(self, features: Tensor) -> Tensor:
+        """Cut [n, f] into tokens [n, t, k]; the last token is filled up with zeros (False)."""
+        gap = self.n_tokens * self.patch - self.n_features
+        return nn.functional.pad(features, (0, gap)).unflatten(1, (self.n_tokens, self.patch))
+
+
+class FeatureReadout(nn.Module):
+    """The values of a token's features, each a linear function of the token."""
+
+    def __init__(self, n_features: int, *, patch: int, width: int) -> None:
+        super().__init__()
+        self.n_features = n_features
+        n_tokens = math.ceil(n_features / patch)
+        self.vectors = nn.Parameter(torch.randn(n_tokens, patch, width) / math.sqrt(width))
+        self.bias = nn.Parameter(torch.zeros(n_tokens, patch))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map tokens [n, t, d] to values [n, f]."""
+        values_ntk = torch.einsum("ntd,tkd->ntk", tokens, self.vectors) + self.bias
+        return values_ntk.flatten(1)[:, : self.n_features]

@@ -1,0 +1,87 @@
+"""Layers that let the tokens of a cell see one another, one interface: ``mixer(tokens, present) -> tokens``.
+
+Shapes: n cells, t tokens, h heads, f units per head, d = h * f width. Absent tokens influence no other token.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from scfusionttt.config import NetworkConfig
+from scfusionttt.errors import SettingError
+from scfusionttt.ttt import step_sizes, ttt_linear, ttt_mlp
+
+
+class TTTMixer(nn.Module):
+    """Test-Time Training layer (arXiv 2407.04620): the hidden state is a small model trained while it reads.
+
+    Projections, inner learning rate per token (a gate), inner step sizes, initial inner model and its LayerNorm;
+    the recurrence itself is :func:`scfusionttt.ttt.ttt_linear` or :func:`~scfusionttt.ttt.ttt_mlp`.
+    """
+
+    def __init__(self, config: NetworkConfig, *, reverse: bool = False) -> None:
+        super().__init__()
+        d, h = config.width, config.heads
+        f = d // h
+        self.heads, self.mini_batch, self.causal = h, config.mini_batch, config.causal
+        self.directions = (False, True) if config.direction == "both" else (reverse,)
+        self.inner_lr = config.inner_lr
+        self.operator = ttt_mlp if config.mixer == "ttt_mlp" else ttt_linear
+        self.qkv = nn.Linear(d, 3 * d, bias=False)
+        self.gate = nn.Linear(d, h)
+        self.step_delta = nn.Parameter(torch.zeros(config.mini_batch))
+        shapes = [(f, 4 * f), (4 * f, f)] if config.mixer == "ttt_mlp" else [(f, f)]
+        self.inner_weights = nn.ParameterList(nn.Parameter(0.02 * torch.randn(h, *shape)) for shape in shapes)
+        self.inner_biases = nn.ParameterList(nn.Parameter(torch.zeros(h, shape[1])) for shape in shapes)
+        self.inner_scale = nn.Parameter(torch.ones(h, f))
+        self.inner_shift = nn.Parameter(torch.zeros(h, f))
+        self.norm = nn.LayerNorm(d, eps=1e-6)
+        self.out = nn.Linear(d, d, bias=False)
+        for projection in (self.qkv, self.gate, self.out):
+            nn.init.normal_(projection.weight, std=0.02)
+        nn.init.zeros_(self.gate.bias)
+
+    def forward(self, tokens: Tensor, present: Tensor) -> Tensor:
+        """Mix tokens [n, t, d]."""
+        q, k, v = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each [n, h, t, f]
+        lr_nht = self.inner_lr / q.shape[-1] * torch.sigmoid(self.gate(tokens)).transpose(1, 2)
+        state = [p for pair in zip(self.inner_weights, self.inner_biases, strict=True) for p in pair]
+        mixed = sum(
+            self.operator(
+                q, k, v, lr_nht, step_sizes(self.step_delta), *state, self.inner_scale, self.inner_shift,
+                mini_batch=self.mini_batch, mask=present, causal=self.causal, reverse=reverse,
+            )
+            for reverse in self.directions
+        )  # fmt: skip
+        return self.out(self.norm(mixed.transpose(1, 2).flatten(2)))
+
+
+class AttentionMixer(nn.Module):
+    """Multi-head softmax attention over all present tokens: the mixer of scMMAE, cost quadratic in the tokens."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.qkv = nn.Linear(config.width, 3 * config.width, bias=False)
+        self.out = nn.Linear(config.width, config.width, bias=False)
+
+    def forward(self, tokens: Tensor, present: Tensor) -> Tensor:
+        """Mix tokens [n, t, d]."""
+        q, k, v = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        # A cell without any present token would divide by zero: it attends everywhere, and its tokens stay absent.
+        visible = present | ~present.any(dim=1, keepdim=True)
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=visible[:, None, None, :])
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
+
+def make_mixer(config: NetworkConfig, *, depth: int = 0) -> nn.Module | None:
+    """Return the mixer that the settings name; None for ``none``.
+
+    `depth` counts the blocks of a stack: ``direction=alternate`` reads backwards in every second one.
+    """
+    if config.mixer == "none":
+        return None
+    if config.mixer == "attention":
+        return AttentionMixer(config)
+    if config.mixer in ("ttt", "ttt_mlp"):
+        return TTTMixer(config, reverse=config.direction == "alternate" and depth % 2 == 1)
+    raise SettingError(f"there is no mixer {config.mixer!r}")

@@ -1,0 +1,159 @@
+"""The three networks: pretraining, classification (CITE-seq) and transfer (RNA only), around one backbone.
+
+Shapes: n cells, g genes, p proteins, t RNA tokens, d width, l latent, c classes.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from scfusionttt.config import NetworkConfig
+from scfusionttt.nn.decoder import RepresentationDecoder, TokenDecoder
+from scfusionttt.nn.encoder import ModalityEncoder
+from scfusionttt.nn.fusion import Fusion
+from scfusionttt.nn.heads import CellRepresentation, ProteinProjection
+from scfusionttt.nn.inputs import CellInputs, VisibleTokens
+
+
+class FusedCells(NamedTuple):
+    """What the backbone makes of n cells; the protein fields are None in a model without proteins."""
+
+    z: Tensor  # [n, l]
+    rna: Tensor  # [n, t, d] fused tokens
+    rna_visible: Tensor  # [n, t]
+    protein: Tensor | None  # [n, p, d] fused tokens
+    protein_visible: Tensor | None  # [n, p] as measured and not hidden
+    #: How far the projection from RNA is from the encoded proteins, a scalar; trains the projection alone.
+    projection_loss: Tensor | None
+
+
+class FusionBackbone(nn.Module):
+    """Encoders, fusion both ways, and the fused representation.
+
+    A cell none of whose protein tokens is visible (RNA-only data) gets tokens projected from its RNA instead.
+    """
+
+    def __init__(self, n_genes: int, n_proteins: int, config: NetworkConfig) -> None:
+        super().__init__()
+        self.rna_encoder = ModalityEncoder(n_genes, config, patch=config.patch)
+        n_tokens = [self.rna_encoder.embedding.n_tokens]
+        self.protein_encoder: ModalityEncoder | None = None
+        if n_proteins:
+            self.protein_encoder = ModalityEncoder(n_proteins, config, patch=1)
+            self.rna_fusion = Fusion(config)
+            self.protein_fusion = Fusion(config)
+            self.projection = ProteinProjection(n_tokens[0], n_proteins, config)
+            n_tokens.append(n_proteins)
+        self.representation = CellRepresentation(n_tokens, config)
+
+    @property
+    def n_latent(self) -> int:
+        """Width of z."""
+        return self.representation.n_latent
+
+    def forward(self, inputs: CellInputs, visible: VisibleTokens = VisibleTokens()) -> FusedCells:  # noqa: B008
+        """Fuse n cells; `visible` hides tokens from the encoders."""
+        rna, rna_visible = self.rna_encoder(inputs.rna, inputs.rna_present, visible.rna)
+        if self.protein_encoder is None:
+            return FusedCells(self.representation((rna, rna_visible)), rna, rna_visible, None, None, None)
+
+        encoded, protein_visible = self.protein_encoder(inputs.protein, inputs.protein_present, visible.protein)
+        projected = self.projection(rna, rna_visible)
+        has_protein = protein_visible.any(dim=1)
+        protein = torch.where(has_protein[:, None, None], encoded, projected)
+        fusible = protein_visible | ~has_protein[:, None]
+
+        fused_rna = self.rna_fusion(rna, rna_visible, protein, fusible)
+        fused_protein = self.protein_fusion(protein, fusible, rna, rna_visible)
+        z = self.representation((fused_rna, rna_visible), (fused_protein, fusible))
+        loss = self._projection_loss(rna, rna_visible, encoded, protein_visible)
+        return FusedCells(z, fused_rna, rna_visible, fused_protein, protein_visible, loss)
+
+    def _projection_loss(self, rna: Tensor, rna_visible: Tensor, encoded: Tensor, visible: Tensor) -> Tensor | None:
+        """Return the mean squared error of the projection on visible protein tokens, in units of their variance."""
+        if not self.training:
+            return None
+        target = encoded.detach()
+        error = (self.projection(rna.detach(), rna_visible) - target).square().mean(dim=-1)
+        return (error * visible).sum() / visible.sum().clamp(min=1) / target.var().clamp(min=1e-6)
+
+
+class Reconstruction(NamedTuple):
+    """What pretraining compares with the input: values from tokens and from z alone; None where not built."""
+
+    rna_tokens: Tensor | None  # [n, g]
+    protein_tokens: Tensor | None  # [n, p]
+    rna_z: Tensor | None  # [n, g]
+    protein_z: Tensor | None  # [n, p]
+    fused: FusedCells
+
+
+class PretrainNetwork(nn.Module):
+    """Stage 1: backbone, a masked-token decoder per modality, and the decoders of the bottleneck."""
+
+    def __init__(self, n_genes: int, n_proteins: int, config: NetworkConfig) -> None:
+        super().__init__()
+        self.backbone = FusionBackbone(n_genes, n_proteins, config)
+        n_tokens = self.backbone.rna_encoder.embedding.n_tokens
+        self.rna_decoder = TokenDecoder(n_genes, n_tokens, config, patch=config.patch)
+        self.rna_from_z = RepresentationDecoder(self.backbone.n_latent, n_genes)
+        if n_proteins:
+            self.protein_decoder = TokenDecoder(n_proteins, n_proteins, config, patch=1)
+            self.protein_from_z = RepresentationDecoder(self.backbone.n_latent, n_proteins)
+
+    def forward(
+        self,
+        inputs: CellInputs,
+        visible: VisibleTokens = VisibleTokens(),  # noqa: B008
+        *,
+        from_tokens: bool = True,
+        from_z: bool = True,
+    ) -> Reconstruction:
+        """Rebuild the values of n cells from their visible tokens and from z, each only where asked for."""
+        fused = self.backbone(inputs, visible)
+        rna_tokens = protein_tokens = rna_z = protein_z = None
+        if from_tokens:
+            rna_tokens = self.rna_decoder(fused.rna, fused.rna_visible)
+        if from_z:
+            rna_z = self.rna_from_z(fused.z)
+        if fused.protein is not None and from_tokens:
+            protein_tokens = self.protein_decoder(fused.protein, fused.protein_visible)
+        if fused.protein is not None and from_z:
+            protein_z = self.protein_from_z(fused.z)
+        return Reconstruction(rna_tokens, protein_tokens, rna_z, protein_z, fused)
+
+
+class ClassifierNetwork(nn.Module):
+    """Stage 2: the pretrained backbone and a linear head on z; the decoders are gone."""
+
+    def __init__(self, backbone: FusionBackbone, n_classes: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = nn.Linear(backbone.n_latent, n_classes)
+
+    def forward(self, inputs: CellInputs, visible: VisibleTokens = VisibleTokens()) -> tuple[Tensor, FusedCells]:  # noqa: B008
+        """Return class scores (logits) [n, c] and the fused cells."""
+        fused = self.backbone(inputs, visible)
+        return self.head(fused.z), fused
+
+
+class TransferNetwork(ClassifierNetwork):
+    """Stage 3: RNA only. RNA encoder and fusion are frozen; the projection and the head learn."""
+
+    def __init__(self, backbone: FusionBackbone, n_classes: int) -> None:
+        super().__init__(backbone, n_classes)
+        self.backbone.requires_grad_(False)
+        for part in self.trained_parts():
+            part.requires_grad_(True)
+
+    def trained_parts(self) -> list[nn.Module]:
+        """Return the parts that learn."""
+        parts: list[nn.Module] = [self.head]
+        if self.backbone.protein_encoder is not None:
+            parts.append(self.backbone.projection)
+        return parts
+
+    def forward(self, inputs: CellInputs, visible: VisibleTokens = VisibleTokens()) -> tuple[Tensor, FusedCells]:  # noqa: B008
+        """Return class scores (logits) [n, c] by RNA alone: measured proteins are not looked at."""
+        return super().forward(inputs._replace(protein_present=torch.zeros_like(inputs.protein_present)), visible)

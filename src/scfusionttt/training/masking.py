@@ -1,0 +1,48 @@
+"""Which tokens a training step hides: drawn on the CPU from a generator, so every device sees the same."""
+
+import torch
+from torch import Tensor
+
+from scfusionttt.nn.inputs import CellInputs, VisibleTokens
+
+
+def step_generator(seed: int, step: int, *, validation: bool = False) -> torch.Generator:
+    """Return the generator of one step: it depends on the seed and the step alone, so a resumed run agrees."""
+    return torch.Generator().manual_seed((seed * 1_000_003 + step) * 2 + validation)
+
+
+def visible_tokens(
+    n_cells: int,
+    n_rna_tokens: int,
+    n_proteins: int,
+    *,
+    mask_ratio: float,
+    hide_protein: float,
+    generator: torch.Generator,
+    device: torch.device,
+) -> VisibleTokens:
+    """Hide `mask_ratio` of each modality's tokens, and in `hide_protein` of the cells all proteins."""
+    rna = _keep(n_cells, n_rna_tokens, mask_ratio, generator)
+    protein = _keep(n_cells, n_proteins, mask_ratio, generator)
+    without = torch.rand(n_cells, generator=generator) < hide_protein
+    return VisibleTokens(rna.to(device), (protein & ~without[:, None]).to(device))
+
+
+def hidden_features(visible: Tensor, present: Tensor, patch: int) -> Tensor:
+    """Return the measured features [n, f] of the hidden tokens, given visible tokens [n, t]."""
+    return ~visible.repeat_interleave(patch, dim=1)[:, : present.shape[1]] & present
+
+
+def masked_mse(predicted: Tensor, target: Tensor, where: Tensor) -> Tensor:
+    """Average the squared error over the entries where `where` holds; 0 if there is none."""
+    return ((predicted - target).square() * where).sum() / where.sum().clamp(min=1)
+
+
+def inputs_of(batch: tuple[Tensor, ...]) -> CellInputs:
+    """Return the network's part of a batch."""
+    return CellInputs(*batch[: len(CellInputs._fields)])
+
+
+def _keep(n: int, t: int, mask_ratio: float, generator: torch.Generator) -> Tensor:
+    rank = torch.rand(n, t, generator=generator).argsort(dim=1).argsort(dim=1)
+    return rank >= round(mask_ratio * t)

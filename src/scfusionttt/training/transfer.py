@@ -1,0 +1,15 @@
+"""Stage 3: RNA-only data with labels; the projection from RNA to proteins and the head learn, the rest is frozen."""
+
+from typing import Any
+
+from scfusionttt.training.classify import ClassifierModule
+from scfusionttt.training.optim import adamw_with_cosine
+
+
+class TransferModule(ClassifierModule):
+    """Cross-entropy of a :class:`~scfusionttt.nn.networks.TransferNetwork`, which looks at no protein."""
+
+    def configure_optimizers(self) -> Any:
+        """AdamW over the parts that learn."""
+        groups = [{"params": list(self.network.parameters()), "lr": self.stage.lr}]
+        return adamw_with_cosine(groups, self.stage, n_steps=int(self.trainer.estimated_stepping_batches))

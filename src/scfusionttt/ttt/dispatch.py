@@ -1,0 +1,231 @@
+"""The entry points of the operator: checks, masks and directions; the backends do the rest."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from scfusionttt.errors import SettingError
+from scfusionttt.ttt import chunked, definition
+
+State = tuple[Tensor, ...]
+BACKENDS = ("definition", "chunked")
+
+
+class TTTOutput(NamedTuple):
+    """What the operator returns; `loss` and `state` are None unless asked for.
+
+    Attributes
+    ----------
+    out : Tensor [b, h, t, f]
+    loss : Tensor [b, h, t] or None
+        Inner loss ``|f(k_j) - v_j|^2 / 2`` at the state in which the token's mini-batch started.
+    state : tuple of Tensor or None
+        The inner model after the last token, with a batch dimension: (W, b) or (W1, b1, W2, b2).
+    """
+
+    out: Tensor
+    loss: Tensor | None
+    state: State | None
+
+
+def step_sizes(delta: Tensor) -> Tensor:
+    """Return tau, ``max(0, 1/(i+1) + delta_i)`` for the i-th token of a mini-batch; delta [mini_batch] is learned."""
+    rank = torch.arange(1, len(delta) + 1, device=delta.device, dtype=delta.dtype)
+    return (1 / rank + delta).clamp_min(0)
+
+
+def choose_backend(backend: str) -> str:
+    """Return the name of the backend to use; ``auto`` takes the fastest that can do it."""
+    if backend == "auto":
+        return "chunked"
+    if backend not in BACKENDS:
+        raise SettingError(f"TTT backend {backend!r} does not exist; choose auto, {', '.join(BACKENDS)}")
+    return backend
+
+
+def ttt_linear(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    lr: Tensor,
+    tau: Tensor,
+    w0: Tensor,
+    b0: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    *,
+    mini_batch: int = 16,
+    mask: Tensor | None = None,
+    causal: bool = True,
+    reverse: bool = False,
+    rope: bool = True,
+    backend: str = "auto",
+    return_loss: bool = False,
+    return_state: bool = False,
+) -> TTTOutput:
+    """Run a TTT-Linear layer: the hidden state is a linear model trained on the tokens it reads.
+
+    Parameters
+    ----------
+    q, k, v : Tensor [b, h, t, f]
+        Queries, keys and values; any strides; half precision is computed in the state's precision.
+    lr : Tensor [b, h, t]
+        Learning rate of each token as a source, >= 0.
+    tau : Tensor [mini_batch]
+        Step of each rank in the mini-batch, see `step_sizes`.
+    w0, b0 : Tensor [h, f, f] and [h, f], or [b, h, f, f] and [b, h, f]
+        Initial state; its precision, float32 or float64, is that of the computation and of the result.
+    gamma, beta : Tensor [h, f]
+        Scale and shift of the inner layer norm (eps 1e-6).
+    mini_batch : int
+        Tokens that share a starting state. A sequence in pieces, with the state carried, equals the whole one when
+        each piece but the last is a multiple of this.
+    mask : bool Tensor [b, t], optional
+        True where a token is present. An absent token changes nothing, whatever it holds; its output is 0.
+    causal : bool
+        Whether a token sees only the earlier tokens of its mini-batch, or all of them.
+    reverse : bool
+        Read from the last token to the first; results stay in the order of the input.
+    rope : bool
+        Rotate q and k by their position in the mini-batch (f must be even).
+    backend : {"auto", "chunked", "definition"}
+        How to compute the same numbers.
+    return_loss, return_state : bool
+        Also return the inner loss per token, and the final state.
+
+    Returns
+    -------
+    TTTOutput
+
+    Raises
+    ------
+    ValueError
+        If a shape does not fit.
+    SettingError
+        If the backend does not exist.
+
+    References
+    ----------
+    Sun et al., Learning to (Learn at Test Time), arXiv 2407.04620.
+    """
+    options = _Options(mini_batch, causal, reverse, rope, backend, return_loss, return_state)
+    return _run("linear", q, k, v, lr, tau, (w0, b0), gamma, beta, mask, options)
+
+
+def ttt_mlp(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    lr: Tensor,
+    tau: Tensor,
+    w1: Tensor,
+    b1: Tensor,
+    w2: Tensor,
+    b2: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    *,
+    mini_batch: int = 16,
+    mask: Tensor | None = None,
+    causal: bool = True,
+    reverse: bool = False,
+    rope: bool = True,
+    backend: str = "auto",
+    return_loss: bool = False,
+    return_state: bool = False,
+) -> TTTOutput:
+    """Run a TTT-MLP layer: as `ttt_linear`, the state being ``gelu(x W1 + b1) W2 + b2``.
+
+    Parameters
+    ----------
+    w1, b1, w2, b2 : Tensor [h, f, m], [h, m], [h, m, f] and [h, f], or each with a leading batch dimension
+        Initial state; m is 4 f in the paper.
+
+    The other parameters, the result and the errors are those of `ttt_linear`.
+    """
+    options = _Options(mini_batch, causal, reverse, rope, backend, return_loss, return_state)
+    return _run("mlp", q, k, v, lr, tau, (w1, b1, w2, b2), gamma, beta, mask, options)
+
+
+class _Options(NamedTuple):
+    mini_batch: int
+    causal: bool
+    reverse: bool
+    rope: bool
+    backend: str
+    return_loss: bool
+    return_state: bool
+
+
+def _run(
+    inner: str,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    lr: Tensor,
+    tau: Tensor,
+    state: State,
+    gamma: Tensor,
+    beta: Tensor,
+    mask: Tensor | None,
+    options: _Options,
+) -> TTTOutput:
+    backend = choose_backend(options.backend)
+    _check(q, k, v, lr, tau, state, gamma, beta, mask, options)
+    b = len(q)
+    dtype = state[0].dtype
+    state = tuple(s.expand(b, *s.shape) if s.ndim == rank else s for s, rank in zip(state, (3, 2, 3, 2)))
+    q, k, v, lr, tau, gamma, beta = (x.to(dtype) for x in (q, k, v, lr, tau, gamma, beta))
+    if mask is not None:
+        q, k, v = (x.masked_fill(~mask[:, None, :, None], 0) for x in (q, k, v))
+        lr = lr.masked_fill(~mask[:, None], 0)
+    if options.reverse:
+        q, k, v, lr = (x.flip(2) for x in (q, k, v, lr))
+
+    run = {"definition": definition.ttt_definition, "chunked": chunked.ttt_chunked}[backend]
+    model = getattr(definition, inner)
+    how = {"mini_batch": options.mini_batch, "causal": options.causal, "rope": options.rope}
+    with torch.autocast(q.device.type, enabled=False):
+        out, loss, state = run(model, state, q, k, v, lr, tau, gamma, beta, **how)  # type: ignore[arg-type]
+
+    if options.reverse:
+        out, loss = out.flip(2), loss.flip(2)
+    if mask is not None:
+        out, loss = out.masked_fill(~mask[:, None, :, None], 0), loss.masked_fill(~mask[:, None], 0)
+    return TTTOutput(out, loss if options.return_loss else None, state if options.return_state else None)
+
+
+def _check(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    lr: Tensor,
+    tau: Tensor,
+    state: State,
+    gamma: Tensor,
+    beta: Tensor,
+    mask: Tensor | None,
+    options: _Options,
+) -> None:
+    if q.ndim != 4 or q.shape[2] == 0:
+        raise ValueError(f"q must be [b, h, t, f] with at least one token, not {list(q.shape)}")
+    b, h, t, f = q.shape
+    hidden = f if len(state) == 2 else state[0].shape[-1]
+    expected = {"k": (k, (b, h, t, f)), "v": (v, (b, h, t, f)), "lr": (lr, (b, h, t))}
+    expected |= {"gamma": (gamma, (h, f)), "beta": (beta, (h, f)), "tau": (tau, (options.mini_batch,))}
+    if mask is not None:
+        expected["mask"] = (mask, (b, t))
+        if mask.dtype != torch.bool:
+            raise ValueError(f"mask must be bool, True where a token is present, not {mask.dtype}")
+    for name, (x, shape) in expected.items():
+        if x.shape != shape:
+            raise ValueError(f"{name} must be {list(shape)} for q {list(q.shape)}, not {list(x.shape)}")
+    shapes = ((h, f, hidden), (h, hidden), (h, hidden, f), (h, f))
+    for name, s, shape in zip(("w0", "b0") if len(state) == 2 else ("w1", "b1", "w2", "b2"), state, shapes):
+        if s.shape not in (shape, (b, *shape)):
+            raise ValueError(f"{name} must be {list(shape)}, or that behind {b} cells, not {list(s.shape)}")
+        if s.dtype not in (torch.float32, torch.float64):
+            raise ValueError(f"{name} must be float32 or float64, not {s.dtype}")
+    if options.rope and f % 2:
+        raise ValueError(f"rotary positions need an even head size, not {f}")

@@ -49,7 +49,7 @@ class TTTMixer(nn.Module):
             self.operator(
                 q, k, v, lr_nht, step_sizes(self.step_delta), *state, self.inner_scale, self.inner_shift,
                 mini_batch=self.mini_batch, mask=present, causal=self.causal, reverse=reverse,
-            )
+            ).out
             for reverse in self.directions
         )  # fmt: skip
         return self.out(self.norm(mixed.transpose(1, 2).flatten(2)))

@@ -1,0 +1,126 @@
+"""What happens beside the training steps: seeds, progress, history, and stopping at a loss that is no number."""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+import pandas as pd
+import torch
+from torch import Tensor
+
+from scfusionttt.errors import NonFiniteLossError, name_some
+
+
+class StepSeed(L.Callback):
+    """Seed torch before every step by the step's number: dropout of a resumed run is that of an unbroken one."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+        """Seed the step."""
+        torch.manual_seed(self.seed * 1_000_003 + trainer.global_step)
+
+
+class FiniteLoss(L.Callback):
+    """Stop at the first loss that is NaN or infinite, naming the batch's cells."""
+
+    def __init__(self, cell_names: pd.Index) -> None:
+        self.cell_names = cell_names
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: tuple[Tensor, ...], batch_idx: int
+    ) -> None:
+        """Look at the loss of the step that just ended."""
+        if not torch.isfinite(outputs["loss"]):
+            cells = self.cell_names[batch[5].cpu().numpy()].tolist()
+            raise NonFiniteLossError(
+                f"the training loss is not finite at step {trainer.global_step}, in the batch with cells "
+                f"{name_some(cells)}; lower the learning rate (--set pretrain.lr=5e-4) or look at these cells "
+                "with `scfusionttt validate`"
+            )
+
+
+class History(L.Callback):
+    """Collect the training curves: one row per epoch."""
+
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
+        self.rows: list[dict[str, Any]] = []
+        self._start = time.monotonic()
+
+    def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Start the epoch's clock."""
+        self._start = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Add the epoch's row."""
+        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        row = {"stage": self.stage, "epoch": trainer.current_epoch + 1, "seconds": time.monotonic() - self._start}
+        self.rows.append({**row, **dict(sorted(values.items()))})
+
+    def state_dict(self) -> dict[str, Any]:
+        """Rows so far, for the checkpoint."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Rows of the epochs before a resume."""
+        self.rows = list(state["rows"])
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """Training curves: stage, epoch, seconds, losses."""
+        return pd.DataFrame(self.rows)
+
+
+class PlainProgress(L.Callback):
+    """One line per epoch on stderr, for logs."""
+
+    def __init__(self, history: History, write: Callable[[str], object] = sys.stderr.write) -> None:
+        self.history, self.write = history, write
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Print the epoch that the history has just noted (it stands before this callback)."""
+        self.write(describe_epoch(self.history.rows[-1], trainer.max_epochs) + "\n")
+
+
+class RichProgress(L.Callback):
+    """A bar that fills batch by batch, with the last epoch's losses beside it, for a terminal."""
+
+    def __init__(self, history: History) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        self.history = history
+        self.progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f}%"),
+            TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True),
+        )  # fmt: skip
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Show the bar."""
+        done = trainer.current_epoch * trainer.num_training_batches
+        self.task = self.progress.add_task(
+            self.history.stage, total=(trainer.max_epochs or 0) * trainer.num_training_batches, completed=done
+        )
+        self.progress.start()
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        """Move on by one batch."""
+        self.progress.advance(self.task)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Show the epoch's losses."""
+        self.progress.update(self.task, description=describe_epoch(self.history.rows[-1], trainer.max_epochs))
+
+    def teardown(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
+        """Leave the finished bar, also after an interrupt."""
+        self.progress.stop()
+
+
+def describe_epoch(row: dict[str, Any], n_epochs: int | None) -> str:
+    """Return one line of an epoch's row: ``pretrain epoch 3/20  train 0.912  val 0.934  12.1 s``."""
+    losses = "".join(f"  {part} {row[f'{part}_loss']:.4f}" for part in ("train", "val") if f"{part}_loss" in row)
+    return f"{row['stage']} epoch {row['epoch']}/{n_epochs}{losses}  {row['seconds']:.1f} s"

@@ -1,0 +1,139 @@
+"""Run a stage: device, trainer, checkpoints, resume; and hand back the best weights and the history."""
+
+import logging
+import shutil
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import lightning as L
+import pandas as pd
+import torch
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from torch import nn
+from torch.utils.data import DataLoader
+
+from scfusionttt.config import StageConfig
+from scfusionttt.errors import SettingError
+from scfusionttt.training.callbacks import FiniteLoss, History, PlainProgress, RichProgress, StepSeed
+
+#: Advice of Lightning that does not apply: batches are made by one vectorised look-up, and small data are fine.
+_BESIDE_THE_POINT = (".*does not have many workers.*", ".*is smaller than the logging interval.*", ".*exists and is not empty.*")
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device that `name` (``auto``, ``cpu``, ``cuda``, ``mps``) stands for.
+
+    Raises
+    ------
+    SettingError
+        When the named device is not there.
+    """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(kind for kind, is_there in there.items() if is_there))
+    if name not in there:
+        raise SettingError(f"there is no device {name!r}; choose auto, cpu, cuda or mps")
+    if not there[name]:
+        raise SettingError(f"the device {name!r} is not there on this machine; use --device auto or cpu")
+    return torch.device(name)
+
+
+def fit(
+    module: L.LightningModule,
+    train: DataLoader,
+    validation: DataLoader | None,
+    stage: StageConfig,
+    *,
+    name: str,
+    seed: int,
+    device: torch.device,
+    cell_names: pd.Index,
+    checkpoints: Path | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Train `module` and leave its best weights (lowest validation loss) in it.
+
+    Parameters
+    ----------
+    checkpoints
+        Folder for the state after each epoch; None: a temporary one.
+    resume
+        Continue from the last checkpoint in the folder, if there is one.
+
+    Returns
+    -------
+    The training curves, one row per epoch.
+    """
+    history = History(name)
+    with _checkpoint_folder(checkpoints) as folder, _own_randomness(), _quiet():
+        keep = ModelCheckpoint(
+            dirpath=folder, filename="best", monitor="val_loss" if validation else None, save_last=True,
+            enable_version_counter=False,
+        )  # fmt: skip
+        callbacks: list[L.Callback] = [StepSeed(seed), FiniteLoss(cell_names), history, keep]
+        if validation:
+            callbacks.append(EarlyStopping("val_loss", patience=stage.patience))
+        if progress:
+            callbacks.append(RichProgress(history) if sys.stderr.isatty() else PlainProgress(history))
+        trainer = L.Trainer(
+            max_epochs=stage.epochs, accelerator={"cuda": "gpu"}.get(device.type, device.type), devices=1,
+            gradient_clip_val=stage.gradient_clip or None, callbacks=callbacks, logger=False,
+            enable_model_summary=False, enable_progress_bar=False, num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+        )  # fmt: skip
+        last = folder / "last.ckpt"
+        trainer.fit(
+            module, train, validation, ckpt_path=last if resume and last.exists() else None, weights_only=True
+        )
+        if trainer.interrupted:
+            raise KeyboardInterrupt
+        load_weights(module, Path(keep.best_model_path))
+    return history.table
+
+
+def load_weights(module: nn.Module, checkpoint: Path) -> None:
+    """Load a checkpoint's weights into a module; nothing in the file can run code."""
+    module.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"])
+
+
+@contextmanager
+def _checkpoint_folder(folder: Path | None) -> Iterator[Path]:
+    """Yield a folder for checkpoints; a temporary one is removed, a named one stays for a resume."""
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+        return
+    temporary = Path(tempfile.mkdtemp(prefix="scfusionttt-"))
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _own_randomness() -> Iterator[None]:
+    """Leave the caller's random state as it was."""
+    with torch.random.fork_rng():
+        yield
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Lightning's banners and advice off the user's terminal."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        for message in _BESIDE_THE_POINT:
+            warnings.filterwarnings("ignore", message)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

@@ -1,6 +1,5 @@
 """Writing so that a full disk or a kill leaves the earlier result whole."""
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -57,15 +56,15 @@ def _check_replaceable(target: Path) -> None:
 
 def _move(new: Path, target: Path, *, aside: Path) -> None:
     if not target.is_dir():
-        os.replace(new, target)
+        new.replace(target)
         return
     if not new.is_dir():
         raise OutputError(f"{target} is a folder; choose another name for the file")
-    os.replace(target, aside)  # a folder with content cannot be replaced in one step
+    target.replace(aside)  # a folder with content cannot be replaced in one step
     try:
-        os.replace(new, target)
+        new.replace(target)
     except OSError:
-        os.replace(aside, target)
+        aside.replace(target)
         raise
 
 

@@ -9,6 +9,7 @@ _KNOWN = (
     (UserWarning, r"Cannot join columns with the same name"),
     (UserWarning, r"(Observation|Variable) names are not unique"),  # validate names them
     (UserWarning, r"The HDF5 file was not created by muon/mudata"),
+    (UserWarning, r"Writing zarr v2 data will no longer be the default"),
     (UserWarning, r"Consolidated metadata is currently not part in the Zarr format 3"),
 )
 

@@ -68,7 +68,7 @@ def usable_labels(obs: pd.DataFrame, key: str) -> tuple[np.ndarray, list[str]]:
             "merge each with another class, or drop it (label its cell 'unknown')"
         )
     classes = [str(name) for name in counts.index]
-    return pd.Index(classes).get_indexer(names).astype(np.int64), classes
+    return pd.Index(classes).get_indexer(pd.Index(names)).astype(np.int64), classes
 
 
 def split_by_key(obs: pd.DataFrame, key: str) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
@@ -87,10 +86,9 @@ def validate(
 
     The options are those of `citeseq.as_citeseq`.
     """
-    is_path = isinstance(data, str | Path)
-    source = str(data) if is_path else type(data).__name__
+    source = str(data) if isinstance(data, str | Path) else type(data).__name__
     try:
-        loaded = read(data) if is_path else data
+        loaded = read(data) if isinstance(data, str | Path) else data
         cite, found = assemble(
             loaded, rna_modality=rna_modality, protein_modality=protein_modality, cells=cells, layer=layer
         )
@@ -149,15 +147,17 @@ def summarize(cite: CiteSeq) -> Summary:
 def _names(cite: CiteSeq) -> list[Finding]:
     """Find repeated names, names that are not text, and genes of two species."""
     found = []
-    tables = [(cite.rna.obs_names, "cell", "error"), (cite.rna.var_names, "gene", "warning")]
+    tables = {"cell": cite.rna.obs_names, "gene": cite.rna.var_names}
     if cite.protein is not None:
-        tables.append((cite.protein.var_names, "protein", "warning"))
-    for names, noun, severity in tables:
+        tables["protein"] = cite.protein.var_names
+    for noun, names in tables.items():
         repeated = tuple(map(str, names[names.duplicated()].unique()))
         if repeated:
             told = f"{named(repeated, f'{noun} name')} {'occurs' if len(repeated) == 1 else 'occur'} more than once"
             remedy = "make them unique" if noun == "cell" else "all are kept and told apart by id and position"
-            found.append(Finding(severity, f"duplicated_{noun}s", told, remedy, repeated))
+            found.append(
+                Finding("error" if noun == "cell" else "warning", f"duplicated_{noun}s", told, remedy, repeated)
+            )
         odd = tuple(str(name) for name in names if not isinstance(name, str) or name.strip() in ("", "nan"))
         if odd:
             told = f"{named(odd, f'{noun} name')} {'is' if len(odd) == 1 else 'are'} blank or not text"

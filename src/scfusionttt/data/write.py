@@ -109,7 +109,7 @@ def _copy(source: AnnData | MuData, cells: pd.Index) -> AnnData | MuData:
 def _write_annotated(path: str | Path, data: AnnData | MuData, ending: str) -> None:
     with replacing(path) as temporary:
         try:
-            (data.write_zarr if ending == ".zarr" else data.write)(temporary)
+            getattr(data, f"write_{ending[1:]}")(temporary)
         except (TypeError, ValueError, NotImplementedError) as error:
             text = str(error).splitlines()[0]
             raise OutputError(

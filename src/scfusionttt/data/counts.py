@@ -90,7 +90,6 @@ def to_csr(matrix: Any) -> sparse.csr_matrix:
     """Return a copy as canonical CSR float32, whatever the container, byte order or dtype of the input."""
     matrix = _in_memory(matrix)
     if sparse.issparse(matrix):
-        matrix = _compressed(matrix)
         parts = (_float32(matrix.data), _native(matrix.indices), _native(matrix.indptr))
         kind = sparse.csr_matrix if matrix.format == "csr" else sparse.csc_matrix
         result = sparse.csr_matrix(kind(parts, shape=matrix.shape))
@@ -166,7 +165,7 @@ def _cells_where(
 def _is_whole(matrix: Any) -> bool:
     """Tell whether every finite value is a whole number."""
     matrix = _in_memory(matrix)
-    values = _compressed(matrix).data if sparse.issparse(matrix) else matrix
+    values = matrix.data if sparse.issparse(matrix) else matrix
     parts = (_float32(values[rows]) for rows in row_blocks(len(values)))
     return all(not np.any(np.isfinite(part) & (part != np.rint(part))) for part in parts)
 
@@ -186,10 +185,6 @@ def _in_memory(matrix: Any) -> Any:
     if isinstance(matrix, pd.DataFrame):
         matrix = matrix.to_numpy(dtype=np.float32, na_value=np.nan)
     return matrix if sparse.issparse(matrix) else np.asarray(matrix)
-
-
-def _compressed(matrix: Any) -> Any:
-    return matrix if matrix.format in ("csr", "csc") else matrix.tocsr()
 
 
 def _float32(values: np.ndarray) -> np.ndarray:

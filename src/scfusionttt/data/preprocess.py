@@ -9,6 +9,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from scfusionttt.data.counts import row_blocks, row_values
+from scfusionttt.data.quiet import quiet
 from scfusionttt.errors import SettingError
 
 #: A deviation below this share of the mean is rounding of a constant feature.
@@ -78,9 +79,11 @@ def highly_variable(
     adata = AnnData(log_normalize(counts), var=pd.DataFrame(index=names))
     if batch is not None:
         adata.obs["batch"] = pd.Categorical(np.asarray(batch).astype(str))
-    table = sc.pp.highly_variable_genes(
-        adata, n_top_genes=n_top, flavor="seurat", batch_key=None if batch is None else "batch", inplace=False
-    )
+    batch_key = None if batch is None else "batch"
+    with quiet():
+        table = sc.pp.highly_variable_genes(
+            adata, n_top_genes=n_top, flavor="seurat", batch_key=batch_key, inplace=False
+        )
     table = table.loc[names] if names.isin(table.index).all() else table.set_axis(names)
     dispersion = table["dispersions_norm"].to_numpy(dtype=np.float64)
     dispersion = np.where(np.isnan(dispersion), -np.inf, dispersion)

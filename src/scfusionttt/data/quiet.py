@@ -9,6 +9,7 @@ _KNOWN = (
     (UserWarning, r"Cannot join columns with the same name"),
     (UserWarning, r"(Observation|Variable) names are not unique"),  # validate names them
     (UserWarning, r"The HDF5 file was not created by muon/mudata"),
+    (UserWarning, r"`n_top_genes` > number of normalized dispersions"),  # genes without counts fill up the number
     (UserWarning, r"Writing zarr v2 data will no longer be the default"),
     (UserWarning, r"Consolidated metadata is currently not part in the Zarr format 3"),
 )
@@ -16,7 +17,7 @@ _KNOWN = (
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Ignore the known warnings of anndata, mudata and zarr inside the block."""
+    """Ignore the known warnings of anndata, mudata, scanpy and zarr inside the block."""
     with warnings.catch_warnings():
         for category, message in _KNOWN:
             warnings.filterwarnings("ignore", message=message, category=category)

@@ -1,0 +1,77 @@
+"""Writing so that a full disk or a kill leaves the earlier result whole."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from scfusionttt.errors import OutputError
+
+#: An existing folder is written over only if it is empty or holds one of these: a model or a Zarr store, nobody's home.
+_OURS = ("manifest.json", "zarr.json", ".zgroup")
+_FULL = "No space left on device"
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path of the same name to write a file or a folder to; move it into place once it is whole.
+
+    Parameters
+    ----------
+    path
+        Where the result shall be. Only a clean end of the block touches it.
+
+    Yields
+    ------
+    Path
+        A path that does not exist yet, in a hidden folder beside the target (the same file system).
+
+    Raises
+    ------
+    OutputError
+        The folder is missing or cannot be written, the disk is full, or a folder stands there that is not ours.
+    """
+    target = Path(path).resolve()  # through a symbolic link, so that the link stays
+    try:
+        if not target.parent.is_dir():
+            raise OutputError(f"{path}: the folder {target.parent} does not exist; make it, or choose another")
+        _check_replaceable(target)
+        hidden = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        try:
+            yield hidden / target.name
+            _move(hidden / target.name, target, aside=hidden / "earlier")
+        finally:
+            shutil.rmtree(hidden, ignore_errors=True)
+    except (OSError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and _FULL not in str(error):  # h5py tells of a full disk by either
+            raise
+        raise OutputError(f"{path} was not written: {_reason(error)}; nothing there was changed") from error
+
+
+def _check_replaceable(target: Path) -> None:
+    if target.is_dir() and any(target.iterdir()) and not any((target / name).exists() for name in _OURS):
+        raise OutputError(f"{target} is a folder with other things in it; it is left alone: choose another name")
+
+
+def _move(new: Path, target: Path, *, aside: Path) -> None:
+    if not target.is_dir():
+        new.replace(target)
+        return
+    if not new.is_dir():
+        raise OutputError(f"{target} is a folder; choose another name for the file")
+    target.replace(aside)  # a folder with content cannot be replaced in one step
+    try:
+        new.replace(target)
+    except OSError:
+        aside.replace(target)
+        raise
+
+
+def _reason(error: Exception) -> str:
+    if _FULL in str(error):
+        return "the disk is full"
+    if isinstance(error, PermissionError):
+        return "no permission to write there"
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return text.splitlines()[0]

@@ -1,0 +1,24 @@
+"""Third-party warnings that tell a user of this package nothing."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_KNOWN = (
+    (FutureWarning, r"From 0\.4 \.update\(\) will not pull"),  # obs columns are joined in citeseq.py, not by MuData
+    (UserWarning, r"Cannot join columns with the same name"),
+    (UserWarning, r"(Observation|Variable) names are not unique"),  # validate names them
+    (UserWarning, r"The HDF5 file was not created by muon/mudata"),
+    (UserWarning, r"`n_top_genes` > number of normalized dispersions"),  # genes without counts fill up the number
+    (UserWarning, r"Writing zarr v2 data will no longer be the default"),
+    (UserWarning, r"Consolidated metadata is currently not part in the Zarr format 3"),
+)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Ignore the known warnings of anndata, mudata, scanpy and zarr inside the block."""
+    with warnings.catch_warnings():
+        for category, message in _KNOWN:
+            warnings.filterwarnings("ignore", message=message, category=category)
+        yield

@@ -1,0 +1,121 @@
+"""Resolve antibody names to the genes that code for their antigens."""
+
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+
+import pandas as pd
+
+from scfusionttt.errors import InputFileError
+from scfusionttt.genome.antibody_names import heads, is_hashtag, is_isotype, key, spellings
+from scfusionttt.genome.names import as_text
+from scfusionttt.genome.resolve import Resolution, resolve_genes
+
+#: antigen, human, mouse: the coding gene; a carbohydrate has the gene of its enzyme, a complex that of one chain.
+TABLE = Path(__file__).parent / "tables_data" / "antibodies.tsv"
+
+#: What an override may name in place of a gene symbol.
+_KINDS = ("isotype", "hashtag")
+
+
+def resolve_antibodies(
+    names: Iterable[object],
+    *,
+    species: str = "human",
+    overrides: pd.DataFrame | str | Path | None = None,
+) -> Resolution:
+    """Find the coding gene of each antibody.
+
+    Isotype controls and hashtags are told by their names. Vendors' and pipelines' additions are taken off
+    (``_TotalSeqB``, ``anti-human``, ``Hu.``, ``adt_``, a clone), case, separators and Greek letters are folded, and the
+    antigen is looked up in the curated table (`TABLE`), then among gene names. Isoforms such as CD45RA and CD45RO have
+    the same gene.
+
+    Parameters
+    ----------
+    names
+        Antibody names, [p].
+    species
+        "human" or "mouse": whose genes are returned.
+    overrides
+        Names that are to resolve otherwise, a DataFrame or the path of a .tsv or .csv with the columns name and
+        symbol; the symbol may be "isotype" or "hashtag", or empty for an antibody without a gene.
+
+    Returns
+    -------
+    Resolution
+        Its table has also kind: "antibody", "isotype" or "hashtag". Controls and hashtags have no gene: their status
+        is "lost" and `how` is their kind.
+
+    Raises
+    ------
+    InputFileError
+        The overrides cannot be read or lack a column.
+    FeatureError
+        The species is not known.
+    """
+    text = as_text(names)
+    own = _read_overrides(overrides)
+    kind = pd.Series([_kind(name, own) for name in text], dtype=object)
+    symbols = pd.Series([_symbol(name, own, species) for name in text], dtype=object).where(kind == "antibody", "")
+    how = pd.Series(["override" if key(name) in own else "antibody" for name in text], dtype=object)
+    genes = resolve_genes(symbols, species=species).table
+    genes["how"] = how.where(genes["status"] == "matched", genes["how"])
+    by_name = (kind == "antibody") & (genes["status"] != "matched") & (how != "override")
+    found = _as_genes(text[by_name], species)
+    for column in genes.columns:
+        genes.loc[found.index, column] = found[column]
+    genes["name"] = text
+    genes["kind"] = kind
+    genes["how"] = genes["how"].where(kind == "antibody", kind)
+    return Resolution(genes, species)
+
+
+@lru_cache
+def _curated(species: str) -> dict[str, str]:
+    table = pd.read_csv(TABLE, sep="\t", dtype=str, keep_default_na=False)
+    table = table[table[species] != ""]
+    return dict(zip(table["antigen"].map(key), table[species], strict=True))
+
+
+def _kind(name: str, own: dict[str, str]) -> str:
+    if key(name) in own:
+        symbol = own[key(name)].lower()
+        return symbol if symbol in _KINDS else "antibody"
+    if is_hashtag(name):
+        return "hashtag"
+    return "isotype" if is_isotype(name) else "antibody"
+
+
+def _symbol(name: str, own: dict[str, str], species: str) -> str:
+    if key(name) in own:
+        return own[key(name)]
+    curated = _curated(species)
+    return next((curated[key(part)] for part in [*spellings(name), *heads(name)] if key(part) in curated), "")
+
+
+def _as_genes(names: pd.Series, species: str) -> pd.DataFrame:
+    """Read names that are not in the curated table as gene names; of several readings the first that matches."""
+    readings = names.map(spellings).explode().dropna()
+    table = resolve_genes(readings, species=species).table
+    table["input"] = readings.index
+    table["worth"] = table["status"].map({"matched": 0, "ambiguous": 1, "lost": 2})
+    best = table.sort_values("worth", kind="stable").drop_duplicates("input")
+    return best.set_index("input").drop(columns="worth")
+
+
+def _read_overrides(overrides: pd.DataFrame | str | Path | None) -> dict[str, str]:
+    if overrides is None:
+        return {}
+    if not isinstance(overrides, pd.DataFrame):
+        path = Path(overrides)
+        try:
+            overrides = pd.read_csv(path, sep="," if path.suffix == ".csv" else "\t", dtype=str, keep_default_na=False)
+        except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+            raise InputFileError(f"antibody overrides {path}: cannot be read as a table ({error})") from error
+    if not {"name", "symbol"} <= set(overrides.columns):
+        raise InputFileError(
+            f"antibody overrides need the columns name and symbol; found {', '.join(overrides.columns)}"
+        )
+    table = overrides[["name", "symbol"]].fillna("").astype(str)
+    return {key(name): symbol.strip() for name, symbol in table.itertuples(index=False)}

@@ -1,0 +1,74 @@
+"""Spellings of antibody names: what vendors, pipelines and R put around the antigen, and how it is taken off."""
+
+import re
+
+_GREEK = str.maketrans("αβγδεκλ", "abgdekl")
+_LETTERS = re.compile("alpha|beta|gamma|delta|epsilon|kappa|lambda")
+_GAP = r"[\s_.:\-]"
+
+_AROUND = [
+    re.compile(r"[-_][ACGT]{10,}$"),  # CITE-seq-Count: CD3-CTCATTGTAACTCCT
+    re.compile(rf"(?i)^totalseq{_GAP}*[abcd]?\d*{_GAP}+"),
+    re.compile(rf"(?i){_GAP}+total(?:seq)?{_GAP}*[abcd]?\d*$"),
+    re.compile(
+        rf"(?i)^(?:hg19|hg38|grch3[78]|mm9|mm10|mm39|grcm3[89])_+|^[abcd]0\d{{3}}{_GAP}+|{_GAP}+[abcd]0\d{{3}}$"
+    ),
+    re.compile(rf"(?i)^(?:adt|prot|protein|ab|antibody){_GAP}+|{_GAP}+(?:adt|prot|protein|ab|antibody)$"),
+    re.compile(rf"(?i)^anti{_GAP}+|^(?:human|mouse)(?:/(?:human|mouse))*{_GAP}+"),
+    re.compile(rf"^(?:Hu|Ms|Rt)+{_GAP}+"),  # TotalSeq cocktails: Hu.CD3_UCHT1, HuMs.CD44
+]
+_HASHTAG = re.compile(rf"(?i)hash{_GAP}*tag|(?:^|[^a-z])hto(?:[^a-z]|$)|^hash{_GAP}?\d|^cmo\d+|sample{_GAP}?tag")
+_CONTROL = re.compile(r"\b(?:iso|ctrl|ctl|control)\b|^iso(?=ig)")
+_HOST = re.compile(r"\b(?:mouse|rat|hamster|armenian|syrian|rabbit|goat|arm|ham)\b|\b[mr](?=igg)")
+_CONTROL_CLONE = re.compile(r"\b(?:mopc ?\d|mpc ?11\b|rtk ?\d{4}|htk ?888)")
+_BARE_SUBCLASS = re.compile(r"igg(?:1|2[abc]?|3)(?: ?(?:k|l|kappa|lambda))?")
+
+
+def is_hashtag(name: str) -> bool:
+    """Return True for a sample barcode: Hashtag 1, HTO28_5P, CMO301."""
+    return bool(_HASHTAG.search(name))
+
+
+def is_isotype(name: str) -> bool:
+    """Return True for a control antibody; IgM, IgD or IgG Fc on B cells are antigens and are not."""
+    words = re.sub(r"[\W_]+", " ", name.lower()).strip()
+    if "isotype" in words or _CONTROL_CLONE.search(words):
+        return True
+    if re.search(r"ig[gmade]", words) and _CONTROL.search(words):
+        return True
+    if "igg" in words and _HOST.search(words) and not re.search(r"\b(?:anti|fc)\b", words):
+        return True
+    return bool(_BARE_SUBCLASS.fullmatch(re.sub(r"[\W_]+", " ", antigen(name).lower()).strip()))
+
+
+def antigen(name: str) -> str:
+    """Take off everything that is not the antigen: ``adt_CD3_TotalSeqB``, ``anti-human CD3`` -> ``CD3``."""
+    previous = None
+    while name != previous:
+        previous = name
+        for pattern in _AROUND:
+            name = pattern.sub("", name).strip() or name
+    return name
+
+
+def key(name: str) -> str:
+    """Fold case, Greek letters and separators; between digits one stays, so that CD3.1 is not CD31."""
+    folded = _LETTERS.sub(lambda letter: letter.group()[0], name.lower().translate(_GREEK))
+    folded = re.sub(r"(?<=\d)[^a-z0-9]+(?=\d)", ".", folded)
+    return re.sub(r"[^a-z0-9.]|(?<!\d)\.|\.(?!\d)", "", folded)
+
+
+def spellings(name: str) -> list[str]:
+    """Return the readings of a name, best first: as a whole, outside and inside its brackets, without a suffix."""
+    whole = antigen(name)
+    inside = [part for bracket in re.findall(r"\(([^)]*)\)", whole) for part in bracket.split(",")]
+    outside = re.sub(r"\([^)]*\)", " ", whole)
+    readings = [whole, outside, *inside]
+    readings += [re.sub(rf"{_GAP}\d+$", "", reading) for reading in readings]
+    return [reading.strip(" _.-") for reading in dict.fromkeys(readings) if key(reading)]
+
+
+def heads(name: str) -> list[str]:
+    """Return the beginnings of a name that carries a clone (``CD3_UCHT1``, ``CD3:UCHT1|CD3E``), longest first."""
+    whole = antigen(name)
+    return [whole[: gap.start()] for gap in re.finditer(r"[\s_.:|/,\-]+", whole)][::-1]

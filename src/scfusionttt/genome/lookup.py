@@ -1,0 +1,95 @@
+"""Find names in one gene table."""
+
+from functools import cached_property, lru_cache
+
+import pandas as pd
+
+from scfusionttt.genome.chromosomes import is_main
+from scfusionttt.genome.tables import read_shipped
+
+#: Genes of one name on one chromosome within this distance stand at one place, base pairs.
+_ONE_PLACE = 1_000_000
+
+
+def spelling(names: pd.Series) -> pd.Series:
+    """Fold what tools change: case, and "_", "-" and "." (Seurat writes Y-RNA, R writes HLA.A)."""
+    folded = [name.upper().replace("_", "-").replace(".", "-") for name in names]
+    return pd.Series(folded, index=names.index, dtype=object)
+
+
+class GeneLookup:
+    """A gene table with an index for each kind of name, built when it is first asked for."""
+
+    def __init__(self, assembly: str, genes: pd.DataFrame | None = None):
+        self.assembly = assembly
+        self._genes = genes
+
+    @cached_property
+    def genes(self) -> pd.DataFrame:
+        """The table; a shipped one is read when it is first needed."""
+        return read_shipped(self.assembly) if self._genes is None else self._genes
+
+    @cached_property
+    def _preference(self) -> pd.Series:
+        """Main chromosomes before contigs, and X before Y (the pseudoautosomal regions)."""
+        chromosome = self.genes["chromosome"]
+        return 2 * (~is_main(chromosome)).astype(int) + (chromosome == "Y").astype(int)
+
+    @cached_property
+    def _keys(self) -> dict[str, pd.DataFrame]:
+        return {}
+
+    def keys(self, level: str) -> pd.DataFrame:
+        """Return the names of a level ("gene_id", "symbol", "previous", "alias"): key (folded spelling), text, row."""
+        if level not in self._keys:
+            text = self.genes[level]
+            if level in {"previous", "alias"}:
+                text = text[text != ""].str.split("|").explode()
+            text = text[text != ""]
+            self._keys[level] = pd.DataFrame({"key": spelling(text), "text": text, "row": text.index})
+        return self._keys[level]
+
+    def find(self, names: pd.Series, level: str) -> pd.DataFrame:
+        """Look names up in any spelling; the same one, main chromosomes and X go first.
+
+        Returns
+        -------
+        DataFrame indexed as `names`, only those that are found: row (position in `genes`, -1 where several genes
+        fit) and candidates (their symbols or ids, joined by "|", where several fit).
+        """
+        wanted = pd.DataFrame({"input": names.index, "name": names.to_numpy(), "key": spelling(names).to_numpy()})
+        keys = self.keys(level)
+        pairs = wanted.merge(keys[keys["key"].isin(wanted["key"])], on="key")
+        if pairs.empty:
+            return pd.DataFrame({"row": pairs["row"], "candidates": pairs["key"]})
+        pairs["rank"] = 4 * (pairs["name"] != pairs["text"]).astype(int) + self._preference.loc[pairs["row"]].to_numpy()
+        pairs = pairs[pairs["rank"] == pairs.groupby("input")["rank"].transform("min")]
+        several = pairs["input"].duplicated(keep=False)
+        single = pairs[~several].set_index("input")[["row"]].assign(candidates="")
+        return pd.concat([single, self._decide(pairs[several])]) if several.any() else single
+
+    def _decide(self, pairs: pd.DataFrame) -> pd.DataFrame:
+        """Choose among genes of one name: those that stand at one place are one, others are ambiguous."""
+        decided = {}
+        for name, rows in pairs.groupby("input")["row"]:
+            genes = self.genes.loc[rows.unique()].sort_values("gene_id")
+            symbols = genes["symbol"].unique()
+            near = genes["chromosome"].nunique() == 1 and genes["start"].max() - genes["start"].min() < _ONE_PLACE
+            contigs = not is_main(genes["chromosome"]).any()
+            if len(symbols) == 1 and (near or contigs):
+                decided[name] = (genes.index[0], "")
+            else:
+                decided[name] = (-1, "|".join(symbols if len(symbols) > 1 else genes["gene_id"]))
+        rows, candidates = zip(*decided.values(), strict=True) if decided else ((), ())
+        return pd.DataFrame(
+            {
+                "row": pd.Series(rows, list(decided), dtype="int64"),
+                "candidates": pd.Series(candidates, list(decided), dtype=object),
+            }
+        )
+
+
+@lru_cache
+def shipped_lookup(assembly: str) -> GeneLookup:
+    """Return the lookup of a shipped assembly, built once."""
+    return GeneLookup(assembly)

@@ -1,0 +1,34 @@
+"""What people add to a gene's name, and how it is taken off."""
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+PREFIXES = {
+    "human": ("hg19", "hg38", "GRCh37", "GRCh38"),
+    "mouse": ("mm9", "mm10", "mm39", "GRCm38", "GRCm39"),
+}
+_ANY_PREFIX = rf"(?i)^(?:{'|'.join(prefix for group in PREFIXES.values() for prefix in group)})_+"
+#: A human or mouse gene id anywhere in a name; version, ``_PAR_Y`` and a symbol beside it fall away.
+_GENE_ID = r"(?i)(?:^|[^A-Z0-9])(ENS(?:MUS)?G\d{11})(?!\d)"
+
+
+def as_text(names: Iterable[object]) -> pd.Series:
+    """Return names as text with the index 0..n-1; a missing name is empty."""
+    series = pd.Series(list(names), dtype=object)
+    return series.where(series.notna(), "").astype(str).str.strip()
+
+
+def strip_species(names: pd.Series) -> pd.Series:
+    """Take off a species prefix: ``hg19_CD4``, ``GRCh38___CD4`` -> ``CD4``."""
+    return names.str.replace(_ANY_PREFIX, "", regex=True)
+
+
+def ensembl_ids(names: pd.Series) -> pd.Series:
+    """Return the Ensembl gene id in each name, without its version; missing where there is none."""
+    return names.str.extract(_GENE_ID, expand=False).str.upper()
+
+
+def without_suffix(names: pd.Series) -> pd.Series:
+    """Undo made-unique names: ``TBCE-1`` (anndata) and ``TBCE.1`` (R) -> ``TBCE``; empty where there is no suffix."""
+    return names.str.extract(r"^(.+)[-.]\d+$", expand=False).fillna("")

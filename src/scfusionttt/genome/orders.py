@@ -1,0 +1,89 @@
+"""The order in which features stand in the sequence."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from scfusionttt.errors import FeatureError, SettingError
+from scfusionttt.genome.chromosomes import UNPLACED, karyotypic_rank
+
+KINDS = ("genome", "reverse", "shuffled", "expression", "list")
+
+
+def order_features(
+    table: pd.DataFrame,
+    kind: str = "genome",
+    *,
+    seed: int = 0,
+    expression: Sequence[float] | np.ndarray | None = None,
+    names: Sequence[str] | None = None,
+) -> np.ndarray:
+    """Return the permutation that brings features into an order.
+
+    Parameters
+    ----------
+    table
+        Features, one row each, [f]: chromosome and start, missing where unplaced, as `Resolution.table` has them
+        (a protein stands at its coding gene); for ``list`` also name and symbol.
+    kind
+        ``genome``: karyotypic chromosomes, then start. ``reverse``: the same from the end. In both, unplaced features
+        are a last block in the order given, and equal places keep the order given (``reverse``: the opposite).
+        ``shuffled``: at random. ``expression``: highest first, missing values last. ``list``: as in `names`; features
+        not in it go last in the order given.
+    seed
+        Of ``shuffled``.
+    expression
+        Mean expression per feature, any unit, [f].
+    names
+        Feature names or symbols in the order wanted; it may name features that the table lacks.
+
+    Returns
+    -------
+    int64 array [f]: `table.iloc[permutation]` is in order.
+
+    Raises
+    ------
+    SettingError
+        The kind is unknown, or `expression` or `names` is missing or of the wrong length.
+    FeatureError
+        None of `names` is in the table.
+    """
+    if kind == "genome":
+        placed, unplaced = _by_place(table)
+        return np.concatenate([placed, unplaced])
+    if kind == "reverse":
+        placed, unplaced = _by_place(table)
+        return np.concatenate([placed[::-1], unplaced])
+    if kind == "shuffled":
+        return np.random.default_rng(seed).permutation(len(table))
+    if kind == "expression":
+        if expression is None or len(expression) != len(table):
+            given = "none" if expression is None else len(expression)
+            raise SettingError(f"order 'expression' needs one mean for each of {len(table)} features; {given} given")
+        return np.argsort(-np.asarray(expression, dtype=float), kind="stable")
+    if kind == "list":
+        return _by_list(table, names)
+    raise SettingError(f"order {kind!r} is not known; use one of {', '.join(KINDS)}")
+
+
+def _by_place(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    rank = karyotypic_rank(table["chromosome"])
+    start = pd.to_numeric(table["start"]).to_numpy(dtype=float, na_value=np.nan)
+    rank[np.isnan(start)] = UNPLACED
+    order = np.lexsort((start, rank))
+    n_placed = int((rank != UNPLACED).sum())
+    return order[:n_placed], np.flatnonzero(rank == UNPLACED)
+
+
+def _by_list(table: pd.DataFrame, names: Sequence[str] | None) -> np.ndarray:
+    if names is None or not len(names):
+        raise SettingError("order 'list' needs the names of features in the order wanted; none given")
+    wanted = pd.Index([str(name) for name in names]).drop_duplicates()
+    place = np.full(len(table), -1)
+    for column in ("name", "symbol"):
+        if column in table:
+            place = np.where(place >= 0, place, wanted.get_indexer(table[column]))
+    if (place < 0).all():
+        raise FeatureError(f"order 'list': none of its {len(wanted)} names is a feature; give names as in the input")
+    return np.argsort(np.where(place >= 0, place, len(wanted)), kind="stable")

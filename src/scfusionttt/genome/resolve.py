@@ -1,0 +1,184 @@
+"""Resolve gene names to genes and their places; nothing is dropped."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from scfusionttt.errors import FeatureError, name_some
+from scfusionttt.genome.lookup import GeneLookup, shipped_lookup
+from scfusionttt.genome.names import as_text, ensembl_ids, strip_species, without_suffix
+from scfusionttt.genome.species import infer_species
+from scfusionttt.genome.tables import RELEASES, load_genes
+
+__all__ = ["Resolution", "infer_species", "resolve_genes"]
+
+_PLACE = ["symbol", "gene_id", "chromosome", "start", "end", "strand"]
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """How names resolve.
+
+    Attributes
+    ----------
+    table
+        One row per input name, in the order given: name, symbol, gene_id, chromosome, start, end (Int64, 1-based),
+        strand, status ("matched", "ambiguous" or "lost"), how (the kind of name that matched), candidates (of an
+        ambiguous name, joined by "|") and assembly (to which the coordinates belong). Missing where not known.
+        For antibodies also kind ("antibody", "isotype" or "hashtag").
+    species
+        "human", "mouse", or "other" for a user's table of another species.
+    """
+
+    table: pd.DataFrame
+    species: str
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of names per status."""
+        status = self.table["status"]
+        return {kind: int((status == kind).sum()) for kind in ("matched", "ambiguous", "lost")}
+
+    def names(self, status: str) -> list[str]:
+        """Return the names of a status, in the order given."""
+        return self.table.loc[self.table["status"] == status, "name"].tolist()
+
+    def summary(self) -> str:
+        """Return one line: how many names matched, and some of those that did not."""
+        counts, n = self.counts, len(self.table)
+        share = 100 * counts["matched"] / n if n else 0.0
+        line = f"{counts['matched']} of {n} {self.species} names matched ({share:.2f} %)"
+        for status in ("ambiguous", "lost"):
+            if counts[status]:
+                line += f"; {counts[status]} {status}: {name_some(self.names(status))}"
+        return line
+
+
+def resolve_genes(
+    names: Iterable[object],
+    *,
+    gene_ids: Iterable[object] | None = None,
+    species: str | None = None,
+    table: pd.DataFrame | str | Path | None = None,
+) -> Resolution:
+    """Find the gene of each name.
+
+    Ensembl ids come first (in `gene_ids`, then in the names; the version is dropped), then symbols, previous symbols
+    and aliases, in any case, species prefixes stripped. Each kind of name is looked up in all shipped releases of the
+    species, newest first, so that a name known to any of them gets a place. A symbol of an older release whose gene
+    id lives on is a previous symbol: it gets the symbol and the place of the newest release. A retired gene keeps the
+    place it had; human releases 109 and 93 share an assembly, GRCh37 does not: `assembly` tells. What is left is tried
+    without the suffix of a made-unique name. Genes of one symbol on one chromosome within 1 Mb count as one place.
+
+    Parameters
+    ----------
+    names
+        Gene names, [g].
+    gene_ids
+        Ensembl ids of the same genes, [g]; missing or empty where not known.
+    species
+        "human" or "mouse"; inferred from the names by default.
+    table
+        Look here only: an assembly of `load_genes`, the path of a table or GTF, or a DataFrame as `load_genes` returns.
+
+    Raises
+    ------
+    FeatureError
+        The species cannot be inferred or is not known, or `gene_ids` and `names` differ in length.
+    """
+    text = as_text(names)
+    ids = None if gene_ids is None else as_text(gene_ids)
+    if ids is not None and len(ids) != len(text):
+        raise FeatureError(f"{len(ids)} gene ids for {len(text)} gene names; give one id per name")
+    if table is not None:
+        lookups: Sequence[GeneLookup] = [_own_lookup(table)]
+        species = species or _species_of(lookups[0].genes)
+    else:
+        species = species or infer_species(text, ids)
+        if species not in RELEASES:
+            raise FeatureError(f"species {species!r} has no gene table; use human or mouse, or give a table or GTF")
+        lookups = [shipped_lookup(assembly) for assembly in RELEASES[species]]
+    return Resolution(_to_table(text, _search(text, ids, lookups), lookups), species)
+
+
+def _search(names: pd.Series, ids: pd.Series | None, lookups: Sequence[GeneLookup]) -> pd.DataFrame:
+    """Try each kind of name in turn on the names not found yet; [g] rows: lookup, row, candidates, how."""
+    bare = strip_species(names)
+    own_ids = ensembl_ids(bare).fillna("")
+    given = own_ids if ids is None else ensembl_ids(ids).fillna("").where(lambda found: found != "", own_ids)
+    attempts = [
+        ("gene_id", given, "id"),
+        ("gene_id", own_ids, "id"),
+        ("symbol", bare, "symbol"),
+        ("previous", bare, "previous"),
+        ("alias", bare, "alias"),
+        ("symbol", without_suffix(bare), "made unique"),
+    ]
+    found = pd.DataFrame({"lookup": -1, "row": -1, "candidates": "", "how": ""}, index=names.index)
+    pending = pd.Series(True, index=names.index)
+    for level, wanted, how in attempts:
+        for position, lookup in enumerate(lookups):
+            left = wanted[pending & (wanted != "")]
+            if left.empty:
+                break
+            hits = lookup.find(left, level)
+            # A name that a newer release gives to several genes may be clear in an older one.
+            hits = hits[(hits["row"] >= 0) | (found["how"].loc[hits.index] == "")]
+            for column in ("row", "candidates"):
+                found.loc[hits.index, column] = hits[column]
+            found.loc[hits.index, "lookup"] = position
+            found.loc[hits.index, "how"] = how
+            pending[hits.index[hits["row"] >= 0]] = False
+        pending &= found["how"] == ""
+    return found
+
+
+def _to_table(names: pd.Series, found: pd.DataFrame, lookups: Sequence[GeneLookup]) -> pd.DataFrame:
+    """Write out the genes found; a gene of an older release that lives on is given as the newest has it."""
+    table = pd.DataFrame({"name": names}).reindex(columns=["name", *_PLACE, "status", "how", "candidates", "assembly"])
+    table = table.astype({column: object for column in table.columns if column not in {"start", "end"}})
+    table = table.astype({"start": "Int64", "end": "Int64"})
+    table["status"] = "lost"
+    ambiguous = found["candidates"] != ""
+    table.loc[ambiguous, "status"] = "ambiguous"
+    table.loc[ambiguous, "candidates"] = found["candidates"][ambiguous]
+    for position, lookup in enumerate(lookups):
+        hits = found[(found["lookup"] == position) & (found["row"] >= 0)]
+        if len(hits):
+            genes = lookup.genes.loc[hits["row"].astype(int), _PLACE].set_index(hits.index)
+            table.loc[hits.index, _PLACE] = genes
+            table.loc[hits.index, ["status", "assembly"]] = "matched", lookup.assembly
+    table["how"] = found["how"].replace("", None)
+    return _renew(table, lookups)
+
+
+def _renew(table: pd.DataFrame, lookups: Sequence[GeneLookup]) -> pd.DataFrame:
+    newest = lookups[0]
+    older = table[(table["status"] == "matched") & (table["assembly"] != newest.assembly)]
+    if older.empty:
+        return table
+    hits = newest.find(older["gene_id"].astype(str), "gene_id")
+    genes = newest.genes.loc[hits["row"].astype(int), _PLACE].set_index(hits.index)
+    # The newest release leaves many genes without a symbol: keep the last one they had.
+    named = genes["symbol"] != genes["gene_id"]
+    genes["symbol"] = genes["symbol"].where(named, older.loc[hits.index, "symbol"])
+    table.loc[hits.index, _PLACE] = genes
+    table.loc[hits.index, "assembly"] = newest.assembly
+    renamed = hits.index[named & (table.loc[hits.index, "how"] == "symbol")]
+    table.loc[renamed, "how"] = "previous"
+    return table
+
+
+def _own_lookup(table: pd.DataFrame | str | Path) -> GeneLookup:
+    if isinstance(table, pd.DataFrame):
+        return GeneLookup("own table", table.reset_index(drop=True))
+    return GeneLookup(str(table), load_genes(table))
+
+
+def _species_of(genes: pd.DataFrame) -> str:
+    ids = genes["gene_id"]
+    shares = {"human": ids.str.startswith("ENSG").mean(), "mouse": ids.str.startswith("ENSMUSG").mean()}
+    species = max(shares, key=lambda name: shares[name])
+    return species if shares[species] > 0.5 else "other"

@@ -1,0 +1,83 @@
+"""Tell human from mouse by the names of the genes."""
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+from scfusionttt.errors import FeatureError, name_some
+from scfusionttt.genome.names import PREFIXES, as_text, ensembl_ids
+from scfusionttt.genome.tables import RELEASES, read_shipped
+
+#: A second species below this share of the names is taken for contamination or spike-in.
+_STRAY = 0.05
+#: Fewer names than this share known in either species: neither fits.
+_LEAST = 0.1
+
+
+class SpeciesMixtureError(FeatureError):
+    """The features come from human and from mouse."""
+
+
+def infer_species(names: Iterable[object], gene_ids: Iterable[object] | None = None) -> str:
+    """Return "human" or "mouse", by prefixes (``hg19_``, ``mm10_``), by Ensembl ids, then by symbols as spelt.
+
+    Parameters
+    ----------
+    names
+        Gene names, [g].
+    gene_ids
+        Ensembl ids of the same genes, [g], if known.
+
+    Raises
+    ------
+    SpeciesMixtureError
+        Both species have at least 5 % of the features that a prefix or an id gives away.
+    FeatureError
+        Less than 10 % of the names are genes of either species.
+    """
+    text = as_text(names)
+    ids = text if gene_ids is None else as_text(gene_ids)
+    for marked in (_by_prefix(text), _by_id(ids)):
+        if sum(marked.values()) > len(text) / 2:
+            return _majority(marked)
+    known = _by_symbol(text)
+    species = max(known, key=lambda name: known[name])
+    if known[species] < max(1, _LEAST * len(text)):
+        some = name_some(text.tolist())
+        raise FeatureError(
+            f"the genes are neither human nor mouse: {known[species]} of {len(text)} names are known ({some}); "
+            "give gene symbols or Ensembl ids, or name the species"
+        )
+    return species
+
+
+def _by_prefix(names: pd.Series) -> dict[str, int]:
+    return {
+        species: int(names.str.match(rf"(?i)(?:{'|'.join(prefixes)})_").sum()) for species, prefixes in PREFIXES.items()
+    }
+
+
+def _by_id(names: pd.Series) -> dict[str, int]:
+    mouse = ensembl_ids(names).dropna().str.startswith("ENSMUSG")
+    return {"human": int((~mouse).sum()), "mouse": int(mouse.sum())}
+
+
+def _by_symbol(names: pd.Series) -> dict[str, int]:
+    """Count the names that are symbols as spelt (CD4 / Cd4); in any case where no spelling fits."""
+    symbols = {species: pd.Index(read_shipped(releases[0])["symbol"]) for species, releases in RELEASES.items()}
+    known = {species: int(names.isin(index).sum()) for species, index in symbols.items()}
+    if max(known.values()) < _LEAST * len(names):
+        upper = names.str.upper()
+        known = {species: int(upper.isin(index.str.upper()).sum()) for species, index in symbols.items()}
+    return known
+
+
+def _majority(counts: dict[str, int]) -> str:
+    species, other = sorted(counts, key=lambda name: -counts[name])
+    share = counts[other] / sum(counts.values())
+    if share >= _STRAY:
+        raise SpeciesMixtureError(
+            f"the features are a mixture of {counts['human']} human and {counts['mouse']} mouse genes; "
+            "keep the genes of one species, or name the species"
+        )
+    return species

@@ -1,0 +1,36 @@
+"""Scores of representations, clusters and predicted types; arrays and DataFrames in, numbers out."""
+
+from scfusionttt.evaluation.classification import (
+    class_table,
+    classification_scores,
+    confusion,
+    expected_calibration_error,
+)
+from scfusionttt.evaluation.clustering import Clustering, cluster, cluster_graph, neighbours, umap
+from scfusionttt.evaluation.metrics import METRICS, ten_metrics
+from scfusionttt.evaluation.protocols import (
+    Evaluation,
+    evaluate_clusters,
+    evaluate_predictions,
+    evaluate_representation,
+    is_labelled,
+)
+
+__all__ = [
+    "METRICS",
+    "Clustering",
+    "Evaluation",
+    "class_table",
+    "classification_scores",
+    "cluster",
+    "cluster_graph",
+    "confusion",
+    "evaluate_clusters",
+    "evaluate_predictions",
+    "evaluate_representation",
+    "expected_calibration_error",
+    "is_labelled",
+    "neighbours",
+    "ten_metrics",
+    "umap",
+]

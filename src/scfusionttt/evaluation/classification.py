@@ -1,0 +1,83 @@
+"""Scores of predicted cell types against known ones."""
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from sklearn import metrics as sk
+
+from scfusionttt.errors import InputDataError
+
+
+def classification_scores(labels: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
+    """Return accuracy, balanced accuracy, macro-F1 and weighted F1, each 0..1.
+
+    ``balanced_accuracy`` is the mean recall and ``macro_f1`` the plain mean of F1 over the classes that occur in
+    `labels`; ``weighted_f1`` weighs F1 by the class's number of cells. A prediction outside those classes (say
+    "unknown") counts as wrong and opens no class of its own.
+    """
+    truth, guess = _aligned(labels, predicted)
+    per_class = class_table(truth, guess)
+    return {
+        "accuracy": float((truth == guess).mean()),
+        "balanced_accuracy": float(per_class["recall"].mean()),
+        "macro_f1": float(per_class["f1"].mean()),
+        "weighted_f1": float(np.average(per_class["f1"], weights=per_class["support"])),
+    }
+
+
+def class_table(labels: ArrayLike, predicted: ArrayLike) -> pd.DataFrame:
+    """Return precision, recall, f1 (0..1) and support (cells) of every class in `labels`; 0 where undefined."""
+    truth, guess = _aligned(labels, predicted)
+    classes = np.unique(truth)
+    columns = sk.precision_recall_fscore_support(truth, guess, labels=classes, zero_division=0)
+    return pd.DataFrame(
+        dict(zip(("precision", "recall", "f1", "support"), columns)), index=pd.Index(classes, name="class")
+    )
+
+
+def confusion(labels: ArrayLike, predicted: ArrayLike) -> pd.DataFrame:
+    """Return the number of cells of every known class (rows) given every class that was predicted (columns).
+
+    Both axes hold the classes of `labels` in the same order; predictions outside them follow as further columns.
+    """
+    truth, guess = _aligned(labels, predicted)
+    classes = np.unique(truth)
+    columns = np.concatenate([classes, np.setdiff1d(guess, classes)])
+    table = pd.crosstab(pd.Series(truth, name="known"), pd.Series(guess, name="predicted"))
+    return table.reindex(index=classes, columns=columns, fill_value=0).rename_axis(index="known", columns="predicted")
+
+
+def expected_calibration_error(
+    labels: ArrayLike, predicted: ArrayLike, confidence: ArrayLike, *, n_bins: int = 15
+) -> float:
+    """Mean gap between confidence and accuracy over equal-width bins, weighted by their cells (Guo et al. 2017).
+
+    Parameters
+    ----------
+    labels, predicted
+        Known and predicted classes, ``[n]``.
+    confidence
+        Probability of the predicted class, ``[n]``, 0..1.
+
+    Returns
+    -------
+    float
+        0 (calibrated) to 1.
+    """
+    truth, guess = _aligned(labels, predicted)
+    confidence = np.asarray(confidence, dtype=np.float64)
+    if confidence.shape != truth.shape or not ((confidence >= 0) & (confidence <= 1)).all():
+        raise InputDataError(f"confidence must be one probability (0..1) for each of the {len(truth)} cells")
+    bins = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
+    gap = np.bincount(bins, weights=(truth == guess) - confidence, minlength=n_bins)
+    return float(np.abs(gap).sum() / len(truth))
+
+
+def _aligned(labels: ArrayLike, predicted: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Return both as strings, so that a categorical 3 and a predicted "3" are the same class."""
+    truth, guess = np.asarray(labels).astype(str), np.asarray(predicted).astype(str)
+    if truth.shape != guess.shape or truth.ndim != 1 or truth.size == 0:
+        raise InputDataError(
+            f"labels of shape {truth.shape} and predictions of shape {guess.shape}: give one of each for every cell"
+        )
+    return truth, guess

@@ -1,0 +1,163 @@
+"""Clusters and the two-dimensional map of a representation, from its graph of nearest neighbours."""
+
+import random
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from anndata import AnnData
+from numpy.typing import ArrayLike
+from scipy import sparse
+
+from scfusionttt.errors import InputDataError, SettingError
+
+_STEPS = 30
+_LARGEST_RESOLUTION = 1024.0
+
+
+@dataclass(frozen=True)
+class Clustering:
+    """Clusters of cells.
+
+    Attributes
+    ----------
+    labels
+        Cluster of every cell, ``[n]`` int; 0 is the largest.
+    n_clusters
+        How many were found.
+    resolution
+        Of the Leiden objective that gave them.
+    n_asked
+        How many were asked for; None where a resolution was given instead.
+    """
+
+    labels: np.ndarray
+    n_clusters: int
+    resolution: float
+    n_asked: int | None = None
+
+    @property
+    def exact(self) -> bool:
+        """Whether the number of clusters is the one asked for."""
+        return self.n_asked is None or self.n_clusters == self.n_asked
+
+
+def neighbours(representation: ArrayLike, *, n_neighbors: int = 15, seed: int = 0) -> AnnData:
+    """Return an AnnData with the representation as X and scanpy's graph of nearest neighbours in obsp.
+
+    Parameters
+    ----------
+    representation
+        ``[n, d]``, finite; distances are Euclidean.
+    seed
+        Of the approximate search that scanpy turns to from 8192 cells on.
+
+    Raises
+    ------
+    InputDataError
+        The representation is not a finite matrix of at least three cells.
+    """
+    import scanpy as sc
+
+    x_nd = np.array(representation, dtype=np.float32)
+    if x_nd.ndim != 2 or len(x_nd) < 3 or not np.isfinite(x_nd).all():
+        raise InputDataError(f"cannot find neighbours in a representation of shape {x_nd.shape}: give finite [n, d]")
+    cells = AnnData(x_nd)
+    sc.pp.neighbors(cells, n_neighbors=min(n_neighbors, len(x_nd) - 1), use_rep="X", random_state=seed)
+    return cells
+
+
+def cluster(
+    representation: ArrayLike,
+    n_clusters: int | None = None,
+    *,
+    resolution: float = 1.0,
+    seed: int = 0,
+    n_neighbors: int = 15,
+) -> Clustering:
+    """Cluster a representation ``[n, d]`` with Leiden on its nearest neighbours.
+
+    With `n_clusters` the resolution is bisected until that many clusters are found, see `cluster_graph`; without it
+    `resolution` is used as it stands.
+    """
+    graph = neighbours(representation, n_neighbors=n_neighbors).obsp["connectivities"]
+    return cluster_graph(graph, n_clusters, resolution=resolution, seed=seed)
+
+
+def cluster_graph(
+    graph: sparse.spmatrix, n_clusters: int | None = None, *, resolution: float = 1.0, seed: int = 0
+) -> Clustering:
+    """Cluster a weighted neighbour graph with Leiden (modularity, igraph, two iterations; Traag et al. 2019).
+
+    Parameters
+    ----------
+    graph
+        Symmetric weights between cells, ``[n, n]``, such as ``obsp["connectivities"]``.
+    n_clusters
+        Bisect the resolution until this many clusters are found. Where no resolution gives exactly as many, the
+        closest number met on the way is returned and `Clustering.exact` is False.
+    seed
+        The same seed gives the same clusters; no global random state is read or left changed.
+
+    Raises
+    ------
+    SettingError
+        `n_clusters` is not between 1 and the number of cells.
+    """
+    import igraph
+
+    n_cells = graph.shape[0]
+    if n_clusters is not None and not 1 <= n_clusters <= n_cells:
+        raise SettingError(f"{n_clusters} clusters of {n_cells} cells: ask for 1 to {n_cells}")
+    upper = sparse.triu(graph, k=1).tocoo()
+    edges = igraph.Graph(n=n_cells, edges=np.column_stack([upper.row, upper.col]), directed=False)
+    if n_clusters is None:
+        return _clustering(_leiden(edges, upper.data, resolution, seed), resolution, None)
+    return _bisect(edges, upper.data, n_clusters, seed)
+
+
+def umap(cells: AnnData | ArrayLike, *, seed: int = 0) -> np.ndarray:
+    """Return the UMAP ``[n, 2]`` (no unit) of a representation, or of what `neighbours` made of it."""
+    import scanpy as sc
+
+    cells = cells.copy() if isinstance(cells, AnnData) else neighbours(cells)
+    with warnings.catch_warnings():
+        # the spectral start of a graph in pieces: umap-learn falls back by itself
+        warnings.filterwarnings("ignore", module="umap|sklearn", category=UserWarning)
+        sc.tl.umap(cells, random_state=seed)
+    return np.asarray(cells.obsm["X_umap"])
+
+
+def _bisect(edges, weights: np.ndarray, n_clusters: int, seed: int) -> Clustering:
+    low, high, step = 0.0, np.inf, 1.0
+    best: Clustering | None = None
+    for _ in range(_STEPS):
+        found = _clustering(_leiden(edges, weights, step, seed), step, n_clusters)
+        if best is None or abs(found.n_clusters - n_clusters) < abs(best.n_clusters - n_clusters):
+            best = found
+        if best.exact or step > _LARGEST_RESOLUTION:
+            break
+        low, high = (step, high) if found.n_clusters < n_clusters else (low, step)
+        step = 2 * low if high == np.inf else (low + high) / 2
+    assert best is not None  # _STEPS > 0
+    return best
+
+
+def _leiden(edges, weights: np.ndarray, resolution: float, seed: int) -> np.ndarray:
+    import igraph
+
+    igraph.set_random_number_generator(random.Random(seed))
+    try:
+        found = edges.community_leiden(
+            objective_function="modularity", weights=weights, resolution=resolution, n_iterations=2
+        )
+    finally:
+        igraph.set_random_number_generator(random)
+    return np.asarray(found.membership)
+
+
+def _clustering(membership: np.ndarray, resolution: float, n_asked: int | None) -> Clustering:
+    codes, sizes = np.unique(membership, return_inverse=True, return_counts=True)[1:]
+    rank = np.empty(len(sizes), dtype=np.int64)
+    rank[np.argsort(-sizes, kind="stable")] = np.arange(len(sizes))
+    return Clustering(rank[codes], len(sizes), resolution, n_asked)

@@ -1,0 +1,95 @@
+import random
+
+import numpy as np
+import pytest
+from sklearn.metrics import adjusted_rand_score
+
+from scfusionttt.errors import InputDataError, SettingError
+from scfusionttt.evaluation.clustering import cluster, cluster_graph, neighbours, umap
+
+
+@pytest.fixture(scope="module")
+def blobs():
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(6), 60)
+    centres = rng.normal(size=(6, 10)) * 3
+    return labels, (rng.normal(size=(360, 10)) + centres[labels]).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def graph(blobs):
+    return neighbours(blobs[1]).obsp["connectivities"]
+
+
+def test_finds_as_many_clusters_as_asked(blobs, graph):
+    labels, x_nd = blobs
+    found = cluster(x_nd, 6)
+    assert found.exact
+    assert found.n_clusters == len(np.unique(found.labels)) == 6
+    assert adjusted_rand_score(labels, found.labels) > 0.95
+    # the graph computed once gives the same
+    assert np.array_equal(cluster_graph(graph, 6).labels, found.labels)
+    for n_clusters in (7, 12):
+        assert cluster_graph(graph, n_clusters).n_clusters == n_clusters
+
+
+def test_says_when_the_number_cannot_be_hit():
+    # two groups of cells without an edge between them never become one cluster
+    far = np.random.default_rng(0).normal(size=(80, 3))
+    far[40:] += 1000
+    found = cluster(far, 1)
+    assert found.n_clusters == 2
+    assert found.n_asked == 1
+    assert not found.exact
+    assert umap(far).shape == (80, 2)
+
+
+def test_the_largest_cluster_is_zero(graph):
+    sizes = np.bincount(cluster_graph(graph, resolution=2.0).labels)
+    assert (np.diff(sizes) <= 0).all()
+
+
+def test_a_given_resolution_is_used(graph):
+    coarse, fine = cluster_graph(graph, resolution=0.1), cluster_graph(graph, resolution=5.0)
+    assert coarse.resolution == 0.1
+    assert coarse.n_clusters < fine.n_clusters
+
+
+def test_agrees_with_scanpy(blobs):
+    import scanpy as sc
+
+    cells = neighbours(blobs[1])
+    found = cluster_graph(cells.obsp["connectivities"], resolution=1.0)
+    sc.tl.leiden(cells, resolution=1.0, flavor="igraph", n_iterations=2, directed=False)
+    assert adjusted_rand_score(cells.obs["leiden"], found.labels) > 0.95
+
+
+def test_the_seed_alone_decides(graph):
+    first = cluster_graph(graph, 9, seed=4)
+    random.seed(99)
+    np.random.seed(99)  # noqa: NPY002
+    state, legacy = random.getstate(), np.random.get_state()[1].copy()  # noqa: NPY002
+    assert np.array_equal(cluster_graph(graph, 9, seed=4).labels, first.labels)
+    assert random.getstate() == state
+    assert np.array_equal(np.random.get_state()[1], legacy)  # noqa: NPY002
+
+
+def test_umap_is_two_dimensional_seeded_and_leaves_its_input(blobs):
+    labels, x_nd = blobs
+    cells = neighbours(x_nd)
+    first = umap(cells, seed=1)
+    assert first.shape == (360, 2)
+    assert np.isfinite(first).all()
+    assert "X_umap" not in cells.obsm
+    assert np.array_equal(umap(x_nd, seed=1), first)
+    assert not np.array_equal(umap(cells, seed=2), first)
+    centres = np.array([first[labels == one].mean(axis=0) for one in range(6)])
+    own = np.linalg.norm(first[:, None] - centres, axis=2).argmin(axis=1)
+    assert (own == labels).mean() > 0.95
+
+
+def test_bad_input_is_named(graph):
+    with pytest.raises(SettingError, match="0 clusters of 360 cells: ask for 1 to 360"):
+        cluster_graph(graph, 0)
+    with pytest.raises(InputDataError, match="finite"):
+        neighbours(np.full((10, 2), np.nan))

@@ -1,0 +1,131 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as sk
+
+from scfusionttt.errors import InputDataError
+from scfusionttt.evaluation import metrics
+from scfusionttt.evaluation.metrics import METRICS, f_measure, jaccard_index, pair_counts, silhouette, ten_metrics
+
+
+@pytest.fixture
+def blobs():
+    """Three blobs of cells, and clusters that split one of them and misplace a few cells."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(["B", "NK", "T"], [40, 50, 60])
+    x_nd = rng.normal(size=(150, 5)) + np.repeat([[0.0], [3.0], [6.0]], [40, 50, 60], axis=0)
+    clusters = np.repeat([7, 3, 1, 2], [40, 50, 20, 40])
+    clusters[::17] = 3
+    return labels, clusters, x_nd
+
+
+def test_pairs_by_hand():
+    # labels {0,1,2}{3,4}; clusters {0,1}{2,3}{4}: the pair (0,1) agrees, (2,3) is joined wrongly, and
+    # (0,2), (1,2), (3,4) are split
+    pairs = pair_counts(list("aaabb"), list("xxyyz"))
+    assert pairs == (1, 1, 3, 5)
+    assert jaccard_index(pairs) == 1 / 5
+    assert f_measure(pairs) == 2 / 6
+
+
+def test_pairs_of_a_million_cells_are_exact():
+    n = 1_000_000
+    labels = np.zeros(n, dtype=np.int8)
+    assert pair_counts(labels, labels) == (n * (n - 1) // 2, 0, 0, 0)
+
+
+def test_jaccard_and_f_of_the_baselines_table_agree():
+    assert pytest.approx(0.680, abs=5e-4) == 2 * 0.515 / 1.515
+    pairs = pair_counts([0, 0, 1, 1, 1, 2], [0, 1, 1, 1, 2, 2])
+    assert f_measure(pairs) == pytest.approx(2 * jaccard_index(pairs) / (1 + jaccard_index(pairs)))
+
+
+def test_against_scikit_learn(blobs):
+    labels, clusters, x_nd = blobs
+    found = ten_metrics(labels, clusters, x_nd)
+    assert tuple(found) == METRICS
+    expected = {
+        "ARI": sk.adjusted_rand_score(labels, clusters),
+        "NMI": sk.normalized_mutual_info_score(labels, clusters),
+        "FMI": sk.fowlkes_mallows_score(labels, clusters),
+        "ASW": (sk.silhouette_score(x_nd, labels) + 1) / 2,
+        "AMI": sk.adjusted_mutual_info_score(labels, clusters),
+        "SC": sk.silhouette_score(x_nd, clusters),
+        "CHI": sk.calinski_harabasz_score(x_nd, clusters),
+        "DBI": sk.davies_bouldin_score(x_nd, clusters),
+    }
+    assert {name: found[name] for name in expected} == pytest.approx(expected)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=40))
+def test_pairs_match_the_pair_confusion_matrix(groups):
+    labels, clusters = np.array(groups).T
+    (tn, fp), (fn, tp) = sk.pair_confusion_matrix(labels, clusters) // 2
+    assert pair_counts(labels, clusters) == (tp, fp, fn, tn)
+    if tp or fp or fn:
+        assert metrics.fowlkes_mallows(pair_counts(labels, clusters)) == pytest.approx(
+            sk.fowlkes_mallows_score(labels, clusters)
+        )
+
+
+def test_names_and_order_of_cells_do_not_matter(blobs):
+    labels, clusters, x_nd = blobs
+    order = np.random.default_rng(1).permutation(len(labels))
+    renamed = np.array(list("pqrs"))[np.unique(clusters, return_inverse=True)[1]]
+    once = ten_metrics(labels, clusters, x_nd)
+    assert ten_metrics(labels[order], renamed[order], x_nd[order]) == pytest.approx(once)
+
+
+def test_perfect_clusters(blobs):
+    labels, _, x_nd = blobs
+    found = ten_metrics(labels, labels, x_nd)
+    assert all(found[name] == pytest.approx(1) for name in ("ARI", "NMI", "FMI", "AMI", "JI", "F"))
+    assert found["ASW"] == pytest.approx((found["SC"] + 1) / 2)
+
+
+def test_without_a_representation_the_geometry_is_undefined(blobs):
+    found = ten_metrics(*blobs[:2])
+    assert {name for name, value in found.items() if math.isnan(value)} == {"ASW", "SC", "CHI", "DBI"}
+
+
+@pytest.mark.parametrize("clusters", [np.zeros(6), np.arange(6)], ids=["one cluster", "all singletons"])
+def test_degenerate_clusters_give_nan_geometry(clusters):
+    labels = np.array(list("aabbbc"))
+    x_nd = np.random.default_rng(0).normal(size=(6, 2))
+    found = ten_metrics(labels, clusters, x_nd)
+    assert all(math.isnan(found[name]) for name in ("SC", "CHI", "DBI"))
+    assert found["ARI"] == pytest.approx(0)
+    assert math.isfinite(found["ASW"])
+    assert math.isnan(ten_metrics(np.zeros(6), clusters, x_nd)["ASW"])
+
+
+def test_identical_singletons_agree():
+    found = ten_metrics(np.arange(5), np.arange(5))
+    assert found["ARI"] == found["JI"] == found["F"] == found["FMI"] == 1
+
+
+def test_silhouette_of_many_cells_is_sampled(blobs, monkeypatch):
+    labels, _, x_nd = blobs
+    exact = silhouette(x_nd, labels)
+    monkeypatch.setattr(metrics, "SILHOUETTE_SAMPLE", 100)
+    sampled = silhouette(x_nd, labels, seed=3)
+    assert sampled == silhouette(x_nd, labels, seed=3)
+    assert sampled != exact
+    assert sampled == pytest.approx(exact, abs=0.05)
+
+
+def test_bad_input_is_named(blobs):
+    labels, clusters, x_nd = blobs
+    with pytest.raises(InputDataError, match="150 labels but 149 clusters"):
+        ten_metrics(labels, clusters[1:])
+    with pytest.raises(InputDataError, match="does not fit 150 cells"):
+        ten_metrics(labels, clusters, x_nd[1:])
+    with pytest.raises(InputDataError, match="no cells to score"):
+        ten_metrics([], [])
+    x_nd[4, 1] = np.nan
+    with pytest.raises(InputDataError, match=r"1 of 150 cells \(the first in row 4\)"):
+        ten_metrics(labels, clusters, x_nd)

@@ -1,0 +1,118 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from scfusionttt.errors import InputDataError, LabelError, SettingError
+from scfusionttt.evaluation import (
+    METRICS,
+    evaluate_clusters,
+    evaluate_predictions,
+    evaluate_representation,
+    is_labelled,
+)
+
+
+@pytest.fixture(scope="module")
+def cells():
+    rng = np.random.default_rng(0)
+    codes = np.repeat(np.arange(4), 50)
+    x_nd = rng.normal(size=(200, 6)) + 4 * rng.normal(size=(4, 6))[codes]
+    return x_nd, np.array(["B", "NK", "T", "monocyte"], dtype=object)[codes]
+
+
+def test_unlabelled_is_missing_or_a_word_for_it():
+    labels = pd.Series(["B", "Unknown", None, np.nan, "", " nan ", "T"], dtype="category")
+    assert is_labelled(labels).tolist() == [True, False, False, False, False, False, True]
+    assert is_labelled(np.array([0.0, np.nan])).tolist() == [True, False]
+    assert is_labelled(np.arange(3)).all()
+
+
+def test_mean_over_clustering_seeds(cells):
+    found = evaluate_representation(*cells, seeds=(0, 5))
+    assert found.protocol == "unsupervised"
+    assert found.scores.index.tolist() == [0, 5]
+    assert found.scores.columns.tolist() == list(METRICS)
+    assert found.n_clusters == (4, 4)
+    assert (found.n_cells, found.n_unlabelled, found.n_classes) == (200, 0, 4)
+    assert found.mean["ARI"] > 0.95
+    assert found.mean["SC"] == pytest.approx(found.scores["SC"].mean())
+    assert found.std["SC"] == pytest.approx(found.scores["SC"].std(ddof=0))
+
+
+def test_unlabelled_cells_are_clustered_but_not_scored(cells):
+    x_nd, labels = cells
+    labels = labels.copy()
+    labels[::10] = "unknown"
+    labels[1::10] = np.nan
+    found = evaluate_representation(x_nd, labels, seeds=(0,))
+    assert (found.n_cells, found.n_unlabelled, found.n_classes) == (160, 40, 4)
+    # the same clusters, scored by hand on the labelled cells
+    whole = evaluate_representation(x_nd, cells[1], seeds=(0,))
+    assert found.n_clusters == whole.n_clusters
+    assert found.mean["ARI"] > 0.95
+
+
+def test_clusters_of_unlabelled_cells_do_not_matter(cells):
+    _, labels = cells
+    labels = labels.copy()
+    labels[:20] = "unassigned"
+    clusters = np.where(labels == "unassigned", "z", labels)
+    found = evaluate_clusters(clusters, labels)
+    assert found.mean["ARI"] == 1
+    assert found.n_clusters == (5,)
+    assert np.isnan(found.mean["SC"])
+    clusters[:20] = "B"
+    assert evaluate_clusters(clusters, labels).mean["ARI"] == 1
+
+
+def test_umap_space_changes_the_geometry_only(cells):
+    rep, flat = (
+        evaluate_representation(*cells, seeds=(0,), space=space, protocol="paper") for space in ("rep", "umap")
+    )
+    assert (rep.space, flat.space, flat.protocol) == ("rep", "umap", "paper")
+    for name in ("ARI", "NMI", "FMI", "AMI", "JI", "F"):
+        assert rep.mean[name] == flat.mean[name]
+    for name in ("ASW", "SC", "CHI", "DBI"):
+        assert rep.mean[name] != flat.mean[name]
+
+
+def test_predictions_carry_the_held_out_protocol_and_a_class_table():
+    labels = ["B", "B", "T", "T", "unknown"]
+    found = evaluate_predictions(["B", "T", "T", "T", "B"], labels, [0.9, 0.6, 0.8, 0.7, 0.5])
+    assert found.protocol == "held-out"
+    assert (found.n_cells, found.n_unlabelled, found.n_classes) == (4, 1, 2)
+    assert found.mean["accuracy"] == 0.75
+    assert set(found.mean) == {"accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "ARI", "NMI", "ece"}
+    assert found.to_dict()["per_class"]["T"] == pytest.approx(
+        {"precision": 2 / 3, "recall": 1, "f1": 0.8, "support": 2}
+    )
+
+
+def test_results_are_plain_json(cells):
+    x_nd, labels = cells
+    for found in (
+        evaluate_representation(x_nd, labels, seeds=(0,)),
+        evaluate_clusters(labels, labels),
+        evaluate_predictions(labels, labels),
+    ):
+        text = json.dumps(found.to_dict(), allow_nan=False)
+        assert json.loads(text)["protocol"] == found.protocol
+    assert evaluate_clusters(labels, labels).to_dict()["metrics"]["SC"] is None
+
+
+def test_bad_input_is_named(cells):
+    x_nd, labels = cells
+    with pytest.raises(LabelError, match="one label for every cell"):
+        evaluate_representation(x_nd, labels[1:])
+    with pytest.raises(LabelError, match="none of the 200 cells is labelled"):
+        evaluate_representation(x_nd, ["NA"] * 200)
+    with pytest.raises(LabelError, match="all carry the label 'B'"):
+        evaluate_representation(x_nd, ["B"] * 200)
+    with pytest.raises(SettingError, match="'tsne'"):
+        evaluate_representation(x_nd, labels, space="tsne")
+    with pytest.raises(SettingError, match="'mixed'"):
+        evaluate_clusters(labels, labels, protocol="mixed")
+    with pytest.raises(InputDataError, match="199 rows"):
+        evaluate_clusters(labels, labels, x_nd[1:])

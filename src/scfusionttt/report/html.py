@@ -111,8 +111,10 @@ def html_report(
         Last line, such as the version that made the report.
     """
     shown = {name: format_value(value) for name, value in (facts or {}).items()}
-    page = _environment().get_template("report.html.j2").render(
-        title=title, summary=summary, facts=shown, sections=sections, footer=footer
+    page = (
+        _environment()
+        .get_template("report.html.j2")
+        .render(title=title, summary=summary, facts=shown, sections=sections, footer=footer)
     )
     # Names that are not valid Unicode come out of some files as lone surrogates, which no file can hold.
     return page.encode("utf-8", "replace").decode()

@@ -75,8 +75,8 @@ class Table:
     @property
     def body(self) -> list[list[str]]:
         """Cells as text, the row's name first."""
-        columns = [[format_value(value) for value in self.rows[name]] for name in self.rows.columns]
-        return [[str(name), *(column[i] for column in columns)] for i, name in enumerate(self.rows.index)]
+        columns = [[format_value(value) for value in column] for _, column in self.rows.items()]
+        return [list(row) for row in zip(map(str, self.rows.index), *columns)]
 
     @property
     def numeric(self) -> list[bool]:
@@ -110,7 +110,7 @@ def metric_table(
     SettingError
         The protocol is not known.
     """
-    rows = scores if isinstance(scores, pd.DataFrame) else pd.DataFrame.from_dict(scores, orient="index")
+    rows = scores if isinstance(scores, pd.DataFrame) else pd.DataFrame.from_dict(dict(scores), orient="index")
     spelled = {_squeeze(name): name for name in METRICS} | {"fmeasure": "F"}
     known = {column: spelled[_squeeze(column)] for column in rows.columns if _squeeze(column) in spelled}
     heads = {column: f"{name} {METRICS[name][1]}" for column, name in known.items()}
@@ -121,7 +121,7 @@ def metric_table(
 def key_values(items: Mapping[str, Any], *, caption: str = "") -> Table:
     """Return a table of names and values; nested mappings are flattened to dotted names."""
     flat = dict(_flatten(items))
-    return Table(pd.DataFrame({"value": list(flat.values())}, index=list(flat), dtype=object), caption)
+    return Table(pd.DataFrame({"": list(flat.values())}, index=list(flat), dtype=object), caption)
 
 
 def format_value(value: Any) -> str:

@@ -73,11 +73,12 @@ def _stage(ax: Axes, rows: pd.DataFrame, metric: str) -> None:
 
 
 def _mark_best(ax: Axes, curve: pd.Series, *, lower: bool) -> None:
-    epoch = curve.idxmin() if lower else curve.idxmax()
-    ax.plot([epoch], [curve[epoch]], marker="o", markersize=6, markerfacecolor="white", color=_PHASES["val"][1])
+    at = int(np.argmin(curve) if lower else np.argmax(curve))
+    epoch, best = float(curve.index[at]), float(curve.iloc[at])
+    ax.plot([epoch], [best], marker="o", markersize=6, markerfacecolor="white", color=_PHASES["val"][1])
     ax.annotate(
-        f"best {curve[epoch]:.3g}, epoch {epoch:g}",
-        (epoch, curve[epoch]),
+        f"best {best:.3g}, epoch {epoch:g}",
+        (epoch, best),
         xytext=(0, -9 if lower else 9),
         textcoords="offset points",
         ha="right" if epoch > np.mean(ax.get_xlim()) else "left",

@@ -57,9 +57,10 @@ def umap(
     on_data = bool(classes) and max(map(len, classes)) <= _SHORT
     numbered = not on_data and len(classes) > _FEW_CLASSES
 
-    # U+2007 is a space as wide as a digit.
     entries = [] if on_data else [(name, int((codes == i).sum())) for i, name in enumerate(classes)]
-    texts = [f"{i:\u2007>2}  {_counted(*entry)}" if numbered else _counted(*entry) for i, entry in enumerate(entries, 1)]
+    texts = [_counted(*entry) for entry in entries]
+    if numbered:  # U+2007 is a space as wide as a digit
+        texts = [f"{i:\u2007>2}  {text}" for i, text in enumerate(texts, 1)]
     handles = [_dot(palette[name]) for name, _ in entries]
     if (unlabelled := int((codes < 0).sum())) > 0:
         texts.append(_counted("not labelled", unlabelled))
@@ -69,7 +70,7 @@ def umap(
     if ax is None:
         widest = max(map(len, texts), default=0)
         ax = new_axes(4.5 + columns * (0.35 + 0.068 * widest), 4.4)[0]
-    if len(shown) == 0:
+    if not shown.any():
         say_nothing_to_show(ax, "no cells to show")
     _points(ax, xy[shown & (codes < 0)], MISSING, n=len(xy))
     order = np.random.default_rng(0).permutation(np.flatnonzero(shown & (codes >= 0)))
@@ -109,7 +110,8 @@ def umap_continuous(
     low, high = np.percentile(value[known], [1, 99])
     if low == high:  # a gene that hardly any cell expresses
         low, high = value[known].min(), value[known].max()
-    points = ax.scatter(*xy[order].T, c=value[order], vmin=low, vmax=high, cmap="viridis", **_point_style(len(xy)))
+    x, y = xy[order].T
+    points = ax.scatter(x, y, c=value[order], vmin=low, vmax=high, cmap="viridis", **_point_style(len(xy)))
     bar = ax.get_figure().colorbar(points, ax=ax, shrink=0.55, aspect=18, pad=0.02)  # type: ignore[union-attr]
     bar.outline.set_visible(False)  # type: ignore[operator]
     bar.ax.tick_params(labelsize=8, labelcolor=INK, length=2)
@@ -139,10 +141,8 @@ def _middle(xy: NDArray) -> NDArray:
 
 
 def _stand_out(ax: Axes, at: NDArray, name: str) -> None:
-    halo = [withStroke(linewidth=2.5, foreground="white", alpha=0.9)]
-    literal(
-        ax.text(*at, shorten(name), ha="center", va="center", fontsize=8.5, fontweight="bold", color=INK)
-    ).set_path_effects(halo)
+    text = ax.text(at[0], at[1], shorten(name), ha="center", va="center", fontsize=8.5, fontweight="bold", color=INK)
+    literal(text).set_path_effects([withStroke(linewidth=2.5, foreground="white", alpha=0.9)])
 
 
 def _counted(name: str, n: int) -> str:

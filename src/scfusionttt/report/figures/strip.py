@@ -8,8 +8,17 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import ScaledTranslation
 from numpy.typing import ArrayLike, NDArray
 
-from scfusionttt.report.figures.style import INK, MUTED, PALETTE, SHADE, literal, new_axes, say_nothing_to_show
-from scfusionttt.report.figures.style import shorten, tidy
+from scfusionttt.report.figures.style import (
+    INK,
+    MUTED,
+    PALETTE,
+    SHADE,
+    literal,
+    new_axes,
+    say_nothing_to_show,
+    shorten,
+    tidy,
+)
 from scfusionttt.report.figures.track import Track
 
 _BLUES = (PALETTE[0], "#5b9fc9")
@@ -100,9 +109,7 @@ def _name_marks(ax: Axes, marks: list[tuple[float, float, object]], level: float
         text = shorten(name, 14)
         longest = max(longest, len(text))
         align = "bottom" if up > 0 else "top"
-        literal(
-            ax.text(place, knee + 0.02 * up, text, rotation=90, ha="center", va=align, fontsize=7, color=INK)
-        )
+        literal(ax.text(place, knee + 0.02 * up, text, rotation=90, ha="center", va=align, fontsize=7, color=INK))
     return knee + (0.06 + 0.055 * longest) * up
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 SCAFFOLDS = "scaffolds"
 UNPLACED = "unplaced"
-_SPECIAL = {"X": 0, "Y": 1, "Z": 2, "W": 3, "M": 4, "MT": 4}
+_SPECIAL = {"X": 0, "Y": 1, "Z": 2, "W": 3, "MT": 4}
 
 
 class Track:
@@ -53,7 +53,9 @@ def _start(column: pd.Series) -> NDArray[np.float64]:
 
 
 def _chromosome(column: pd.Series) -> list[str]:
-    text = column.astype(object).where(column.notna(), "").map(str).str.strip().str.removeprefix("chr")
+    text = (
+        column.astype(object).where(column.notna(), "").map(str).str.strip().str.removeprefix("chr").replace("M", "MT")
+    )
     return [(name if _is_chromosome(name) else SCAFFOLDS) if name else UNPLACED for name in text]
 
 

@@ -1,0 +1,21 @@
+"""Figures and the one-file HTML report: arrays and tables in, axes or a page out."""
+
+from scfusionttt.report.figures import class_colours, confusion, genome_strip, training_curves, umap, umap_continuous
+from scfusionttt.report.html import Figure, Section, html_report
+from scfusionttt.report.tables import PROTOCOLS, Table, key_values, metric_table
+
+__all__ = [
+    "PROTOCOLS",
+    "Figure",
+    "Section",
+    "Table",
+    "class_colours",
+    "confusion",
+    "genome_strip",
+    "html_report",
+    "key_values",
+    "metric_table",
+    "training_curves",
+    "umap",
+    "umap_continuous",
+]

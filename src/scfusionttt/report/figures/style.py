@@ -1,0 +1,92 @@
+"""Colours, text and empty axes shared by all figures; nothing global is touched."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from numpy.typing import ArrayLike, NDArray
+
+from scfusionttt.keys import UNLABELLED
+
+INK = "#1f2430"
+MUTED = "#667085"
+RULE = "#d5d9e0"
+SHADE = "#f1f3f7"
+#: What is not labelled or not measured.
+MISSING = "#ced2d9"
+
+#: The first six are Okabe and Ito's (2008); each further colour is the one farthest in OKLab from all before it, under
+#: normal vision and under protanopia, deuteranopia and tritanopia (Machado et al. 2009), of those that show on white.
+# fmt: off
+PALETTE = (
+    "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#73003a", "#4a5a00", "#31298c",
+    "#6bde84", "#8c526b", "#847be6", "#31e6ff", "#9cad84", "#ded642", "#633100", "#733a9c", "#004a63",
+    "#737b52", "#ef9cbd", "#bd4a8c", "#a52931", "#5a8c00", "#f77b4a", "#9c94c5", "#a5bdff", "#5a1973",
+    "#9c5a29", "#ffbd9c", "#6b739c", "#5a5ac5", "#9c9c29", "#84216b", "#006b52", "#bdbd5a", "#5ab55a",
+)
+# fmt: on
+
+
+def class_colours(classes: Sequence[str], colours: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return one colour per class, in order; those given in `colours` win. Repeats after 36 classes."""
+    return {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(classes)} | dict(colours or {})
+
+
+def natural_key(text: str) -> list[tuple[int, str]]:
+    """Sort key under which cluster 2 comes before cluster 10."""
+    parts = re.split(r"([0-9]+)", text)
+    return [(int(part), "") if i % 2 else (-1, part.casefold()) for i, part in enumerate(parts)]
+
+
+def encode_labels(labels: ArrayLike | pd.Series) -> tuple[NDArray[np.intp], list[str]]:
+    """Return a code per cell (-1: not labelled) and the classes, in category order or else in natural order."""
+    series = pd.Series(labels).reset_index(drop=True)
+    if isinstance(series.dtype, pd.CategoricalDtype):
+        order = [str(value) for value in series.cat.categories]
+    else:
+        order = sorted({str(value) for value in series.dropna()}, key=natural_key)
+    text = series.astype(object).where(series.notna(), "").map(str)
+    present = set(text)
+    classes = [name for name in dict.fromkeys(order) if name in present and name.strip().lower() not in UNLABELLED]
+    return pd.Index(classes, dtype=object).get_indexer(pd.Index(text, dtype=object)), classes
+
+
+def shorten(name: object, most: int = 28) -> str:
+    """Return a name on one line, of at most `most` characters, that any font backend accepts."""
+    text = " ".join(str(name).encode("utf-8", "replace").decode().split())
+    return text if len(text) <= most else text[: most - 1].rstrip() + "…"
+
+
+def literal(text: Text) -> Text:
+    """Show `$` as it is: names from data are no formulas."""
+    text.set_parse_math(False)
+    return text
+
+
+def new_axes(width: float, height: float, *, panels: int = 1) -> NDArray[Any]:
+    """Return `panels` empty axes side by side, [panels], on a figure of its own (inches)."""
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    return figure.subplots(1, panels, squeeze=False)[0]
+
+
+def tidy(ax: Axes, title: str = "", *, spines: Sequence[str] = ("left", "bottom")) -> None:
+    """Give axes the house look: quiet spines and ticks, a title at the left."""
+    for side, spine in ax.spines.items():
+        spine.set_visible(side in spines)
+        spine.set_color(RULE)
+    ax.tick_params(colors=MUTED, labelcolor=INK, labelsize=8, length=3, width=0.8)
+    for label in (ax.xaxis.label, ax.yaxis.label):
+        label.set(color=MUTED, fontsize=8.5)
+    if title:
+        literal(ax.set_title(shorten(title, 90), loc="left", fontsize=10.5, fontweight="bold", color=INK, pad=8))
+
+
+def say_nothing_to_show(ax: Axes, reason: str) -> None:
+    """Write in empty axes why they are empty."""
+    ax.set(xticks=[], yticks=[])
+    ax.text(0.5, 0.5, reason, transform=ax.transAxes, ha="center", va="center", color=MUTED, fontsize=9)

@@ -1,0 +1,163 @@
+"""Tables of a report: what to show, as text ready for HTML or Markdown."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from scfusionttt.errors import SettingError
+
+#: How scores were obtained. Never mixed in one table.
+PROTOCOLS = {
+    "unsupervised": "no label was seen in training",
+    "held-out": "scored on cells that were never seen in training",
+    "zero-shot": "no label of this data set was seen in training",
+    "paper": "as published: trained with labels, scored on all cells, geometry on the UMAP",
+}
+
+#: Full names, and whether higher or lower is better.
+METRICS = {
+    "ARI": ("adjusted Rand index", "↑"),
+    "NMI": ("normalised mutual information", "↑"),
+    "AMI": ("adjusted mutual information", "↑"),
+    "FMI": ("Fowlkes-Mallows index", "↑"),
+    "JI": ("Jaccard index of cell pairs", "↑"),
+    "F": ("F-measure", "↑"),
+    "ASW": ("average silhouette width of the labels, 0 to 1", "↑"),
+    "SC": ("silhouette coefficient of the clusters, -1 to 1", "↑"),
+    "CHI": ("Calinski-Harabasz index", "↑"),
+    "DBI": ("Davies-Bouldin index", "↓"),
+    "accuracy": ("share of cells predicted right", "↑"),
+    "balanced accuracy": ("mean recall over classes", "↑"),
+    "macro F1": ("mean F1 over classes", "↑"),
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of a report; the index of `rows` names its rows.
+
+    Attributes
+    ----------
+    rows
+        Anything that prints; numbers are set in columns.
+    caption
+        What is shown, above the table.
+    protocol
+        A key of `PROTOCOLS`, for scores.
+    notes
+        Small print below the table.
+    """
+
+    rows: pd.DataFrame
+    caption: str = ""
+    protocol: str | None = None
+    notes: str = ""
+
+    def __post_init__(self) -> None:
+        if self.protocol is not None and self.protocol not in PROTOCOLS:
+            raise SettingError(f"unknown protocol {self.protocol!r}: choose one of {', '.join(PROTOCOLS)}")
+
+    @property
+    def protocol_meaning(self) -> str:
+        """What the protocol says about the scores; empty without one."""
+        return PROTOCOLS[self.protocol] if self.protocol else ""
+
+    @property
+    def header(self) -> list[str]:
+        """Column heads, that of the row names first."""
+        index = self.rows.index.name
+        return ["" if index is None else str(index), *map(str, self.rows.columns)]
+
+    @property
+    def body(self) -> list[list[str]]:
+        """Cells as text, the row's name first."""
+        columns = [[format_value(value) for value in column] for _, column in self.rows.items()]
+        return [list(row) for row in zip(map(str, self.rows.index), *columns)]
+
+    @property
+    def numeric(self) -> list[bool]:
+        """Which columns are numbers, that of the row names first (never)."""
+        return [False, *(pd.api.types.is_numeric_dtype(dtype) for dtype in self.rows.dtypes)]
+
+    def markdown(self) -> str:
+        """Return the table as Markdown, caption, protocol and notes around it."""
+        cells = [[_markdown_cell(text) for text in row] for row in [self.header, *self.body]]
+        rule = ["---:" if numeric else "---" for numeric in self.numeric]
+        lines = [f"| {' | '.join(row)} |" for row in [cells[0], rule, *cells[1:]]]
+        protocol = f"{self.protocol}: {self.protocol_meaning}" if self.protocol else ""
+        heading = ". ".join(part for part in (self.caption, protocol) if part)
+        return "\n\n".join(part for part in (heading, "\n".join(lines), self.notes) if part)
+
+
+def metric_table(
+    scores: pd.DataFrame | Mapping[str, Mapping[str, float]], *, protocol: str, caption: str = ""
+) -> Table:
+    """Return scores as a table that names its protocol, marks which way is better and spells each metric out.
+
+    Parameters
+    ----------
+    scores
+        What was scored (rows) by metric (columns), or a mapping from the one to a mapping from the other.
+    protocol
+        How the scores were obtained, a key of `PROTOCOLS`.
+
+    Raises
+    ------
+    SettingError
+        The protocol is not known.
+    """
+    rows = scores if isinstance(scores, pd.DataFrame) else pd.DataFrame.from_dict(dict(scores), orient="index")
+    spelled = {_squeeze(name): name for name in METRICS} | {"fmeasure": "F"}
+    known = {column: spelled[_squeeze(column)] for column in rows.columns if _squeeze(column) in spelled}
+    heads = {column: f"{name} {METRICS[name][1]}" for column, name in known.items()}
+    notes = "; ".join(f"{name}: {METRICS[name][0]}" for name in known.values())
+    return Table(rows.rename(columns=heads), caption, protocol, notes)
+
+
+def key_values(items: Mapping[str, Any], *, caption: str = "") -> Table:
+    """Return a table of names and values; nested mappings are flattened to dotted names."""
+    flat = dict(_flatten(items))
+    return Table(pd.DataFrame({"": list(flat.values())}, index=list(flat), dtype=object), caption)
+
+
+def format_value(value: Any) -> str:
+    """Return a value as a reader wants it: 0.913, 1,069, yes, – for what is missing."""
+    if value is None or value is pd.NA or value is pd.NaT:
+        return "–"
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if isinstance(value, int | np.integer):
+        return f"{value:,}"
+    if isinstance(value, float | np.floating):
+        return _format_float(float(value))
+    if isinstance(value, list | tuple | set | frozenset):
+        return ", ".join(map(format_value, value)) or "–"
+    return str(value)
+
+
+def _format_float(value: float) -> str:
+    if not np.isfinite(value):
+        return "–" if np.isnan(value) else f"{value}"
+    if value and not 1e-3 <= abs(value) < 1e6:
+        return f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3f}"
+
+
+def _flatten(items: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    pairs: list[tuple[str, Any]] = []
+    for name, value in items.items():
+        pairs += _flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else [(f"{prefix}{name}", value)]
+    return pairs
+
+
+def _squeeze(name: object) -> str:
+    """Return a metric's name without the marks that spellings differ in."""
+    return re.sub(r"[-_ ]", "", str(name)).lower()
+
+
+def _markdown_cell(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())

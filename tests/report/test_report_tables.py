@@ -1,0 +1,69 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from scfusionttt.errors import SettingError
+from scfusionttt.report import Table, key_values, metric_table
+from scfusionttt.report.tables import METRICS, format_value
+
+
+def test_metric_table_names_protocol_direction_and_meaning():
+    table = metric_table(
+        {"TTT": {"ARI": 0.8321, "DBI": 1.31, "n_runs": 3}}, protocol="unsupervised", caption="Clusters"
+    )
+    assert table.header == ["", "ARI ↑", "DBI ↓", "n_runs"]
+    assert table.body == [["TTT", "0.832", "1.310", "3"]]
+    assert table.numeric == [False, True, True, True]
+    assert table.notes == "ARI: adjusted Rand index; DBI: Davies-Bouldin index"
+    text = table.markdown()
+    assert text.startswith("Clusters. unsupervised: no label was seen in training\n\n|  | ARI ↑ |")
+    assert "| --- | ---: | ---: | ---: |\n| TTT | 0.832 | 1.310 | 3 |" in text
+
+
+@pytest.mark.parametrize("spelling", ["macro_f1", "macro F1", "Macro-F1", "macro_F1"])
+def test_metrics_are_known_by_any_spelling(spelling):
+    assert metric_table({"a": {spelling: 1.0}}, protocol="held-out").header == ["", "macro F1 ↑"]
+
+
+def test_every_metric_of_the_paper_is_spelled_out():
+    assert {"ARI", "NMI", "FMI", "ASW", "AMI", "JI", "SC", "CHI", "F", "DBI"} <= set(METRICS)
+    assert metric_table({"a": {"F-measure": 1.0}}, protocol="paper").header == ["", "F ↑"]
+
+
+def test_unknown_protocol_is_refused():
+    with pytest.raises(SettingError, match="unknown protocol 'mixed': choose one of unsupervised, held-out"):
+        metric_table({"a": {"ARI": 1.0}}, protocol="mixed")
+
+
+def test_scores_given_are_not_changed():
+    scores = pd.DataFrame({"ARI": [0.5]}, index=["a"])
+    metric_table(scores, protocol="held-out")
+    assert list(scores.columns) == ["ARI"]
+
+
+def test_key_values_flatten():
+    table = key_values({"preset": "default", "training": {"lr": 5e-4, "seed": 0}, "order": ["a", 1]})
+    assert table.body == [["preset", "default"], ["training.lr", "0.0005"], ["training.seed", "0"], ["order", "a, 1"]]
+
+
+@pytest.mark.parametrize(
+    "value, text",
+    [
+        (0.9132, "0.913"), (1402.3, "1,402"), (0.0, "0.000"), (-0.5, "-0.500"), (3e-7, "3e-07"), (2.5e9, "2.5e+09"),
+        (np.float32(0.25), "0.250"), (float("nan"), "–"), (float("inf"), "inf"), (None, "–"), (pd.NA, "–"),
+        (True, "yes"),
+        (np.bool_(False), "no"), (6855, "6,855"), (np.int64(12), "12"), ([], "–"), ("text", "text"),
+    ],
+)  # fmt: skip
+def test_format_value(value, text):
+    assert format_value(value) == text
+
+
+def test_markdown_keeps_its_columns_whatever_the_names():
+    table = Table(pd.DataFrame({"a|b": ["x\ny"]}, index=pd.Index(["p|q"], name="class")))
+    assert table.markdown() == "| class | a\\|b |\n| --- | --- |\n| p\\|q | x y |"
+
+
+def test_repeated_names_keep_their_own_values():
+    table = Table(pd.DataFrame([[1, 2]], index=["r"], columns=["same", "same"]))
+    assert table.body == [["r", "1", "2"]]

@@ -40,7 +40,6 @@ def ttt_definition(
     gamma: Tensor,
     beta: Tensor,
     *,
-    mini_batch: int,
     causal: bool,
     rope: bool,
 ) -> tuple[Tensor, Tensor, State]:
@@ -48,6 +47,7 @@ def ttt_definition(
 
     Shapes as in `ttt_linear`; the state has the batch dimension. Differentiable by autograd.
     """
+    mini_batch = len(tau)
     if rope:
         q, k = apply_rope(q, mini_batch), apply_rope(k, mini_batch)
 

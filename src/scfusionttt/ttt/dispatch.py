@@ -1,15 +1,22 @@
 """The entry points of the operator: checks, masks and directions; the backends do the rest."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from scfusionttt.errors import SettingError
-from scfusionttt.ttt import chunked, definition
+from scfusionttt.ttt.chunked import ttt_linear_chunked
+from scfusionttt.ttt.chunked_mlp import ttt_mlp_chunked
+from scfusionttt.ttt.definition import State, linear, mlp, ttt_definition
 
-State = tuple[Tensor, ...]
-BACKENDS = ("definition", "chunked")
+_BACKENDS: dict[str, dict[str, Callable]] = {
+    "definition": {"linear": partial(ttt_definition, linear), "mlp": partial(ttt_definition, mlp)},
+    "chunked": {"linear": ttt_linear_chunked, "mlp": ttt_mlp_chunked},
+}
+BACKENDS = tuple(_BACKENDS)
 
 
 class TTTOutput(NamedTuple):
@@ -183,11 +190,9 @@ def _run(
     if options.reverse:
         q, k, v, lr = (x.flip(2) for x in (q, k, v, lr))
 
-    run = {"definition": definition.ttt_definition, "chunked": chunked.ttt_chunked}[backend]
-    model = getattr(definition, inner)
-    how = {"mini_batch": options.mini_batch, "causal": options.causal, "rope": options.rope}
     with torch.autocast(q.device.type, enabled=False):
-        out, loss, state = run(model, state, q, k, v, lr, tau, gamma, beta, **how)  # type: ignore[arg-type]
+        run = _BACKENDS[backend][inner]
+        out, loss, state = run(state, q, k, v, lr, tau, gamma, beta, causal=options.causal, rope=options.rope)
 
     if options.reverse:
         out, loss = out.flip(2), loss.flip(2)

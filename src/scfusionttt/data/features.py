@@ -11,7 +11,10 @@ from scfusionttt.config import DataConfig
 from scfusionttt.data.citeseq import CiteSeq
 from scfusionttt.data.preprocess import highly_variable
 from scfusionttt.errors import FeatureError, InputFileError, name_some
-from scfusionttt.genome import antigen_key, order_features, resolve_antibodies, resolve_genes
+from scfusionttt.genome.antibodies import resolve_antibodies
+from scfusionttt.genome.antibody_names import antigen, key
+from scfusionttt.genome.orders import order_features
+from scfusionttt.genome.resolve import resolve_genes
 
 #: Columns of :attr:`Features.table`.
 COLUMNS = ["modality", "name", "gene_id", "symbol", "chromosome", "start"]
@@ -116,7 +119,7 @@ def match_features(cite: CiteSeq, features: Features, *, min_overlap: float = 0.
     if cite.protein is not None and len(proteins):
         names = cite.protein.var_names
         positions = _find(proteins["name"], names)
-        by_antigen = _find(proteins["name"].map(antigen_key), names.map(antigen_key))
+        by_antigen = _find(proteins["name"].map(_antigen_key), names.map(_antigen_key))
         positions = np.where(positions >= 0, positions, by_antigen)
         notes.append(f"proteins: {int((positions >= 0).sum())} of the model's {len(proteins)} found")
     return Match(genes=found, proteins=positions, notes=tuple(notes))
@@ -139,6 +142,11 @@ def _read_names(path: str | None) -> list[str]:
         return Path(path).read_text(encoding="utf-8").split()
     except OSError as error:
         raise InputFileError(f"{path}: cannot be read ({error.strerror}); give a text file with names") from error
+
+
+def _antigen_key(name: str) -> str:
+    """Fold what vendors put around an antigen's name: CD45RA stays apart from CD45RO, which the same gene codes."""
+    return key(antigen(name))
 
 
 def _find(wanted: pd.Series, names: Sequence[str] | pd.Index) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Counts to the values a network sees: pure functions, whose constants are explicit so that a model can keep them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -149,6 +150,21 @@ class Standardizer:
         if scale == "global":
             std[:] = np.sqrt(np.mean(std**2))
         return cls(mean, np.where(std > 0, std, 1.0), clip)
+
+    @classmethod
+    def identity(cls, n_features: int) -> "Standardizer":
+        """Return the one that leaves values as they are."""
+        return cls(np.zeros(n_features), np.ones(n_features), None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, ready for JSON."""
+        return {"mean": self.mean.tolist(), "std": self.std.tolist(), "clip": self.clip}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Standardizer":
+        """Build from what :meth:`to_dict` returned."""
+        mean, std = (np.asarray(values[name], dtype=np.float64) for name in ("mean", "std"))
+        return cls(mean, std, values["clip"])
 
     def transform(self, batch: np.ndarray) -> np.ndarray:
         """Standardise a dense batch [b, f]; NaN stays NaN. Returns float32."""

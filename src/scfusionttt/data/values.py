@@ -1,7 +1,7 @@
 """From raw counts to the values that the network reads, with the constants that a model keeps."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ import scipy.sparse as sp
 
 from scfusionttt.config import DataConfig
 from scfusionttt.data.citeseq import CiteSeq
-from scfusionttt.data.features import Features, Match
+from scfusionttt.data.features import Match
 from scfusionttt.data.preprocess import Standardizer, clr, log_normalize
 
 
@@ -44,15 +44,23 @@ class Preprocessing:
             counts, target_sum=config.target_sum, library_size=_library_size(counts, match, gene_share)
         )
         values, log_geometric_mean = clr(protein_counts(cite, match))
-        scale = None if config.scale == "none" else config.scale
-        fit = {"clip": None if scale is None else config.clip, "scale": scale}
         return cls(
             target_sum=config.target_sum,
             gene_share=gene_share,
             log_geometric_mean=log_geometric_mean,
-            rna=Standardizer.fit(lognorm, **fit),
-            protein=Standardizer.fit(values, **fit),
+            rna=_scaler(lognorm, config),
+            protein=_scaler(values, config),
         )
+
+    def adapted(self, cite: CiteSeq, match: Match) -> "Preprocessing":
+        """Return the constants with mean and deviation of each gene taken from other cells of another platform.
+
+        Genes that those cells lack, and the proteins, keep theirs.
+        """
+        there = match.genes >= 0
+        own = Standardizer.fit(self.log_normalized(cite, match), clip=self.rna.clip)
+        rna = replace(own, mean=np.where(there, own.mean, self.rna.mean), std=np.where(there, own.std, self.rna.std))
+        return replace(self, rna=rna)
 
     def log_normalized(self, cite: CiteSeq, match: Match) -> sp.csr_matrix:
         """Return log1p of counts per `target_sum`, [n, g], in the model's order, zero where not measured."""
@@ -85,6 +93,12 @@ class Preprocessing:
             rna=Standardizer.from_dict(values["rna"]),
             protein=Standardizer.from_dict(values["protein"]),
         )
+
+
+def _scaler(values: sp.csr_matrix | np.ndarray, config: DataConfig) -> Standardizer:
+    if config.scale == "none":
+        return Standardizer.identity(values.shape[1])
+    return Standardizer.fit(values, scale=config.scale, clip=config.clip)
 
 
 def gene_counts(cite: CiteSeq, match: Match) -> sp.csr_matrix:

@@ -129,7 +129,7 @@ class ClassifierNetwork(nn.Module):
 
     def __init__(self, backbone: FusionBackbone, n_classes: int) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.backbone = backbone.requires_grad_(True)  # a student's is frozen
         self.head = nn.Linear(backbone.n_latent, n_classes)
 
     def forward(self, inputs: CellInputs, visible: VisibleTokens = VisibleTokens()) -> tuple[Tensor, FusedCells]:  # noqa: B008
@@ -157,3 +157,14 @@ class TransferNetwork(ClassifierNetwork):
     def forward(self, inputs: CellInputs, visible: VisibleTokens = VisibleTokens()) -> tuple[Tensor, FusedCells]:  # noqa: B008
         """Return class scores (logits) [n, c] by RNA alone: measured proteins are not looked at."""
         return super().forward(inputs._replace(protein_present=torch.zeros_like(inputs.protein_present)), visible)
+
+
+Network = PretrainNetwork | ClassifierNetwork | TransferNetwork
+
+
+def build_network(stage: str, n_genes: int, n_proteins: int, n_classes: int, config: NetworkConfig) -> Network:
+    """Return the untrained network of a stage: ``pretrain``, ``finetune`` or ``transfer``."""
+    if stage == "pretrain":
+        return PretrainNetwork(n_genes, n_proteins, config)
+    kind = {"finetune": ClassifierNetwork, "transfer": TransferNetwork}[stage]
+    return kind(FusionBackbone(n_genes, n_proteins, config), n_classes)

@@ -13,9 +13,7 @@ from scfusionttt.training.optim import adamw_with_cosine
 class FinetuneModule(ClassifierModule):
     """Everything learns, the body more slowly; some cells are shown without proteins, so RNA alone suffices too."""
 
-    def __init__(
-        self, network: ClassifierNetwork, stage: FinetuneConfig, *, class_counts: Tensor, seed: int
-    ) -> None:
+    def __init__(self, network: ClassifierNetwork, stage: FinetuneConfig, *, class_counts: Tensor, seed: int) -> None:
         super().__init__(network, stage, class_counts=class_counts, seed=seed)
         self.hide_protein = stage.hide_protein
         self.body_lr = stage.lr * stage.body_lr_ratio

@@ -21,7 +21,11 @@ from scfusionttt.errors import SettingError
 from scfusionttt.training.callbacks import FiniteLoss, History, PlainProgress, RichProgress, StepSeed
 
 #: Advice of Lightning that does not apply: batches are made by one vectorised look-up, and small data are fine.
-_BESIDE_THE_POINT = (".*does not have many workers.*", ".*is smaller than the logging interval.*", ".*exists and is not empty.*")
+_BESIDE_THE_POINT = (
+    ".*does not have many workers.*",
+    ".*is smaller than the logging interval.*",
+    ".*exists and is not empty.*",
+)
 
 
 def choose_device(name: str) -> torch.device:
@@ -87,9 +91,7 @@ def fit(
             use_distributed_sampler=False,
         )  # fmt: skip
         last = folder / "last.ckpt"
-        trainer.fit(
-            module, train, validation, ckpt_path=last if resume and last.exists() else None, weights_only=True
-        )
+        trainer.fit(module, train, validation, ckpt_path=last if resume and last.exists() else None, weights_only=True)
         if trainer.interrupted:
             raise KeyboardInterrupt
         load_weights(module, Path(keep.best_model_path))
@@ -125,7 +127,10 @@ def _own_randomness() -> Iterator[None]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep Lightning's banners and advice off the user's terminal."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")]
+    loggers = [
+        logging.getLogger(name)
+        for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
+    ]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

@@ -1,0 +1,470 @@
+"""The public face: one object that is pretrained, fine-tuned, transferred, asked and saved."""
+
+import logging
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Self, TypeAlias
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+from mudata import MuData
+from torch import Tensor
+
+from scfusionttt import keys
+from scfusionttt.config import Config, StageConfig
+from scfusionttt.config import preset as named_preset
+from scfusionttt.data.citeseq import CiteSeq, as_citeseq
+from scfusionttt.data.features import Features, choose_features, match_features
+from scfusionttt.data.loader import CellDataset, make_loader
+from scfusionttt.data.split import random_split, split_by_key, stratified_split, usable_labels
+from scfusionttt.data.validate import check, require_usable
+from scfusionttt.data.values import Preprocessing
+from scfusionttt.errors import InputDataError, ModelFolderError, SettingError
+from scfusionttt.evaluation import Evaluation, evaluate_predictions
+from scfusionttt.model_folder import ModelFolder
+from scfusionttt.nn.inputs import CellInputs
+from scfusionttt.nn.networks import (
+    ClassifierNetwork,
+    Network,
+    PretrainNetwork,
+    TransferNetwork,
+    build_network,
+)
+from scfusionttt.training.classify import ClassifierModule
+from scfusionttt.training.finetune import FinetuneModule
+from scfusionttt.training.inference import infer
+from scfusionttt.training.pretrain import PretrainModule
+from scfusionttt.training.runner import choose_device, fit
+from scfusionttt.training.transfer import TransferModule
+
+log = logging.getLogger("scfusionttt")
+
+Data: TypeAlias = "AnnData | MuData | CiteSeq"
+
+#: Cells per batch where no gradient is needed; results do not depend on it.
+INFERENCE_BATCH = 256
+
+
+class FusionTTT:
+    """scFusionTTT: fuse RNA and proteins of CITE-seq, name the cells, carry that over to RNA-only data.
+
+    Parameters
+    ----------
+    preset
+        ``default``, ``paper``, ``whole`` (every gene a token) or ``fast``.
+    device
+        ``auto``, ``cpu``, ``cuda`` or ``mps``.
+    progress
+        Show the training's progress on stderr.
+    **settings
+        Settings that differ from the preset's: ``seed=1``, ``network={"width": 128}``.
+
+    Attributes
+    ----------
+    config
+        All settings.
+    features, preprocessing
+        What the model expects of its input, in the order of its tokens, and the constants of the values.
+    classes
+        Class names, once fine-tuned or transferred.
+    stage
+        ``pretrain``, ``finetune`` or ``transfer``; None before training.
+    history
+        Training curves of all stages, one row per epoch.
+    metrics
+        Scores on held-out cells by stage, as :meth:`scfusionttt.evaluation.Evaluation.to_dict` gives them.
+
+    Examples
+    --------
+    >>> import mudata, scfusionttt  # doctest: +SKIP
+    >>> mdata = mudata.read_h5mu("pbmc.h5mu")  # doctest: +SKIP
+    >>> model = scfusionttt.FusionTTT().pretrain(mdata)  # doctest: +SKIP
+    >>> mdata.obsm["X_fusionttt"] = model.embed(mdata)  # doctest: +SKIP
+    """
+
+    def __init__(self, preset: str = "default", *, device: str = "auto", progress: bool = True, **settings: Any):
+        self.config: Config = named_preset(preset).with_settings(settings)
+        self.device = device
+        self.progress = progress
+        self.features: Features | None = None
+        self.preprocessing: Preprocessing | None = None
+        self.network: Network | None = None
+        self.classes: list[str] = []
+        self.stage: str | None = None
+        self.history = pd.DataFrame()
+        self.metrics: dict[str, Any] = {}
+
+    def pretrain(
+        self, data: Data, *, species: str | None = None, checkpoints: Path | None = None, resume: bool = False
+    ) -> Self:
+        """Learn the fused representation from CITE-seq (or RNA alone), without labels: stage 1.
+
+        Parameters
+        ----------
+        data
+            Raw counts.
+        species
+            ``human`` or ``mouse``; None: by the gene names.
+        checkpoints, resume
+            Folder that the state is kept in after each epoch, and whether to go on from there.
+
+        Raises
+        ------
+        UserError
+            When the data cannot be used; the message says why and what to do.
+        """
+        cite = _usable(data)
+        self.features, notes = choose_features(cite, self.config.data, species=species)
+        match = match_features(cite, self.features)
+        _tell(notes)
+        self.preprocessing = Preprocessing.fit(cite, match, self.config.data)
+        self.stage, self.classes = "pretrain", []
+        self.network = self._seeded(lambda: self._build(0))
+        stage = self.config.pretrain
+        train, validation = np.arange(cite.rna.n_obs), None
+        if stage.validation_fraction and cite.rna.n_obs > 1:
+            train, validation = random_split(
+                cite.rna.n_obs, fraction=1 - stage.validation_fraction, seed=self.config.seed
+            )
+        module = PretrainModule(self._as(PretrainNetwork), stage, seed=self.config.seed)
+        cells = CellDataset(cite, match, self.preprocessing)
+        self.history = self._fit(module, cells, train, validation, stage, cite, checkpoints, resume)
+        return self
+
+    def finetune(
+        self,
+        data: Data,
+        *,
+        labels: str,
+        train_fraction: float | None = None,
+        split: str | None = None,
+        checkpoints: Path | None = None,
+        resume: bool = False,
+    ) -> Self:
+        """Learn cell types from labelled CITE-seq: stage 2.
+
+        Parameters
+        ----------
+        labels
+            obs column with the types; unlabelled cells (``unknown``, missing) are not trained on.
+        train_fraction, split
+            Train on this share of each class, or on the cells whose obs column `split` says ``train``; the others
+            are held out and scored in ``metrics["finetune"]``. Without either, every labelled cell is trained on.
+        checkpoints, resume
+            As for :meth:`pretrain`.
+        """
+        self._require_trained()
+        cite = _usable(data)
+        codes, classes = usable_labels(cite.obs, labels)
+        train, held_out = _parts(cite, codes, train_fraction, split, self.config.seed)
+        backbone = self._as(PretrainNetwork, ClassifierNetwork).backbone
+        self.classes = classes
+        self.network = self._seeded(lambda: ClassifierNetwork(backbone, len(classes)))
+        self.stage = "finetune"
+        self._train_classifier(FinetuneModule, cite, codes, train, held_out, checkpoints, resume)
+        return self
+
+    def transfer(
+        self,
+        data: Data,
+        *,
+        labels: str | None = None,
+        train_fraction: float | None = None,
+        split: str | None = None,
+        checkpoints: Path | None = None,
+        resume: bool = False,
+    ) -> "FusionTTT":
+        """Return a student for RNA-only data: stage 3.
+
+        The student takes the mean and deviation of each gene from `data` (another platform counts otherwise). With
+        `labels` it learns the projection from RNA to the missing proteins and the head, the rest being frozen;
+        without, it keeps the classes and the projection learned on the CITE-seq reference (zero-shot).
+
+        Parameters
+        ----------
+        labels, train_fraction, split
+            As for :meth:`finetune`.
+        """
+        self._require_trained()
+        if labels is None and not self.classes:
+            raise SettingError(
+                "transfer without labels needs a model that knows classes; run finetune first, or give labels"
+            )
+        assert self.features is not None and self.preprocessing is not None
+        cite = _usable(data)
+        student = FusionTTT(device=self.device, progress=self.progress)
+        student.config, student.features = self.config, self.features
+        student.history, student.metrics = self.history, dict(self.metrics)
+        student.preprocessing = self.preprocessing.adapted(cite, match_features(cite, self.features))
+        student.classes, student.stage = self.classes, "transfer"
+        weights = {name: value.clone() for name, value in self._trained().state_dict().items()}
+        if labels is None:
+            student.network = student._build(len(self.classes))
+            student.network.load_state_dict(weights)
+            return student
+        codes, student.classes = usable_labels(cite.obs, labels)
+        train, held_out = _parts(cite, codes, train_fraction, split, self.config.seed)
+        student.network = student._seeded(lambda: student._build(len(student.classes)))
+        body = {name: value for name, value in weights.items() if name.startswith("backbone.")}
+        student.network.load_state_dict(body, strict=False)
+        student._train_classifier(TransferModule, cite, codes, train, held_out, checkpoints, resume)
+        return student
+
+    def embed(self, data: Data, *, inplace: bool = False) -> np.ndarray:
+        """Return the fused representation of each cell.
+
+        Parameters
+        ----------
+        inplace
+            Also write it to ``data.obsm["X_fusionttt"]``.
+
+        Returns
+        -------
+        float32 [n, n_latent], cells in the input's order, in arbitrary units: distances within one model compare.
+        """
+        cite = _usable(data)
+        z = self._infer(cite, _read_z)["z"]
+        if inplace:
+            _require_same_cells(data, cite)
+            data.obsm[keys.X_FUSIONTTT] = z
+        return z
+
+    def predict(self, data: Data, *, inplace: bool = False) -> pd.DataFrame:
+        """Return the class of each cell: columns label, probability (0..1, softmax), and one per class.
+
+        Parameters
+        ----------
+        inplace
+            Also write label and probability to ``data.obs``.
+        """
+        cite = _usable(data)
+        if not self.classes:
+            raise SettingError("this model knows no classes; run finetune first")
+        probability = self._infer(cite, _read_probabilities)["probability"]
+        best = probability.argmax(axis=1)
+        index = pd.Index(cite.rna.obs_names, name="cell")
+        table = pd.DataFrame(
+            {
+                "label": pd.Categorical.from_codes(best, categories=pd.Index(self.classes)),
+                "probability": probability[np.arange(len(best)), best],
+            },
+            index=index,
+        )
+        table = pd.concat([table, pd.DataFrame(probability, index=index, columns=self.classes)], axis=1)
+        if inplace:
+            _require_same_cells(data, cite)
+            data.obs[keys.LABEL] = table["label"].to_numpy()
+            data.obs[keys.PROBABILITY] = table["probability"].to_numpy()
+        return table
+
+    def impute(self, data: Data) -> pd.DataFrame:
+        """Return the proteins of each cell as rebuilt from the fused representation; the input needs none.
+
+        Returns
+        -------
+        DataFrame [n, p] in the units of the model's log-ratios: ``log1p(count / geometric mean over the training
+        cells)``, natural logarithm.
+
+        Raises
+        ------
+        SettingError
+            When the model was not trained with proteins, or is past pretraining (the decoders are dropped then).
+        """
+        network = self.network
+        if self.features is None or self.preprocessing is None or not isinstance(network, PretrainNetwork):
+            raise SettingError("imputing proteins needs the decoders of a pretrained model; fine-tuning drops them")
+        if not len(self.features.proteins):
+            raise SettingError("this model was trained without proteins and cannot impute them")
+        if not self.config.pretrain.bottleneck_weight:
+            raise SettingError("this model never learned to rebuild proteins; pretrain with bottleneck_weight > 0")
+        cite = _usable(data)
+        scaler = self.preprocessing.protein
+        values = self._infer(cite, _read_proteins)["protein"] * scaler.std + scaler.mean
+        return pd.DataFrame(values, index=cite.rna.obs_names, columns=self.features.proteins["name"].tolist())
+
+    def save(self, path: str | Path) -> None:
+        """Write the model folder: weights.safetensors, manifest.json, history.csv."""
+        network = self._trained()
+        assert self.features is not None and self.preprocessing is not None
+        table = self.features.table.astype({"start": object})
+        features = table.where(table.notna(), None).to_dict(orient="records")
+        manifest = {
+            "stage": self.stage,
+            "settings": self.config.to_dict(),
+            "seed": self.config.seed,
+            "species": self.features.species,
+            "features": [{**row, "order": order} for order, row in enumerate(features)],
+            "preprocessing": self.preprocessing.to_dict(),
+            "classes": self.classes,
+            "metrics": self.metrics,
+            "versions": {"python": platform.python_version()}
+            | {name: version(name) for name in ("scfusionttt", "torch", "numpy", "anndata")},
+        }
+        ModelFolder(manifest, network.state_dict(), self.history).write(path)
+
+    @classmethod
+    def load(cls, path: str | Path, *, device: str = "auto", progress: bool = True) -> "FusionTTT":
+        """Read a model folder; nothing in it can run code.
+
+        Raises
+        ------
+        ModelFolderError
+            When the folder is incomplete, damaged or of a newer format.
+        """
+        folder = ModelFolder.read(path)
+        manifest = folder.manifest
+        model = cls(device=device, progress=progress)
+        try:
+            model.config = Config().with_settings(manifest["settings"])
+            table = pd.DataFrame(manifest["features"]).drop(columns="order").astype({"start": "Int64"})
+            model.features = Features(table=table, species=manifest["species"])
+            model.preprocessing = Preprocessing.from_dict(manifest["preprocessing"])
+            model.classes, model.stage = list(manifest["classes"]), manifest["stage"]
+            model.metrics, model.history = dict(manifest["metrics"]), folder.history
+            model.network = model._build(len(model.classes))
+            model.network.load_state_dict(dict(folder.weights))
+        except (KeyError, TypeError, ValueError, RuntimeError, SettingError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ModelFolderError(f"{path}: manifest and weights do not fit together ({reason})") from error
+        return model
+
+    def _build(self, n_classes: int) -> Network:
+        assert self.features is not None and self.stage is not None
+        n_genes, n_proteins = len(self.features.genes), len(self.features.proteins)
+        return build_network(self.stage, n_genes, n_proteins, n_classes, self.config.network)
+
+    def _seeded(self, build: Any) -> Any:
+        with torch.random.fork_rng():
+            torch.manual_seed(self.config.seed)
+            return build()
+
+    def _trained(self) -> Network:
+        if self.network is None or self.features is None or self.preprocessing is None:
+            raise SettingError("the model is not trained yet; run pretrain first, or load a model folder")
+        return self.network
+
+    def _require_trained(self) -> None:
+        self._trained()
+
+    def _as(self, *kinds: type) -> Any:
+        network = self._trained()
+        assert isinstance(network, kinds)
+        return network
+
+    def _fit(
+        self,
+        module: Any,
+        cells: CellDataset,
+        train: np.ndarray,
+        validation: np.ndarray | None,
+        stage: StageConfig,
+        cite: CiteSeq,
+        checkpoints: Path | None,
+        resume: bool,
+    ) -> pd.DataFrame:
+        assert self.stage is not None
+        device = choose_device(self.device)
+        log.info("%s: %d cells on %s", self.stage, len(train), device)
+        return fit(
+            module,
+            make_loader(cells.subset(train), batch_size=stage.batch_size, shuffle_seed=self.config.seed),
+            None if validation is None else make_loader(cells.subset(validation), batch_size=stage.batch_size),
+            stage,
+            name=self.stage,
+            seed=self.config.seed,
+            device=device,
+            cell_names=cite.rna.obs_names,
+            checkpoints=checkpoints,
+            resume=resume,
+            progress=self.progress,
+        )
+
+    def _train_classifier(
+        self,
+        kind: type[ClassifierModule],
+        cite: CiteSeq,
+        codes: np.ndarray,
+        train: np.ndarray,
+        held_out: np.ndarray,
+        checkpoints: Path | None,
+        resume: bool,
+    ) -> None:
+        """Train on `train`, a part of which steers early stopping, and score `held_out`."""
+        assert self.features is not None and self.preprocessing is not None
+        match = match_features(cite, self.features)
+        _tell(list(match.notes))
+        stage = self.config.finetune if kind is FinetuneModule else self.config.transfer
+        learned, validation = train, None
+        if stage.validation_fraction:
+            inner, outer = stratified_split(
+                codes[train], fraction=1 - stage.validation_fraction, seed=self.config.seed + 1
+            )
+            learned, validation = train[inner], train[outer]
+        counts = torch.from_numpy(np.bincount(codes[learned], minlength=len(self.classes)))
+        module = kind(self._as(ClassifierNetwork), stage, class_counts=counts, seed=self.config.seed)
+        cells = CellDataset(cite, match, self.preprocessing, labels=codes)
+        history = self._fit(module, cells, learned, validation, stage, cite, checkpoints, resume)
+        self.history = pd.concat([self.history, history], ignore_index=True)
+        if len(held_out):
+            self.metrics[str(self.stage)] = self._score(cite, codes, held_out).to_dict()
+
+    def _score(self, cite: CiteSeq, codes: np.ndarray, cells: np.ndarray) -> Evaluation:
+        table = self.predict(cite[cells])
+        truth = np.asarray(self.classes)[codes[cells]]
+        return evaluate_predictions(table["label"], truth, table["probability"].to_numpy(), protocol="held-out")
+
+    def _infer(self, cite: CiteSeq, read: Any) -> dict[str, np.ndarray]:
+        network = self._trained()
+        assert self.features is not None and self.preprocessing is not None
+        match = match_features(cite, self.features)
+        batches = make_loader(CellDataset(cite, match, self.preprocessing), batch_size=INFERENCE_BATCH)
+        return infer(network, batches, read, device=choose_device(self.device))
+
+
+def _usable(data: Data) -> CiteSeq:
+    cite = as_citeseq(data)
+    require_usable(check(cite))
+    return cite
+
+
+def _tell(notes: list[str]) -> None:
+    for note in notes:
+        log.info(note)
+
+
+def _parts(
+    cite: CiteSeq, codes: np.ndarray, train_fraction: float | None, split: str | None, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows to train on and those held out; only labelled cells are in either."""
+    if train_fraction is not None and split is not None:
+        raise SettingError("give train_fraction or split, not both")
+    if split is not None:
+        train, held_out = split_by_key(cite.obs, split)
+        return train[codes[train] >= 0], held_out[codes[held_out] >= 0]
+    if train_fraction is not None and train_fraction < 1:
+        return stratified_split(codes, fraction=train_fraction, seed=seed)
+    return np.flatnonzero(codes >= 0), np.array([], dtype=int)
+
+
+def _require_same_cells(data: Data, cite: CiteSeq) -> None:
+    if isinstance(data, CiteSeq) or not data.obs_names.equals(cite.rna.obs_names):
+        raise InputDataError("results cannot be written into the input, whose cells differ between the modalities")
+
+
+def _read_z(network: Network, inputs: CellInputs) -> dict[str, Tensor]:
+    if isinstance(network, TransferNetwork):
+        return {"z": network(inputs)[1].z}
+    return {"z": network.backbone(inputs).z}
+
+
+def _read_probabilities(network: Network, inputs: CellInputs) -> dict[str, Tensor]:
+    assert isinstance(network, ClassifierNetwork)
+    return {"probability": network(inputs)[0].softmax(dim=1)}
+
+
+def _read_proteins(network: Network, inputs: CellInputs) -> dict[str, Tensor]:
+    assert isinstance(network, PretrainNetwork)
+    return {"protein": network(inputs, from_tokens=False).protein_z}

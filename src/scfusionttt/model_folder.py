@@ -1,0 +1,100 @@
+"""A model on disk: ``weights.safetensors``, ``manifest.json``, ``history.csv``. Nothing in it can run code."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from torch import Tensor
+
+from scfusionttt.data.atomic import replacing
+from scfusionttt.errors import ModelFolderError
+
+#: Raised when older readers could no longer understand what is written.
+FORMAT_VERSION = 1
+
+WEIGHTS, MANIFEST, HISTORY = "weights.safetensors", "manifest.json", "history.csv"
+_KEYS = ("stage", "settings", "species", "features", "preprocessing", "classes", "metrics")
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """The content of a model folder.
+
+    Parameters
+    ----------
+    manifest
+        Plain values: stage, settings, species, features (one mapping per feature, in order), preprocessing, classes,
+        metrics, versions.
+    weights
+        Tensors by name.
+    history
+        Training curves, one row per epoch.
+    """
+
+    manifest: Mapping[str, Any]
+    weights: Mapping[str, Tensor]
+    history: pd.DataFrame
+
+    def write(self, path: str | Path) -> None:
+        """Write the folder; what was there stays whole until the new one is.
+
+        Raises
+        ------
+        OutputError
+            When it cannot be written there.
+        """
+        from safetensors.torch import save_file
+
+        with replacing(path) as temporary:
+            temporary.mkdir()
+            save_file({name: tensor.contiguous() for name, tensor in self.weights.items()}, temporary / WEIGHTS)
+            text = json.dumps({"format_version": FORMAT_VERSION, **self.manifest}, indent=1, allow_nan=False)
+            (temporary / MANIFEST).write_text(text, encoding="utf-8")
+            self.history.to_csv(temporary / HISTORY, index=False)
+
+    @classmethod
+    def read(cls, path: str | Path) -> "ModelFolder":
+        """Read a folder.
+
+        Raises
+        ------
+        ModelFolderError
+            When the folder or a file of it is missing, damaged or of a newer format.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        folder = Path(path)
+        if not folder.is_dir():
+            raise ModelFolderError(f"{path}: there is no such model folder; give one that pretrain or finetune wrote")
+        for name in (MANIFEST, WEIGHTS, HISTORY):
+            if not (folder / name).is_file():
+                raise ModelFolderError(f"{path}: {name} is missing; copy the whole model folder")
+        manifest = _read_manifest(folder / MANIFEST)
+        try:
+            weights = load_file(folder / WEIGHTS)
+            history = pd.read_csv(folder / HISTORY)
+        except (SafetensorError, OSError, ValueError) as error:
+            raise ModelFolderError(f"{path}: is damaged ({str(error).splitlines()[0]}); copy it again") from error
+        return cls(manifest, weights, history)
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelFolderError(f"{path}: is not readable JSON ({error}); copy the model folder again") from error
+    version = manifest.get("format_version") if isinstance(manifest, dict) else None
+    if not isinstance(version, int):
+        raise ModelFolderError(f"{path}: has no format version; this is not a model of scfusionttt")
+    if version > FORMAT_VERSION:
+        raise ModelFolderError(
+            f"{path}: has format {version}, newer than {FORMAT_VERSION}, the newest known here; update scfusionttt"
+        )
+    missing = [key for key in _KEYS if key not in manifest]
+    if missing:
+        raise ModelFolderError(f"{path}: lacks {', '.join(missing)}; copy the model folder again")
+    return manifest

@@ -58,7 +58,7 @@ def test_a_name_stands_on_a_cell_of_its_class():
     left, right = cells(50) * 0.1 - 5, cells(50, seed=1) * 0.1 + 5
     xy = np.concatenate([left, right])
     ax = umap(xy, ["1"] * 100)
-    assert np.abs(xy - ax.texts[0].get_position()).sum(axis=1).min() == 0
+    assert np.abs(xy - np.array(ax.texts[0].xy)).sum(axis=1).min() == 0
 
 
 def test_awkward_names_are_shown_as_they_are(draw, awkward_names):

@@ -26,6 +26,7 @@ from scfusionttt.report.figures.style import (
 _SHORT = 3
 _FEW_CLASSES = 8
 _LEGEND_ROWS = 20
+_FEW_CELLS = 12
 
 
 def umap(
@@ -78,7 +79,7 @@ def umap(
     if on_data or numbered:
         for i, name in enumerate(classes):
             if (members := shown & (codes == i)).any():
-                _stand_out(ax, _middle(xy[members]), name if on_data else str(i + 1))
+                _stand_out(ax, xy[members], name if on_data else str(i + 1))
     if texts:
         _legend(ax, handles, texts, columns)
     _finish(ax, title)
@@ -112,7 +113,7 @@ def umap_continuous(
         low, high = value[known].min(), value[known].max()
     x, y = xy[order].T
     points = ax.scatter(x, y, c=value[order], vmin=low, vmax=high, cmap="viridis", **_point_style(len(xy)))
-    bar = ax.get_figure().colorbar(points, ax=ax, shrink=0.55, aspect=18, pad=0.02)  # type: ignore[union-attr]
+    bar = ax.figure.colorbar(points, ax=ax, shrink=0.55, aspect=18, pad=0.02)
     bar.outline.set_visible(False)  # type: ignore[operator]
     bar.ax.tick_params(labelsize=8, labelcolor=INK, length=2)
     bar.locator = MaxNLocator(nbins=4)
@@ -140,8 +141,20 @@ def _middle(xy: NDArray) -> NDArray:
     return xy[np.argmin(np.linalg.norm(xy - np.median(xy, axis=0), axis=1))]
 
 
-def _stand_out(ax: Axes, at: NDArray, name: str) -> None:
-    text = ax.text(at[0], at[1], shorten(name), ha="center", va="center", fontsize=8.5, fontweight="bold", color=INK)
+def _stand_out(ax: Axes, members: NDArray, name: str) -> None:
+    """Write a name amid its cells, or above them where they are so few that it would hide them."""
+    above = len(members) < _FEW_CELLS
+    text = ax.annotate(
+        shorten(name),
+        tuple(_middle(members)),
+        xytext=(0, 3.5 if above else 0),
+        textcoords="offset points",
+        ha="center",
+        va="bottom" if above else "center",
+        fontsize=8.5,
+        fontweight="bold",
+        color=INK,
+    )
     literal(text).set_path_effects([withStroke(linewidth=2.5, foreground="white", alpha=0.9)])
 
 

@@ -154,7 +154,7 @@ def _hang_proteins(
 
 def _name_lane(ax: Axes, middle: float, unit: str, colour: str) -> None:
     """Name the unit of a lane at its left, beyond the tick labels."""
-    where = ax.get_yaxis_transform() + ScaledTranslation(-28 / 72, 0, ax.get_figure(root=False).dpi_scale_trans)  # type: ignore[union-attr]
+    where = ax.get_yaxis_transform() + ScaledTranslation(-28 / 72, 0, ax.figure.dpi_scale_trans)
     text = "\n".join(part.strip() for part in shorten(unit, 60).split(",", 1))
     literal(
         ax.text(0, middle, text, transform=where, rotation=90, ha="right", va="center", ma="center", fontsize=8.5)

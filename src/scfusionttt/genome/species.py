@@ -41,14 +41,13 @@ def infer_species(names: Iterable[object], gene_ids: Iterable[object] | None = N
         if sum(marked.values()) > len(text) / 2:
             return _majority(marked)
     known = _by_symbol(text)
-    species = max(known, key=lambda name: known[name])
-    if known[species] < max(1, _LEAST * len(text)):
+    if max(known.values()) < max(1, _LEAST * len(text)):
         some = name_some(text.tolist())
         raise FeatureError(
-            f"the genes are neither human nor mouse: {known[species]} of {len(text)} names are known ({some}); "
+            f"the genes are neither human nor mouse: {max(known.values())} of {len(text)} names are known ({some}); "
             "give gene symbols or Ensembl ids, or name the species"
         )
-    return species
+    return _majority(known)
 
 
 def _by_prefix(names: pd.Series) -> dict[str, int]:
@@ -63,13 +62,16 @@ def _by_id(names: pd.Series) -> dict[str, int]:
 
 
 def _by_symbol(names: pd.Series) -> dict[str, int]:
-    """Count the names that are symbols as spelt (CD4 / Cd4); in any case where no spelling fits."""
-    symbols = {species: pd.Index(read_shipped(releases[0])["symbol"]) for species, releases in RELEASES.items()}
-    known = {species: int(names.isin(index).sum()) for species, index in symbols.items()}
-    if max(known.values()) < _LEAST * len(names):
+    """Count the names that are symbols of one species as spelt (CD4 / Cd4); where no spelling fits, in any case."""
+    symbols = {species: read_shipped(releases[0])["symbol"] for species, releases in RELEASES.items()}
+    known = pd.DataFrame({species: names.isin(column) for species, column in symbols.items()})
+    if known.to_numpy().mean() < _LEAST / 2:
         upper = names.str.upper()
-        known = {species: int(upper.isin(index.str.upper()).sum()) for species, index in symbols.items()}
-    return known
+        known = pd.DataFrame({species: upper.isin(column.str.upper()) for species, column in symbols.items()})
+        # Most names in one case are known in both species: the one that knows more of them has it.
+        return {species: int(n) * (n == known.sum().max()) for species, n in known.sum().items()}
+    both = known.all(axis=1)
+    return {species: int((column & ~both).sum()) for species, column in known.items()}
 
 
 def _majority(counts: dict[str, int]) -> str:

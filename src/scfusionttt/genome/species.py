@@ -12,6 +12,7 @@ from scfusionttt.genome.tables import RELEASES, read_shipped
 _STRAY = 0.05
 #: Fewer names than this share known in either species: neither fits.
 _LEAST = 0.1
+_BOTH = (("human", "mouse"), ("mouse", "human"))
 
 
 class SpeciesMixtureError(FeatureError):
@@ -57,21 +58,22 @@ def _by_prefix(names: pd.Series) -> dict[str, int]:
 
 
 def _by_id(names: pd.Series) -> dict[str, int]:
-    mouse = ensembl_ids(names).dropna().str.startswith("ENSMUSG")
-    return {"human": int((~mouse).sum()), "mouse": int(mouse.sum())}
+    ids = ensembl_ids(names).dropna()
+    return {"human": int(ids.str.startswith("ENSG").sum()), "mouse": int(ids.str.startswith("ENSMUSG").sum())}
 
 
 def _by_symbol(names: pd.Series) -> dict[str, int]:
-    """Count the names that are symbols of one species as spelt (CD4 / Cd4); where no spelling fits, in any case."""
+    """Count the names that are symbols of one species as spelt (CD4 / Cd4).
+
+    Where hardly any is (names in lower case), most are known in both: the one that knows more has them all.
+    """
     symbols = {species: read_shipped(releases[0])["symbol"] for species, releases in RELEASES.items()}
-    known = pd.DataFrame({species: names.isin(column) for species, column in symbols.items()})
-    if known.to_numpy().mean() < _LEAST / 2:
-        upper = names.str.upper()
-        known = pd.DataFrame({species: upper.isin(column.str.upper()) for species, column in symbols.items()})
-        # Most names in one case are known in both species: the one that knows more of them has it.
-        return {species: int(n) * (n == known.sum().max()) for species, n in known.sum().items()}
-    both = known.all(axis=1)
-    return {species: int((column & ~both).sum()) for species, column in known.items()}
+    known = {species: names.isin(column) for species, column in symbols.items()}
+    if max(column.mean() for column in known.values()) >= _LEAST:
+        return {species: int((known[species] & ~known[other]).sum()) for species, other in _BOTH}
+    upper = names.str.upper()
+    counts = {species: int(upper.isin(column.str.upper()).sum()) for species, column in symbols.items()}
+    return {species: counts[species] if counts[species] > counts[other] else 0 for species, other in _BOTH}
 
 
 def _majority(counts: dict[str, int]) -> str:

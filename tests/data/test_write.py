@@ -1,5 +1,5 @@
 import errno
-import os
+from pathlib import Path
 
 import anndata
 import mudata
@@ -34,7 +34,7 @@ def toy_mudata():
 
 
 def left_over(folder):
-    return [name for name in os.listdir(folder) if name.startswith(".")]
+    return [path.name for path in folder.glob(".*")]
 
 
 def test_npy_and_csv(tmp_path):
@@ -116,12 +116,12 @@ def test_what_cannot_be_written(tmp_path):
     fails(lambda: write_embedding(tmp_path / "z.h5mu", Z, CELLS, toy()), "needs MuData", ".h5ad")
     fails(lambda: write_embedding(tmp_path / "no" / "z.npy", Z, CELLS), "does not exist", "make it")
     fails(lambda: write_embedding(tmp_path / "z.npy", Z[:3], CELLS), "3 rows for 4 cells", error=InputDataError)
-    stranger = CELLS.to_list()[:3] + ["stranger"]
+    stranger = [*CELLS[:3], "stranger"]
     fails(lambda: write_embedding(tmp_path / "z.h5ad", Z, stranger, toy()), "stranger", error=InputDataError)
     odd = toy()
     odd.uns["odd"] = object()
     fails(lambda: write_embedding(tmp_path / "z.h5ad", Z, CELLS, odd), "does not fit the format")
-    assert os.listdir(tmp_path) == []
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_a_failed_write_leaves_the_earlier_file(tmp_path, error, words):
 
     fails(write, "z.csv", words, "nothing there was changed")
     assert path.read_text() == "earlier"
-    assert os.listdir(tmp_path) == ["z.csv"]
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_other_errors_pass_and_leave_the_earlier_file(tmp_path):
@@ -155,7 +155,7 @@ def test_other_errors_pass_and_leave_the_earlier_file(tmp_path):
             temporary.write_text("half")
             raise error
     assert path.read_text() == "earlier"
-    assert os.listdir(tmp_path) == ["z.csv"]
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_unwritable_folder(tmp_path, monkeypatch):
@@ -205,8 +205,6 @@ def test_a_file_does_not_replace_a_folder(tmp_path):
 
 
 def test_a_failed_move_puts_the_earlier_folder_back(tmp_path, monkeypatch):
-    from pathlib import Path
-
     make_folder(tmp_path / "model", "one")
     move = Path.replace
 

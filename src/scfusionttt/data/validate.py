@@ -142,7 +142,7 @@ def summarize(cite: CiteSeq) -> Summary:
 def _protein_sizes(matrix: np.ndarray) -> np.ndarray:
     """Return the protein counts of each cell in which any was measured."""
     measured = ~np.isnan(matrix).all(axis=1)
-    return np.nansum(matrix[measured], axis=1, dtype=np.float64)
+    return np.asarray(np.nansum(matrix[measured], axis=1, dtype=np.float64))
 
 
 def _median(sizes: np.ndarray) -> float | None:

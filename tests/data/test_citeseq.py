@@ -74,9 +74,9 @@ def test_modalities_by_option():
 def test_feature_types_are_split_and_others_left_out():
     matrix = sparse.csr_matrix(np.hstack([RNA[:, :2], PROTEIN, np.full((6, 1), 0.5), RNA[:, 2:]]))
     data = table(matrix, features=[*GENES[:2], *PROTEINS, "guide", *GENES[2:]])
-    data.var["feature_types"] = ["Gene Expression"] * 2 + ["Antibody Capture"] * 3 + ["CRISPR Guide Capture"] + [
-        "Gene Expression"
-    ] * 2
+    data.var["feature_types"] = (
+        ["Gene Expression"] * 2 + ["Antibody Capture"] * 3 + ["CRISPR Guide Capture"] + ["Gene Expression"] * 2
+    )
     cite = as_citeseq(data)  # CD4 the gene and CD4 the antibody stay apart
     check_whole(cite)
     assert list(cite.rna.var_names) == GENES

@@ -30,7 +30,9 @@ def save(data, path, kind):
 
 def toy_anndata():
     return AnnData(
-        sparse.csr_matrix(COUNTS), obs=pd.DataFrame(index=CELLS), var=pd.DataFrame(index=["CD4", "MS4A1", "CD8A", "LYZ"])
+        sparse.csr_matrix(COUNTS),
+        obs=pd.DataFrame(index=CELLS),
+        var=pd.DataFrame(index=["CD4", "MS4A1", "CD8A", "LYZ"]),
     )
 
 

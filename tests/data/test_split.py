@@ -128,7 +128,10 @@ def test_random_split():
 
 @pytest.mark.parametrize("fraction", [0, 1, -0.1, 75, float("nan")])
 def test_impossible_fraction(fraction):
-    for split in (lambda: random_split(9, fraction=fraction, seed=0), lambda: stratified_split([0, 1], fraction=fraction, seed=0)):
+    for split in (
+        lambda: random_split(9, fraction=fraction, seed=0),
+        lambda: stratified_split([0, 1], fraction=fraction, seed=0),
+    ):
         with pytest.raises(SettingError, match="between 0 and 1"):
             split()
 
@@ -141,7 +144,9 @@ def test_too_few_cells():
 
 
 def test_split_by_key():
-    obs = pd.DataFrame({"split": ["train", "Test", None, "TRAIN"], "other": ["train", "test", "val", "x"], "t": "train"})
+    obs = pd.DataFrame(
+        {"split": ["train", "Test", None, "TRAIN"], "other": ["train", "test", "val", "x"], "t": "train"}
+    )
     train, test = split_by_key(obs, "split")
     assert (train.tolist(), test.tolist()) == ([0, 3], [1])
     with pytest.raises(LabelError, match="must say train or test; it also has val, x"):

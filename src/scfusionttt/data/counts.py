@@ -89,7 +89,7 @@ def raw_counts(adata: AnnData, *, modality: str, layer: str | None = None) -> tu
 def to_csr(matrix: Any) -> sparse.csr_matrix:
     """Return a copy as canonical CSR float32, whatever the container, byte order or dtype of the input."""
     matrix = _in_memory(matrix)
-    if sparse.issparse(matrix):
+    if _is_sparse(matrix):
         parts = (_float32(matrix.data), _native(matrix.indices), _native(matrix.indptr))
         kind = sparse.csr_matrix if matrix.format == "csr" else sparse.csc_matrix
         result = sparse.csr_matrix(kind(parts, shape=matrix.shape))
@@ -104,7 +104,7 @@ def to_csr(matrix: Any) -> sparse.csr_matrix:
 def to_dense(matrix: Any) -> np.ndarray:
     """Return a copy as a dense float32 array [n, p]; NaN stays NaN."""
     matrix = _in_memory(matrix)
-    return to_csr(matrix).toarray() if sparse.issparse(matrix) else _float32(matrix)
+    return to_csr(matrix).toarray() if _is_sparse(matrix) else _float32(matrix)
 
 
 def value_findings(matrix: sparse.csr_matrix | np.ndarray, cells: pd.Index, *, modality: str) -> list[Finding]:
@@ -147,13 +147,11 @@ def row_blocks(n: int) -> Iterator[slice]:
         yield slice(start, min(start + _ROWS, n))
 
 
-def _cells_where(
-    matrix: sparse.csr_matrix | np.ndarray, cells: pd.Index, test: Callable[[np.ndarray], np.ndarray]
-) -> tuple[str, ...]:
+def _cells_where(matrix: Any, cells: pd.Index, test: Callable[[np.ndarray], np.ndarray]) -> tuple[str, ...]:
     """Return the names of the cells that have a value for which the test holds."""
     hit: list[str] = []
     for rows in row_blocks(matrix.shape[0]):
-        if sparse.issparse(matrix):
+        if _is_sparse(matrix):
             flagged = np.flatnonzero(test(row_values(matrix, rows)[0])) + matrix.indptr[rows.start]
             where = np.unique(np.searchsorted(matrix.indptr, flagged, side="right") - 1)
         else:
@@ -165,9 +163,13 @@ def _cells_where(
 def _is_whole(matrix: Any) -> bool:
     """Tell whether every finite value is a whole number."""
     matrix = _in_memory(matrix)
-    values = matrix.data if sparse.issparse(matrix) else matrix
+    values = matrix.data if _is_sparse(matrix) else matrix
     parts = (_float32(values[rows]) for rows in row_blocks(len(values)))
     return all(not np.any(np.isfinite(part) & (part != np.rint(part))) for part in parts)
+
+
+def _is_sparse(matrix: Any) -> bool:
+    return bool(sparse.issparse(matrix))
 
 
 def _covers(names: pd.Index, wanted: pd.Index) -> bool:
@@ -184,7 +186,7 @@ def _in_memory(matrix: Any) -> Any:
         matrix = matrix.compute()
     if isinstance(matrix, pd.DataFrame):
         matrix = matrix.to_numpy(dtype=np.float32, na_value=np.nan)
-    return matrix if sparse.issparse(matrix) else np.asarray(matrix)
+    return matrix if _is_sparse(matrix) else np.asarray(matrix)
 
 
 def _float32(values: np.ndarray) -> np.ndarray:

@@ -85,7 +85,7 @@ def highly_variable(
         table = sc.pp.highly_variable_genes(
             adata, n_top_genes=n_top, flavor="seurat", batch_key=batch_key, inplace=False
         )
-    table = table.loc[names] if names.isin(table.index).all() else table.set_axis(names)
+    table = table.loc[names]
     dispersion = table["dispersions_norm"].to_numpy(dtype=np.float64)
     dispersion = np.where(np.isnan(dispersion), -np.inf, dispersion)
     shared = table["highly_variable_nbatches"].to_numpy() if batch is not None else np.zeros(n_genes)

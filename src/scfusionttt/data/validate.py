@@ -39,7 +39,7 @@ class Summary:
     genes: int
     proteins: int
     density: float
-    median_rna_counts: float
+    median_rna_counts: float | None
     median_protein_counts: float | None
     labels: dict[str, dict[str, int]]
 
@@ -128,20 +128,27 @@ def drop_empty(cite: CiteSeq) -> tuple[CiteSeq, list[str]]:
 def summarize(cite: CiteSeq) -> Summary:
     """Return the size of an input and the obs columns that could be labels."""
     matrix, protein = cite.rna.X, cite.protein
-    sizes = library_sizes(matrix)
-    protein_median = None
-    if protein is not None and np.isfinite(protein.X).any():
-        measured = np.isfinite(protein.X).any(axis=1)
-        protein_median = float(np.median(np.nansum(protein.X[measured], axis=1, dtype=np.float64)))
     return Summary(
         cells=cite.rna.n_obs,
         genes=cite.rna.n_vars,
         proteins=0 if protein is None else protein.n_vars,
         density=matrix.nnz / max(matrix.shape[0] * matrix.shape[1], 1),
-        median_rna_counts=float(np.median(sizes)) if len(sizes) else 0.0,
-        median_protein_counts=protein_median,
+        median_rna_counts=_median(library_sizes(matrix)),
+        median_protein_counts=None if protein is None else _median(_protein_sizes(protein.X)),
         labels=label_columns(cite.obs),
     )
+
+
+def _protein_sizes(matrix: np.ndarray) -> np.ndarray:
+    """Return the protein counts of each cell in which any was measured."""
+    measured = ~np.isnan(matrix).all(axis=1)
+    return np.asarray(np.nansum(matrix[measured], axis=1, dtype=np.float64))
+
+
+def _median(sizes: np.ndarray) -> float | None:
+    """Return the median of the finite library sizes, None where there is none (JSON knows no NaN)."""
+    finite = sizes[np.isfinite(sizes)]
+    return float(np.median(finite)) if len(finite) else None
 
 
 def _names(cite: CiteSeq) -> list[Finding]:
@@ -195,7 +202,9 @@ def _sizes(cite: CiteSeq) -> list[Finding]:
         if len(far):
             names = tuple(map(str, cite.rna.obs_names[far]))
             told = f"the library size of {named(names, 'cell')} is far from the median {np.median(sizes[full]):.0f}"
-            found.append(Finding("note", "library_size_outliers", told, "consider leaving them out", names))
+            found.append(
+                Finding("note", "library_size_outliers", told, "doublets, debris or a type of their own?", names)
+            )
     return found
 
 
@@ -237,10 +246,11 @@ def _proteins(protein: AnnData) -> list[Finding]:
 
 def _summary_lines(summary: Summary) -> list[str]:
     protein = f", {summary.proteins} proteins" if summary.proteins else ", no proteins"
+    medians = {"RNA": summary.median_rna_counts, "proteins": summary.median_protein_counts}
+    known = ", ".join(f"{name} {median:.0f}" for name, median in medians.items() if median is not None)
     shown = [
         f"{summary.cells} cells, {summary.genes} genes{protein}; {summary.density:.1%} of the RNA entries are not zero",
-        f"median counts per cell: RNA {summary.median_rna_counts:.0f}"
-        + ("" if summary.median_protein_counts is None else f", proteins {summary.median_protein_counts:.0f}"),
+        f"median counts per cell: {known or 'none'}",
     ]
     for column, counts in summary.labels.items():
         classes = ", ".join(f"{name} {n}" for name, n in list(counts.items())[:5])

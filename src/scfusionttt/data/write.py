@@ -110,8 +110,10 @@ def _write_annotated(path: str | Path, data: AnnData | MuData, ending: str) -> N
     with replacing(path) as temporary:
         try:
             getattr(data, f"write_{ending[1:]}")(temporary)
-        except (TypeError, ValueError, NotImplementedError) as error:
-            text = str(error).splitlines()[0]
+        except (OSError, RuntimeError, MemoryError):
+            raise
+        except Exception as error:  # anndata has a class of its own for values that it cannot write
+            text = " ".join(str(error).split())
             raise OutputError(
                 f"{path} was not written: a part of the input does not fit the format ({text})"
             ) from error

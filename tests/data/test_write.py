@@ -1,0 +1,234 @@
+import errno
+from pathlib import Path
+
+import anndata
+import mudata
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from mudata import MuData
+
+from scfusionttt.data.atomic import replacing
+from scfusionttt.data.quiet import quiet
+from scfusionttt.data.read import read
+from scfusionttt.data.write import write_embedding, write_table
+from scfusionttt.errors import InputDataError, OutputError
+
+CELLS = pd.Index(["a", "b", "c", "d"])
+Z = np.arange(8, dtype=np.float32).reshape(4, 2)
+
+
+def toy():
+    return AnnData(np.ones((4, 3), dtype=np.float32), obs=pd.DataFrame({"own": range(4)}, index=CELLS))
+
+
+def toy_mudata():
+    """The proteins have a cell more, and another order."""
+    protein = AnnData(np.ones((5, 2), dtype=np.float32), obs=pd.DataFrame(index=["e", "d", "c", "b", "a"]))
+    protein.var_names = ["p0", "p1"]
+    with quiet():
+        data = MuData({"rna": toy(), "prot": protein})
+    data.obs["whole"] = [f"of {cell}" for cell in data.obs_names]
+    return data
+
+
+def left_over(folder):
+    return [path.name for path in folder.glob(".*")]
+
+
+def test_npy_and_csv(tmp_path):
+    write_embedding(tmp_path / "z.npy", Z, CELLS)
+    np.testing.assert_array_equal(np.load(tmp_path / "z.npy", allow_pickle=False), Z)
+    write_embedding(tmp_path / "z.csv", Z, CELLS, toy())
+    found = pd.read_csv(tmp_path / "z.csv", index_col="cell")
+    assert list(found) == ["fusionttt_0", "fusionttt_1"]
+    assert list(found.index) == list(CELLS)
+    np.testing.assert_array_equal(found, Z)
+    assert not left_over(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["z.h5ad", "z.zarr"])
+def test_anndata_with_the_embedding_by_name(tmp_path, name):
+    source = toy()
+    write_embedding(tmp_path / name, Z[[2, 0, 1, 3]], CELLS[[2, 0, 1, 3]], source)
+    found = read(tmp_path / name)
+    np.testing.assert_array_equal(found.obsm["X_fusionttt"], Z)
+    assert list(found.obs["own"]) == [0, 1, 2, 3]
+    assert "X_fusionttt" not in source.obsm
+    assert not left_over(tmp_path)
+
+
+def test_cells_that_were_not_embedded_are_not_in_the_copy(tmp_path):
+    write_embedding(tmp_path / "z.h5ad", Z[[3, 1]], CELLS[[3, 1]], toy())
+    found = read(tmp_path / "z.h5ad")
+    assert list(found.obs_names) == ["b", "d"]
+    np.testing.assert_array_equal(found.obsm["X_fusionttt"], Z[[1, 3]])
+
+
+@pytest.mark.parametrize("name", ["z.h5mu", "z.zarr"])
+def test_mudata_keeps_its_modalities(tmp_path, name):
+    source = toy_mudata()
+    write_embedding(tmp_path / name, Z, CELLS, source)
+    found = read(tmp_path / name)
+    assert isinstance(found, MuData)
+    assert set(found.mod) == {"rna", "prot"}
+    assert sorted(found.obs_names) == list(CELLS)
+    np.testing.assert_array_equal(found.obsm["X_fusionttt"], Z[CELLS.get_indexer(found.obs_names)])
+    assert "X_fusionttt" not in source.obsm
+    assert source.n_obs == 5
+
+
+def test_h5ad_from_mudata_is_the_rna_with_all_obs(tmp_path):
+    write_embedding(tmp_path / "z.h5ad", Z, CELLS, toy_mudata())
+    found = anndata.read_h5ad(tmp_path / "z.h5ad")
+    assert found.shape == (4, 3)
+    assert list(found.obs["whole"]) == ["of a", "of b", "of c", "of d"]
+    assert list(found.obs["own"]) == [0, 1, 2, 3]
+    np.testing.assert_array_equal(found.obsm["X_fusionttt"], Z)
+
+
+def test_without_a_source(tmp_path):
+    write_embedding(tmp_path / "z.h5ad", Z, CELLS)
+    found = anndata.read_h5ad(tmp_path / "z.h5ad")
+    assert list(found.obs_names) == list(CELLS)
+    np.testing.assert_array_equal(found.obsm["X_fusionttt"], Z)
+
+
+def test_table(tmp_path):
+    table = pd.DataFrame({"label": ["x", "y"], "probability": [0.5, 1.0]}, index=pd.Index(["a", "b"], name="cell"))
+    for name, separator in {"t.csv": ",", "t.tsv": "\t"}.items():
+        write_table(tmp_path / name, table)
+        pd.testing.assert_frame_equal(pd.read_csv(tmp_path / name, sep=separator, index_col=0), table)
+
+
+def fails(call, *words, error=OutputError):
+    with pytest.raises(error) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_what_cannot_be_written(tmp_path):
+    fails(lambda: write_embedding(tmp_path / "z.txt", Z, CELLS), "'.txt'", ".npy, .csv, .h5ad, .h5mu, .zarr")
+    fails(lambda: write_table(tmp_path / "t.xlsx", pd.DataFrame()), "'.xlsx'", ".csv, .tsv")
+    fails(lambda: write_embedding(tmp_path / "z.h5mu", Z, CELLS, toy()), "needs MuData", ".h5ad")
+    fails(lambda: write_embedding(tmp_path / "no" / "z.npy", Z, CELLS), "does not exist", "make it")
+    fails(lambda: write_embedding(tmp_path / "z.npy", Z[:3], CELLS), "3 rows for 4 cells", error=InputDataError)
+    stranger = [*CELLS[:3], "stranger"]
+    fails(lambda: write_embedding(tmp_path / "z.h5ad", Z, stranger, toy()), "stranger", error=InputDataError)
+    odd = toy()
+    odd.uns["odd"] = object()
+    fails(lambda: write_embedding(tmp_path / "z.h5ad", Z, CELLS, odd), "does not fit the format")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "disk is full"),
+        (RuntimeError("Can't decrement id ref count (No space left on device)"), "disk is full"),
+        (PermissionError(errno.EACCES, "Permission denied"), "no permission"),
+        (OSError(errno.EIO, "Input/output error"), "Input/output error"),
+    ],
+)
+def test_a_failed_write_leaves_the_earlier_file(tmp_path, error, words):
+    path = tmp_path / "z.csv"
+    path.write_text("earlier")
+
+    def write():
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise error
+
+    fails(write, "z.csv", words, "nothing there was changed")
+    assert path.read_text() == "earlier"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_other_errors_pass_and_leave_the_earlier_file(tmp_path):
+    path = tmp_path / "z.csv"
+    path.write_text("earlier")
+    for error in (KeyboardInterrupt, RuntimeError("a bug")):
+        with pytest.raises(type(error) if isinstance(error, Exception) else error), replacing(path) as temporary:
+            temporary.write_text("half")
+            raise error
+    assert path.read_text() == "earlier"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_unwritable_folder(tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("tempfile.mkdtemp", refuse)
+    fails(lambda: write_table(tmp_path / "t.csv", pd.DataFrame()), "t.csv", "no permission")
+
+
+def test_files_are_replaced_whole_and_links_stay(tmp_path):
+    (tmp_path / "real.csv").write_text("earlier")
+    (tmp_path / "link.csv").symlink_to(tmp_path / "real.csv")
+    with replacing(tmp_path / "link.csv") as temporary:
+        temporary.write_text("new")
+        assert (tmp_path / "real.csv").read_text() == "earlier"
+    assert (tmp_path / "link.csv").is_symlink()
+    assert (tmp_path / "real.csv").read_text() == "new"
+
+
+def make_folder(path, text):
+    with replacing(path) as temporary:
+        temporary.mkdir()
+        (temporary / "manifest.json").write_text(text)
+
+
+def test_folders_are_replaced_only_where_they_are_ours(tmp_path):
+    make_folder(tmp_path / "model", "one")
+    make_folder(tmp_path / "model", "two")
+    assert (tmp_path / "model" / "manifest.json").read_text() == "two"
+    (tmp_path / "empty").mkdir()
+    make_folder(tmp_path / "empty", "three")
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter1.tex").write_text("years of work")
+    fails(lambda: make_folder(tmp_path / "thesis", "x"), "thesis", "other things in it", "another name")
+    fails(lambda: write_table(tmp_path / "model", pd.DataFrame()), "ending")
+    (tmp_path / "file").write_text("a file")
+    fails(lambda: make_folder(tmp_path / "file", "x"), "file", "was not written")
+    assert (tmp_path / "file").read_text() == "a file"
+    assert (tmp_path / "thesis" / "chapter1.tex").read_text() == "years of work"
+    assert not left_over(tmp_path)
+
+
+def test_a_file_does_not_replace_a_folder(tmp_path):
+    (tmp_path / "z.npy").mkdir()
+    fails(lambda: write_embedding(tmp_path / "z.npy", Z, CELLS), "is a folder")
+
+
+def test_a_failed_move_puts_the_earlier_folder_back(tmp_path, monkeypatch):
+    make_folder(tmp_path / "model", "one")
+    move = Path.replace
+
+    def fail_for_the_new(self, target):
+        if self.name == "model" and self.parent != tmp_path:
+            raise OSError(errno.EIO, "Input/output error")
+        return move(self, target)
+
+    monkeypatch.setattr(Path, "replace", fail_for_the_new)
+    fails(lambda: make_folder(tmp_path / "model", "two"), "Input/output error")
+    assert (tmp_path / "model" / "manifest.json").read_text() == "one"
+
+
+def test_zarr_is_replaced(tmp_path):
+    for factor in (1, 2):
+        write_embedding(tmp_path / "z.zarr", factor * Z, CELLS, toy())
+        np.testing.assert_array_equal(read(tmp_path / "z.zarr").obsm["X_fusionttt"], factor * Z)
+
+
+def test_real_mudata(real_data, tmp_path):
+    source = read(real_data / "citefuse_ctcl.h5mu")
+    array = np.random.default_rng(0).normal(size=(source.n_obs, 4)).astype(np.float32)
+    for name in ("z.h5mu", "z.zarr", "z.h5ad"):
+        write_embedding(tmp_path / name, array, source.obs_names, source)
+        np.testing.assert_array_equal(read(tmp_path / name).obsm["X_fusionttt"], array)
+    with quiet():
+        assert set(mudata.read_h5mu(tmp_path / "z.h5mu").mod) == {"rna", "prot", "hto"}

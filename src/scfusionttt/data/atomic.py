@@ -1,5 +1,6 @@
 """Writing so that a full disk or a kill leaves the earlier result whole."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -34,9 +35,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     target = Path(path).resolve()  # through a symbolic link, so that the link stays
     try:
-        if not target.parent.is_dir():
-            raise OutputError(f"{path}: the folder {target.parent} does not exist; make it, or choose another")
-        _check_replaceable(target)
+        check_target(target)
         hidden = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         try:
             yield hidden / target.name
@@ -49,7 +48,13 @@ def replacing(path: str | Path) -> Iterator[Path]:
         raise OutputError(f"{path} was not written: {_reason(error)}; nothing there was changed") from error
 
 
-def _check_replaceable(target: Path) -> None:
+def check_target(path: str | Path) -> None:
+    """Raise OutputError where `replacing` would: before the work rather than after it."""
+    target = Path(path).resolve()
+    if not target.parent.is_dir():
+        raise OutputError(f"{path}: the folder {target.parent} does not exist; make it, or choose another")
+    if not os.access(target.parent, os.W_OK):
+        raise OutputError(f"{path} cannot be written: no permission to write in {target.parent}")
     if target.is_dir() and any(target.iterdir()) and not any((target / name).exists() for name in _OURS):
         raise OutputError(f"{target} is a folder with other things in it; it is left alone: choose another name")
 

@@ -7,7 +7,7 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from scfusionttt.data.atomic import replacing
+from scfusionttt.data.atomic import check_target, replacing
 from scfusionttt.data.citeseq import find_modality, joined_obs
 from scfusionttt.data.quiet import quiet
 from scfusionttt.errors import InputDataError, OutputError
@@ -66,6 +66,18 @@ def write_table(path: str | Path, table: pd.DataFrame) -> None:
     separator = "\t" if _ending(path, TABLE_ENDINGS) == ".tsv" else ","
     with replacing(path) as temporary:
         table.to_csv(temporary, sep=separator)
+
+
+def check_embedding_path(path: str | Path) -> None:
+    """Raise OutputError now, before the work, if `write_embedding` could not write to a file of this name."""
+    _ending(path, EMBEDDING_ENDINGS)
+    check_target(path)
+
+
+def check_table_path(path: str | Path) -> None:
+    """Raise OutputError now, before the work, if `write_table` could not write to a file of this name."""
+    _ending(path, TABLE_ENDINGS)
+    check_target(path)
 
 
 def _ending(path: str | Path, known: tuple[str, ...]) -> str:

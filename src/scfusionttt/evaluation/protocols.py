@@ -67,6 +67,11 @@ class Evaluation:
         """Standard deviation (ddof 0) of each metric over clustering seeds."""
         return {str(name): float(value) for name, value in self.scores.std(ddof=0).items()}
 
+    def summary(self) -> pd.DataFrame:
+        """Return mean and spread of the metrics as a table: one row, or two where several seeds were clustered."""
+        rows = {"mean": self.mean, "std": self.std} if len(self.scores) > 1 else {"value": self.mean}
+        return pd.DataFrame.from_dict(rows, orient="index")
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; a metric that is not defined is None."""
         result: dict[str, Any] = {

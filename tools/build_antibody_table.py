@@ -17,6 +17,8 @@ from scfusionttt.genome.antibody_names import antigen, is_hashtag, is_isotype, k
 from scfusionttt.genome.chromosomes import is_main
 from scfusionttt.genome.tables import load_genes
 
+#: In brackets, but not a name of the antigen: "CD29 (human)", "CD26 (Adenosine)".
+REMARKS = {"human", "mouse", "Adenosine", "early B lineage", "iNKT cell"}
 CORRECTIONS = Path(__file__).with_name("antibody_corrections.tsv")
 
 
@@ -43,6 +45,15 @@ def human_facts(folder: Path, known: set[str]) -> pd.DataFrame:
     return table[table["human"] != ""]
 
 
+def second_names(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the names in brackets, "CD274 (B7-H1, PD-L1)", as antigens of the same gene where they mean only one."""
+    inside = table["antigen"].str.extract(r"\(([^)]*)\)", expand=False).str.split(", ")
+    names = table.assign(antigen=inside).explode("antigen").dropna(subset="antigen")
+    names = names[~names["antigen"].isin(REMARKS)]
+    genes = names.replace("", pd.NA).groupby(names["antigen"].map(key))[["human", "mouse"]].transform("nunique")
+    return names[genes.max(axis=1) == 1]
+
+
 def build(folder: Path) -> pd.DataFrame:
     """Return antigen, human, mouse: one row per folded spelling."""
     human, mouse = load_genes("GRCh38"), load_genes("GRCm39")
@@ -57,7 +68,7 @@ def build(folder: Path) -> pd.DataFrame:
     # "TCR a/b (IP26)" follows the correction of "TCR a/b".
     facts = facts[[corrected.isdisjoint(map(key, spellings(name))) for name in facts["antigen"]]]
     facts = facts[[not (is_isotype(name) or is_hashtag(name)) for name in facts["antigen"]]]
-    table = pd.concat([corrections, facts], ignore_index=True)
+    table = pd.concat([corrections, facts, second_names(facts)], ignore_index=True)
     table["antigen"] = [antigen(name) for name in table["antigen"]]
     table["key"] = table["antigen"].map(key)
     filled = table.replace("", pd.NA).groupby("key", sort=False)[["antigen", "human", "mouse"]].first().fillna("")

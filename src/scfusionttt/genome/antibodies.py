@@ -61,10 +61,10 @@ def resolve_antibodies(
     how = pd.Series(["override" if key(name) in own else "antibody" for name in text], dtype=object)
     genes = resolve_genes(symbols, species=species).table
     genes["how"] = how.where(genes["status"] == "matched", genes["how"])
-    by_name = (kind == "antibody") & (genes["status"] != "matched") & (how != "override")
-    found = _as_genes(text[by_name], species)
-    for column in genes.columns:
-        genes.loc[found.index, column] = found[column]
+    for names_of in dict.fromkeys((species, "human")):
+        left = (kind == "antibody") & (genes["status"] != "matched") & (how != "override")
+        found = _as_genes(text[left], names_of, species)
+        genes.loc[found.index, found.columns] = found
     genes["name"] = text
     genes["kind"] = kind
     genes["how"] = genes["how"].where(kind == "antibody", kind)
@@ -94,13 +94,18 @@ def _symbol(name: str, own: dict[str, str], species: str) -> str:
     return next((curated[key(part)] for part in [*spellings(name), *heads(name)] if key(part) in curated), "")
 
 
-def _as_genes(names: pd.Series, species: str) -> pd.DataFrame:
-    """Read names that are not in the curated table as gene names; of several readings the first that matches."""
+def _as_genes(names: pd.Series, names_of: str, species: str) -> pd.DataFrame:
+    """Read names that are not in the curated table as genes of a species; of several readings the first that matches.
+
+    Many CD names are aliases of human genes only: a mouse antibody takes the human symbol in mouse spelling.
+    """
     readings = names.map(spellings).explode().dropna()
-    table = resolve_genes(readings, species=species).table
+    table = resolve_genes(readings, species=names_of).table
+    if names_of != species:
+        table = resolve_genes(table["symbol"].str.capitalize(), species=species).table
     table["input"] = readings.index
     table["worth"] = table["status"].map({"matched": 0, "ambiguous": 1, "lost": 2})
-    best = table.sort_values("worth", kind="stable").drop_duplicates("input")
+    best = table[table["worth"] < 2].sort_values("worth", kind="stable").drop_duplicates("input")
     return best.set_index("input").drop(columns="worth")
 
 

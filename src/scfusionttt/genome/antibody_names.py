@@ -13,7 +13,7 @@ _AROUND = [
     re.compile(
         rf"(?i)^(?:hg19|hg38|grch3[78]|mm9|mm10|mm39|grcm3[89])_+|^[abcd]0\d{{3}}{_GAP}+|{_GAP}+[abcd]0\d{{3}}$"
     ),
-    re.compile(rf"(?i)^(?:adt|prot|protein|ab|antibody){_GAP}+|{_GAP}+(?:adt|prot|protein|ab|antibody)$"),
+    re.compile(rf"(?i)^(?:adt|prot|protein|ab|antibody){_GAP}+|{_GAP}+(?:adt|prot|protein|antibody)$"),
     re.compile(rf"(?i)^anti{_GAP}+|^(?:human|mouse)(?:/(?:human|mouse))*{_GAP}+"),
     re.compile(rf"^(?:Hu|Ms|Rt)+{_GAP}+"),  # TotalSeq cocktails: Hu.CD3_UCHT1, HuMs.CD44
 ]

@@ -38,4 +38,4 @@ def karyotypic_rank(chromosomes: pd.Series) -> np.ndarray:
     contigs = sorted(names[~is_main(names.to_series())])
     ranks = {contig: _FIRST_CONTIG + i for i, contig in enumerate(contigs)} | _SEX_AND_MITOCHONDRIAL
     ranks |= {name: int(name) for name in names if name not in ranks}
-    return chromosomes.map(ranks).fillna(-1).astype(np.int64).replace(-1, UNPLACED).to_numpy()
+    return np.array([ranks.get(name, UNPLACED) for name in chromosomes], dtype=np.int64)

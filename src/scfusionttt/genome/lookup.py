@@ -70,23 +70,17 @@ class GeneLookup:
 
     def _decide(self, pairs: pd.DataFrame) -> pd.DataFrame:
         """Choose among genes of one name: those that stand at one place are one, others are ambiguous."""
-        decided = {}
+        inputs, chosen, candidates = [], [], []
         for name, rows in pairs.groupby("input")["row"]:
             genes = self.genes.loc[rows.unique()].sort_values("gene_id")
             symbols = genes["symbol"].unique()
             near = genes["chromosome"].nunique() == 1 and genes["start"].max() - genes["start"].min() < _ONE_PLACE
             contigs = not is_main(genes["chromosome"]).any()
-            if len(symbols) == 1 and (near or contigs):
-                decided[name] = (genes.index[0], "")
-            else:
-                decided[name] = (-1, "|".join(symbols if len(symbols) > 1 else genes["gene_id"]))
-        rows, candidates = zip(*decided.values(), strict=True) if decided else ((), ())
-        return pd.DataFrame(
-            {
-                "row": pd.Series(rows, list(decided), dtype="int64"),
-                "candidates": pd.Series(candidates, list(decided), dtype=object),
-            }
-        )
+            one = len(symbols) == 1 and (near or contigs)
+            inputs.append(name)
+            chosen.append(genes.index[0] if one else -1)
+            candidates.append("" if one else "|".join(sorted(symbols) if len(symbols) > 1 else genes["gene_id"]))
+        return pd.DataFrame({"row": chosen, "candidates": candidates}, index=inputs)
 
 
 @lru_cache

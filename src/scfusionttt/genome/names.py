@@ -9,8 +9,8 @@ PREFIXES = {
     "mouse": ("mm9", "mm10", "mm39", "GRCm38", "GRCm39"),
 }
 _ANY_PREFIX = rf"(?i)^(?:{'|'.join(prefix for group in PREFIXES.values() for prefix in group)})_+"
-#: A human or mouse gene id anywhere in a name; version, ``_PAR_Y`` and a symbol beside it fall away.
-_GENE_ID = r"(?i)(?:^|[^A-Z0-9])(ENS(?:MUS)?G\d{11})(?!\d)"
+#: A gene id anywhere in a name; version, ``_PAR_Y`` and a symbol beside it fall away.
+_GENE_ID = r"(?i)(?:^|[^A-Z0-9])(ENS[A-Z]{0,6}G\d{11})(?!\d)"
 
 
 def as_text(names: Iterable[object]) -> pd.Series:

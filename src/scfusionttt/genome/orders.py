@@ -83,7 +83,7 @@ def _by_list(table: pd.DataFrame, names: Sequence[str] | None) -> np.ndarray:
     place = np.full(len(table), -1)
     for column in ("name", "symbol"):
         if column in table:
-            place = np.where(place >= 0, place, wanted.get_indexer(table[column]))
+            place = np.where(place >= 0, place, wanted.get_indexer(pd.Index(table[column])))
     if (place < 0).all():
         raise FeatureError(f"order 'list': none of its {len(wanted)} names is a feature; give names as in the input")
     return np.argsort(np.where(place >= 0, place, len(wanted)), kind="stable")

@@ -56,7 +56,8 @@ def read_gtf(path: str | Path) -> pd.DataFrame:
     if genes.empty:
         raise InputFileError(f"gene table {path}: no line has the feature type 'gene'; give an Ensembl or GENCODE GTF")
     attributes = genes["attributes"]
-    symbol = _attribute(attributes, "gene_name").fillna(_attribute(attributes, "gene"))
+    symbol = _attribute(attributes, "gene_name")
+    symbol = symbol.where(symbol.notna(), _attribute(attributes, "gene"))
     return pd.DataFrame(
         {
             "symbol": symbol,
@@ -87,16 +88,18 @@ def _checked(genes: pd.DataFrame, path: Path) -> pd.DataFrame:
         )
     if genes.empty:
         raise InputFileError(f"gene table {path}: holds no gene")
-    genes = genes.reindex(columns=list(COLUMNS)).reset_index(drop=True)
-    genes["end"] = genes["end"].fillna(genes["start"])
+    genes = genes.reindex(columns=list(COLUMNS)).astype(object).reset_index(drop=True)
+    genes = genes.where(genes.notna(), "")
+    nameless = (genes["symbol"] == "") & (genes["gene_id"] == "")
+    if nameless.any():
+        raise InputFileError(f"gene table {path}: {nameless.sum()} genes have neither symbol nor gene_id; name them")
+    genes["end"] = genes["end"].where(genes["end"] != "", genes["start"])
     for column in ("start", "end"):
         numbers = pd.to_numeric(genes[column], errors="coerce")
         bad = genes[numbers.isna() | (numbers % 1 != 0)]
         if len(bad):
-            names = name_some(bad["symbol"].fillna(bad["gene_id"]).tolist())
+            names = name_some(bad["symbol"].where(bad["symbol"] != "", bad["gene_id"]).tolist())
             raise InputFileError(f"gene table {path}: {column} is not a whole number for {names}; mend the column")
         genes[column] = numbers.astype("int64")
     genes["chromosome"] = plain_names(genes["chromosome"])
-    text = ["symbol", "gene_id", "strand", "previous", "alias"]
-    genes[text] = genes[text].fillna("").astype(str)
     return genes

@@ -47,13 +47,19 @@ class Resolution:
 
     def summary(self) -> str:
         """Return one line: how many names matched, and some of those that did not."""
-        counts, n = self.counts, len(self.table)
-        share = 100 * counts["matched"] / n if n else 0.0
-        line = f"{counts['matched']} of {n} {self.species} names matched ({share:.2f} %)"
+        table = self.table
+        line = ""
+        for kind in ("isotype", "hashtag"):
+            aside = table.loc[table["kind"] == kind, "name"].tolist() if "kind" in table else []
+            if aside:
+                line += f"; {len(aside)} {kind}{'s' if len(aside) > 1 else ''} left aside: {name_some(aside)}"
+                table = table[table["kind"] != kind]
         for status in ("ambiguous", "lost"):
-            if counts[status]:
-                line += f"; {counts[status]} {status}: {name_some(self.names(status))}"
-        return line
+            missed = table.loc[table["status"] == status, "name"].tolist()
+            if missed:
+                line += f"; {len(missed)} {status}: {name_some(missed)}"
+        share = 100 * self.counts["matched"] / max(len(table), 1)
+        return f"{self.counts['matched']} of {len(table)} {self.species} names matched ({share:.2f} %){line}"
 
 
 def resolve_genes(

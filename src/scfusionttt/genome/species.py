@@ -12,6 +12,7 @@ from scfusionttt.genome.tables import RELEASES, read_shipped
 _STRAY = 0.05
 #: Fewer names than this share known in either species: neither fits.
 _LEAST = 0.1
+_BOTH = (("human", "mouse"), ("mouse", "human"))
 
 
 class SpeciesMixtureError(FeatureError):
@@ -41,14 +42,13 @@ def infer_species(names: Iterable[object], gene_ids: Iterable[object] | None = N
         if sum(marked.values()) > len(text) / 2:
             return _majority(marked)
     known = _by_symbol(text)
-    species = max(known, key=lambda name: known[name])
-    if known[species] < max(1, _LEAST * len(text)):
+    if max(known.values()) < max(1, _LEAST * len(text)):
         some = name_some(text.tolist())
         raise FeatureError(
-            f"the genes are neither human nor mouse: {known[species]} of {len(text)} names are known ({some}); "
+            f"the genes are neither human nor mouse: {max(known.values())} of {len(text)} names are known ({some}); "
             "give gene symbols or Ensembl ids, or name the species"
         )
-    return species
+    return _majority(known)
 
 
 def _by_prefix(names: pd.Series) -> dict[str, int]:
@@ -58,18 +58,22 @@ def _by_prefix(names: pd.Series) -> dict[str, int]:
 
 
 def _by_id(names: pd.Series) -> dict[str, int]:
-    mouse = ensembl_ids(names).dropna().str.startswith("ENSMUSG")
-    return {"human": int((~mouse).sum()), "mouse": int(mouse.sum())}
+    ids = ensembl_ids(names).dropna()
+    return {"human": int(ids.str.startswith("ENSG").sum()), "mouse": int(ids.str.startswith("ENSMUSG").sum())}
 
 
 def _by_symbol(names: pd.Series) -> dict[str, int]:
-    """Count the names that are symbols as spelt (CD4 / Cd4); in any case where no spelling fits."""
-    symbols = {species: pd.Index(read_shipped(releases[0])["symbol"]) for species, releases in RELEASES.items()}
-    known = {species: int(names.isin(index).sum()) for species, index in symbols.items()}
-    if max(known.values()) < _LEAST * len(names):
-        upper = names.str.upper()
-        known = {species: int(upper.isin(index.str.upper()).sum()) for species, index in symbols.items()}
-    return known
+    """Count the names that are symbols of one species as spelt (CD4 / Cd4).
+
+    Where hardly any is (names in lower case), most are known in both: the one that knows more has them all.
+    """
+    symbols = {species: read_shipped(releases[0])["symbol"] for species, releases in RELEASES.items()}
+    known = {species: names.isin(column) for species, column in symbols.items()}
+    if max(column.mean() for column in known.values()) >= _LEAST:
+        return {species: int((known[species] & ~known[other]).sum()) for species, other in _BOTH}
+    upper = names.str.upper()
+    counts = {species: int(upper.isin(column.str.upper()).sum()) for species, column in symbols.items()}
+    return {species: counts[species] if counts[species] > counts[other] else 0 for species, other in _BOTH}
 
 
 def _majority(counts: dict[str, int]) -> str:

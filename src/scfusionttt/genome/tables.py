@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from scfusionttt.errors import InputFileError
-from scfusionttt.genome.readers import read_gene_file
+from scfusionttt.genome.readers import COLUMNS, read_gene_file
 
 SHIPPED = Path(__file__).parent / "tables_data"
 
@@ -58,13 +58,8 @@ def load_genes(assembly: str | Path = "GRCh38") -> pd.DataFrame:
 @lru_cache(maxsize=len(ASSEMBLIES))
 def read_shipped(assembly: str) -> pd.DataFrame:
     """Read a shipped table as stored (not to be changed): an older release names only what the newest has lost."""
-    text = dict.fromkeys(("symbol", "gene_id", "chromosome", "strand", "previous", "alias"), str)
-    genes = pd.read_csv(
-        SHIPPED / f"{assembly}.tsv.xz",
-        sep="\t",
-        dtype={**text, "start": "int64", "end": "int64"},
-        keep_default_na=False,
-    )
+    dtypes = {column: "int64" if column in {"start", "end"} else "str" for column in COLUMNS}
+    genes = pd.read_csv(SHIPPED / f"{assembly}.tsv.xz", sep="\t", dtype=dtypes, keep_default_na=False)
     return _with_symbols(genes)
 
 

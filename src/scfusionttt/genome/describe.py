@@ -1,0 +1,53 @@
+"""What a name means, gene or antibody, and where it lies."""
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+from scfusionttt.errors import FeatureError
+from scfusionttt.genome.antibodies import resolve_antibodies
+from scfusionttt.genome.names import as_text
+from scfusionttt.genome.resolve import resolve_genes
+from scfusionttt.genome.species import SpeciesMixtureError, infer_species
+
+_COLUMNS = ["name", "kind", "symbol", "gene_id", "chromosome", "start", "end", "strand", "how"]
+
+
+def describe(names: Iterable[object], species: str | None = None) -> pd.DataFrame:
+    """Resolve each name as a gene and, if it is none, as an antibody.
+
+    Parameters
+    ----------
+    names
+        Names of genes or antibodies, [f].
+    species
+        "human" or "mouse"; inferred from the gene names by default, human where they do not tell.
+
+    Returns
+    -------
+    DataFrame [f]: name, kind ("gene", "protein", "isotype", "hashtag" or "lost"), symbol, gene_id, chromosome, start
+    and end (1-based, base pairs), strand, how (what kind of name it is; of an ambiguous one its candidates).
+
+    Raises
+    ------
+    FeatureError
+        The names are a mixture of human and mouse genes, or the species is not known.
+    """
+    text = as_text(names)
+    if species is None:
+        try:
+            species = infer_species(text)
+        except SpeciesMixtureError:
+            raise
+        except FeatureError:
+            species = "human"
+    genes = resolve_genes(text, species=species).table.assign(kind="gene")
+    proteins = resolve_antibodies(text, species=species).table
+    proteins["kind"] = proteins["kind"].replace("antibody", "protein")
+    told = (proteins["status"] == "matched") | proteins["kind"].isin(["isotype", "hashtag"])
+    table = genes.where(genes["status"] == "matched", proteins)
+    lost = (genes["status"] != "matched") & ~told
+    table["kind"] = table["kind"].where(~lost, "lost")
+    unclear = genes["candidates"].where(genes["status"] == "ambiguous", proteins["candidates"])
+    table["how"] = table["how"].where(~(lost & unclear.notna()), "one of " + unclear.str.replace("|", ", "))
+    return table[_COLUMNS]

@@ -1,0 +1,170 @@
+import pandas as pd
+import pytest
+
+from scfusionttt.errors import InputFileError
+from scfusionttt.genome import load_genes, resolve_antibodies
+from scfusionttt.genome.antibodies import TABLE
+from scfusionttt.genome.antibody_names import is_hashtag, is_isotype, key
+from scfusionttt.genome.chromosomes import is_main
+
+
+@pytest.mark.parametrize(
+    ("name", "symbol"),
+    [
+        ("CD16_TotalSeqB", "FCGR3A"),
+        ("HLA-DR", "HLA-DRA"),
+        ("CD3", "CD3E"),
+        ("CD45RA", "PTPRC"),
+        ("CD45RO-TotalSeqC", "PTPRC"),
+        ("CD15 (SSEA-1)", "FUT4"),
+        ("CD15_(SSEA-1)_TotalA", "FUT4"),
+        ("CD8a", "CD8A"),
+        ("CD56", "NCAM1"),
+        ("CD57 Recombinant", "B3GAT1"),
+        ("TCR a/b", "TRAC"),
+        ("TCR α/β", "TRAC"),
+        ("Hu.TCR.AB", "TRAC"),
+        ("TCR gamma/delta", "TRDC"),
+        ("CD274 (B7-H1, PD-L1)", "CD274"),
+        ("B220 (CD45R)", "PTPRC"),
+        ("anti-human CD4", "CD4"),
+        ("anti-human/mouse CD44", "CD44"),
+        ("TotalSeq-A0034 anti-human CD3", "CD3E"),
+        ("Hu.CD3_UCHT1", "CD3E"),
+        ("HuMs.CD44_IM7", "CD44"),
+        ("adt_CD4", "CD4"),
+        ("ADT_CD8a", "CD8A"),
+        ("prot_CD19", "CD19"),
+        ("CD4-ADT", "CD4"),
+        ("CD3-CTCATTGTAACTCCT", "CD3E"),
+        ("CD3:UCHT1|CD3E|AHS0231|pAbO", "CD3E"),
+        ("cd3.1", "CD3E"),
+        ("CD3-1", "CD3E"),
+        ("CD31", "PECAM1"),
+        ("cd45.2", "PTPRC"),
+        ("hla.dr", "HLA-DRA"),
+        ("cd66a.c.e", "CEACAM1"),
+        ("IL7Ralpha (CD127)", "IL7R"),
+        ("IL-7Rα", "IL7R"),
+        ("GARP", "LRRC32"),
+        ("HLA_A2", "HLA-A"),
+        ("IgM", "IGHM"),
+        ("IgD", "IGHD"),
+        ("IgG Fc", "IGHG1"),
+        ("IgA", "IGHA1"),
+        ("CD3D", "CD3D"),
+        ("CD300A", "CD300A"),
+        ("CD317", "BST2"),
+        ("ENSG00000010610", "CD4"),
+    ],
+)
+def test_human_antibodies(name, symbol):
+    found = resolve_antibodies([name]).table.iloc[0]
+    assert (found["name"], found["symbol"], found["kind"]) == (name, symbol, "antibody")
+    assert found["status"] == "matched"
+
+
+@pytest.mark.parametrize(
+    ("name", "symbol"),
+    [
+        ("CD4", "Cd4"),
+        ("Ms.CD4", "Cd4"),
+        ("CD45.1", "Ptprc"),
+        ("anti-mouse CD16/32", "Fcgr3"),
+        ("I-A_I-E_TotalA", "H2-Aa"),
+        ("TER-119_Erythroid_Cells_TotalA", "Gypa"),
+        ("Ly-6G", "Ly6g"),
+        ("CD317", "Bst2"),
+    ],
+)
+def test_mouse_antibodies(name, symbol):
+    assert resolve_antibodies([name], species="mouse").table["symbol"].tolist() == [symbol]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "IgG1_control_TotalSeqB",
+        "IgG2a-control",
+        "IgG2a",
+        "adt_IgG1",
+        "mouse IgG1 isotype Ctrl",
+        "Rat IgG2b",
+        "Rat.IgG1.iso",
+        "Arm.ham.IgG.iso",
+        "IgG_Hamster",
+        "IgG1_Mouse_k",
+        "control_mIgM",
+        "IsoIgG2A",
+        "Isotype_MOPC.21",
+        "RTK4530",
+    ],
+)
+def test_isotypes(name):
+    assert is_isotype(name)
+    found = resolve_antibodies([name]).table.iloc[0]
+    assert (found["kind"], found["status"], found["how"]) == ("isotype", "lost", "isotype")
+
+
+@pytest.mark.parametrize(
+    "name", ["IgM", "IgD", "IgG Fc", "IgG (Fc)", "anti-mouse IgM", "Ig light chain k", "CD32", "LIGHT"]
+)
+def test_antigens_are_not_isotypes(name):
+    assert not is_isotype(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["HTO28_5P", "HTO_A", "Hashtag1", "Hashtag-1", "anti-human Hashtag 1", "hash-tag 3", "CMO301", "SampleTag01_hs"],
+)
+def test_hashtags(name):
+    assert is_hashtag(name)
+    assert resolve_antibodies([name]).table.loc[0, "kind"] == "hashtag"
+
+
+def test_unknown_and_ambiguous_stay_in_their_place():
+    found = resolve_antibodies(["FITC", "CD4", "CD1", None])
+    assert found.table["status"].tolist() == ["lost", "matched", "ambiguous", "lost"]
+    assert set(found.table.loc[2, "candidates"].split("|")) == {"CD1A", "CD1B", "CD1C"}
+
+
+def test_summary_names_what_is_left_aside():
+    line = resolve_antibodies(["CD4", "IgG1", "HTO1", "FITC"]).summary()
+    assert line == (
+        "1 of 2 human names matched (50.00 %); 1 isotype left aside: IgG1; 1 hashtag left aside: HTO1; 1 lost: FITC"
+    )
+
+
+def test_overrides(tmp_path):
+    names = ["CD3", "mystery", "CD4", "FITC"]
+    table = pd.DataFrame({"name": ["cd3", "Mystery", "CD4"], "symbol": ["CD3G", "isotype", ""]})
+    path = tmp_path / "own.csv"
+    table.to_csv(path, index=False)
+    for overrides in (table, path):
+        found = resolve_antibodies(names, overrides=overrides).table
+        assert found["symbol"].fillna("").tolist() == ["CD3G", "", "", ""]
+        assert found["kind"].tolist() == ["antibody", "isotype", "antibody", "antibody"]
+        assert found.loc[0, "how"] == "override"
+
+
+def test_wrong_overrides(tmp_path):
+    with pytest.raises(InputFileError, match="need the columns name and symbol; found a"):
+        resolve_antibodies(["CD4"], overrides=pd.DataFrame({"a": ["b"]}))
+    with pytest.raises(InputFileError, match="cannot be read"):
+        resolve_antibodies(["CD4"], overrides=tmp_path / "none.tsv")
+
+
+def test_separators_fold_but_not_between_digits():
+    assert key("PD-1") == key("pd 1") == key("PD1")
+    assert key("CD3.1") != key("CD31")
+    assert key("4-1BB") == key("4.1BB")
+
+
+def test_curated_genes_exist_on_a_main_chromosome():
+    table = pd.read_csv(TABLE, sep="\t", dtype=str, keep_default_na=False)
+    assert table["antigen"].map(key).is_unique
+    for species, assembly in (("human", "GRCh38"), ("mouse", "GRCm39")):
+        genes = load_genes(assembly)
+        placed = set(genes["symbol"][is_main(genes["chromosome"])])
+        # KIR2DL5A is in no primary assembly.
+        assert set(table[species]) - placed - {"", "KIR2DL5A"} == set()

@@ -1,0 +1,50 @@
+import pytest
+
+from scfusionttt.errors import FeatureError
+from scfusionttt.genome import SpeciesMixtureError, infer_species
+
+HUMAN = ["CD4", "CD8A", "PTPRC", "MS4A1", "NCAM1"]
+MOUSE = ["Cd4", "Cd8a", "Ptprc", "Ms4a1", "Ncam1"]
+
+
+@pytest.mark.parametrize(
+    ("names", "species"),
+    [
+        (HUMAN, "human"),
+        (MOUSE, "mouse"),
+        ([f"hg19_{name}" for name in HUMAN], "human"),
+        ([f"mm10___{name}" for name in MOUSE], "mouse"),
+        ([name.lower() for name in [*HUMAN, "CD160", "HLA-A", "HLA-B"]], "human"),
+        (["ENSG00000010610.2"], "human"),
+        (["ENSMUSG00000023274"], "mouse"),
+    ],
+)
+def test_species(names, species):
+    assert infer_species(names) == species
+
+
+def test_gene_ids_tell():
+    assert infer_species(["a", "b"], gene_ids=["ENSMUSG00000023274", "ENSMUSG00000026395"]) == "mouse"
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [*(f"hg19_{name}" for name in HUMAN), *(f"mm10_{name}" for name in MOUSE)],
+        ["ENSG00000010610", "ENSMUSG00000023274"],
+        HUMAN + MOUSE,
+    ],
+)
+def test_mixture_is_refused(names):
+    with pytest.raises(SpeciesMixtureError, match=r"mixture of \d+ human and \d+ mouse genes"):
+        infer_species(names)
+
+
+def test_a_stray_gene_is_no_mixture():
+    assert infer_species([f"hg19_{i}" for i in range(97)] + ["mm10_Cd4"] * 3) == "human"
+
+
+@pytest.mark.parametrize("names", [["chr1:100-200", "chr2:5-9"], ["ENSRNOG00000000001"], [], ["", None]])
+def test_neither(names):
+    with pytest.raises(FeatureError, match="neither human nor mouse"):
+        infer_species(names)

@@ -9,6 +9,7 @@ from scfusionttt.data.simulate_tissue import BLOCK_LENGTH, panel
 from scfusionttt.errors import InputDataError, SettingError
 from scfusionttt.evaluation import classification_scores
 from scfusionttt.evaluation.peers import features, logistic_regression, zscore
+from scfusionttt.genome.antibodies import resolve_antibodies
 from scfusionttt.genome.tables import load_genes
 
 SMALL = {"n_cells": 200, "n_genes": 300, "n_proteins": 12, "n_types": 4}
@@ -75,6 +76,15 @@ def test_genes_are_real_and_in_genome_order(species, assembly):
     assert var.groupby("chromosome", sort=False)["start"].apply(lambda start: start.is_monotonic_increasing).all()
     assert (var["chromosome"] != var["chromosome"].shift()).sum() == var["chromosome"].nunique()
     assert mdata["prot"].var["gene"].isin(var.index).all()
+
+
+@pytest.mark.parametrize("species", ["human", "mouse"])
+def test_antibodies_resolve_to_the_gene_that_was_simulated(species):
+    n_proteins = len(panel(species, len(PROTEINS)))
+    var = simulate(100, 100, n_proteins, n_isotypes=3, species=species)["prot"].var
+    table = resolve_antibodies(var.index, species=species).table
+    assert table["symbol"].fillna("").tolist() == var["gene"].tolist()
+    assert (table["kind"] == "isotype").tolist() == var["isotype"].tolist()
 
 
 def test_genes_are_neighbours_in_the_real_genome(mdata):

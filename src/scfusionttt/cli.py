@@ -54,7 +54,8 @@ OutFile = Annotated[Path, typer.Option("--out", metavar="FILE", help="file to wr
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="also write the result as JSON")]
 Labels = Annotated[str, typer.Option("--labels", metavar="KEY", help="obs column with cell types")]
 Fraction = Annotated[
-    float | None, typer.Option("--train-fraction", metavar="F", help="train on this share of each class, score the rest")
+    float | None,
+    typer.Option("--train-fraction", metavar="F", help="train on this share of each class, score the rest"),
 ]
 Split = Annotated[str | None, typer.Option("--split", metavar="KEY", help="obs column that says train or test")]
 Settings = Annotated[
@@ -64,7 +65,8 @@ Compute = Annotated[Device, typer.Option("--device", help="where to compute")]
 Resume = Annotated[bool, typer.Option("--resume", help="go on with a run that was stopped")]
 Rna = Annotated[str | None, typer.Option("--rna-modality", metavar="NAME", help="modality that holds the RNA")]
 Protein = Annotated[
-    str | None, typer.Option("--protein-modality", metavar="NAME", help="modality (or obsm key) that holds the proteins")
+    str | None,
+    typer.Option("--protein-modality", metavar="NAME", help="modality (or obsm key) that holds the proteins"),
 ]
 Layer = Annotated[str | None, typer.Option("--layer", metavar="NAME", help="layer that holds the raw counts")]
 WhichCells = Annotated[Cells, typer.Option("--cells", help="which cells, where RNA and proteins differ")]
@@ -99,7 +101,8 @@ def demo(out: Annotated[Path, typer.Option("--out", metavar="DIR", help="folder 
     """
     from scfusionttt.demo import run_demo
 
-    run_demo(out, show=_print_table)
+    page = run_demo(out, show=_print_table)
+    typer.echo(f"open {page} in a browser")
 
 
 @app.command()
@@ -206,7 +209,7 @@ def embed(
     input: Input, model: Model, out: OutFile, device: Compute = Device.auto, drop_empty: DropEmpty = False,
     rna: Rna = None, protein: Protein = None, layer: Layer = None, cells: WhichCells = Cells.same,
 ) -> None:  # fmt: skip
-    """Write the fused representation: .npy, .csv, or .h5ad, .h5mu, .zarr with obsm["X_fusionttt"], by the name's ending.
+    """Write the fused representation: .npy, .csv, or .h5ad, .h5mu, .zarr with obsm["X_fusionttt"], by the ending.
 
     Example: scfusionttt embed pbmc.h5mu --model pbmc-model --out fused.h5mu
     """

@@ -228,7 +228,7 @@ class FusionTTT:
         cite = _usable(data)
         z = self._infer(cite, _read_z)["z"]
         if inplace:
-            _require_same_cells(data, cite)
+            data = _require_same_cells(data, cite)
             data.obsm[keys.X_FUSIONTTT] = z
         return z
 
@@ -255,7 +255,7 @@ class FusionTTT:
         )
         table = pd.concat([table, pd.DataFrame(probability, index=index, columns=self.classes)], axis=1)
         if inplace:
-            _require_same_cells(data, cite)
+            data = _require_same_cells(data, cite)
             data.obs[keys.LABEL] = table["label"].to_numpy()
             data.obs[keys.PROBABILITY] = table["probability"].to_numpy()
         return table
@@ -449,9 +449,10 @@ def _parts(
     return np.flatnonzero(codes >= 0), np.array([], dtype=int)
 
 
-def _require_same_cells(data: Data, cite: CiteSeq) -> None:
+def _require_same_cells(data: Data, cite: CiteSeq) -> "AnnData | MuData":
     if isinstance(data, CiteSeq) or not data.obs_names.equals(cite.rna.obs_names):
         raise InputDataError("results cannot be written into the input, whose cells differ between the modalities")
+    return data
 
 
 def _read_z(network: Network, inputs: CellInputs) -> dict[str, Tensor]:

@@ -53,7 +53,7 @@ def _column(data: AnnData | MuData, key: str) -> pd.Series:
     raise LabelError(f"there is no obs['{key}']; the columns are: {', '.join(known) or 'none'}")
 
 
-def _slot(data: AnnData | MuData, key: str):  # noqa: ANN202
+def _slot(data: AnnData | MuData, key: str):
     if key not in data.obsm:
         known = ", ".join(data.obsm) or "none"
         raise InputDataError(f"there is no obsm['{key}'] (there is: {known}); write one with `scfusionttt embed`")

@@ -3,12 +3,14 @@
 Shapes: n cells, t tokens, h heads, f units per head, d = h * f width. Absent tokens influence no other token.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from scfusionttt.config import NetworkConfig
 from scfusionttt.errors import SettingError
-from scfusionttt.ttt import step_sizes, ttt_linear, ttt_mlp
+from scfusionttt.ttt import TTTOutput, step_sizes, ttt_linear, ttt_mlp
 
 
 class TTTMixer(nn.Module):
@@ -25,7 +27,7 @@ class TTTMixer(nn.Module):
         self.heads, self.mini_batch, self.causal = h, config.mini_batch, config.causal
         self.directions = (False, True) if config.direction == "both" else (reverse,)
         self.inner_lr = config.inner_lr
-        self.operator = ttt_mlp if config.mixer == "ttt_mlp" else ttt_linear
+        self.operator: Callable[..., TTTOutput] = ttt_mlp if config.mixer == "ttt_mlp" else ttt_linear
         self.qkv = nn.Linear(d, 3 * d, bias=False)
         self.gate = nn.Linear(d, h)
         self.step_delta = nn.Parameter(torch.zeros(config.mini_batch))
@@ -45,13 +47,10 @@ class TTTMixer(nn.Module):
         q, k, v = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each [n, h, t, f]
         lr_nht = self.inner_lr / q.shape[-1] * torch.sigmoid(self.gate(tokens)).transpose(1, 2)
         state = [p for pair in zip(self.inner_weights, self.inner_biases, strict=True) for p in pair]
-        mixed = sum(
-            self.operator(
-                q, k, v, lr_nht, step_sizes(self.step_delta), *state, self.inner_scale, self.inner_shift,
-                mini_batch=self.mini_batch, mask=present, causal=self.causal, reverse=reverse,
-            ).out
-            for reverse in self.directions
-        )  # fmt: skip
+        arguments = (q, k, v, lr_nht, step_sizes(self.step_delta), *state, self.inner_scale, self.inner_shift)
+        options = {"mini_batch": self.mini_batch, "mask": present, "causal": self.causal}
+        passes = [self.operator(*arguments, reverse=reverse, **options).out for reverse in self.directions]
+        mixed = passes[0] if len(passes) == 1 else passes[0] + passes[1]
         return self.out(self.norm(mixed.transpose(1, 2).flatten(2)))
 
 

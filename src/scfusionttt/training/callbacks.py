@@ -101,7 +101,7 @@ class RichProgress(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Show the bar."""
-        done = trainer.current_epoch * trainer.num_training_batches
+        done = int(trainer.current_epoch * trainer.num_training_batches)
         self.task = self.progress.add_task(
             self.history.stage, total=(trainer.max_epochs or 0) * trainer.num_training_batches, completed=done
         )

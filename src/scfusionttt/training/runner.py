@@ -25,6 +25,7 @@ _BESIDE_THE_POINT = (
     ".*does not have many workers.*",
     ".*is smaller than the logging interval.*",
     ".*exists and is not empty.*",
+    ".*isinstance\\(treespec, LeafSpec\\).*",
 )
 
 
@@ -90,6 +91,7 @@ def fit(
             enable_model_summary=False, enable_progress_bar=False, num_sanity_val_steps=0,
             use_distributed_sampler=False,
         )  # fmt: skip
+        module.train()
         last = folder / "last.ckpt"
         trainer.fit(module, train, validation, ckpt_path=last if resume and last.exists() else None, weights_only=True)
         if trainer.interrupted:

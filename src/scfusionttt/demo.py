@@ -1,0 +1,168 @@
+"""The demo: simulated CITE-seq through all three stages, scored, drawn, and told on one HTML page."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from scfusionttt import __version__, report
+from scfusionttt.data.atomic import replacing
+from scfusionttt.data.citeseq import as_citeseq
+from scfusionttt.data.features import match_features
+from scfusionttt.data.quiet import quiet
+from scfusionttt.data.simulate import simulate, simulate_query
+from scfusionttt.errors import OutputError
+from scfusionttt.evaluation import Evaluation, cluster, confusion, evaluate_predictions, evaluate_representation, umap
+from scfusionttt.model import FusionTTT
+from scfusionttt.report import Figure, Section, metric_table
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from mudata import MuData
+
+#: Sizes that show the three stages within three minutes on two cores.
+N_CELLS, N_GENES, N_PROTEINS, N_TYPES, N_QUERY = 1200, 2000, 20, 6, 800
+LABELS, TRAIN_FRACTION, QUERY_FRACTION = "cell_type", 0.75, 0.3
+
+
+def run_demo(out: Path, *, show: Callable[[str, pd.DataFrame], None], seed: int = 0) -> Path:
+    """Run the demo and write ``report.html``, ``metrics.json``, the data and the three models to a folder.
+
+    Parameters
+    ----------
+    out
+        Folder to write; it is made if need be, and files of an earlier demo are replaced.
+    show
+        Is given the title and the table of each result as it comes.
+
+    Returns
+    -------
+    The path of the HTML page.
+    """
+    start = time.monotonic()
+    _make_folder(out)
+    mdata = simulate(N_CELLS, N_GENES, N_PROTEINS, N_TYPES, seed=seed)
+    query = simulate_query(mdata, N_QUERY, seed=seed + 1)
+    with quiet(), replacing(out / "citeseq.h5mu") as path:
+        mdata.write_h5mu(path)
+    with quiet(), replacing(out / "rna.h5ad") as path:
+        query.write_h5ad(path)
+
+    model = FusionTTT("fast", seed=seed).pretrain(mdata)
+    model.save(out / "pretrained")
+    z = model.embed(mdata)
+    unsupervised = evaluate_representation(z, mdata.obs[LABELS])
+    show("stage 1, unsupervised: clusters of the fused representation", unsupervised.summary())
+
+    model.finetune(mdata, labels=LABELS, train_fraction=TRAIN_FRACTION)
+    model.save(out / "finetuned")
+    held_out = pd.DataFrame({"CITE-seq": model.metrics["finetune"]["metrics"]}).T
+    show("stage 2, held-out: cell types of CITE-seq", held_out)
+
+    zero_shot = evaluate_predictions(model.transfer(query).predict(query)["label"], query.obs[LABELS])
+    student = model.transfer(query, labels=LABELS, train_fraction=QUERY_FRACTION)
+    student.save(out / "transferred")
+    predicted = student.predict(query)["label"]
+    transferred = pd.DataFrame({"RNA only": student.metrics["transfer"]["metrics"]}).T
+    show("stage 3, held-out: cell types of RNA-only data", transferred)
+    show("stage 3, zero-shot: no label of the RNA-only data used", zero_shot.summary())
+
+    seconds = time.monotonic() - start
+    scores = {"unsupervised": unsupervised.to_dict(), **student.metrics, "zero-shot": zero_shot.to_dict()}
+    with replacing(out / "metrics.json") as path:
+        path.write_text(json.dumps(scores, indent=1), encoding="utf-8")
+    sections = [
+        _fusion_section(mdata, z, unsupervised, seed),
+        _types_section(query, predicted, held_out, transferred, zero_shot),
+        _genome_section(model, mdata),
+        Section("How training went", figures=[_curves(student.history)]),
+        _settings_section(model),
+    ]
+    page = report.html_report(
+        "scFusionTTT on simulated CITE-seq",
+        sections,
+        summary=["RNA and proteins of simulated blood cells, fused, named, and carried over to RNA-only data."],
+        facts={"cells": N_CELLS, "genes": N_GENES, "proteins": N_PROTEINS, "seconds": round(seconds)},
+        footer=f"scfusionttt {__version__}",
+    )
+    with replacing(out / "report.html") as path:
+        path.write_text(page, encoding="utf-8")
+    return out / "report.html"
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be made ({error.strerror}); choose another folder") from error
+
+
+def _fusion_section(mdata: "MuData", z: np.ndarray, scores: Evaluation, seed: int) -> Section:
+    coords = umap(z, seed=seed)
+    clusters = cluster(z, N_TYPES, seed=seed).labels.astype(str)
+    by_type = report.umap(coords, mdata.obs[LABELS], title="cell type")
+    by_cluster = report.umap(coords, clusters, title="Leiden cluster")
+    return Section(
+        "The fused representation",
+        "RNA and protein of each cell become one vector. No cell type was known when it was learned.",
+        tables=[metric_table(scores.summary(), protocol="unsupervised", caption="Clusters against the true types")],
+        figures=[
+            Figure(by_type, "UMAP of the fused representation, by simulated cell type.", "UMAP by cell type"),
+            Figure(by_cluster, "The same, by the clusters found without labels.", "UMAP by cluster"),
+        ],
+    )
+
+
+def _types_section(
+    query: "AnnData", predicted: pd.Series, held_out: pd.DataFrame, transferred: pd.DataFrame, zero_shot: Evaluation
+) -> Section:
+    counts = confusion(query.obs[LABELS].astype(str), predicted.astype(str))
+    tables = [
+        metric_table(held_out, protocol="held-out", caption=f"CITE-seq, trained on {TRAIN_FRACTION:.0%}"),
+        metric_table(transferred, protocol="held-out", caption=f"RNA only, trained on {QUERY_FRACTION:.0%}"),
+        metric_table(zero_shot.summary(), protocol="zero-shot", caption="RNA only, no label used"),
+    ]
+    caption = f"RNA-only cells: true against predicted type, all cells, {QUERY_FRACTION:.0%} of them trained on."
+    return Section(
+        "Cell types",
+        "Fine-tuned on part of the CITE-seq cells, then carried over to RNA-only cells of another platform.",
+        tables=tables,
+        figures=[Figure(report.confusion(counts), caption, "confusion matrix of cell types")],
+    )
+
+
+def _genome_section(model: FusionTTT, mdata: "MuData") -> Section:
+    features, preprocessing = model.features, model.preprocessing
+    assert features is not None and preprocessing is not None
+    cell = as_citeseq(mdata)[np.array([0])]
+    match = match_features(cell, features)
+    axes = report.genome_strip(
+        features.genes,
+        preprocessing.log_normalized(cell, match).toarray()[0],
+        proteins=features.proteins.assign(value=preprocessing.log_ratios(cell, match)[0]),
+        unit="RNA, log1p of counts per 10,000",
+        protein_unit="protein, log-ratio",
+        title=f"{cell.rna.obs_names[0]} ({cell.obs[LABELS].iloc[0]})",
+    )
+    caption = "One cell as the network reads it: genes along the genome, each protein at the gene that codes for it."
+    return Section("The genome as a sequence", figures=[Figure(axes, caption, "genes of one cell in genome order")])
+
+
+def _curves(history: pd.DataFrame) -> Figure:
+    return Figure(report.training_curves(history), "Loss per epoch of each stage.", "training curves")
+
+
+def _settings_section(model: FusionTTT) -> Section:
+    commands = f"""scfusionttt pretrain citeseq.h5mu --out pretrained --preset fast
+scfusionttt finetune citeseq.h5mu --model pretrained --labels {LABELS} --train-fraction {TRAIN_FRACTION} --out finetuned
+scfusionttt transfer rna.h5ad --model finetuned --labels {LABELS} --train-fraction {QUERY_FRACTION} --out transferred"""
+    return Section(
+        "Settings and commands",
+        "These commands do the same, in the folder of this page.",
+        tables=[report.key_values(model.config.to_dict(), caption="Settings")],
+        code=commands,
+    )

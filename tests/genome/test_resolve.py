@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scfusionttt.errors import FeatureError
+from scfusionttt.errors import FeatureError, InputFileError
 from scfusionttt.genome import load_genes, resolve_genes
 from scfusionttt.genome.lookup import shipped_lookup
 from scfusionttt.genome.tables import read_shipped
@@ -110,6 +110,8 @@ def test_one_assembly_only():
 
 
 def test_errors():
+    with pytest.raises(InputFileError, match="no column symbol"):
+        resolve_genes(["CD4"], table=pd.DataFrame({"chromosome": ["1"], "start": [1]}))
     with pytest.raises(FeatureError, match="1 gene ids for 2 gene names"):
         resolve_genes(["CD4", "CD8A"], gene_ids=["ENSG00000010610"])
     with pytest.raises(FeatureError, match="'rat' has no gene table"):

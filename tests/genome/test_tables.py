@@ -75,7 +75,7 @@ def test_own_gtf(tmp_path, ending):
 
 def test_own_table_with_other_column_names(tmp_path):
     path = tmp_path / "own.csv"
-    path.write_text("gene_name,chr,start\nAAA,chrX,5\n")
+    path.write_text("gene_name,gene,chr,start\nAAA,A,chrX,5\n")
     genes = load_genes(str(path))
     assert genes.loc[0, ["symbol", "chromosome", "start", "end"]].tolist() == ["AAA", "X", 5, 5]
 
@@ -87,6 +87,7 @@ def test_own_table_with_other_column_names(tmp_path):
         ("own.tsv", "symbol\tchromosome\tstart\nAAA\t1\tfirst\n", "start is not a whole number for AAA"),
         ("own.tsv", "symbol\tchromosome\tstart\n", "holds no gene"),
         ("own.tsv", "", "cannot be read"),
+        ("own.tsv", "symbol\tchromosome\n1\t2\t3\n1\t2\t3\t4\n", "cannot be read"),
         ("own.gtf", 'chr1\tx\texon\t1\t2\t.\t+\t.\tgene_id "G";\n', "no line has the feature type 'gene'"),
         ("own.tsv", "symbol\tchromosome\tstart\n\t1\t5\n", "1 genes have neither symbol nor gene_id"),
         ("own.tsv.gz", "not a gzip file", "cannot be read"),

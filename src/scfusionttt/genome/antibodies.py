@@ -117,7 +117,8 @@ def _read_overrides(overrides: pd.DataFrame | str | Path | None) -> dict[str, st
         try:
             overrides = pd.read_csv(path, sep="," if path.suffix == ".csv" else "\t", dtype=str, keep_default_na=False)
         except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-            raise InputFileError(f"antibody overrides {path}: cannot be read as a table ({error})") from error
+            reason = " ".join(str(error).split())
+            raise InputFileError(f"antibody overrides {path}: cannot be read as a table ({reason})") from error
     if not {"name", "symbol"} <= set(overrides.columns):
         raise InputFileError(
             f"antibody overrides need the columns name and symbol; found {', '.join(overrides.columns)}"

@@ -23,6 +23,7 @@ class GeneLookup:
     def __init__(self, assembly: str, genes: pd.DataFrame | None = None):
         self.assembly = assembly
         self._genes = genes
+        self._keys: dict[str, pd.DataFrame] = {}
 
     @cached_property
     def genes(self) -> pd.DataFrame:
@@ -34,10 +35,6 @@ class GeneLookup:
         """Main chromosomes before contigs, and X before Y (the pseudoautosomal regions)."""
         chromosome = self.genes["chromosome"]
         return 2 * (~is_main(chromosome)).astype(int) + (chromosome == "Y").astype(int)
-
-    @cached_property
-    def _keys(self) -> dict[str, pd.DataFrame]:
-        return {}
 
     def keys(self, level: str) -> pd.DataFrame:
         """Return the names of a level ("gene_id", "symbol", "previous", "alias"): key (folded spelling), text, row."""

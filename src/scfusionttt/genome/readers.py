@@ -32,7 +32,8 @@ def read_gene_file(path: str | Path) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame with the columns `COLUMNS`, one row per gene; start and end are 1-based and inclusive.
+    DataFrame with the columns `COLUMNS`, one row per gene; start and end are 1-based and inclusive. A gene without a
+    symbol goes by its id, as in 10x references.
 
     Raises
     ------
@@ -45,8 +46,9 @@ def read_gene_file(path: str | Path) -> pd.DataFrame:
     try:
         genes = read_gtf(path) if ".gtf" in path.name.lower() else _read_table(path)
     except (*_UNREADABLE, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise InputFileError(f"gene table {path}: cannot be read as a table or GTF ({error})") from error
-    return _checked(genes, path)
+        reason = " ".join(str(error).split())
+        raise InputFileError(f"gene table {path}: cannot be read as a table or GTF ({reason})") from error
+    return standard_form(genes, str(path))
 
 
 def read_gtf(path: str | Path) -> pd.DataFrame:
@@ -75,31 +77,35 @@ def _read_table(path: Path) -> pd.DataFrame:
     separator = "," if ".csv" in path.name.lower() else "\t"
     genes = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False)
     genes.columns = [str(column).strip().lower() for column in genes.columns]
-    return genes.rename(columns={old: new for old, new in _SYNONYMS.items() if new not in genes})
+    return genes
 
 
-def _checked(genes: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """Bring a table into the standard form, or say what keeps it from being one."""
+def standard_form(genes: pd.DataFrame, source: str) -> pd.DataFrame:
+    """Bring a table into the form of `read_gene_file`, or say what keeps it from being one (InputFileError)."""
+    for synonym, column in _SYNONYMS.items():
+        if column not in genes:
+            genes = genes.rename(columns={synonym: column})
     missing = [column for column in ("symbol", "chromosome", "start") if column not in genes]
     if missing:
         raise InputFileError(
-            f"gene table {path}: no column {', '.join(missing)}; "
+            f"gene table {source}: no column {', '.join(missing)}; "
             "a table needs symbol, chromosome and start, and may have gene_id, end, strand, previous and alias"
         )
     if genes.empty:
-        raise InputFileError(f"gene table {path}: holds no gene")
+        raise InputFileError(f"gene table {source}: holds no gene")
     genes = genes.reindex(columns=list(COLUMNS)).astype(object).reset_index(drop=True)
     genes = genes.where(genes.notna(), "")
     nameless = (genes["symbol"] == "") & (genes["gene_id"] == "")
     if nameless.any():
-        raise InputFileError(f"gene table {path}: {nameless.sum()} genes have neither symbol nor gene_id; name them")
+        raise InputFileError(f"gene table {source}: {nameless.sum()} genes have neither symbol nor gene_id; name them")
+    genes["symbol"] = genes["symbol"].where(genes["symbol"] != "", genes["gene_id"])
     genes["end"] = genes["end"].where(genes["end"] != "", genes["start"])
     for column in ("start", "end"):
         numbers = pd.to_numeric(genes[column], errors="coerce")
         bad = genes[numbers.isna() | (numbers % 1 != 0)]
         if len(bad):
-            names = name_some(bad["symbol"].where(bad["symbol"] != "", bad["gene_id"]).tolist())
-            raise InputFileError(f"gene table {path}: {column} is not a whole number for {names}; mend the column")
+            names = name_some(bad["symbol"].tolist())
+            raise InputFileError(f"gene table {source}: {column} is not a whole number for {names}; mend the column")
         genes[column] = numbers.astype("int64")
     genes["chromosome"] = plain_names(genes["chromosome"])
     return genes

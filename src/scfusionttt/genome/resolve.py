@@ -9,6 +9,7 @@ import pandas as pd
 from scfusionttt.errors import FeatureError, name_some
 from scfusionttt.genome.lookup import GeneLookup, shipped_lookup
 from scfusionttt.genome.names import as_text, ensembl_ids, strip_species, without_suffix
+from scfusionttt.genome.readers import standard_form
 from scfusionttt.genome.species import infer_species
 from scfusionttt.genome.tables import RELEASES, load_genes
 
@@ -93,6 +94,8 @@ def resolve_genes(
     ------
     FeatureError
         The species cannot be inferred or is not known, or `gene_ids` and `names` differ in length.
+    InputFileError
+        `table` is not a gene table.
     """
     text = as_text(names)
     ids = None if gene_ids is None else as_text(gene_ids)
@@ -179,7 +182,7 @@ def _renew(table: pd.DataFrame, lookups: Sequence[GeneLookup]) -> pd.DataFrame:
 
 def _own_lookup(table: pd.DataFrame | str | Path) -> GeneLookup:
     if isinstance(table, pd.DataFrame):
-        return GeneLookup("own table", table.reset_index(drop=True))
+        return GeneLookup("own table", standard_form(table, "given"))
     return GeneLookup(str(table), load_genes(table))
 
 

@@ -12,6 +12,7 @@ from scfusionttt.genome.tables import RELEASES, read_shipped
 _STRAY = 0.05
 #: Fewer names than this share known in either species: neither fits.
 _LEAST = 0.1
+_MOUSE_SPELLING = r"[A-Z][a-z]|mt-|\d+[A-Z]\d+Rik"
 _BOTH = (("human", "mouse"), ("mouse", "human"))
 
 
@@ -67,6 +68,9 @@ def _by_symbol(names: pd.Series) -> dict[str, int]:
 
     Where hardly any is (names in lower case), most are known in both: the one that knows more has them all.
     """
+    human = names.isin(read_shipped(RELEASES["human"][0])["symbol"])
+    if human.mean() > 0.5 and names.str.match(_MOUSE_SPELLING).mean() < _STRAY:
+        return {"human": int(human.sum()), "mouse": 0}  # spares reading the mouse table
     symbols = {species: read_shipped(releases[0])["symbol"] for species, releases in RELEASES.items()}
     known = {species: names.isin(column) for species, column in symbols.items()}
     if max(column.mean() for column in known.values()) >= _LEAST:

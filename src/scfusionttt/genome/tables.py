@@ -60,16 +60,11 @@ def read_shipped(assembly: str) -> pd.DataFrame:
     """Read a shipped table as stored (not to be changed): an older release names only what the newest has lost."""
     dtypes = {column: "int64" if column in {"start", "end"} else "str" for column in COLUMNS}
     genes = pd.read_csv(SHIPPED / f"{assembly}.tsv.xz", sep="\t", dtype=dtypes, keep_default_na=False)
-    return _with_symbols(genes)
+    genes["symbol"] = genes["symbol"].where(genes["symbol"] != "", genes["gene_id"])
+    return genes
 
 
 def _read_own(path: str | Path) -> pd.DataFrame:
     if isinstance(path, str) and not Path(path).exists() and "/" not in path and "." not in path:
         raise InputFileError(f"gene table {path}: neither a file nor one of {', '.join(ASSEMBLIES)}")
-    return _with_symbols(read_gene_file(path))
-
-
-def _with_symbols(genes: pd.DataFrame) -> pd.DataFrame:
-    """Let a gene without a symbol go by its id, as 10x references do."""
-    genes["symbol"] = genes["symbol"].where(genes["symbol"] != "", genes["gene_id"])
-    return genes
+    return read_gene_file(path)

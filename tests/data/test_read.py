@@ -225,10 +225,8 @@ def test_pickles_are_refused_unread(tmp_path):
 
 def test_damaged_zarr(tmp_path):
     save(toy_anndata(), tmp_path / "d.zarr", "zarr")
-    (tmp_path / "d.zarr" / "obs" / "_index" / "zarr.json").unlink(missing_ok=True)
-    (tmp_path / "d.zarr" / "obs" / "_index" / ".zarray").unlink(missing_ok=True)
-    for metadata in (tmp_path / "d.zarr" / ".zmetadata",):
-        metadata.unlink(missing_ok=True)
+    for chunk in (tmp_path / "d.zarr" / "X").rglob("[0-9]"):
+        chunk.write_bytes(chunk.read_bytes()[:5])
     fails(tmp_path / "d.zarr", "damaged or incomplete")
 
 

@@ -70,7 +70,7 @@ def raw_counts(adata: AnnData, *, modality: str, layer: str | None = None) -> tu
     """
     if layer is not None:
         if layer not in adata.layers:
-            known = ", ".join(adata.layers) or "none"
+            known = ", ".join(name for name in adata.layers if name is not None) or "none"  # None is X, from 0.13 on
             raise InputDataError(f"{modality} has no layer '{layer}' (layers there: {known}); name one of them")
         return adata.layers[layer], []
     if COUNTS in adata.layers:

@@ -7,9 +7,11 @@ from contextlib import contextmanager
 _KNOWN = (
     (FutureWarning, r"From 0\.4 \.update\(\) will not pull"),  # obs columns are joined in citeseq.py, not by MuData
     (UserWarning, r"Cannot join columns with the same name"),
-    (UserWarning, r"(Observation|Variable) names are not unique"),  # validate names them
+    (UserWarning, r"(Observation names|Variable names|obs_names|var_names) are not unique"),  # validate names them
     (UserWarning, r"The HDF5 file was not created by muon/mudata"),
-    (UserWarning, r"`n_top_genes` > number of normalized dispersions"),  # genes without counts fill up the number
+    (UserWarning, r"`n_top_genes`.* > number of normalized dispersions"),  # genes without counts fill up the number
+    (DeprecationWarning, r"The default value for `spmatrix` is changing"),
+    (DeprecationWarning, r"This setting will be removed in 0\.14"),
     (UserWarning, r"Writing zarr v2 data will no longer be the default"),
     (UserWarning, r"Consolidated metadata is currently not part in the Zarr format 3"),
 )
@@ -17,7 +19,7 @@ _KNOWN = (
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Ignore the known warnings of anndata, mudata, scanpy and zarr inside the block."""
+    """Ignore the known warnings of anndata, mudata, scanpy, scipy and zarr inside the block."""
     with warnings.catch_warnings():
         for category, message in _KNOWN:
             warnings.filterwarnings("ignore", message=message, category=category)

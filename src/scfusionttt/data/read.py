@@ -161,7 +161,7 @@ def _damaged(path: Path) -> Iterator[None]:
     """Turn whatever a library raises while it reads a file of the right kind into one line for the user."""
     try:
         yield
-    except (MemoryError, PermissionError, InputFileError):
+    except (MemoryError, PermissionError, InputFileError, Warning):
         raise
     except Exception as error:
         text = (str(error).splitlines() or [""])[0] or type(error).__name__

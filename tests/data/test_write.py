@@ -37,6 +37,14 @@ def left_over(folder):
     return [path.name for path in folder.glob(".*")]
 
 
+def fails(call, *words, error=OutputError):
+    with pytest.raises(error) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    for word in words:
+        assert word in str(caught.value)
+
+
 def test_npy_and_csv(tmp_path):
     write_embedding(tmp_path / "z.npy", Z, CELLS)
     np.testing.assert_array_equal(np.load(tmp_path / "z.npy", allow_pickle=False), Z)
@@ -88,6 +96,21 @@ def test_h5ad_from_mudata_is_the_rna_with_all_obs(tmp_path):
     np.testing.assert_array_equal(found.obsm["X_fusionttt"], Z)
 
 
+def test_backed_sources(tmp_path):
+    toy().write_h5ad(tmp_path / "a.h5ad")
+    source = anndata.read_h5ad(tmp_path / "a.h5ad", backed="r")
+    write_embedding(tmp_path / "z.h5ad", Z, CELLS, source)
+    source.file.close()
+    np.testing.assert_array_equal(anndata.read_h5ad(tmp_path / "z.h5ad").obsm["X_fusionttt"], Z)
+    with quiet():
+        toy_mudata().write_h5mu(tmp_path / "m.h5mu")
+        backed = mudata.read_h5mu(tmp_path / "m.h5mu", backed="r")
+    fails(
+        lambda: write_embedding(tmp_path / "z.h5mu", Z, CELLS, backed), "read it without backed=", error=InputDataError
+    )
+    backed.file.close()
+
+
 def test_without_a_source(tmp_path):
     write_embedding(tmp_path / "z.h5ad", Z, CELLS)
     found = anndata.read_h5ad(tmp_path / "z.h5ad")
@@ -100,14 +123,6 @@ def test_table(tmp_path):
     for name, separator in {"t.csv": ",", "t.tsv": "\t"}.items():
         write_table(tmp_path / name, table)
         pd.testing.assert_frame_equal(pd.read_csv(tmp_path / name, sep=separator, index_col=0), table)
-
-
-def fails(call, *words, error=OutputError):
-    with pytest.raises(error) as caught:
-        call()
-    assert "\n" not in str(caught.value)
-    for word in words:
-        assert word in str(caught.value)
 
 
 def test_what_cannot_be_written(tmp_path):
@@ -128,6 +143,7 @@ def test_what_cannot_be_written(tmp_path):
     ("error", "words"),
     [
         (OSError(errno.ENOSPC, "No space left on device"), "disk is full"),
+        (OSError("200000 requested and 50160 written"), "disk is full"),
         (RuntimeError("Can't decrement id ref count (No space left on device)"), "disk is full"),
         (PermissionError(errno.EACCES, "Permission denied"), "no permission"),
         (OSError(errno.EIO, "Input/output error"), "Input/output error"),

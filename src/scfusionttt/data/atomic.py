@@ -74,7 +74,7 @@ def _move(new: Path, target: Path, *, aside: Path) -> None:
 
 
 def _reason(error: Exception) -> str:
-    if _FULL in str(error):
+    if _FULL in str(error) or " requested and " in str(error):  # the second is how NumPy tells of it
         return "the disk is full"
     if isinstance(error, PermissionError):
         return "no permission to write there"

@@ -115,7 +115,12 @@ def _copy(source: AnnData | MuData, cells: pd.Index) -> AnnData | MuData:
         )
     if len(cells) < source.n_obs:
         source = source[source.obs_names.isin(cells)]
-    return source.to_memory() if getattr(source, "isbacked", False) else source.copy()
+    if isinstance(source, MuData) and source.isbacked:
+        raise InputDataError("a backed MuData cannot be copied; read it without backed=")
+    copy = source.to_memory() if isinstance(source, AnnData) and source.isbacked else source.copy()
+    if isinstance(copy, MuData):
+        copy._axis = int(copy.axis)  # from .h5mu it is a NumPy integer, which Zarr's JSON refuses
+    return copy
 
 
 def _write_annotated(path: str | Path, data: AnnData | MuData, ending: str) -> None:

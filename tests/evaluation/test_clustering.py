@@ -5,6 +5,7 @@ import pytest
 from sklearn.metrics import adjusted_rand_score
 
 from scfusionttt.errors import InputDataError, SettingError
+from scfusionttt.evaluation import clustering
 from scfusionttt.evaluation.clustering import cluster, cluster_graph, neighbours, umap
 
 
@@ -47,6 +48,14 @@ def test_says_when_the_number_cannot_be_hit():
 def test_the_largest_cluster_is_zero(graph):
     sizes = np.bincount(cluster_graph(graph, resolution=2.0).labels)
     assert (np.diff(sizes) <= 0).all()
+
+
+@pytest.mark.slow
+def test_approximate_neighbours_of_many_cells_give_the_same_clusters(blobs, graph, monkeypatch):
+    monkeypatch.setattr(clustering, "EXACT_NEIGHBOURS", 100)
+    near = neighbours(blobs[1], seed=3).obsp["connectivities"]
+    assert (near != neighbours(blobs[1], seed=3).obsp["connectivities"]).nnz == 0
+    assert adjusted_rand_score(cluster_graph(near, 6).labels, cluster_graph(graph, 6).labels) > 0.95
 
 
 def test_a_given_resolution_is_used(graph):

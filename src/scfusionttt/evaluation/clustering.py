@@ -3,6 +3,7 @@
 import random
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from anndata import AnnData
@@ -10,6 +11,9 @@ from numpy.typing import ArrayLike
 from scipy import sparse
 
 from scfusionttt.errors import InputDataError, SettingError
+
+#: Up to this many cells neighbours are exact; above, they are found by nearest-neighbour descent with a seed.
+EXACT_NEIGHBOURS = 50_000
 
 _STEPS = 30
 _LARGEST_RESOLUTION = 1024.0
@@ -50,7 +54,7 @@ def neighbours(representation: ArrayLike, *, n_neighbors: int = 15, seed: int = 
     representation
         ``[n, d]``, finite; distances are Euclidean.
     seed
-        Of the approximate search that scanpy turns to from 8192 cells on.
+        Of the approximate search above `EXACT_NEIGHBOURS` cells.
 
     Raises
     ------
@@ -63,7 +67,9 @@ def neighbours(representation: ArrayLike, *, n_neighbors: int = 15, seed: int = 
     if x_nd.ndim != 2 or len(x_nd) < 3 or not np.isfinite(x_nd).all():
         raise InputDataError(f"cannot find neighbours in a representation of shape {x_nd.shape}: give finite [n, d]")
     cells = AnnData(x_nd)
-    sc.pp.neighbors(cells, n_neighbors=min(n_neighbors, len(x_nd) - 1), use_rep="X", random_state=seed)
+    n_neighbors = min(n_neighbors, len(x_nd) - 1)
+    search = "sklearn" if len(x_nd) <= EXACT_NEIGHBOURS else _descent(n_neighbors, seed)
+    sc.pp.neighbors(cells, n_neighbors=n_neighbors, use_rep="X", transformer=search, random_state=seed)
     return cells
 
 
@@ -126,6 +132,17 @@ def umap(cells: AnnData | ArrayLike, *, seed: int = 0) -> np.ndarray:
         warnings.filterwarnings("ignore", module="umap|sklearn", category=UserWarning)
         sc.tl.umap(cells, random_state=seed)
     return np.asarray(cells.obsm["X_umap"])
+
+
+def _descent(n_neighbors: int, seed: int) -> Any:
+    """Return an approximate search whose result scanpy 1.11 can read: pynndescent 0.7 gives a csr_array."""
+    from pynndescent import PyNNDescentTransformer
+
+    class Descent(PyNNDescentTransformer):
+        def fit_transform(self, X, y=None, **settings):
+            return sparse.csr_matrix(super().fit_transform(X, y, **settings))
+
+    return Descent(n_neighbors=n_neighbors, random_state=seed)
 
 
 def _bisect(edges, weights: np.ndarray, n_clusters: int, seed: int) -> Clustering:

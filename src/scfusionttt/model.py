@@ -11,41 +11,27 @@ import pandas as pd
 import torch
 from anndata import AnnData
 from mudata import MuData
-from torch import Tensor
 
 from scfusionttt import keys
-from scfusionttt.config import Config, StageConfig
+from scfusionttt.config import Config
 from scfusionttt.config import preset as named_preset
 from scfusionttt.data.citeseq import CiteSeq, as_citeseq
 from scfusionttt.data.features import Features, choose_features, match_features
-from scfusionttt.data.loader import CellDataset, make_loader
-from scfusionttt.data.split import random_split, split_by_key, stratified_split, usable_labels
+from scfusionttt.data.loader import CellDataset
+from scfusionttt.data.split import split_by_key, stratified_split, usable_labels
 from scfusionttt.data.validate import check, require_usable
 from scfusionttt.data.values import Preprocessing
 from scfusionttt.errors import InputDataError, ModelFolderError, SettingError
 from scfusionttt.evaluation import Evaluation, evaluate_predictions
 from scfusionttt.model_folder import ModelFolder
-from scfusionttt.nn.inputs import CellInputs
-from scfusionttt.nn.networks import (
-    ClassifierNetwork,
-    Network,
-    PretrainNetwork,
-    TransferNetwork,
-    build_network,
-)
-from scfusionttt.training.classify import ClassifierModule
-from scfusionttt.training.finetune import FinetuneModule
-from scfusionttt.training.inference import infer
-from scfusionttt.training.pretrain import PretrainModule
-from scfusionttt.training.runner import choose_device, fit
-from scfusionttt.training.transfer import TransferModule
+from scfusionttt.nn.networks import ClassifierNetwork, Network, PretrainNetwork, TransferNetwork, build_network
+from scfusionttt.training import inference
+from scfusionttt.training.runner import Run, choose_device
+from scfusionttt.training.stages import train_classifier, train_pretraining
 
 log = logging.getLogger("scfusionttt")
 
 Data: TypeAlias = "AnnData | MuData | CiteSeq"
-
-#: Cells per batch where no gradient is needed; results do not depend on it.
-INFERENCE_BATCH = 256
 
 
 class FusionTTT:
@@ -118,20 +104,14 @@ class FusionTTT:
         """
         cite = _usable(data)
         self.features, notes = choose_features(cite, self.config.data, species=species)
-        match = match_features(cite, self.features)
         _tell(notes)
+        match = match_features(cite, self.features)
         self.preprocessing = Preprocessing.fit(cite, match, self.config.data)
-        self.stage, self.classes = "pretrain", []
-        self.network = self._seeded(lambda: self._build(0))
-        stage = self.config.pretrain
-        train, validation = np.arange(cite.rna.n_obs), None
-        if stage.validation_fraction and cite.rna.n_obs > 1:
-            train, validation = random_split(
-                cite.rna.n_obs, fraction=1 - stage.validation_fraction, seed=self.config.seed
-            )
-        module = PretrainModule(self._as(PretrainNetwork), stage, seed=self.config.seed)
+        self.stage, self.classes, self.metrics = "pretrain", [], {}
+        network = self._seeded(lambda: self._build(0))
+        self.network = network
         cells = CellDataset(cite, match, self.preprocessing)
-        self.history = self._fit(module, cells, train, validation, stage, cite, checkpoints, resume)
+        self.history = train_pretraining(network, cells, self.config.pretrain, self._run(cells, checkpoints, resume))
         return self
 
     def finetune(
@@ -156,15 +136,13 @@ class FusionTTT:
         checkpoints, resume
             As for :meth:`pretrain`.
         """
-        self._require_trained()
+        backbone = self._trained().backbone
         cite = _usable(data)
         codes, classes = usable_labels(cite.obs, labels)
         train, held_out = _parts(cite, codes, train_fraction, split, self.config.seed)
-        backbone = self._as(PretrainNetwork, ClassifierNetwork).backbone
-        self.classes = classes
+        self.classes, self.stage = classes, "finetune"
         self.network = self._seeded(lambda: ClassifierNetwork(backbone, len(classes)))
-        self.stage = "finetune"
-        self._train_classifier(FinetuneModule, cite, codes, train, held_out, checkpoints, resume)
+        self._learn_classes(cite, codes, train, held_out, checkpoints, resume)
         return self
 
     def transfer(
@@ -188,7 +166,7 @@ class FusionTTT:
         labels, train_fraction, split
             As for :meth:`finetune`.
         """
-        self._require_trained()
+        network = self._trained()
         if labels is None and not self.classes:
             raise SettingError(
                 "transfer without labels needs a model that knows classes; run finetune first, or give labels"
@@ -200,7 +178,7 @@ class FusionTTT:
         student.history, student.metrics = self.history, dict(self.metrics)
         student.preprocessing = self.preprocessing.adapted(cite, match_features(cite, self.features))
         student.classes, student.stage = self.classes, "transfer"
-        weights = {name: value.clone() for name, value in self._trained().state_dict().items()}
+        weights = {name: value.clone() for name, value in network.state_dict().items()}
         if labels is None:
             student.network = student._build(len(self.classes))
             student.network.load_state_dict(weights)
@@ -210,7 +188,7 @@ class FusionTTT:
         student.network = student._seeded(lambda: student._build(len(student.classes)))
         body = {name: value for name, value in weights.items() if name.startswith("backbone.")}
         student.network.load_state_dict(body, strict=False)
-        student._train_classifier(TransferModule, cite, codes, train, held_out, checkpoints, resume)
+        student._learn_classes(cite, codes, train, held_out, checkpoints, resume)
         return student
 
     def embed(self, data: Data, *, inplace: bool = False) -> np.ndarray:
@@ -226,7 +204,7 @@ class FusionTTT:
         float32 [n, n_latent], cells in the input's order, in arbitrary units: distances within one model compare.
         """
         cite = _usable(data)
-        z = self._infer(cite, _read_z)["z"]
+        z = inference.embed(self._trained(), self._cells(cite), choose_device(self.device))
         if inplace:
             data = _require_same_cells(data, cite)
             data.obsm[keys.X_FUSIONTTT] = z
@@ -241,9 +219,10 @@ class FusionTTT:
             Also write label and probability to ``data.obs``.
         """
         cite = _usable(data)
-        if not self.classes:
+        network = self._trained()
+        if not isinstance(network, ClassifierNetwork):
             raise SettingError("this model knows no classes; run finetune first")
-        probability = self._infer(cite, _read_probabilities)["probability"]
+        probability = inference.probabilities(network, self._cells(cite), choose_device(self.device))
         best = probability.argmax(axis=1)
         index = pd.Index(cite.rna.obs_names, name="cell")
         table = pd.DataFrame(
@@ -282,7 +261,8 @@ class FusionTTT:
             raise SettingError("this model never learned to rebuild proteins; pretrain with bottleneck_weight > 0")
         cite = _usable(data)
         scaler = self.preprocessing.protein
-        values = self._infer(cite, _read_proteins)["protein"] * scaler.std + scaler.mean
+        scaled = inference.rebuilt_proteins(network, self._cells(cite), choose_device(self.device))
+        values = scaled * scaler.std + scaler.mean
         return pd.DataFrame(values, index=cite.rna.obs_names, columns=self.features.proteins["name"].tolist())
 
     def save(self, path: str | Path) -> None:
@@ -346,45 +326,18 @@ class FusionTTT:
             raise SettingError("the model is not trained yet; run pretrain first, or load a model folder")
         return self.network
 
-    def _require_trained(self) -> None:
-        self._trained()
-
-    def _as(self, *kinds: type) -> Any:
-        network = self._trained()
-        assert isinstance(network, kinds)
-        return network
-
-    def _fit(
-        self,
-        module: Any,
-        cells: CellDataset,
-        train: np.ndarray,
-        validation: np.ndarray | None,
-        stage: StageConfig,
-        cite: CiteSeq,
-        checkpoints: Path | None,
-        resume: bool,
-    ) -> pd.DataFrame:
-        assert self.stage is not None
+    def _run(self, cells: CellDataset, checkpoints: Path | None, resume: bool) -> Run:
         device = choose_device(self.device)
-        log.info("%s: %d cells on %s", self.stage, len(train), device)
-        return fit(
-            module,
-            make_loader(cells.subset(train), batch_size=stage.batch_size, shuffle_seed=self.config.seed),
-            None if validation is None else make_loader(cells.subset(validation), batch_size=stage.batch_size),
-            stage,
-            name=self.stage,
-            seed=self.config.seed,
-            device=device,
-            cell_names=cite.rna.obs_names,
-            checkpoints=checkpoints,
-            resume=resume,
-            progress=self.progress,
-        )
+        log.info("%s: %d cells on %s", self.stage, len(cells), device)
+        return Run(device=device, seed=self.config.seed, checkpoints=checkpoints, resume=resume, progress=self.progress)
 
-    def _train_classifier(
+    def _cells(self, cite: CiteSeq, labels: np.ndarray | None = None) -> CellDataset:
+        self._trained()
+        assert self.features is not None and self.preprocessing is not None
+        return CellDataset(cite, match_features(cite, self.features), self.preprocessing, labels=labels)
+
+    def _learn_classes(
         self,
-        kind: type[ClassifierModule],
         cite: CiteSeq,
         codes: np.ndarray,
         train: np.ndarray,
@@ -392,21 +345,13 @@ class FusionTTT:
         checkpoints: Path | None,
         resume: bool,
     ) -> None:
-        """Train on `train`, a part of which steers early stopping, and score `held_out`."""
-        assert self.features is not None and self.preprocessing is not None
-        match = match_features(cite, self.features)
-        _tell(list(match.notes))
-        stage = self.config.finetune if kind is FinetuneModule else self.config.transfer
-        learned, validation = train, None
-        if stage.validation_fraction:
-            inner, outer = stratified_split(
-                codes[train], fraction=1 - stage.validation_fraction, seed=self.config.seed + 1
-            )
-            learned, validation = train[inner], train[outer]
-        counts = torch.from_numpy(np.bincount(codes[learned], minlength=len(self.classes)))
-        module = kind(self._as(ClassifierNetwork), stage, class_counts=counts, seed=self.config.seed)
-        cells = CellDataset(cite, match, self.preprocessing, labels=codes)
-        history = self._fit(module, cells, learned, validation, stage, cite, checkpoints, resume)
+        """Run stage 2 or 3 on the rows `train`, and score the rows `held_out`."""
+        network = self._trained()
+        assert isinstance(network, ClassifierNetwork) and self.features is not None
+        _tell(list(match_features(cite, self.features).notes))
+        cells = self._cells(cite, codes).subset(train)
+        stage = self.config.transfer if isinstance(network, TransferNetwork) else self.config.finetune
+        history = train_classifier(network, cells, stage, self._run(cells, checkpoints, resume))
         self.history = pd.concat([self.history, history], ignore_index=True)
         if len(held_out):
             self.metrics[str(self.stage)] = self._score(cite, codes, held_out).to_dict()
@@ -415,13 +360,6 @@ class FusionTTT:
         table = self.predict(cite[cells])
         truth = np.asarray(self.classes)[codes[cells]]
         return evaluate_predictions(table["label"], truth, table["probability"].to_numpy(), protocol="held-out")
-
-    def _infer(self, cite: CiteSeq, read: Any) -> dict[str, np.ndarray]:
-        network = self._trained()
-        assert self.features is not None and self.preprocessing is not None
-        match = match_features(cite, self.features)
-        batches = make_loader(CellDataset(cite, match, self.preprocessing), batch_size=INFERENCE_BATCH)
-        return infer(network, batches, read, device=choose_device(self.device))
 
 
 def _usable(data: Data) -> CiteSeq:
@@ -453,19 +391,3 @@ def _require_same_cells(data: Data, cite: CiteSeq) -> "AnnData | MuData":
     if isinstance(data, CiteSeq) or not data.obs_names.equals(cite.rna.obs_names):
         raise InputDataError("results cannot be written into the input, whose cells differ between the modalities")
     return data
-
-
-def _read_z(network: Network, inputs: CellInputs) -> dict[str, Tensor]:
-    if isinstance(network, TransferNetwork):
-        return {"z": network(inputs)[1].z}
-    return {"z": network.backbone(inputs).z}
-
-
-def _read_probabilities(network: Network, inputs: CellInputs) -> dict[str, Tensor]:
-    assert isinstance(network, ClassifierNetwork)
-    return {"probability": network(inputs)[0].softmax(dim=1)}
-
-
-def _read_proteins(network: Network, inputs: CellInputs) -> dict[str, Tensor]:
-    assert isinstance(network, PretrainNetwork)
-    return {"protein": network(inputs, from_tokens=False).protein_z}

@@ -49,6 +49,7 @@ class CellDataset(Dataset):
         rows: np.ndarray | None = None,
     ) -> None:
         self.preprocessing = preprocessing
+        self.cell_names = cite.rna.obs_names
         self.rna = preprocessing.log_normalized(cite, match)
         self.protein = preprocessing.log_ratios(cite, match)
         self.rna_present = torch.from_numpy(match.genes >= 0)

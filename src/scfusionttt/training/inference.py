@@ -1,31 +1,43 @@
-"""Run a trained network over cells, without gradients, in the cells' order."""
+"""Run a trained network over cells: no gradients, cells in their order, results independent of the batches."""
 
-from collections.abc import Callable, Iterable
-from typing import TypeVar
+from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from scfusionttt.data.loader import CellDataset, make_loader
 from scfusionttt.nn.inputs import CellInputs
+from scfusionttt.nn.networks import ClassifierNetwork, Network, PretrainNetwork, TransferNetwork
 from scfusionttt.training.masking import inputs_of
 
-Network = TypeVar("Network", bound=nn.Module)
+#: Cells per batch; results do not depend on it.
+BATCH = 256
 
 
-def infer(
-    network: Network,
-    batches: Iterable[tuple[Tensor, ...]],
-    read: Callable[[Network, CellInputs], dict[str, Tensor]],
-    *,
-    device: torch.device,
-) -> dict[str, np.ndarray]:
-    """Apply ``read(network, inputs)`` to every batch and join the named results along the cells."""
+def embed(network: Network, cells: CellDataset, device: torch.device) -> np.ndarray:
+    """Return the fused representation, float32 [n, l]."""
+    if isinstance(network, TransferNetwork):
+        return _run(network, cells, device, lambda inputs: network(inputs)[1].z)
+    return _run(network, cells, device, lambda inputs: network.backbone(inputs).z)
+
+
+def probabilities(network: ClassifierNetwork, cells: CellDataset, device: torch.device) -> np.ndarray:
+    """Return the softmax of the class scores, float32 [n, c], 0..1."""
+    return _run(network, cells, device, lambda inputs: network(inputs)[0].softmax(dim=1))
+
+
+def rebuilt_proteins(network: PretrainNetwork, cells: CellDataset, device: torch.device) -> np.ndarray:
+    """Return the scaled protein values rebuilt from z alone, float32 [n, p]."""
+    return _run(network, cells, device, lambda inputs: network(inputs, from_tokens=False).protein_z)
+
+
+def _run(
+    network: Network, cells: CellDataset, device: torch.device, read: Callable[[CellInputs], Tensor]
+) -> np.ndarray:
     network.to(device).eval()
-    pieces: dict[str, list[np.ndarray]] = {}
     with torch.inference_mode():
-        for batch in batches:
-            inputs = CellInputs(*(field.to(device) for field in inputs_of(batch)))
-            for name, value in read(network, inputs).items():
-                pieces.setdefault(name, []).append(value.cpu().numpy())
-    return {name: np.concatenate(values) for name, values in pieces.items()}
+        batches = (
+            CellInputs(*(part.to(device) for part in inputs_of(b))) for b in make_loader(cells, batch_size=BATCH)
+        )
+        return torch.cat([read(inputs).cpu() for inputs in batches]).numpy()

@@ -7,6 +7,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import lightning as L
@@ -14,9 +15,9 @@ import pandas as pd
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch import nn
-from torch.utils.data import DataLoader
 
 from scfusionttt.config import StageConfig
+from scfusionttt.data.loader import CellDataset, make_loader
 from scfusionttt.errors import SettingError
 from scfusionttt.training.callbacks import FiniteLoss, History, PlainProgress, RichProgress, StepSeed
 
@@ -47,53 +48,71 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def fit(
-    module: L.LightningModule,
-    train: DataLoader,
-    validation: DataLoader | None,
-    stage: StageConfig,
-    *,
-    name: str,
-    seed: int,
-    device: torch.device,
-    cell_names: pd.Index,
-    checkpoints: Path | None = None,
-    resume: bool = False,
-    progress: bool = True,
-) -> pd.DataFrame:
-    """Train `module` and leave its best weights (lowest validation loss) in it.
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """How a stage is run.
 
     Parameters
     ----------
+    device
+        Where to compute.
+    seed
+        Seeds the order of the cells, the hidden tokens and dropout.
     checkpoints
         Folder for the state after each epoch; None: a temporary one.
     resume
         Continue from the last checkpoint in the folder, if there is one.
+    progress
+        Show progress on stderr: a bar on a terminal, a line per epoch elsewhere.
+    """
+
+    device: torch.device
+    seed: int
+    checkpoints: Path | None = None
+    resume: bool = False
+    progress: bool = True
+
+
+def fit(
+    module: L.LightningModule,
+    train: CellDataset,
+    validation: CellDataset | None,
+    stage: StageConfig,
+    run: Run,
+    *,
+    name: str,
+) -> pd.DataFrame:
+    """Train `module` and leave its best weights (lowest validation loss; the last without validation cells) in it.
 
     Returns
     -------
     The training curves, one row per epoch.
     """
     history = History(name)
-    with _checkpoint_folder(checkpoints) as folder, _own_randomness(), _quiet():
+    with _checkpoint_folder(run.checkpoints) as folder, torch.random.fork_rng(), _quiet():
         keep = ModelCheckpoint(
             dirpath=folder, filename="best", monitor="val_loss" if validation else None, save_last=True,
             enable_version_counter=False,
         )  # fmt: skip
-        callbacks: list[L.Callback] = [StepSeed(seed), FiniteLoss(cell_names), history, keep]
+        callbacks: list[L.Callback] = [StepSeed(run.seed), FiniteLoss(train.cell_names), history, keep]
         if validation:
             callbacks.append(EarlyStopping("val_loss", patience=stage.patience))
-        if progress:
+        if run.progress:
             callbacks.append(RichProgress(history) if sys.stderr.isatty() else PlainProgress(history))
         trainer = L.Trainer(
-            max_epochs=stage.epochs, accelerator={"cuda": "gpu"}.get(device.type, device.type), devices=1,
+            max_epochs=stage.epochs, accelerator={"cuda": "gpu"}.get(run.device.type, run.device.type), devices=1,
             gradient_clip_val=stage.gradient_clip or None, callbacks=callbacks, logger=False,
             enable_model_summary=False, enable_progress_bar=False, num_sanity_val_steps=0,
             use_distributed_sampler=False,
         )  # fmt: skip
-        module.train()
         last = folder / "last.ckpt"
-        trainer.fit(module, train, validation, ckpt_path=last if resume and last.exists() else None, weights_only=True)
+        trainer.fit(
+            module.train(),
+            make_loader(train, batch_size=stage.batch_size, shuffle_seed=run.seed),
+            make_loader(validation, batch_size=stage.batch_size) if validation else None,
+            ckpt_path=last if run.resume and last.exists() else None,
+            weights_only=True,
+        )
         if trainer.interrupted:
             raise KeyboardInterrupt
         load_weights(module, Path(keep.best_model_path))
@@ -117,13 +136,6 @@ def _checkpoint_folder(folder: Path | None) -> Iterator[Path]:
         yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-@contextmanager
-def _own_randomness() -> Iterator[None]:
-    """Leave the caller's random state as it was."""
-    with torch.random.fork_rng():
-        yield
 
 
 @contextmanager

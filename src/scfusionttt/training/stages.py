@@ -1,0 +1,55 @@
+"""A stage from the network and the cells to the history: which cells learn, which steer early stopping."""
+
+import numpy as np
+import pandas as pd
+import torch
+
+from scfusionttt.config import FinetuneConfig, PretrainConfig, TransferConfig
+from scfusionttt.data.loader import CellDataset
+from scfusionttt.data.split import random_split, stratified_split
+from scfusionttt.nn.networks import ClassifierNetwork, PretrainNetwork
+from scfusionttt.training.finetune import FinetuneModule
+from scfusionttt.training.pretrain import PretrainModule
+from scfusionttt.training.runner import Run, fit
+from scfusionttt.training.transfer import TransferModule
+
+
+def train_pretraining(network: PretrainNetwork, cells: CellDataset, stage: PretrainConfig, run: Run) -> pd.DataFrame:
+    """Run stage 1 on all cells but those held back for early stopping; returns the training curves."""
+    train, validation = cells, None
+    if stage.validation_fraction and len(cells) > 1:
+        rows, others = random_split(len(cells), fraction=1 - stage.validation_fraction, seed=run.seed)
+        train, validation = cells.subset(cells.rows[rows]), cells.subset(cells.rows[others])
+    return fit(PretrainModule(network, stage, seed=run.seed), train, validation, stage, run, name="pretrain")
+
+
+def train_classifier(
+    network: ClassifierNetwork, cells: CellDataset, stage: FinetuneConfig | TransferConfig, run: Run
+) -> pd.DataFrame:
+    """Run stage 2 or 3 on labelled cells, a part of each class held back for early stopping.
+
+    Parameters
+    ----------
+    network
+        Its head has one output per class.
+    cells
+        Cells to learn from, every one labelled.
+    stage
+        A FinetuneConfig for stage 2, a TransferConfig for stage 3.
+
+    Returns
+    -------
+    The training curves, one row per epoch.
+    """
+    codes = cells.labels[cells.rows]
+    train, validation = cells, None
+    if stage.validation_fraction:
+        # Another seed than that of the caller's own split, so that the two do not fall together.
+        learn, steer = stratified_split(codes, fraction=1 - stage.validation_fraction, seed=run.seed + 1)
+        train, validation = cells.subset(cells.rows[learn]), cells.subset(cells.rows[steer])
+    counts = torch.from_numpy(np.bincount(train.labels[train.rows], minlength=network.head.out_features))
+    if isinstance(stage, FinetuneConfig):
+        module = FinetuneModule(network, stage, class_counts=counts, seed=run.seed)
+        return fit(module, train, validation, stage, run, name="finetune")
+    student = TransferModule(network, stage, class_counts=counts, seed=run.seed)
+    return fit(student, train, validation, stage, run, name="transfer")

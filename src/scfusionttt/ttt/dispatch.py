@@ -1,7 +1,9 @@
 """The entry points of the operator: checks, masks and directions; the backends do the rest."""
 
+import logging
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
+from importlib import import_module
 from typing import NamedTuple
 
 import torch
@@ -12,11 +14,8 @@ from scfusionttt.ttt.chunked import ttt_linear_chunked
 from scfusionttt.ttt.chunked_mlp import ttt_mlp_chunked
 from scfusionttt.ttt.definition import State, linear, mlp, ttt_definition
 
-_BACKENDS: dict[str, dict[str, Callable]] = {
-    "definition": {"linear": partial(ttt_definition, linear), "mlp": partial(ttt_definition, mlp)},
-    "chunked": {"linear": ttt_linear_chunked, "mlp": ttt_mlp_chunked},
-}
-BACKENDS = tuple(_BACKENDS)
+BACKENDS = ("definition", "chunked", "cpu")
+_log = logging.getLogger(__name__)
 
 
 class TTTOutput(NamedTuple):
@@ -42,13 +41,48 @@ def step_sizes(delta: Tensor) -> Tensor:
     return (1 / rank + delta).clamp_min(0)
 
 
-def choose_backend(backend: str) -> str:
-    """Return the name of the backend to use; ``auto`` takes the fastest that can do it."""
-    if backend == "auto":
-        return "chunked"
-    if backend not in BACKENDS:
+def choose_backend(backend: str, inner: str, device: torch.device, head: int) -> str:
+    """Return the name of the backend to use; ``auto`` takes the fastest one that fits.
+
+    Parameters
+    ----------
+    backend : {"auto", "definition", "chunked", "cpu"}
+    inner : {"linear", "mlp"}
+    device : torch.device
+    head : int
+        Head size f.
+
+    Raises
+    ------
+    SettingError
+        If the backend does not exist, or does not fit.
+    """
+    if backend not in ("auto", *BACKENDS):
         raise SettingError(f"TTT backend {backend!r} does not exist; choose auto, {', '.join(BACKENDS)}")
-    return backend
+    if backend not in ("auto", "cpu"):
+        return backend
+    obstacle = _obstacle_to_cpu(inner, device.type, head)
+    if obstacle is None:
+        return "cpu"
+    if backend == "cpu":
+        raise SettingError(f"TTT backend 'cpu' does not fit: {obstacle}; choose auto")
+    return "chunked"
+
+
+@cache
+def _obstacle_to_cpu(inner: str, device: str, head: int) -> str | None:
+    if device != "cpu":
+        return f"the data are on {device}"
+    obstacle = "TTT-MLP has no kernel of its own" if inner != "linear" else None
+    if head % 2:
+        obstacle = f"the head size {head} is odd"
+    try:
+        import_module("scfusionttt.ttt.cpu")
+    except Exception as error:  # a broken Numba can fail in many ways, and none must stop the work
+        obstacle = f"its kernel does not load ({error})"
+    if obstacle:
+        _log.info("TTT runs in plain torch: %s", obstacle)
+    return obstacle
 
 
 def ttt_linear(
@@ -96,8 +130,8 @@ def ttt_linear(
         Read from the last token to the first; results stay in the order of the input.
     rope : bool
         Rotate q and k by their position in the mini-batch (f must be even).
-    backend : {"auto", "chunked", "definition"}
-        How to compute the same numbers.
+    backend : {"auto", "cpu", "chunked", "definition"}
+        How to compute the same numbers: see `choose_backend`.
     return_loss, return_state : bool
         Also return the inner loss per token, and the final state.
 
@@ -110,7 +144,7 @@ def ttt_linear(
     ValueError
         If a shape does not fit.
     SettingError
-        If the backend does not exist.
+        If the backend does not exist, or does not fit.
 
     References
     ----------
@@ -178,27 +212,55 @@ def _run(
     mask: Tensor | None,
     options: _Options,
 ) -> TTTOutput:
-    backend = choose_backend(options.backend)
     _check(q, k, v, lr, tau, state, gamma, beta, mask, options)
-    b = len(q)
-    dtype = state[0].dtype
+    backend = choose_backend(options.backend, inner, q.device, q.shape[-1])
+    b, dtype = len(q), state[0].dtype
     state = tuple(s.expand(b, *s.shape) if s.ndim == rank else s for s, rank in zip(state, (3, 2, 3, 2)))
-    q, k, v, lr, tau, gamma, beta = (x.to(dtype) for x in (q, k, v, lr, tau, gamma, beta))
-    if mask is not None:
-        q, k, v = (x.masked_fill(~mask[:, None, :, None], 0) for x in (q, k, v))
-        lr = lr.masked_fill(~mask[:, None], 0)
-    if options.reverse:
-        q, k, v, lr = (x.flip(2) for x in (q, k, v, lr))
-
+    tensors = tuple(x.to(dtype) for x in (q, k, v, lr, tau, gamma, beta))
+    how = {"mask": mask, "causal": options.causal, "reverse": options.reverse, "rope": options.rope}
     with torch.autocast(q.device.type, enabled=False):
-        run = _BACKENDS[backend][inner]
-        out, loss, state = run(state, q, k, v, lr, tau, gamma, beta, causal=options.causal, rope=options.rope)
+        out, loss, state = _backend(backend, inner)(state, *tensors, **how)
+    return TTTOutput(out, loss if options.return_loss else None, state if options.return_state else None)
 
-    if options.reverse:
+
+def _backend(name: str, inner: str) -> Callable:
+    if name == "cpu":
+        return import_module("scfusionttt.ttt.cpu").ttt_linear_cpu
+    if name == "definition":
+        return partial(_forwards, partial(ttt_definition, {"linear": linear, "mlp": mlp}[inner]))
+    return partial(_forwards, {"linear": ttt_linear_chunked, "mlp": ttt_mlp_chunked}[inner])
+
+
+def _forwards(
+    run: Callable,
+    state: State,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    lr: Tensor,
+    *shared: Tensor,
+    mask: Tensor | None,
+    causal: bool,
+    reverse: bool,
+    rope: bool,
+) -> tuple[Tensor, Tensor, State]:
+    """Run a backend that knows neither masks nor directions: blank the absent tokens, flip the sequence and back."""
+    if mask is not None:
+        q, k, v, lr = (_blank(x, mask) for x in (q, k, v, lr))
+    if reverse:
+        q, k, v, lr = (x.flip(2) for x in (q, k, v, lr))
+    out, loss, state = run(state, q, k, v, lr, *shared, causal=causal, rope=rope)
+    if reverse:
         out, loss = out.flip(2), loss.flip(2)
     if mask is not None:
-        out, loss = out.masked_fill(~mask[:, None, :, None], 0), loss.masked_fill(~mask[:, None], 0)
-    return TTTOutput(out, loss if options.return_loss else None, state if options.return_state else None)
+        out, loss = _blank(out, mask), _blank(loss, mask)
+    return out, loss, state
+
+
+def _blank(x: Tensor, mask: Tensor) -> Tensor:
+    """Put 0 in place of absent tokens, whatever they hold: x [b, h, t] or [b, h, t, f], mask [b, t]."""
+    absent = ~mask[:, None]
+    return x.masked_fill(absent[..., None] if x.ndim == 4 else absent, 0)
 
 
 def _check(

@@ -1,0 +1,136 @@
+"""TTT-Linear on the CPU: hands tensors to the compiled kernels in place, and shares cells out over torch's threads."""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from scfusionttt.ttt import cpu_kernels as kernels
+from scfusionttt.ttt.cpu_tile import padded
+from scfusionttt.ttt.definition import State
+from scfusionttt.ttt.rope import rotations
+
+
+def ttt_linear_cpu(
+    state: State,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    lr: Tensor,
+    tau: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    *,
+    mask: Tensor | None,
+    causal: bool,
+    reverse: bool,
+    rope: bool,
+) -> tuple[Tensor, Tensor, State]:
+    """Return outputs, inner losses and the final state, as `ttt_definition`; differentiable once."""
+    if mask is None:
+        mask = torch.ones((), dtype=torch.bool).expand(len(q), q.shape[2])
+    out, loss, w, b = _TTTLinear.apply(q, k, v, lr, tau, *state, gamma, beta, mask, causal, reverse, rope)
+    return out, loss, (w, b)
+
+
+class _TTTLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, q, k, v, lr, tau, w0, b0, gamma, beta, mask, causal, reverse, rope):
+        b, h, t, f = q.shape
+        out, loss = _tokens_like(q), lr.new_empty(lr.shape)
+        tokens = _tokens(q, k, v, lr, mask, out, loss, reverse)
+        layer = _layer(tau, gamma, beta, causal, rope)
+        keep = any(ctx.needs_input_grad)
+        segments = -(-t // (len(tau) * kernels.SEGMENT)) if keep else 0
+        size = padded(f)
+        states, final = q.new_empty(b * h, segments, size + 1, size), q.new_empty(b * h, size + 1, size)
+        shared = w0.stride(0) == 0 and b0.stride(0) == 0
+        first = _joined(w0[:1], b0[:1]) if shared else _joined(w0, b0)
+        arrays = (x.numpy() for x in (_flat(out), _flat(loss), states, final))
+        _share(kernels.forward, b * h, tokens, layer, first.detach().numpy(), keep, *arrays)
+        ctx.save_for_backward(q, k, v, lr, tau, gamma, beta, mask, states)
+        ctx.how = causal, reverse, rope
+        return out, loss, *_split(final, b, f)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dout, dloss, dw, db):
+        q, k, v, lr, tau, gamma, beta, mask, states = ctx.saved_tensors
+        causal, reverse, rope = ctx.how
+        b, h, _, f = q.shape
+        dq, dk, dv = (_tokens_like(q) for _ in range(3))
+        dlr, dloss, dout = lr.new_empty(lr.shape), dloss.contiguous(), _heads_last(dout)
+        tokens = _tokens(q, k, v, lr, mask, dout, dloss, reverse)
+        dfirst = _joined(dw, db)
+        dtau, dgamma, dbeta = (q.new_zeros(b * h, size) for size in (len(tau), f, f))
+        arrays = (states, *(_flat(x) for x in (dout, dloss, dq, dk, dv, dlr)), dfirst, dtau, dgamma, dbeta)
+        arrays = tuple(x.numpy() for x in arrays)
+        _share(kernels.backward, b * h, tokens, _layer(tau, gamma, beta, causal, rope), *arrays)
+        dgamma, dbeta = (x.unflatten(0, (b, h)).sum(0) for x in (dgamma, dbeta))
+        return dq, dk, dv, dlr, dtau.sum(0), *_split(dfirst, b, f), dgamma, dbeta, None, None, None, None
+
+
+def _share(kernel: Callable, cells: int, *arguments: Any) -> None:
+    """Run a kernel over all cells x heads, a part on each of the threads that torch may use."""
+    threads = min(torch.get_num_threads(), cells)
+    bounds = [cells * i // threads for i in range(threads + 1)]
+    parts = [_pool(os.getpid(), threads).submit(kernel, *arguments, *part) for part in zip(bounds[1:-1], bounds[2:])]
+    kernel(*arguments, *bounds[:2])
+    for part in parts:
+        part.result()
+
+
+@cache
+def _pool(process: int, threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="ttt")  # of its own process: threads do not outlive a fork
+
+
+def _tokens(q, k, v, lr, mask, out, loss, reverse) -> kernels.Tokens:
+    q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
+    strides = [x.stride()[:3] for x in (q, k, v, lr)] + [(mask.stride(0), 0, mask.stride(1))]
+    strides = np.array([*strides, out.stride()[:3], loss.stride()])
+    arrays = (_flat(x).numpy() for x in (q, k, v, lr, mask))
+    return kernels.Tokens(*arrays, strides, q.shape[2], q.shape[1], reverse)
+
+
+def _layer(tau, gamma, beta, causal, rope) -> kernels.Layer:
+    n, f = len(tau), gamma.shape[1]
+    turn = rotations(n, f) if rope else torch.ones(n, f // 2, dtype=torch.complex128)
+    arrays = (x.detach().to(tau.dtype).contiguous().numpy() for x in (tau, gamma, beta, turn.real, turn.imag))
+    return kernels.Layer(*arrays, causal)
+
+
+def _flat(x: Tensor) -> Tensor:
+    """Return the memory that x lies in, from its first element to its last."""
+    extent = 1 + sum((size - 1) * stride for size, stride in zip(x.shape, x.stride()))
+    return x.detach().as_strided((extent,), (1,))
+
+
+def _heads_last(x: Tensor) -> Tensor:
+    """Return x [b, h, t, f] such that the heads of a token lie side by side."""
+    return x.transpose(1, 2).contiguous().transpose(1, 2)
+
+
+def _tokens_like(x: Tensor) -> Tensor:
+    b, h, t, f = x.shape
+    return x.new_empty(b, t, h, f).transpose(1, 2)
+
+
+def _joined(w: Tensor, b: Tensor) -> Tensor:
+    """[b, h, f, f] and [b, h, f] -> [b * h, f + 1, f], filled up with zeros to the kernel's sizes."""
+    f = w.shape[-1]
+    size = padded(f)
+    joined = w.new_zeros(*w.shape[:2], size + 1, size)
+    joined[:, :, :f, :f], joined[:, :, -1, :f] = w, b
+    return joined.flatten(0, 1)
+
+
+def _split(joined: Tensor, cells: int, f: int) -> tuple[Tensor, Tensor]:
+    joined = joined.unflatten(0, (cells, -1))
+    return joined[:, :, :f, :f].contiguous(), joined[:, :, -1, :f].contiguous()

@@ -361,8 +361,9 @@ def _report_held_out(scores: dict[str, Any] | None, json_file: Path | None) -> N
     if scores is None:
         typer.echo("no cells were held out, so nothing is scored; use --train-fraction or --split", err=True)
         return
-    metrics = pd.DataFrame({"held-out": scores["metrics"]}).T
-    _print_table(f"held-out: {scores['n_cells']} cells never trained on", metrics)
+    rows = {"scFusionTTT": scores["metrics"], "logistic regression": scores["logistic_regression"]["metrics"]}
+    metrics = pd.DataFrame.from_dict(rows, orient="index").drop(columns="ece")
+    _print_table(f"held-out: {scores['n_cells']} cells never trained on; the same split for both", metrics)
     _print_table("held-out, by class", pd.DataFrame.from_dict(scores["per_class"], orient="index"))
     _write_json(json_file, scores)
 

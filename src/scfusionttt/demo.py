@@ -15,6 +15,7 @@ from scfusionttt.data.citeseq import as_citeseq
 from scfusionttt.data.features import match_features
 from scfusionttt.data.quiet import quiet
 from scfusionttt.data.simulate import simulate, simulate_query
+from scfusionttt.data.split import stratified_split
 from scfusionttt.errors import OutputError
 from scfusionttt.evaluation import Evaluation, cluster, confusion, evaluate_predictions, evaluate_representation, umap
 from scfusionttt.model import FusionTTT
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 #: Sizes that show the three stages within three minutes on two cores.
 N_CELLS, N_GENES, N_PROTEINS, N_TYPES, N_QUERY = 1200, 2000, 20, 6, 800
-LABELS, TRAIN_FRACTION, QUERY_FRACTION = "cell_type", 0.75, 0.3
+LABELS, SPLIT, TRAIN_FRACTION, QUERY_FRACTION = "cell_type", "split", 0.75, 0.3
 
 
 def run_demo(out: Path, *, show: Callable[[str, pd.DataFrame], None], seed: int = 0) -> Path:
@@ -47,6 +48,9 @@ def run_demo(out: Path, *, show: Callable[[str, pd.DataFrame], None], seed: int 
     _make_folder(out)
     mdata = simulate(N_CELLS, N_GENES, N_PROTEINS, N_TYPES, seed=seed)
     query = simulate_query(mdata, N_QUERY, seed=seed + 1)
+    codes = query.obs[LABELS].cat.codes.to_numpy()
+    train, _ = stratified_split(codes, fraction=QUERY_FRACTION, seed=seed)
+    query.obs[SPLIT] = np.where(np.isin(np.arange(N_QUERY), train), "train", "test")
     with quiet(), replacing(out / "citeseq.h5mu") as path:
         mdata.write_h5mu(path)
     with quiet(), replacing(out / "rna.h5ad") as path:
@@ -64,7 +68,7 @@ def run_demo(out: Path, *, show: Callable[[str, pd.DataFrame], None], seed: int 
     show("stage 2, held-out: cell types of CITE-seq", held_out)
 
     zero_shot = evaluate_predictions(model.transfer(query).predict(query)["label"], query.obs[LABELS])
-    student = model.transfer(query, labels=LABELS, train_fraction=QUERY_FRACTION)
+    student = model.transfer(query, labels=LABELS, split=SPLIT)
     student.save(out / "transferred")
     predicted = student.predict(query)["label"]
     transferred = pd.DataFrame({"RNA only": student.metrics["transfer"]["metrics"]}).T
@@ -120,13 +124,14 @@ def _fusion_section(mdata: "MuData", z: np.ndarray, scores: Evaluation, seed: in
 def _types_section(
     query: "AnnData", predicted: pd.Series, held_out: pd.DataFrame, transferred: pd.DataFrame, zero_shot: Evaluation
 ) -> Section:
-    counts = confusion(query.obs[LABELS].astype(str), predicted.astype(str))
+    unseen = (query.obs[SPLIT] == "test").to_numpy()
+    counts = confusion(query.obs[LABELS].astype(str)[unseen], predicted.astype(str)[unseen])
     tables = [
         metric_table(held_out, protocol="held-out", caption=f"CITE-seq, trained on {TRAIN_FRACTION:.0%}"),
         metric_table(transferred, protocol="held-out", caption=f"RNA only, trained on {QUERY_FRACTION:.0%}"),
         metric_table(zero_shot.summary(), protocol="zero-shot", caption="RNA only, no label used"),
     ]
-    caption = f"RNA-only cells: true against predicted type, all cells, {QUERY_FRACTION:.0%} of them trained on."
+    caption = f"RNA-only cells that were held out ({unseen.sum()} of {len(unseen)}): true against predicted type."
     return Section(
         "Cell types",
         "Fine-tuned on part of the CITE-seq cells, then carried over to RNA-only cells of another platform.",
@@ -159,7 +164,7 @@ def _curves(history: pd.DataFrame) -> Figure:
 def _settings_section(model: FusionTTT) -> Section:
     commands = f"""scfusionttt pretrain citeseq.h5mu --out pretrained --preset fast
 scfusionttt finetune citeseq.h5mu --model pretrained --labels {LABELS} --train-fraction {TRAIN_FRACTION} --out finetuned
-scfusionttt transfer rna.h5ad --model finetuned --labels {LABELS} --train-fraction {QUERY_FRACTION} --out transferred"""
+scfusionttt transfer rna.h5ad --model finetuned --labels {LABELS} --split {SPLIT} --out transferred"""
     return Section(
         "Settings and commands",
         "These commands do the same, in the folder of this page.",

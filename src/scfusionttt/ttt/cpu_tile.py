@@ -70,7 +70,7 @@ def _tile(typing, c, a, b, i, j, depth, vectors, transposed):
     return types.void(c, a, b, types.intp, types.intp, types.intp, vectors, transposed), codegen
 
 
-@njit
+@njit(_nrt=False)
 def matmul(c, a, b):
     """``c += a @ b``; C-contiguous, dimensions multiples of `PAD`."""
     rows, columns = c.shape
@@ -89,7 +89,7 @@ def matmul(c, a, b):
         j += lanes
 
 
-@njit
+@njit(_nrt=False)
 def matmul_t(c, a, b):
     """``c += a.T @ b``; C-contiguous, dimensions multiples of `PAD`."""
     rows, columns = c.shape
@@ -108,7 +108,7 @@ def matmul_t(c, a, b):
         j += lanes
 
 
-@njit
+@njit(_nrt=False)
 def transpose(c, a):
     """``c[:] = a.T``."""
     for j in range(a.shape[1]):

@@ -75,13 +75,14 @@ DropEmpty = Annotated[bool, typer.Option("--drop-empty", help="leave out cells w
 
 def main() -> None:
     """Run the command line."""
-    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
-    logging.getLogger("scfusionttt").setLevel(logging.INFO)
+    notes = logging.getLogger("scfusionttt")
+    notes.handlers, notes.propagate = [logging.StreamHandler()], False
+    notes.setLevel(logging.INFO)
     warnings.simplefilter("ignore")
-    warnings.filterwarnings("default", category=UserWarning, module=r"scfusionttt\.")
+    warnings.filterwarnings("default", category=UserWarning, module=r"scfusionttt\.|__main__")
     warnings.showwarning = _show_warning
     try:
-        sys.exit(app(standalone_mode=False) or 0)
+        sys.exit(app(standalone_mode=False, prog_name="scfusionttt") or 0)
     except UserError as error:
         _fail(str(error), 2)
     except (KeyboardInterrupt, typer.Abort):
@@ -90,7 +91,9 @@ def main() -> None:
         # Usage errors of the argument parser: they have a message of their own.
         if not hasattr(error, "format_message"):
             raise
-        _fail(error.format_message().splitlines()[0] + "; see --help", 2) if error.format_message() else sys.exit(2)
+        told, context = error.format_message(), getattr(error, "ctx", None)
+        verb = context.command_path if context else "scfusionttt"
+        _fail(f"{told.splitlines()[0].rstrip('.')}; see {verb} --help", 2) if told else sys.exit(2)
 
 
 @app.command()
@@ -114,14 +117,14 @@ def validate(
 
     Example: scfusionttt validate pbmc.h5mu --json report.json
     """
+    from scfusionttt.data.validate import require_usable
     from scfusionttt.data.validate import validate as check_input
 
     report = check_input(input, rna_modality=rna, protein_modality=protein, layer=layer, cells=cells.value)
     for line in report.lines():
         typer.echo(line)
     _write_json(json_file, report.to_dict())
-    if report.errors:
-        raise typer.Exit(2)
+    require_usable(report)
 
 
 @app.command()
@@ -146,8 +149,8 @@ def pretrain(
     given = read_toml(config) if config else {}
     short = {"pretrain.epochs": epochs, "seed": seed}
     changed = _settings(settings) | {name: value for name, value in short.items() if value is not None}
-    model = FusionTTT(preset, device=device.value, **given)
-    model.config = model.config.with_settings(changed)
+    model = FusionTTT(preset, device=device.value)
+    model.config = model.config.with_settings({**given, **changed})
     checkpoints = _checkpoints(out, resume)
     _, cite = _load(input, rna, protein, layer, cells, drop_empty)
     model.pretrain(cite, species=species, checkpoints=checkpoints, resume=resume)
@@ -168,7 +171,7 @@ def finetune(
     from scfusionttt.model import FusionTTT
 
     trained = FusionTTT.load(model, device=device.value)
-    trained.config = trained.config.with_settings(_settings(settings))
+    _set_training(trained, settings)
     checkpoints = _checkpoints(out, resume)
     _, cite = _load(input, rna, protein, layer, cells, drop_empty)
     trained.finetune(
@@ -193,7 +196,7 @@ def transfer(
     from scfusionttt.model import FusionTTT
 
     trained = FusionTTT.load(model, device=device.value)
-    trained.config = trained.config.with_settings(_settings(settings))
+    _set_training(trained, settings)
     checkpoints = _checkpoints(out, resume)
     _, cite = _load(input, rna, None, layer, Cells.rna, drop_empty)
     student = trained.transfer(
@@ -219,6 +222,7 @@ def embed(
     check_embedding_path(out)
     trained = FusionTTT.load(model, device=device.value)
     source, cite = _load(input, rna, protein, layer, cells, drop_empty)
+    check_embedding_path(out, source)
     z = trained.embed(cite)
     write_embedding(out, z, cite.rna.obs_names, source, rna_modality=rna)
     typer.echo(f"{out}: {z.shape[0]} cells, {z.shape[1]} dimensions", err=True)
@@ -241,6 +245,7 @@ def predict(
     _, cite = _load(input, rna, protein, layer, cells, drop_empty)
     table = trained.predict(cite)
     write_table(out, table)
+    typer.echo(f"{out}: {len(table)} cells, {len(trained.classes)} classes", err=True)
     counts = table["label"].value_counts()
     for name, count in counts[counts > 0].items():
         typer.echo(f"{count:8d}  {name}")
@@ -336,11 +341,19 @@ def _settings(pairs: list[str] | None) -> dict[str, str]:
     return dict(pair.split("=", 1) for pair in pairs or [])
 
 
+def _set_training(model: Any, pairs: list[str] | None) -> None:
+    """Change the settings of a trained model that are still open: not its features, nor its network."""
+    config = model.config.with_settings(_settings(pairs))
+    if (config.data, config.network) != (model.config.data, model.config.network):
+        raise SettingError("--set data.* and network.* are settled by pretraining; give them to scfusionttt pretrain")
+    model.config = config
+
+
 def _checkpoints(out: Path, resume: bool) -> Path:
     """Return the folder beside `out` that holds a run's state until the model is written."""
     from scfusionttt.data.atomic import check_target
 
-    check_target(out)
+    check_target(out, folder=True)
     folder = out.with_name(f"{out.name}.training")
     if folder.exists() and not resume:
         raise SettingError(f"{folder} holds a run that was stopped: go on with --resume, or remove that folder")

@@ -2,6 +2,7 @@
 
 import logging
 import platform
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self, TypeAlias
@@ -21,7 +22,7 @@ from scfusionttt.data.loader import CellDataset
 from scfusionttt.data.split import split_by_key, stratified_split, usable_labels
 from scfusionttt.data.validate import check, require_usable
 from scfusionttt.data.values import Preprocessing
-from scfusionttt.errors import InputDataError, ModelFolderError, SettingError
+from scfusionttt.errors import InputDataError, LabelError, ModelFolderError, SettingError
 from scfusionttt.evaluation import Evaluation, evaluate_predictions, peers
 from scfusionttt.model_folder import ModelFolder
 from scfusionttt.nn.networks import ClassifierNetwork, Network, PretrainNetwork, TransferNetwork, build_network
@@ -102,7 +103,7 @@ class FusionTTT:
         UserError
             When the data cannot be used; the message says why and what to do.
         """
-        cite = _usable(data)
+        cite = _usable(data, learn=True)
         self.features, notes = choose_features(cite, self.config.data, species=species)
         _tell(notes)
         match = match_features(cite, self.features)
@@ -137,7 +138,7 @@ class FusionTTT:
             As for :meth:`pretrain`.
         """
         backbone = self._trained().backbone
-        cite = _usable(data)
+        cite = _usable(data, learn=True)
         codes, classes = usable_labels(cite.obs, labels)
         train, held_out = _parts(cite, codes, train_fraction, split, self.config.seed)
         self.classes, self.stage = classes, "finetune"
@@ -172,13 +173,16 @@ class FusionTTT:
                 "transfer without labels needs a model that knows classes; run finetune first, or give labels"
             )
         assert self.features is not None and self.preprocessing is not None
-        cite = _usable(data)
+        cite = _usable(data, learn=True)
+        match = match_features(cite, self.features)
         student = FusionTTT(device=self.device, progress=self.progress)
         student.config, student.features = self.config, self.features
         student.history, student.metrics = self.history, dict(self.metrics)
-        student.preprocessing = self.preprocessing.adapted(cite, match_features(cite, self.features))
+        student.preprocessing = self.preprocessing.adapted(cite, match)
         student.classes, student.stage = self.classes, "transfer"
         if labels is None:
+            _tell(match.notes)
+            student.metrics.pop("transfer", None)
             student.network = student._build(len(self.classes))
             _carry_over(network, self.classes, student.network, self.classes)
             return student
@@ -201,11 +205,12 @@ class FusionTTT:
         -------
         float32 [n, n_latent], cells in the input's order, in arbitrary units: distances within one model compare.
         """
+        network = self._trained()
         cite = _usable(data)
-        z = inference.embed(self._trained(), self._cells(cite), choose_device(self.device))
-        if inplace:
-            data = _require_same_cells(data, cite)
-            data.obsm[keys.X_FUSIONTTT] = z
+        target = _same_cells(data, cite) if inplace else None
+        z = inference.embed(network, self._cells(cite), choose_device(self.device))
+        if target is not None:
+            target.obsm[keys.X_FUSIONTTT] = z
         return z
 
     def predict(self, data: Data, *, inplace: bool = False) -> pd.DataFrame:
@@ -216,25 +221,15 @@ class FusionTTT:
         inplace
             Also write label and probability to ``data.obs``.
         """
-        cite = _usable(data)
         network = self._trained()
         if not isinstance(network, ClassifierNetwork):
             raise SettingError("this model knows no classes; run finetune first")
-        probability = inference.probabilities(network, self._cells(cite), choose_device(self.device))
-        best = probability.argmax(axis=1)
-        index = pd.Index(cite.rna.obs_names, name="cell")
-        table = pd.DataFrame(
-            {
-                "label": pd.Categorical.from_codes(best, categories=pd.Index(self.classes)),
-                "probability": probability[np.arange(len(best)), best],
-            },
-            index=index,
-        )
-        table = pd.concat([table, pd.DataFrame(probability, index=index, columns=self.classes)], axis=1)
-        if inplace:
-            data = _require_same_cells(data, cite)
-            data.obs[keys.LABEL] = table["label"].to_numpy()
-            data.obs[keys.PROBABILITY] = table["probability"].to_numpy()
+        cite = _usable(data)
+        target = _same_cells(data, cite) if inplace else None
+        table = self._predictions(network, self._cells(cite))
+        if target is not None:
+            target.obs[keys.LABEL] = table["label"].to_numpy()
+            target.obs[keys.PROBABILITY] = table["probability"].to_numpy()
         return table
 
     def impute(self, data: Data) -> pd.DataFrame:
@@ -304,7 +299,7 @@ class FusionTTT:
             model.metrics, model.history = dict(manifest["metrics"]), folder.history
             model.network = model._build(len(model.classes))
             model.network.load_state_dict(dict(folder.weights))
-        except (KeyError, TypeError, ValueError, RuntimeError, SettingError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, SettingError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ModelFolderError(f"{path}: manifest and weights do not fit together ({reason})") from error
         return model
@@ -330,9 +325,23 @@ class FusionTTT:
         return Run(device=device, seed=self.config.seed, checkpoints=checkpoints, resume=resume, progress=self.progress)
 
     def _cells(self, cite: CiteSeq, labels: np.ndarray | None = None) -> CellDataset:
+        """Return the cells as the model reads them, telling how many of its features they have."""
         self._trained()
         assert self.features is not None and self.preprocessing is not None
-        return CellDataset(cite, match_features(cite, self.features), self.preprocessing, labels=labels)
+        match = match_features(cite, self.features)
+        _tell(match.notes)
+        return CellDataset(cite, match, self.preprocessing, labels=labels)
+
+    def _predictions(self, network: ClassifierNetwork, cells: CellDataset) -> pd.DataFrame:
+        probability = inference.probabilities(network, cells, choose_device(self.device))
+        best = probability.argmax(axis=1)
+        index = pd.Index(cells.cell_names[cells.rows], name="cell")
+        told = {
+            "label": pd.Categorical.from_codes(best, categories=pd.Index(self.classes)),
+            "probability": probability[np.arange(len(best)), best],
+        }
+        by_class = pd.DataFrame(probability, index=index, columns=self.classes)
+        return pd.concat([pd.DataFrame(told, index=index), by_class], axis=1)
 
     def _learn_classes(
         self,
@@ -345,30 +354,36 @@ class FusionTTT:
     ) -> None:
         """Run stage 2 or 3 on the rows `train`, and score the rows `held_out`."""
         network = self._trained()
-        assert isinstance(network, ClassifierNetwork) and self.features is not None
-        _tell(list(match_features(cite, self.features).notes))
-        cells = self._cells(cite, codes).subset(train)
+        assert isinstance(network, ClassifierNetwork)
+        labelled = self._cells(cite, codes)
+        cells = labelled.subset(train)
         stage = self.config.transfer if isinstance(network, TransferNetwork) else self.config.finetune
         history = train_classifier(network, cells, stage, self._run(cells, checkpoints, resume))
         self.history = pd.concat([self.history, history], ignore_index=True)
+        self.metrics.pop(str(self.stage), None)  # of an earlier run, on other labels or another split
         if len(held_out):
-            scores = self._score(cite, codes, held_out).to_dict()
-            peer = _score_logistic_regression(self._cells(cite, codes), self.classes, train, held_out)
+            scores = self._score(network, labelled.subset(held_out)).to_dict()
+            peer = _score_logistic_regression(labelled, self.classes, train, held_out)
             self.metrics[str(self.stage)] = {**scores, "logistic_regression": peer.to_dict()}
 
-    def _score(self, cite: CiteSeq, codes: np.ndarray, cells: np.ndarray) -> Evaluation:
-        table = self.predict(cite[cells])
-        truth = np.asarray(self.classes)[codes[cells]]
+    def _score(self, network: ClassifierNetwork, cells: CellDataset) -> Evaluation:
+        table = self._predictions(network, cells)
+        truth = np.asarray(self.classes)[cells.labels[cells.rows]]
         return evaluate_predictions(table["label"], truth, table["probability"].to_numpy(), protocol="held-out")
 
 
-def _usable(data: Data) -> CiteSeq:
+def _usable(data: Data, *, learn: bool = False) -> CiteSeq:
+    """Return the checked cells; with `learn`, also tell what is odd about cells to learn from."""
     cite = as_citeseq(data)
-    require_usable(check(cite))
+    findings = check(cite)
+    require_usable(findings)
+    for finding in findings:
+        if learn and finding.severity == "warning":
+            log.warning("warning: %s", finding)
     return cite
 
 
-def _tell(notes: list[str]) -> None:
+def _tell(notes: Iterable[str]) -> None:
     for note in notes:
         log.info(note)
 
@@ -380,9 +395,11 @@ def _parts(
     if train_fraction is not None and split is not None:
         raise SettingError("give train_fraction or split, not both")
     if split is not None:
-        train, held_out = split_by_key(cite.obs, split)
-        return train[codes[train] >= 0], held_out[codes[held_out] >= 0]
-    if train_fraction is not None and train_fraction < 1:
+        train, held_out = (part[codes[part] >= 0] for part in split_by_key(cite.obs, split))
+        if len(np.unique(codes[train])) < 2:
+            raise LabelError(f"the labelled cells whose obs['{split}'] says train are of fewer than two classes; add some")
+        return train, held_out
+    if train_fraction is not None and train_fraction != 1:
         return stratified_split(codes, fraction=train_fraction, seed=seed)
     return np.flatnonzero(codes >= 0), np.array([], dtype=int)
 
@@ -398,7 +415,8 @@ def _score_logistic_regression(
     return evaluate_predictions(predicted, names[held_out], protocol="held-out")
 
 
-def _require_same_cells(data: Data, cite: CiteSeq) -> "AnnData | MuData":
+def _same_cells(data: Data, cite: CiteSeq) -> "AnnData | MuData":
+    """Return the caller's object, whose rows are the cells of `cite`."""
     if isinstance(data, CiteSeq) or not data.obs_names.equals(cite.rna.obs_names):
         raise InputDataError("results cannot be written into the input, whose cells differ between the modalities")
     return data

@@ -243,8 +243,21 @@ def test_obs_joins_the_modality_and_the_whole():
     data.obs = data.obs.loc[data.obs_names]
     cite = as_citeseq(data)
     assert sorted(cite.obs) == ["label", "old", "own", "prot:own", "whole"]
-    assert list(cite.obs["label"]) == list("xxyyzz")
-    assert list(cite.obs["own"]) == list(range(6))
+    assert list(cite.obs["label"].loc[data["rna"].obs_names]) == list("xxyyzz")
+    assert list(cite.obs["own"].loc[data["rna"].obs_names]) == list(range(6))
+
+
+@pytest.mark.parametrize("first", ["rna", "prot"])
+def test_cells_come_in_the_order_of_the_whole(first):
+    """`mdata.obsm[key] = result` goes by the whole's rows, which follow the modality that stands first."""
+    data = mudata(protein=table(PROTEIN)[::-1].copy())
+    with quiet():
+        data = MuData({name: data.mod[name] for name in (first, "rna", "prot")})
+    cite = as_citeseq(data)
+    assert list(cite.rna.obs_names) == list(cite.protein.obs_names) == list(cite.obs.index) == list(data.obs_names)
+    order = data["rna"].obs_names.get_indexer(data.obs_names)
+    np.testing.assert_array_equal(cite.rna.X.toarray(), RNA[order])
+    np.testing.assert_array_equal(cite.protein.X, PROTEIN[order])
 
 
 def test_the_callers_object_is_not_changed():

@@ -48,8 +48,11 @@ def replacing(path: str | Path) -> Iterator[Path]:
         raise OutputError(f"{path} was not written: {_reason(error)}; nothing there was changed") from error
 
 
-def check_target(path: str | Path) -> None:
-    """Raise OutputError where `replacing` would: before the work rather than after it."""
+def check_target(path: str | Path, *, folder: bool | None = None) -> None:
+    """Raise OutputError where `replacing` would: before the work rather than after it.
+
+    `folder` says whether a folder or a file will be written: neither takes the place of the other.
+    """
     target = Path(path).resolve()
     if not target.parent.is_dir():
         raise OutputError(f"{path}: the folder {target.parent} does not exist; make it, or choose another")
@@ -57,6 +60,9 @@ def check_target(path: str | Path) -> None:
         raise OutputError(f"{path} cannot be written: no permission to write in {target.parent}")
     if target.is_dir() and any(target.iterdir()) and not any((target / name).exists() for name in _OURS):
         raise OutputError(f"{target} is a folder with other things in it; it is left alone: choose another name")
+    if folder is not None and target.exists() and target.is_dir() != folder:
+        kinds = ("folder", "file") if target.is_dir() else ("file", "folder")
+        raise OutputError(f"{target} is a {kinds[0]} and is left alone: choose another name for the {kinds[1]}")
 
 
 def _move(new: Path, target: Path, *, aside: Path) -> None:

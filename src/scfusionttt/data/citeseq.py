@@ -101,6 +101,9 @@ def assemble(
     if isinstance(data, MuData):
         rna, protein, found = _from_mudata(data, rna_modality, protein_modality, layer)
         obs = joined_obs(data, find_modality(data, RNA_MODALITIES, rna_modality) or "")
+        seen = data.obs_names[data.obs_names.isin(rna.obs_names)]  # obs and obsm of the whole are in this order
+        if len(seen) == rna.n_obs and not seen.equals(rna.obs_names):
+            rna, obs = rna[seen].copy(), obs.loc[seen]
     elif isinstance(data, AnnData):
         if rna_modality is not None:
             raise InputDataError(
@@ -219,8 +222,9 @@ def _table(matrix: Any, source: AnnData, features: np.ndarray | None = None) -> 
     cells = pd.Index(source.obs_names.astype(str), name=None)
     repeated = cells[cells.duplicated()].unique()
     if len(repeated):
+        verb = "occurs" if len(repeated) == 1 else "occur"
         raise InputDataError(
-            f"{named(repeated, 'cell name')} occur more than once; make them unique, for example with a sample prefix"
+            f"{named(repeated, 'cell name')} {verb} more than once; make them unique, for example with a sample prefix"
         )
     with quiet():
         var = var.set_axis(var.index.astype(str), axis=0)

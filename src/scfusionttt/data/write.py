@@ -48,6 +48,8 @@ def write_embedding(
     """
     ending = _ending(path, EMBEDDING_ENDINGS)
     array, cells = np.asarray(array), pd.Index(cell_names)
+    source = AnnData(obs=pd.DataFrame(index=cells)) if source is None else source
+    check_embedding_path(path, source)
     if array.shape[0] != len(cells):
         raise InputDataError(f"the embedding has {array.shape[0]} rows for {len(cells)} cells; give one row per cell")
     if ending == ".npy":
@@ -68,16 +70,18 @@ def write_table(path: str | Path, table: pd.DataFrame) -> None:
         table.to_csv(temporary, sep=separator)
 
 
-def check_embedding_path(path: str | Path) -> None:
+def check_embedding_path(path: str | Path, source: AnnData | MuData | None = None) -> None:
     """Raise OutputError now, before the work, if `write_embedding` could not write to a file of this name."""
-    _ending(path, EMBEDDING_ENDINGS)
-    check_target(path)
+    ending = _ending(path, EMBEDDING_ENDINGS)
+    check_target(path, folder=ending == ".zarr")
+    if ending == ".h5mu" and isinstance(source, AnnData):
+        raise OutputError(f"{path}: a .h5mu file needs MuData, but the input is one AnnData; write .h5ad or .zarr")
 
 
 def check_table_path(path: str | Path) -> None:
     """Raise OutputError now, before the work, if `write_table` could not write to a file of this name."""
     _ending(path, TABLE_ENDINGS)
-    check_target(path)
+    check_target(path, folder=False)
 
 
 def _ending(path: str | Path, known: tuple[str, ...]) -> str:
@@ -88,13 +92,9 @@ def _ending(path: str | Path, known: tuple[str, ...]) -> str:
 
 
 def _annotated(
-    array: np.ndarray, cells: pd.Index, source: AnnData | MuData | None, ending: str, rna_modality: str | None
+    array: np.ndarray, cells: pd.Index, source: AnnData | MuData, ending: str, rna_modality: str | None
 ) -> AnnData | MuData:
     """Return a copy of the source, cut to the cells and in their order, with the embedding in obsm."""
-    if source is None:
-        source = AnnData(obs=pd.DataFrame(index=cells))
-    if ending == ".h5mu" and not isinstance(source, MuData):
-        raise OutputError("a .h5mu file needs MuData, but the input is one AnnData; write .h5ad or .zarr")
     if ending == ".h5ad" and isinstance(source, MuData):
         name = find_modality(source, RNA_MODALITIES, rna_modality)
         if name is None:

@@ -55,6 +55,6 @@ def _column(data: AnnData | MuData, key: str) -> pd.Series:
 
 def _slot(data: AnnData | MuData, key: str):
     if key not in data.obsm:
-        known = ", ".join(data.obsm) or "none"
+        known = ", ".join(name for name in data.obsm if name not in getattr(data, "mod", {})) or "none"
         raise InputDataError(f"there is no obsm['{key}'] (there is: {known}); write one with `scfusionttt embed`")
     return data.obsm[key]

@@ -2,7 +2,6 @@
 
 import sys
 import time
-from collections.abc import Callable
 from typing import Any
 
 import lightning as L
@@ -78,12 +77,12 @@ class History(L.Callback):
 class PlainProgress(L.Callback):
     """One line per epoch on stderr, for logs."""
 
-    def __init__(self, history: History, write: Callable[[str], object] = sys.stderr.write) -> None:
-        self.history, self.write = history, write
+    def __init__(self, history: History) -> None:
+        self.history = history
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Print the epoch that the history has just noted (it stands before this callback)."""
-        self.write(describe_epoch(self.history.rows[-1], trainer.max_epochs) + "\n")
+        print(describe_epoch(self.history.rows[-1], trainer.max_epochs), file=sys.stderr, flush=True)
 
 
 class RichProgress(L.Callback):

@@ -1,7 +1,20 @@
+import logging
 import os
+import sys
+import warnings
+from copy import deepcopy
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+#: A network and stages that train within a second.
+TINY = {
+    "network": {"width": 16, "encoder_blocks": 1, "latent": 8, "pool_slots": 2},
+    "pretrain": {"epochs": 2},
+    "finetune": {"epochs": 2, "lr": 1e-2},
+    "transfer": {"epochs": 2, "lr": 1e-2},
+}
 
 
 @pytest.fixture(scope="session")
@@ -11,3 +24,61 @@ def real_data():
     if not folder:
         pytest.skip("SCFUSIONTTT_DATA is not set: real data are not at hand")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """Settings of a model that trains within a second."""
+    return TINY
+
+
+@pytest.fixture(scope="session")
+def cells():
+    """Simulated CITE-seq of 160 cells of three types, the isotype control included."""
+    from scfusionttt.data.simulate import simulate
+
+    return simulate(160, 300, 8, 3, n_isotypes=1, rare_fraction=0.2)
+
+
+@pytest.fixture(scope="session")
+def rna_cells(cells):
+    """RNA-only cells of the same types, from another platform."""
+    from scfusionttt.data.simulate import simulate_query
+
+    return simulate_query(cells, 90)
+
+
+@pytest.fixture(scope="session")
+def trained(cells, rna_cells):
+    """The models of all stages, on tiny data; tests that train them on take a copy."""
+    from scfusionttt.model import FusionTTT
+
+    pretrained = FusionTTT("fast", progress=False, **TINY).pretrain(cells)
+    finetuned = deepcopy(pretrained).finetune(cells, labels="cell_type", train_fraction=0.75)
+    student = finetuned.transfer(rna_cells, labels="cell_type", train_fraction=0.3)
+    return SimpleNamespace(
+        pretrained=pretrained, finetuned=finetuned, student=student, zero_shot=finetuned.transfer(rna_cells)
+    )
+
+
+@pytest.fixture
+def scfusionttt(monkeypatch, capsys):
+    """Run the command line as a shell does; returns the exit code, stdout and stderr."""
+    from scfusionttt.cli import main
+
+    log = logging.getLogger("scfusionttt")
+    before = log.handlers, log.propagate, log.level
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["scfusionttt", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            with warnings.catch_warnings(), pytest.raises(SystemExit) as left:
+                main()
+        finally:
+            log.handlers, log.propagate = before[:2]
+            log.setLevel(before[2])
+        out, err = capsys.readouterr()
+        return SimpleNamespace(code=left.value.code or 0, out=out, err=err)
+
+    return run

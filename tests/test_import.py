@@ -1,0 +1,36 @@
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+import scfusionttt
+
+SOURCE = Path(scfusionttt.__file__).parents[1]
+HEAVY = ("torch", "lightning", "scanpy", "anndata", "mudata", "sklearn", "numba", "matplotlib", "pandas")
+
+HELP = """
+from scfusionttt.cli import main
+import contextlib
+sys.argv = ["scfusionttt", "--help"]
+with contextlib.suppress(SystemExit):
+    main()
+"""
+
+
+@pytest.mark.parametrize("code", ["import scfusionttt", HELP], ids=["import", "help"])
+def test_nothing_heavy_is_loaded_before_it_is_used(code):
+    told = f"import sys\nsys.path.insert(0, {str(SOURCE)!r})\n{code}\nprint('loaded', *sys.modules)"
+    result = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    loaded = result.stdout.splitlines()[-1].split()
+    assert "scfusionttt" in loaded
+    assert not set(HEAVY) & set(loaded)
+
+
+def test_every_public_name_is_there():
+    for name in scfusionttt.__all__:
+        assert getattr(scfusionttt, name) is not None
+    assert scfusionttt.__version__ == version("scfusionttt")
+    with pytest.raises(AttributeError, match="no attribute 'FusionTT'"):
+        _ = scfusionttt.FusionTT

@@ -1,5 +1,6 @@
 import logging
 import os
+import shlex
 import sys
 import warnings
 from copy import deepcopy
@@ -7,6 +8,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+
+# Numba, which UMAP uses, would set torch to all cores; sums are equal to the bit for one number of threads only.
+if "OMP_NUM_THREADS" in os.environ:
+    os.environ.setdefault("NUMBA_NUM_THREADS", os.environ["OMP_NUM_THREADS"])
 
 #: A network and stages that train within a second.
 TINY = {
@@ -69,8 +74,8 @@ def scfusionttt(monkeypatch, capsys):
     log = logging.getLogger("scfusionttt")
     before = log.handlers, log.propagate, log.level
 
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["scfusionttt", *map(str, arguments)])
+    def run(arguments):
+        monkeypatch.setattr(sys, "argv", ["scfusionttt", *shlex.split(arguments)])
         capsys.readouterr()
         try:
             with warnings.catch_warnings(), pytest.raises(SystemExit) as left:

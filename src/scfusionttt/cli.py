@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from scfusionttt.data.citeseq import CiteSeq
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
+INTERRUPTED = 130
 
 
 class Device(StrEnum):
@@ -82,11 +83,14 @@ def main() -> None:
     warnings.filterwarnings("default", category=UserWarning, module=r"scfusionttt\.|__main__")
     warnings.showwarning = _show_warning
     try:
-        sys.exit(app(standalone_mode=False, prog_name="scfusionttt") or 0)
+        code = app(standalone_mode=False, prog_name="scfusionttt") or 0
+        if code == INTERRUPTED:  # how the argument parser tells of Ctrl+C
+            raise KeyboardInterrupt
+        sys.exit(code)
     except UserError as error:
         _fail(str(error), 2)
     except (KeyboardInterrupt, typer.Abort):
-        _fail("interrupted; a training run goes on with --resume", 130)
+        _fail("interrupted; a training run goes on with --resume", INTERRUPTED)
     except Exception as error:
         # Usage errors of the argument parser: they have a message of their own.
         if not hasattr(error, "format_message"):

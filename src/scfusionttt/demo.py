@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,12 +26,23 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
-#: Sizes that show the three stages within three minutes on two cores.
-N_CELLS, N_GENES, N_PROTEINS, N_TYPES, N_QUERY = 1200, 2000, 20, 6, 800
 LABELS, SPLIT, TRAIN_FRACTION, QUERY_FRACTION = "cell_type", "split", 0.75, 0.3
 
 
-def run_demo(out: Path, *, show: Callable[[str, pd.DataFrame], None], seed: int = 0) -> Path:
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """How much is simulated; as it is, the three stages take less than three minutes on two cores."""
+
+    cells: int = 1200
+    genes: int = 2000
+    proteins: int = 20
+    types: int = 6
+    query: int = 800
+
+
+def run_demo(
+    out: Path, *, show: Callable[[str, pd.DataFrame], None], seed: int = 0, size: Size | None = None
+) -> Path:
     """Run the demo and write ``report.html``, ``metrics.json``, the data and the three models to a folder.
 
     Parameters
@@ -39,6 +51,8 @@ def run_demo(out: Path, *, show: Callable[[str, pd.DataFrame], None], seed: int 
         Folder to write; it is made if need be, and files of an earlier demo are replaced.
     show
         Is given the title and the table of each result as it comes.
+    size
+        Another amount of data.
 
     Returns
     -------
@@ -46,11 +60,12 @@ def run_demo(out: Path, *, show: Callable[[str, pd.DataFrame], None], seed: int 
     """
     start = time.monotonic()
     _make_folder(out)
-    mdata = simulate(N_CELLS, N_GENES, N_PROTEINS, N_TYPES, seed=seed)
-    query = simulate_query(mdata, N_QUERY, seed=seed + 1)
+    size = size or Size()
+    mdata = simulate(size.cells, size.genes, size.proteins, size.types, seed=seed)
+    query = simulate_query(mdata, size.query, seed=seed + 1)
     codes = query.obs[LABELS].cat.codes.to_numpy()
     train, _ = stratified_split(codes, fraction=QUERY_FRACTION, seed=seed)
-    query.obs[SPLIT] = np.where(np.isin(np.arange(N_QUERY), train), "train", "test")
+    query.obs[SPLIT] = np.where(np.isin(np.arange(size.query), train), "train", "test")
     with quiet(), replacing(out / "citeseq.h5mu") as path:
         mdata.write_h5mu(path)
     with quiet(), replacing(out / "rna.h5ad") as path:
@@ -90,7 +105,7 @@ def run_demo(out: Path, *, show: Callable[[str, pd.DataFrame], None], seed: int 
         "scFusionTTT on simulated CITE-seq",
         sections,
         summary=["RNA and proteins of simulated blood cells, fused, named, and carried over to RNA-only data."],
-        facts={"cells": N_CELLS, "genes": N_GENES, "proteins": N_PROTEINS, "seconds": round(seconds)},
+        facts={"cells": size.cells, "genes": size.genes, "proteins": size.proteins, "seconds": round(seconds)},
         footer=f"scfusionttt {__version__}",
     )
     with replacing(out / "report.html") as path:
@@ -107,7 +122,7 @@ def _make_folder(out: Path) -> None:
 
 def _fusion_section(mdata: "MuData", z: np.ndarray, scores: Evaluation, seed: int) -> Section:
     coords = umap(z, seed=seed)
-    clusters = cluster(z, N_TYPES, seed=seed).labels.astype(str)
+    clusters = cluster(z, mdata.obs[LABELS].nunique(), seed=seed).labels.astype(str)
     by_type = report.umap(coords, mdata.obs[LABELS], title="cell type")
     by_cluster = report.umap(coords, clusters, title="Leiden cluster")
     return Section(

@@ -1,0 +1,249 @@
+"""What bad input gets: one line naming the cause and the remedy, exit code 2, nothing written over."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from mudata import MuData
+from scipy import sparse
+
+from scfusionttt.data.quiet import quiet
+from scfusionttt.data.simulate import simulate
+
+FAST = "--preset fast --epochs 1 --set network.width=16"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, cells, rna_cells, trained):
+    """A folder of good and bad files, and of earlier results: ``model``, ``z.npy`` and ``t.csv``."""
+    place = tmp_path_factory.mktemp("bad")
+
+    def write(name, change=lambda data: None, data=cells):
+        with quiet():
+            data = data.copy()
+            data = change(data) or data
+            data.write_h5mu(place / f"{name}.h5mu") if isinstance(data, MuData) else data.write_h5ad(
+                place / f"{name}.h5ad"
+            )
+
+    def value(x):
+        return lambda data: data["rna"].X.data.__setitem__(3, x)
+
+    def normalised(data):
+        data["rna"].X = np.log1p(data["rna"].X)
+
+    def empty_cells(data):
+        counts = data["rna"].X.tolil()
+        counts[[5, 7]] = 0
+        data["rna"].X = sparse.csr_matrix(counts)
+
+    def twice(data):
+        data.obs_names = ["again", "again", *data.obs_names[2:]]
+
+    def labels(data):
+        data.obs["single"] = "T"
+        data.obs["lonely"] = ["only one", *["T", "B"] * 79, "T"]
+        data.obs["unlabelled"] = "unknown"
+
+    write("good")
+    write("rna", data=rna_cells)
+    for name, x in {"nan": np.nan, "inf": np.inf, "negative": -1}.items():
+        write(name, value(x))
+    write("normalised", normalised)
+    write("empty", empty_cells)
+    write("twice", twice, data=rna_cells)
+    write("no_rna", lambda data: MuData({"prot": data["prot"]}))
+    write("differ", lambda data: MuData({"rna": data["rna"], "prot": data["prot"][10:].copy()}))
+    write("labels", labels)
+    write("few_genes", lambda data: data[:, ::3].copy(), data=rna_cells)
+    write("mouse", data=simulate(100, 300, 8, 3, species="mouse"))
+    good = (place / "good.h5mu").read_bytes()
+    (place / "cut.h5mu").write_bytes(good[: len(good) // 2])
+    (place / "nothing.h5mu").write_bytes(b"")
+    (place / "text.h5mu").write_text("cell,gene\n")
+    (place / "folder").mkdir()
+    (place / "folder" / "thesis.tex").write_text("years of work")
+
+    trained.pretrained.save(place / "model")
+    trained.finetuned.save(place / "typed")
+    shutil.copytree(place / "model", place / "newer")
+    manifest = json.loads((place / "model" / "manifest.json").read_text())
+    (place / "newer" / "manifest.json").write_text(json.dumps(manifest | {"format_version": 99}))
+    shutil.copytree(place / "model", place / "incomplete")
+    (place / "incomplete" / "weights.safetensors").unlink()
+    (place / "z.npy").write_text("an earlier result")
+    (place / "t.csv").write_text("an earlier result")
+    return place
+
+
+@pytest.fixture
+def refused(place, scfusionttt, monkeypatch):
+    """Run a command that must fail, and return its one line."""
+    monkeypatch.chdir(place)
+
+    def everything():
+        return {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+
+    def run(command):
+        before = everything()
+        result = scfusionttt(command)
+        assert result.code == 2
+        *notes, error = result.err.splitlines()
+        assert error.startswith("scfusionttt: ")
+        assert not any(note.startswith(("scfusionttt:", "Traceback")) for note in notes)
+        assert result.out == "" or command.startswith("validate")
+        assert everything() == before, "what was there is untouched, and nothing was added"
+        return error
+
+    return run
+
+
+BAD_FILES = {
+    "missing.h5mu": ("no such file", "check the name"),
+    "nothing.h5mu": ("is empty (0 bytes)", "copy or download it again"),
+    "cut.h5mu": ("is truncated", "copy or write it again"),
+    "text.h5mu": ("is a text file", "expected .h5mu"),
+    "folder": ("is a folder without matrix.mtx", "expected .h5mu"),
+    "no_rna.h5mu": ("no RNA found: the modalities are prot", "--rna-modality"),
+    "normalised.h5mu": ("values look normalised, not raw counts", "put raw counts in layers['counts'] or X"),
+    "nan.h5mu": ("RNA has NaN in 1 cell (cell-000000)", "repair or leave out"),
+    "inf.h5mu": ("RNA has infinite values in 1 cell (cell-000000)", "repair or leave out"),
+    "negative.h5mu": ("RNA has negative values in 1 cell (cell-000000)", "put raw counts"),
+    "empty.h5mu": ("no RNA counts in 2 cells (cell-000005, cell-000007)", "--drop-empty"),
+    "twice.h5ad": ("1 cell name (again) occurs more than once", "make them unique"),
+    "differ.h5mu": ("RNA has 160 cells and proteins 150, 150 in both", "use `--cells overlap`", "`--cells rna`"),
+}
+
+
+@pytest.mark.parametrize(
+    "verb", [f"pretrain {{}} --out model {FAST}", "embed {} --model model --out z.npy", "validate {}"]
+)
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_a_bad_file(name, verb, refused):
+    error = refused(verb.format(name))
+    assert all(words in error for words in BAD_FILES[name]), error
+
+
+BAD_CALLS = {
+    "labels: unknown key": (
+        "finetune labels.h5mu --model model --labels cell_typ --out model",
+        "no obs['cell_typ']; did you mean 'cell_type'?",
+    ),
+    "labels: none": (
+        "finetune labels.h5mu --model model --labels unlabelled --out model",
+        "no labelled cell; at least two classes",
+    ),
+    "labels: one class": (
+        "finetune labels.h5mu --model model --labels single --out model",
+        "a single class (T); at least two classes",
+    ),
+    "labels: a class of one cell": (
+        "finetune labels.h5mu --model model --labels lonely --out model",
+        "one cell only: only one; merge each",
+    ),
+    "labels: in transfer": ("transfer rna.h5ad --model typed --labels celltype --out model", "no obs['celltype']"),
+    "genes: too few": (
+        "embed few_genes.h5ad --model model --out z.npy",
+        "only 100 of the model's 300 genes are in the input",
+    ),
+    "genes: wrong species": ("embed mouse.h5mu --model model --out z.npy", "give human data"),
+    "genes: wrong species to predict": ("predict mouse.h5mu --model typed --out t.csv", "give human data"),
+    "genes: wrong species to learn": (
+        "finetune mouse.h5mu --model model --labels cell_type --out model",
+        "give human data",
+    ),
+    "genes: no such species": (f"pretrain good.h5mu --out model --species yeast {FAST}", "species 'yeast' has no gene table; use human or mouse"),
+    "model: missing": ("embed good.h5mu --model nowhere --out z.npy", "no such model folder; give one"),
+    "model: newer": (
+        "embed good.h5mu --model newer --out z.npy",
+        "has format 99, newer than 1, the newest known here; update scfusionttt",
+    ),
+    "model: incomplete": (
+        "embed good.h5mu --model incomplete --out z.npy",
+        "weights.safetensors is missing; copy the whole model folder",
+    ),
+    "model: knows no classes": ("predict good.h5mu --model model --out t.csv", "knows no classes; run finetune first"),
+    "model: no zero-shot": ("transfer rna.h5ad --model model --out model", "run finetune first, or give labels"),
+    "call: unknown verb": ("frobnicate", "No such command 'frobnicate'; see scfusionttt --help"),
+    "call: unknown option": ("embed good.h5mu --colour red", "No such option: --colour"),
+    "call: option missing": ("embed good.h5mu --model model", "Missing option '--out'; see scfusionttt embed --help"),
+    "call: no number": ("pretrain good.h5mu --out model --epochs many", "Invalid value for '--epochs'"),
+    "call: no such device": ("pretrain good.h5mu --out model --device abacus", "Invalid value for '--device'"),
+    "setting: no such preset": (
+        "pretrain good.h5mu --out model --preset slow",
+        "no preset 'slow'; choose one of default, paper, whole, fast",
+    ),
+    "setting: no such key": (
+        "pretrain good.h5mu --out model --set network.widht=3",
+        "no setting 'network.widht'; did you mean",
+    ),
+    "setting: no value": ("pretrain good.h5mu --out model --set network.width", "write --set section.key=value"),
+    "setting: bad value": (
+        "pretrain good.h5mu --out model --set network.width=wide",
+        "network.width must be of type int, not 'wide'",
+    ),
+    "setting: no epochs": ("pretrain good.h5mu --out model --epochs 0", "pretrain.epochs must be at least 1"),
+    "setting: no such file": ("pretrain good.h5mu --out model --config mine.toml", "mine.toml: cannot be read"),
+    "setting: not TOML": ("pretrain good.h5mu --out model --config text.h5mu", "is not TOML"),
+    "setting: settled by pretraining": (
+        "finetune good.h5mu --model model --labels cell_type --out model --set network.width=32",
+        "give them to scfusionttt pretrain",
+    ),
+    "setting: fraction above 1": (
+        "finetune good.h5mu --model model --labels cell_type --out model --train-fraction 1.5",
+        "must lie between 0 and 1 (it is 1.5)",
+    ),
+    "setting: fraction 0": (
+        "finetune good.h5mu --model model --labels cell_type --out model --train-fraction 0",
+        "must lie between 0 and 1 (it is 0.0)",
+    ),
+    "setting: fraction in transfer": (
+        "transfer rna.h5ad --model typed --labels cell_type --out model --train-fraction -1",
+        "must lie between 0 and 1 (it is -1.0)",
+    ),
+    "input: no such modality": (
+        "embed good.h5mu --model model --out z.npy --rna-modality atac",
+        "there is no modality 'atac'; the input has rna, prot",
+    ),
+    "input: no such layer": ("embed good.h5mu --model model --out z.npy --layer raw", "RNA has no layer 'raw'"),
+    "output: folder missing": (
+        "embed good.h5mu --model model --out no/z.npy",
+        "does not exist; make it, or choose another",
+    ),
+    "output: folder of a model missing": (
+        "pretrain good.h5mu --out no/model",
+        "does not exist; make it, or choose another",
+    ),
+    "output: unknown ending": (
+        "embed good.h5mu --model model --out z.txt",
+        "the ending '.txt' is not known; choose .npy",
+    ),
+    "output: unknown ending of a table": (
+        "predict good.h5mu --model typed --out t.xlsx",
+        "the ending '.xlsx' is not known; choose .csv",
+    ),
+    "output: h5mu of one AnnData": ("embed rna.h5ad --model model --out z.h5mu", "write .h5ad or .zarr"),
+    "output: somebody's folder": ("pretrain good.h5mu --out folder", "other things in it; it is left alone"),
+    "output: a file for a folder": (
+        "pretrain good.h5mu --out t.csv",
+        "is a file and is left alone: choose another name",
+    ),
+    "evaluate: no such representation": (
+        "evaluate good.h5mu --labels cell_type --rep X_pca",
+        "no obsm['X_pca'] (there is: none); write one with `scfusionttt embed`",
+    ),
+    "evaluate: not embedded yet": ("evaluate rna.h5ad --labels cell_type", "no obsm['X_fusionttt']"),
+    "evaluate: no such labels": ("evaluate rna.h5ad --labels kind", "no obs['kind']; the columns are: cell_type"),
+    "evaluate: no such clusters": ("evaluate rna.h5ad --labels cell_type --clusters leiden", "no obs['leiden']"),
+    "evaluate: space of clusters": (
+        "evaluate rna.h5ad --labels cell_type --clusters cell_type --space umap",
+        "--space umap goes with --rep",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_CALLS)
+def test_a_bad_call(name, refused):
+    command, told = BAD_CALLS[name]
+    assert told in refused(command)

@@ -102,10 +102,17 @@ def _tokens(q, k, v, lr, mask, out, loss, reverse) -> kernels.Tokens:
 
 
 def _layer(tau, gamma, beta, causal, rope) -> kernels.Layer:
-    n, f = len(tau), gamma.shape[1]
-    turn = rotations(n, f) if rope else torch.ones(n, f // 2, dtype=torch.complex128)
-    arrays = (x.detach().to(tau.dtype).contiguous().numpy() for x in (tau, gamma, beta, turn.real, turn.imag))
-    return kernels.Layer(*arrays, causal)
+    tau, gamma, beta = (x.detach().contiguous().numpy() for x in (tau, gamma, beta))
+    return kernels.Layer(tau, gamma, beta, *_rotations(len(tau), gamma.shape[1], tau.dtype, rope), causal)
+
+
+@cache
+def _rotations(n: int, f: int, dtype: np.dtype, rope: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return cos, sin and -sin as the kernel wants them, [n, f]: ``x * cos + swapped pairs of x * sin`` rotates."""
+    turn = rotations(n, f).numpy() if rope else np.ones((n, f // 2), complex)
+    cos, sin = turn.real.repeat(2, 1).astype(dtype), turn.imag.repeat(2, 1).astype(dtype)
+    sin[:, ::2] *= -1
+    return cos, sin, -sin
 
 
 def _flat(x: Tensor) -> Tensor:

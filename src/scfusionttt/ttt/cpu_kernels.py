@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from scfusionttt.ttt.cpu_tile import matmul, matmul_t, padded, transpose
+from scfusionttt.ttt.cpu_tile import matmul, matmul_t, padded, prefetch, rotate, transpose
 
 SEGMENT = 16  # chunks between two kept states
 FASTMATH = {"reassoc", "contract", "arcp", "nsz"}  # NaN and inf keep their meaning
@@ -36,8 +36,9 @@ class Layer(NamedTuple):
     tau: np.ndarray  # [n]
     gamma: np.ndarray  # [h, f]
     beta: np.ndarray
-    cos: np.ndarray  # [n, f / 2]
-    sin: np.ndarray
+    cos: np.ndarray  # [n, f], each twice
+    sin: np.ndarray  # [n, f], with a minus before each first
+    back: np.ndarray  # -sin
     causal: bool
 
 
@@ -87,26 +88,24 @@ def _meet(tokens, layer, cell, chunk, here, lr):
     return count
 
 
+@njit(_nrt=False)
+def _expect(tokens, layer, cell, chunk, which, x):
+    n, f = layer.cos.shape
+    if 0 <= chunk * n < tokens.length:
+        at, step = _place(tokens, which, cell, chunk, n)
+        prefetch(x, at, step, min(n, tokens.length - chunk * n), f)
+
+
 @njit(fastmath=FASTMATH, _nrt=False)
 def _load(x, at, step, here, cos, sin, rows):
-    """Read a chunk of q or k, rotated."""
+    """Read a chunk of q or k, rotated; an absent token is a row of zeros."""
+    count = len(cos)
+    while count > 0 and not here[count - 1]:
+        count -= 1
+    rotate(cos, sin, count, x, at, step, rows.reshape(rows.size), 0, rows.shape[1])
     for i in range(len(here)):
-        if here[i]:
-            _rotate(x, at, cos[i], sin[i], 1, rows[i], 0)
-        else:
+        if not here[i]:
             _clear(rows[i])
-        at += step
-
-
-@njit(fastmath=FASTMATH, _nrt=False)
-def _rotate(x, x_at, cos, sin, sign, y, y_at):
-    """Rotate pairs of x from x_at on into y from y_at on; indices without a sign let LLVM use vectors."""
-    one, two, p, q = np.uintp(1), np.uintp(2), np.uintp(x_at), np.uintp(y_at)
-    for i in range(len(cos)):
-        m = two * np.uintp(i)
-        x0, x1, turn = x[p + m], x[p + m + one], sin.dtype.type(sign) * sin[i]
-        y[q + m] = x0 * cos[i] - x1 * turn
-        y[q + m + one] = x1 * cos[i] + x0 * turn
 
 
 @njit(_nrt=False)
@@ -228,11 +227,13 @@ def forward(tokens, layer, scratch, first, keep, out, loss, states, final, lo, h
                 _copy(states[cell, chunk // SEGMENT], w)
             count = _meet(tokens, layer, cell, chunk, here, lr)
             end = layer.tau[count - 1]
+            _expect(tokens, layer, cell, chunk + 1, 0, tokens.q)
             at, step = _place(tokens, 0, cell, chunk, n)
             _load(tokens.q, at, step, here, layer.cos, layer.sin, q)
             at, step = _place(tokens, 1, cell, chunk, n)
             _load(tokens.k, at, step, here, layer.cos, layer.sin, k)
             _answer(w, k, xh)
+            _expect(tokens, layer, cell, chunk + 1, 1, tokens.k)
             _normalise(xh, here, f, r)
             at, step = _place(tokens, 2, cell, chunk, n)
             _inner_gradient(k, tokens.v, at, step, here, gamma, beta, xh, r, error, g)
@@ -240,6 +241,7 @@ def forward(tokens, layer, scratch, first, keep, out, loss, states, final, lo, h
                 _gram(q, k, kt, gram, c, lr, layer.tau)
                 _answer(w, q, zbar)
                 matmul(zbar, c, g)
+            _expect(tokens, layer, cell, chunk + 1, 2, tokens.v)
             _learn(w, k, g, lr, end, xh)
             if not layer.causal:
                 _answer(w, q, zbar)
@@ -378,6 +380,8 @@ def backward(tokens, layer, scratch, states, dout, dloss, dq, dk, dv, dlr, dw, d
                 s = chunk - start
                 here = heres[s]
                 count = _meet(tokens, layer, cell, chunk, here, lrs[s])
+                _expect(tokens, layer, cell, chunk + 1, 1, tokens.k)
+                _expect(tokens, layer, cell, chunk + 1, 2, tokens.v)
                 at, step = _place(tokens, 1, cell, chunk, n)
                 _load(tokens.k, at, step, here, layer.cos, layer.sin, ks[s])
                 _answer(w[s], ks[s], xhs[s])
@@ -393,6 +397,8 @@ def backward(tokens, layer, scratch, states, dout, dloss, dq, dk, dv, dlr, dw, d
                 count = min(n, tokens.length - chunk * n)
                 end = layer.tau[count - 1]
                 _clear(dlr_row)
+                _expect(tokens, layer, cell, chunk - 1, 0, tokens.q)
+                _expect(tokens, layer, cell, chunk - 1, 5, dout)
                 # the answers to the queries, again, and back through their layer norm
                 at, step = _place(tokens, 0, cell, chunk, n)
                 _load(tokens.q, at, step, here, layer.cos, layer.sin, q)
@@ -449,16 +455,18 @@ def backward(tokens, layer, scratch, states, dout, dloss, dq, dk, dv, dlr, dw, d
                     row = dv[at + i * step : at + i * step + f]
                     for j in range(f):
                         row[j] = -derror[i, j]
+                transpose(dgx, dqt)
+                transpose(dz, dkt)
                 for i in range(count):
                     for j in range(f):
-                        direct[i, j] += dqt[j, i]
-                        derror[i, j] += dkt[j, i]
-                for i in range(count):
+                        direct[i, j] += dgx[i, j]
+                    for j in range(f):
+                        derror[i, j] += dz[i, j]
                     if not here[i]:
                         _clear(direct[i])
                         _clear(derror[i])
-                    _rotate(direct[i], 0, layer.cos[i], layer.sin[i], -1, dq, at + i * step)
-                    _rotate(derror[i], 0, layer.cos[i], layer.sin[i], -1, dk, at + i * step)
+                rotate(layer.cos, layer.back, count, direct.reshape(direct.size), 0, ff, dq, at, step)
+                rotate(layer.cos, layer.back, count, derror.reshape(derror.size), 0, ff, dk, at, step)
 
 
 @njit(fastmath=FASTMATH, _nrt=False)

@@ -35,25 +35,26 @@ def ttt_linear_cpu(
     """Return outputs, inner losses and the final state, as `ttt_definition`; differentiable once."""
     if mask is None:
         mask = torch.ones((), dtype=torch.bool).expand(len(q), q.shape[2])
-    out, loss, w, b = _TTTLinear.apply(q, k, v, lr, tau, *state, gamma, beta, mask, causal, reverse, rope)
+    inputs = q, k, v, lr, tau, *state, gamma, beta
+    keep = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
+    out, loss, w, b = _TTTLinear.apply(*inputs, mask, causal, reverse, rope, keep)
     return out, loss, (w, b)
 
 
 class _TTTLinear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, q, k, v, lr, tau, w0, b0, gamma, beta, mask, causal, reverse, rope):
+    def forward(ctx: Any, q, k, v, lr, tau, w0, b0, gamma, beta, mask, causal, reverse, rope, keep):
         b, h, t, f = q.shape
         out, loss = _tokens_like(q), lr.new_empty(lr.shape)
         tokens = _tokens(q, k, v, lr, mask, out, loss, reverse)
         layer = _layer(tau, gamma, beta, causal, rope)
-        keep = any(ctx.needs_input_grad)
         segments = -(-t // (len(tau) * kernels.SEGMENT)) if keep else 0
         size = padded(f)
         states, final = q.new_empty(b * h, segments, size + 1, size), q.new_empty(b * h, size + 1, size)
         shared = w0.stride(0) == 0 and b0.stride(0) == 0
         first = _joined(w0[:1], b0[:1]) if shared else _joined(w0, b0)
         arrays = (x.numpy() for x in (_flat(out), _flat(loss), states, final))
-        _share(kernels.forward, b * h, tokens, layer, first.detach().numpy(), keep, *arrays)
+        _share(kernels.forward, b * h, tokens, layer, first.numpy(), *arrays)
         ctx.save_for_backward(q, k, v, lr, tau, gamma, beta, mask, states)
         ctx.how = causal, reverse, rope
         return out, loss, *_split(final, b, f)
@@ -73,7 +74,7 @@ class _TTTLinear(torch.autograd.Function):
         arrays = tuple(x.numpy() for x in arrays)
         _share(kernels.backward, b * h, tokens, _layer(tau, gamma, beta, causal, rope), *arrays)
         dgamma, dbeta = (x.unflatten(0, (b, h)).sum(0) for x in (dgamma, dbeta))
-        return dq, dk, dv, dlr, dtau.sum(0), *_split(dfirst, b, f), dgamma, dbeta, None, None, None, None
+        return dq, dk, dv, dlr, dtau.sum(0), *_split(dfirst, b, f), dgamma, dbeta, None, None, None, None, None
 
 
 def _share(kernel: Callable, cells: int, tokens: kernels.Tokens, layer: kernels.Layer, *arguments: Any) -> None:
@@ -96,14 +97,15 @@ def _pool(process: int, threads: int) -> ThreadPoolExecutor:
 def _tokens(q, k, v, lr, mask, out, loss, reverse) -> kernels.Tokens:
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
     strides = [x.stride()[:3] for x in (q, k, v, lr)] + [(mask.stride(0), 0, mask.stride(1))]
-    strides = np.array([*strides, out.stride()[:3], loss.stride()])
-    arrays = (_flat(x).numpy() for x in (q, k, v, lr, mask))
-    return kernels.Tokens(*arrays, strides, q.shape[2], q.shape[1], reverse)
+    strides += [out.stride()[:3], loss.stride()]
+    arrays = [_flat(x).numpy() for x in (q, k, v, lr, mask)]
+    return kernels.Tokens(*arrays, np.array(strides), q.shape[2], q.shape[1], reverse)  # type: ignore
 
 
 def _layer(tau, gamma, beta, causal, rope) -> kernels.Layer:
     tau, gamma, beta = (x.detach().contiguous().numpy() for x in (tau, gamma, beta))
-    return kernels.Layer(tau, gamma, beta, *_rotations(len(tau), gamma.shape[1], tau.dtype, rope), causal)
+    cos, sin, back = _rotations(len(tau), gamma.shape[1], tau.dtype, rope)
+    return kernels.Layer(tau, gamma, beta, cos, sin, back, causal)
 
 
 @cache

@@ -5,15 +5,14 @@ of the tiles; an absent token, or one beyond the end, is a row of zeros with lr 
 bias. Numba looks for changes in this file, not in `cpu_tile`, when it decides whether its cache is still good.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
-from scfusionttt.ttt.cpu_tile import matmul, matmul_t, padded, prefetch, rotate, transpose
+from scfusionttt.ttt.cpu_tile import compiled, matmul, matmul_t, padded, prefetch, rotate, transpose
 
 SEGMENT = 16  # chunks between two kept states
-FASTMATH = {"reassoc", "contract", "arcp", "nsz"}  # NaN and inf keep their meaning
 
 
 class Tokens(NamedTuple):
@@ -58,13 +57,13 @@ class Scratch(NamedTuple):
 def make_scratch(n, f, dtype):
     """Return zeroed memory for chunks of n tokens of f channels."""
     n, f = padded(n), padded(f)
-    shapes = (SEGMENT + 1, f + 1, f), (4, SEGMENT, n, f), (2, SEGMENT, n)
-    more = (8, n + 1, f), (4, f, n), (5, n, n), (3, n)
-    zeros = [np.zeros(shape, dtype) for shape in (*shapes, *more)]
-    return Scratch(*zeros[:3], np.zeros((SEGMENT, n), bool), *zeros[3:])
+    zeros = partial(np.zeros, dtype=dtype)
+    w, frames, frame_vectors = zeros((SEGMENT + 1, f + 1, f)), zeros((4, SEGMENT, n, f)), zeros((2, SEGMENT, n))
+    rows, columns, squares, vectors = zeros((8, n + 1, f)), zeros((4, f, n)), zeros((5, n, n)), zeros((3, n))
+    return Scratch(w, frames, frame_vectors, np.zeros((SEGMENT, n), bool), rows, columns, squares, vectors)
 
 
-@njit(_nrt=False)
+@compiled
 def _place(tokens, which, cell, chunk, n):
     """Return where a chunk's first token lies in array `which`, and the step to the next."""
     b, h, t = tokens.strides[which]
@@ -75,7 +74,7 @@ def _place(tokens, which, cell, chunk, n):
     return (cell // tokens.heads) * b + (cell % tokens.heads) * h + first * t, t
 
 
-@njit(_nrt=False)
+@compiled
 def _meet(tokens, layer, cell, chunk, here, lr):
     """Find which tokens of a chunk are present, and their lr; return how many there are, absent ones too."""
     n = len(layer.tau)
@@ -88,7 +87,7 @@ def _meet(tokens, layer, cell, chunk, here, lr):
     return count
 
 
-@njit(_nrt=False)
+@compiled
 def _expect(tokens, layer, cell, chunk, which, x):
     n, f = layer.cos.shape
     if 0 <= chunk * n < tokens.length:
@@ -96,7 +95,7 @@ def _expect(tokens, layer, cell, chunk, which, x):
         prefetch(x, at, step, min(n, tokens.length - chunk * n), f)
 
 
-@njit(fastmath=FASTMATH, _nrt=False)
+@compiled
 def _load(x, at, step, here, cos, sin, rows):
     """Read a chunk of q or k, rotated; an absent token is a row of zeros."""
     count = len(cos)
@@ -108,27 +107,27 @@ def _load(x, at, step, here, cos, sin, rows):
             _clear(rows[i])
 
 
-@njit(_nrt=False)
+@compiled
 def _fill(matrix, value):
     for i in range(matrix.shape[0]):
         for j in range(matrix.shape[1]):
             matrix[i, j] = value
 
 
-@njit(_nrt=False)
+@compiled
 def _copy(matrix, source):
     for i in range(matrix.shape[0]):
         for j in range(matrix.shape[1]):
             matrix[i, j] = source[i, j]
 
 
-@njit(_nrt=False)
+@compiled
 def _clear(row):
     for j in range(len(row)):
         row[j] = 0
 
 
-@njit(fastmath=FASTMATH, _nrt=False)
+@compiled
 def _normalise(rows, here, f, r):
     """Put LN(rows) in their place, 0 for absent tokens, and 1/std in r."""
     kind = rows.dtype.type
@@ -148,7 +147,7 @@ def _normalise(rows, here, f, r):
             rows[i, j] = (rows[i, j] - mean) * r[i]
 
 
-@njit(fastmath=FASTMATH, _nrt=False)
+@compiled
 def _inner_gradient(k, v, at, step, here, gamma, beta, xh, r, error, g):
     """Compute error = gamma xh + beta - (v - k), and the gradient g of its half square by z."""
     kind = k.dtype.type
@@ -172,7 +171,7 @@ def _inner_gradient(k, v, at, step, here, gamma, beta, xh, r, error, g):
         at += step
 
 
-@njit(fastmath=FASTMATH, _nrt=False)
+@compiled
 def _learn(w, k, g, lr, end, scaled):
     """Take the step of a whole chunk: ``w -= [k, 1].T diag(end * lr) g``."""
     f = w.shape[1]
@@ -185,7 +184,7 @@ def _learn(w, k, g, lr, end, scaled):
     matmul_t(w[:f], k, scaled)
 
 
-@njit(fastmath=FASTMATH, _nrt=False)
+@compiled
 def _answer(w, x, z):
     """Compute ``z = x w + bias``."""
     f = w.shape[1]
@@ -195,7 +194,7 @@ def _answer(w, x, z):
     matmul(z, x, w[:f])
 
 
-@njit(fastmath=FASTMATH, _nrt=False)
+@compiled
 def _gram(q, k, kt, gram, c, lr, tau):
     """Compute ``gram = q k^T + 1`` and ``c = -tril(tau_i lr_j gram)``."""
     transpose(kt, k)
@@ -207,11 +206,12 @@ def _gram(q, k, kt, gram, c, lr, tau):
             c[i, j] = -tau[i] * lr[j] * gram[i, j]
 
 
-@njit(fastmath=FASTMATH, nogil=True, cache=True, _nrt=False)
-def forward(tokens, layer, scratch, first, keep, out, loss, states, final, lo, hi):
-    """Run cells x heads lo to hi: write outputs, inner losses, final states and, if asked, each segment's first state.
+@partial(compiled, cache=True)
+def forward(tokens, layer, scratch, first, out, loss, states, final, lo, hi):
+    """Run cells x heads lo to hi: write outputs, inner losses and final states, and each segment's first state.
 
-    first [h or b * h, f + 1, f], states [b * h, segments, f + 1, f] and final [b * h, f + 1, f] in padded sizes.
+    first [h or b * h, f + 1, f] and final [b * h, f + 1, f] in padded sizes; states [b * h, segments, f + 1, f], where
+    no segments means that none are kept.
     """
     n, f = len(layer.tau), layer.gamma.shape[1]
     nn = scratch.here.shape[1]
@@ -223,7 +223,7 @@ def forward(tokens, layer, scratch, first, keep, out, loss, states, final, lo, h
         w = final[cell]
         _copy(w, first[cell % len(first)])
         for chunk in range(-(-tokens.length // n)):
-            if keep and chunk % SEGMENT == 0:
+            if chunk % SEGMENT == 0 and states.shape[1] > 0:
                 _copy(states[cell, chunk // SEGMENT], w)
             count = _meet(tokens, layer, cell, chunk, here, lr)
             end = layer.tau[count - 1]
@@ -252,7 +252,7 @@ def forward(tokens, layer, scratch, first, keep, out, loss, states, final, lo, h
             _write_loss(error, count, loss, at, step)
 
 
-@njit(fastmath=FASTMATH, _nrt=False)
+@compiled
 def _write(q, yh, here, gamma, beta, out, at, step):
     f = len(gamma)
     for i in range(len(here)):
@@ -265,7 +265,7 @@ def _write(q, yh, here, gamma, beta, out, at, step):
         at += step
 
 
-@njit(fastmath=FASTMATH, _nrt=False)
+@compiled
 def _write_loss(error, count, loss, at, step):
     kind = error.dtype.type
     for i in range(count):
@@ -276,7 +276,7 @@ def _write_loss(error, count, loss, at, step):
         at += step
 
 
-@njit(fastmath=FASTMATH, _nrt=False)
+@compiled
 def _output_backward(dzbar, yh, r, dout, at, step, here, gamma, dgamma, dbeta, direct):
     """Turn yh into dzbar, keep the upstream gradient in `direct`, add to dgamma and dbeta."""
     kind = yh.dtype.type
@@ -304,7 +304,7 @@ def _output_backward(dzbar, yh, r, dout, at, step, here, gamma, dgamma, dbeta, d
         at += step
 
 
-@njit(fastmath=FASTMATH, _nrt=False)
+@compiled
 def _inner_gradient_backward(dg, xh, r, error, g, dloss, here, gamma, dgamma, dbeta, dgx, derror, dz):
     """Go back through `_inner_gradient` and the layer norm before it: write derror and dz, add to dgamma and dbeta."""
     kind = xh.dtype.type
@@ -338,7 +338,7 @@ def _inner_gradient_backward(dg, xh, r, error, g, dloss, here, gamma, dgamma, db
             dbeta[j] += derror[i, j]
 
 
-@njit(fastmath=FASTMATH, _nrt=False)
+@compiled
 def _gram_backward(dct, gram, lr, tau, dlr, dtau, dgram, dgramt):
     """Go back through ``c = -tril(tau_i lr_j gram)``, given the transposed gradient of c."""
     _fill(dgram, 0)
@@ -352,7 +352,7 @@ def _gram_backward(dct, gram, lr, tau, dlr, dtau, dgram, dgramt):
             dgramt[j, i] = dgram[i, j]
 
 
-@njit(fastmath=FASTMATH, nogil=True, cache=True, _nrt=False)
+@partial(compiled, cache=True)
 def backward(tokens, layer, scratch, states, dout, dloss, dq, dk, dv, dlr, dw, dtau, dgamma, dbeta, lo, hi):
     """Run cells x heads lo to hi backwards: write the gradients by the tokens, add those by the layer.
 
@@ -469,7 +469,7 @@ def backward(tokens, layer, scratch, states, dout, dloss, dq, dk, dv, dlr, dw, d
                 rotate(layer.cos, layer.back, count, derror.reshape(derror.size), 0, ff, dk, at, step)
 
 
-@njit(fastmath=FASTMATH, _nrt=False)
+@compiled
 def _add_outer(dw, x, dz):
     """Add ``[x, 1].T dz``."""
     for i in range(len(dz)):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from scfusionttt.ttt.cpu_tile import compiled, matmul, matmul_t, padded, prefetch, rotate, transpose
+from scfusionttt.ttt.cpu_tile import compiled, entry, matmul, matmul_t, padded, prefetch, rotate, transpose
 
 SEGMENT = 16  # chunks between two kept states
 
@@ -179,9 +179,12 @@ def _learn(w, k, g, lr, end, scaled):
         rate = -end * lr[i]
         for j in range(f):
             scaled[i, j] = rate * g[i, j]
-        for j in range(f):
-            w[f, j] += scaled[i, j]
     matmul_t(w[:f], k, scaled)
+    for i in range(1, len(lr)):
+        for j in range(f):
+            scaled[0, j] += scaled[i, j]
+    for j in range(f):
+        w[f, j] += scaled[0, j]
 
 
 @compiled
@@ -206,7 +209,7 @@ def _gram(q, k, kt, gram, c, lr, tau):
             c[i, j] = -tau[i] * lr[j] * gram[i, j]
 
 
-@partial(compiled, cache=True)
+@entry
 def forward(tokens, layer, scratch, first, out, loss, states, final, lo, hi):
     """Run cells x heads lo to hi: write outputs, inner losses and final states, and each segment's first state.
 
@@ -352,7 +355,7 @@ def _gram_backward(dct, gram, lr, tau, dlr, dtau, dgram, dgramt):
             dgramt[j, i] = dgram[i, j]
 
 
-@partial(compiled, cache=True)
+@entry
 def backward(tokens, layer, scratch, states, dout, dloss, dq, dk, dv, dlr, dw, dtau, dgamma, dbeta, lo, hi):
     """Run cells x heads lo to hi backwards: write the gradients by the tokens, add those by the layer.
 

@@ -18,7 +18,8 @@ TILE = 16 if _WIDE else 8  # vectors in a tile: half of the registers or fewer
 PAD = 16  # every matrix is filled up to a multiple of this in both directions
 
 # NaN and inf keep their meaning; no reference counts: they took half the time, and nothing here allocates memory.
-compiled: Any = partial(njit, fastmath={"reassoc", "contract", "arcp", "nsz"}, nogil=True, _nrt=False)
+entry: Any = partial(njit, fastmath={"reassoc", "contract", "arcp", "nsz"}, nogil=True, cache=True, _nrt=False)
+compiled: Any = partial(entry, cache=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 intrinsic: Any = numba_intrinsic  # it takes away the argument `typing`, which type checkers cannot see
 
 
@@ -40,7 +41,7 @@ def _tile(typing, c, a, b, i, j, depth, vectors, transposed):
         rows = [_plus(builder, i, r) for r in range(TILE // count)]
         columns = [_plus(builder, j, v * vector.count) for v in range(count)]
 
-        sums = [[cgutils.alloca_once_value(builder, _load(builder, c, r, v, vector)) for v in columns] for r in rows]
+        sums = [[cgutils.alloca_once_value(builder, ir.Constant(vector, None)) for _ in columns] for _ in rows]
         with cgutils.for_range(builder, depth) as loop:
             right = [_load(builder, b, loop.index, v, vector) for v in columns]
             for r, kept in zip(rows, sums):
@@ -53,7 +54,8 @@ def _tile(typing, c, a, b, i, j, depth, vectors, transposed):
                     builder.store(builder.fadd(builder.load(total), product, flags=["contract"]), total)
         for r, kept in zip(rows, sums):
             for v, total in zip(columns, kept):
-                _store(builder, builder.load(total), c, r, v, vector)
+                # the product is added at once: adding term by term would round at the size of c each time
+                _store(builder, builder.fadd(_load(builder, c, r, v, vector), builder.load(total)), c, r, v, vector)
         return context.get_dummy_value()
 
     return types.void(c, a, b, types.intp, types.intp, types.intp, vectors, transposed), codegen

@@ -34,7 +34,9 @@ def run(inputs, backend, **options):
     operator = ttt_mlp if "w1" in inputs else ttt_linear
     result = operator(**inputs, backend=backend, return_loss=True, return_state=True, **options)
     values = {"out": result.out, "loss": result.loss} | {f"state{i}": s for i, s in enumerate(result.state)}
-    total = sum((torch.linspace(0.5, 1.5, x.numel(), dtype=x.dtype).view_as(x) * x.sin()).sum() for x in values.values())
+    total = sum(
+        (torch.linspace(0.5, 1.5, x.numel(), dtype=x.dtype).view_as(x) * x.sin()).sum() for x in values.values()
+    )
     leaves = {name: x for name, x in inputs.items() if x.requires_grad}
     gradients = torch.autograd.grad(total, list(leaves.values()))
     return {name: x.detach() for name, x in values.items()} | {f"d{name}": g for name, g in zip(leaves, gradients)}
@@ -222,6 +224,5 @@ def test_float32_over_twenty_thousand_tokens(backend):
     double = make_inputs(b=1, h=1, t=20_000, f=32)
     single = {name: x.detach().float().requires_grad_() for name, x in double.items()}
     errors = worst({name: x.double() for name, x in run(single, backend).items()}, run(double, backend))
-    print(backend, errors)
     assert errors.pop("dtau") <= 1e-4
     assert max(errors.values()) <= 1e-5, errors

@@ -29,14 +29,14 @@ def padded(size: int) -> int:
 
 
 @intrinsic(prefer_literal=True)
-def _tile(typing, c, a, b, i, j, depth, vectors, transposed):
-    """``c[i:i+rows, j:j+columns] += a[i:i+rows, :depth] @ b[:depth, j:j+columns]``, a read as a.T if transposed."""
+def _tile(typing, c, base, a, b, i, j, depth, vectors, transposed):
+    """One tile of ``c = base + a @ b``, from row i and column j on; a is read as a.T if transposed."""
     if not isinstance(vectors, types.IntegerLiteral) or not isinstance(transposed, types.BooleanLiteral):
         return None
 
     def codegen(context, builder, signature, args):
-        c, a, b, vector = _operands(context, builder, signature, args, (0, 1, 2))
-        i, j, depth = args[3:6]
+        c, base, a, b, vector = _operands(context, builder, signature, args, (0, 1, 2, 3))
+        i, j, depth = args[4:7]
         count, zeros = vectors.literal_value, ir.Constant(ir.VectorType(ir.IntType(32), vector.count), None)
         rows = [_plus(builder, i, r) for r in range(TILE // count)]
         columns = [_plus(builder, j, v * vector.count) for v in range(count)]
@@ -55,10 +55,10 @@ def _tile(typing, c, a, b, i, j, depth, vectors, transposed):
         for r, kept in zip(rows, sums):
             for v, total in zip(columns, kept):
                 # the product is added at once: adding term by term would round at the size of c each time
-                _store(builder, builder.fadd(_load(builder, c, r, v, vector), builder.load(total)), c, r, v, vector)
+                _store(builder, builder.fadd(_load(builder, base, r, v, vector), builder.load(total)), c, r, v, vector)
         return context.get_dummy_value()
 
-    return types.void(c, a, b, types.intp, types.intp, types.intp, vectors, transposed), codegen
+    return types.void(c, base, a, b, types.intp, types.intp, types.intp, vectors, transposed), codegen
 
 
 @compiled
@@ -68,34 +68,34 @@ def matmul(c, a, b):
     depth, lanes, j = a.shape[1], VECTOR_BYTES // c.itemsize, 0
     while columns - j >= 4 * lanes:
         for i in range(0, rows, TILE // 4):
-            _tile(c, a, b, i, j, depth, 4, False)
+            _tile(c, c, a, b, i, j, depth, 4, False)
         j += 4 * lanes
     while columns - j >= 2 * lanes:
         for i in range(0, rows, TILE // 2):
-            _tile(c, a, b, i, j, depth, 2, False)
+            _tile(c, c, a, b, i, j, depth, 2, False)
         j += 2 * lanes
     while columns - j >= lanes:
         for i in range(0, rows, TILE):
-            _tile(c, a, b, i, j, depth, 1, False)
+            _tile(c, c, a, b, i, j, depth, 1, False)
         j += lanes
 
 
 @compiled
-def matmul_t(c, a, b):
-    """``c += a.T @ b``; C-contiguous, dimensions multiples of `PAD`."""
+def matmul_t(c, base, a, b):
+    """``c = base + a.T @ b``; C-contiguous, dimensions multiples of `PAD`."""
     rows, columns = c.shape
     depth, lanes, j = a.shape[0], VECTOR_BYTES // c.itemsize, 0
     while columns - j >= 4 * lanes:
         for i in range(0, rows, TILE // 4):
-            _tile(c, a, b, i, j, depth, 4, True)
+            _tile(c, base, a, b, i, j, depth, 4, True)
         j += 4 * lanes
     while columns - j >= 2 * lanes:
         for i in range(0, rows, TILE // 2):
-            _tile(c, a, b, i, j, depth, 2, True)
+            _tile(c, base, a, b, i, j, depth, 2, True)
         j += 2 * lanes
     while columns - j >= lanes:
         for i in range(0, rows, TILE):
-            _tile(c, a, b, i, j, depth, 1, True)
+            _tile(c, base, a, b, i, j, depth, 1, True)
         j += lanes
 
 

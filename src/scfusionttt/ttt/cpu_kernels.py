@@ -1,7 +1,4 @@
-"""TTT-Linear for one (cell, head) after another, its state in cache: forward and backward, compiled by Numba.
-
-Numba keeps what it compiled on disk, and looks for changes in this file alone: not in those with the steps.
-"""
+"""TTT-Linear for one (cell, head) after another, its state in cache: forward and backward, compiled by Numba."""
 
 from scfusionttt.ttt.cpu_backward import (
     add_outer,

@@ -3,7 +3,9 @@
 LLVM does not find this tiling by itself: left to the loop vectoriser the same product runs at a third of the speed.
 """
 
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from llvmlite import ir
@@ -18,9 +20,21 @@ TILE = 16 if _WIDE else 8  # vectors in a tile: half of the registers or fewer
 PAD = 16  # every matrix is filled up to a multiple of this in both directions
 
 # NaN and inf keep their meaning; no reference counts: they took half the time, and nothing here allocates memory.
-entry: Any = partial(njit, fastmath={"reassoc", "contract", "arcp", "nsz"}, nogil=True, cache=True, _nrt=False)
-compiled: Any = partial(entry, cache=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+_njit: Any = partial(njit, fastmath={"reassoc", "contract", "arcp", "nsz"}, nogil=True, _nrt=False)
+compiled: Any = partial(_njit, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 intrinsic: Any = numba_intrinsic  # it takes away the argument `typing`, which type checkers cannot see
+
+
+def entry(function: Callable) -> Any:
+    """Compile a function that Python calls, and keep the result on disk where a place for it can be found."""
+    try:
+        kernel = _njit(function, cache=True)
+    except RuntimeError:  # neither the package's folder nor the user's can be written
+        return _njit(function)
+    sources = sorted(Path(__file__).parent.glob("cpu_*.py"))
+    stamp = [(source.stat().st_mtime, source.stat().st_size) for source in sources]
+    kernel._cache._cache_file._source_stamp = stamp  # Numba itself would look at the function's own file only
+    return kernel
 
 
 def padded(size: int) -> int:

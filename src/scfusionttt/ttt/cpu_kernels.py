@@ -22,7 +22,7 @@ def forward(tokens, layer, scratch, first, out, loss, states, final, lo, hi):
     """
     n = scratch.here.shape[1]
     q, zbar, spare, r = scratch.rows[0, :n], scratch.rows[1, :n], scratch.rows[2, :n], scratch.lines[0]
-    kt, gram, c = scratch.columns[0], scratch.squares[0], scratch.squares[1]
+    kt, gram, c = scratch.columns[0, : scratch.w.shape[2]], scratch.squares[0], scratch.squares[1]
     chunk, chunks = frame(scratch, 0), -(-tokens.length // len(layer.tau))
     for cell in range(lo, hi):
         w, after = final[cell], scratch.w[0]
@@ -71,7 +71,8 @@ def _chunk_backward(tokens, layer, scratch, cell, index, dout, dloss, dq, dk, dv
     chunk, before, after, last = frame(scratch, s), scratch.w[s], scratch.w[s + 1], size_of(tokens, layer, index) - 1
     q, zbar, direct, dzbar = scratch.rows[0, :n], scratch.rows[1, :n], scratch.rows[2, :n], scratch.rows[3, :n]
     dg, dgx, derror, dz = scratch.rows[4, :n], scratch.rows[5, :n], scratch.rows[6, :n], scratch.rows[7, :n]
-    kt, xt, dqt, dkt = scratch.columns[0], scratch.columns[1], scratch.columns[2], scratch.columns[3]
+    kt, xt = scratch.columns[0, :f], scratch.columns[1, :f]
+    dqt, dkt = scratch.columns[2, :f], scratch.columns[3, :f]
     gram, c, dct = scratch.squares[0], scratch.squares[1], scratch.squares[2]
     dgram, dgramt = scratch.squares[3], scratch.squares[4]
     r, dlr_row, dloss_row = scratch.lines[0], scratch.lines[1], scratch.lines[2]

@@ -63,7 +63,7 @@ class Scratch(NamedTuple):
     vectors: np.ndarray  # [2, SEGMENT, n], and their vectors
     here: np.ndarray  # bool [SEGMENT, n]
     rows: np.ndarray  # [8, n + 1, f], what follows is for the chunk at hand
-    columns: np.ndarray  # [4, f, n]
+    columns: np.ndarray  # [4, f + 1, n]
     squares: np.ndarray  # [5, n, n]
     lines: np.ndarray  # [3, n]
 
@@ -73,7 +73,7 @@ def make_scratch(n: int, f: int, dtype: np.dtype) -> Scratch:
     n, f = padded(n), padded(f)
     zeros = partial(np.zeros, dtype=dtype)
     w, frames, vectors = zeros((SEGMENT + 1, f + 1, f)), zeros((4, SEGMENT, n + 1, f)), zeros((2, SEGMENT, n))
-    rows, columns, squares, lines = zeros((8, n + 1, f)), zeros((4, f, n)), zeros((5, n, n)), zeros((3, n))
+    rows, columns, squares, lines = zeros((8, n + 1, f)), zeros((4, f + 1, n)), zeros((5, n, n)), zeros((3, n))
     return Scratch(w, frames, vectors, np.zeros((SEGMENT, n), bool), rows, columns, squares, lines)
 
 

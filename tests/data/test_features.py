@@ -39,7 +39,10 @@ def renamed(cite, *, genes=None, gene_ids=None, proteins=None):
         var["gene_ids"] = list(gene_ids)
     panel = pd.DataFrame(index=list(cite.protein.var_names if proteins is None else proteins))
     with quiet():
-        rna, protein = AnnData(cite.rna.X, cite.rna.obs, var), AnnData(cite.protein.X, cite.rna.obs, panel)
+        rna, protein = (
+            AnnData(cite.rna.X.copy(), cite.rna.obs, var),
+            AnnData(cite.protein.X.copy(), cite.rna.obs, panel),
+        )
     return CiteSeq(rna, protein, cite.obs)
 
 

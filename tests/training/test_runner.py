@@ -101,6 +101,14 @@ def test_a_stopped_run_goes_on_bit_for_bit(pretrain, unbroken, tmp_path, interru
     assert_same_weights(weights, resumed)
 
 
+def test_the_state_is_kept_after_every_epoch_better_or_not(pretrain, validation_losses, tmp_path):
+    """It was kept after the better ones only, and a resumed run had to do the others again."""
+    validation_losses(1.0, 2.0, 3.0)
+    pretrain(checkpoints=tmp_path)
+    epochs = {name: torch.load(tmp_path / f"{name}.ckpt", weights_only=True)["epoch"] for name in ("best", "last")}
+    assert epochs == {"best": 0, "last": 2}
+
+
 def test_ctrl_c_is_a_keyboard_interrupt_and_still_works_afterwards(pretrain, interrupted):
     """Lightning switches the signal off and calls sys.exit: a notebook's kernel died of it."""
     before = signal.getsignal(signal.SIGINT)

@@ -56,7 +56,10 @@ class Patience(EarlyStopping):
 
 
 class Keep(ModelCheckpoint):
-    """Keep the best and the last state; the folder may be moved before a resume."""
+    """Keep one state: that of the least `monitor`, or of the last epoch. The folder may be moved before a resume."""
+
+    def __init__(self, path: Path, *, monitor: str | None = None) -> None:
+        super().__init__(path.parent, filename=path.stem, monitor=monitor, enable_version_counter=False)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Read paths as lying in today's folder: Lightning would forget how good the best was."""

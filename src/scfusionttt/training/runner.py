@@ -92,15 +92,13 @@ def fit(
     """
     history = History(name)
     with _checkpoint_folder(run.checkpoints) as folder, torch.random.fork_rng(), _quiet():
-        keep = Keep(
-            dirpath=folder, filename="best", monitor="val_loss" if validation else None, save_last=True,
-            enable_version_counter=False,
-        )  # fmt: skip
+        best, last = folder / "best.ckpt", folder / "last.ckpt"
         callbacks: list[L.Callback] = [
-            StepSeed(run.seed), FiniteLoss(train.cell_names, stage=name, lr=stage.lr), history, keep,
+            StepSeed(run.seed), FiniteLoss(train.cell_names, stage=name, lr=stage.lr), history,
         ]  # fmt: skip
         if validation:
-            callbacks.append(Patience(stage.patience))
+            callbacks += [Patience(stage.patience), Keep(best, monitor="val_loss")]
+        callbacks.append(Keep(last))  # behind the best, whose score it notes
         if run.progress:
             callbacks.append(RichProgress(history) if sys.stderr.isatty() else PlainProgress(history))
         trainer = L.Trainer(
@@ -109,7 +107,6 @@ def fit(
             enable_model_summary=False, enable_progress_bar=False, num_sanity_val_steps=0,
             use_distributed_sampler=False,
         )  # fmt: skip
-        last = folder / "last.ckpt"
         with _interruptible(trainer):
             trainer.fit(
                 module.train(),
@@ -118,7 +115,7 @@ def fit(
                 ckpt_path=last if run.resume and last.exists() else None,
                 weights_only=True,
             )
-        load_weights(module, Path(keep.best_model_path))
+        load_weights(module, best if validation else last)
     return history.table
 
 

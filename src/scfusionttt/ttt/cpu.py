@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -76,14 +76,16 @@ class _TTTLinear(torch.autograd.Function):
         return dq, dk, dv, dlr, dtau.sum(0), *_split(dfirst, b, f), dgamma, dbeta, None, None, None, None
 
 
-def _share(kernel: Callable, cells: int, *arguments: Any) -> None:
+def _share(kernel: Callable, cells: int, tokens: kernels.Tokens, layer: kernels.Layer, *arguments: Any) -> None:
     """Run a kernel over all cells x heads, a part on each of the threads that torch may use."""
     threads = min(torch.get_num_threads(), cells)
-    bounds = [cells * i // threads for i in range(threads + 1)]
-    parts = [_pool(os.getpid(), threads).submit(kernel, *arguments, *part) for part in zip(bounds[1:-1], bounds[2:])]
-    kernel(*arguments, *bounds[:2])
-    for part in parts:
-        part.result()
+    scratch = [kernels.make_scratch(len(layer.tau), layer.gamma.shape[1], layer.tau.dtype) for _ in range(threads)]
+    bounds = [(cells * i // threads, cells * (i + 1) // threads) for i in range(threads)]
+    jobs = [partial(kernel, tokens, layer, own, *arguments, *part) for own, part in zip(scratch, bounds)]
+    waiting = [_pool(os.getpid(), threads).submit(job) for job in jobs[1:]]
+    jobs[0]()
+    for job in waiting:
+        job.result()
 
 
 @cache
@@ -100,10 +102,17 @@ def _tokens(q, k, v, lr, mask, out, loss, reverse) -> kernels.Tokens:
 
 
 def _layer(tau, gamma, beta, causal, rope) -> kernels.Layer:
-    n, f = len(tau), gamma.shape[1]
-    turn = rotations(n, f) if rope else torch.ones(n, f // 2, dtype=torch.complex128)
-    arrays = (x.detach().to(tau.dtype).contiguous().numpy() for x in (tau, gamma, beta, turn.real, turn.imag))
-    return kernels.Layer(*arrays, causal)
+    tau, gamma, beta = (x.detach().contiguous().numpy() for x in (tau, gamma, beta))
+    return kernels.Layer(tau, gamma, beta, *_rotations(len(tau), gamma.shape[1], tau.dtype, rope), causal)
+
+
+@cache
+def _rotations(n: int, f: int, dtype: np.dtype, rope: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return cos, sin and -sin as the kernel wants them, [n, f]: ``x * cos + swapped pairs of x * sin`` rotates."""
+    turn = rotations(n, f).numpy() if rope else np.ones((n, f // 2), complex)
+    cos, sin = turn.real.repeat(2, 1).astype(dtype), turn.imag.repeat(2, 1).astype(dtype)
+    sin[:, ::2] *= -1
+    return cos, sin, -sin
 
 
 def _flat(x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from scfusionttt.ttt.cpu_tile import PAD, matmul, matmul_t, transpose
+from scfusionttt.ttt.cpu_tile import matmul, matmul_t, padded, prefetch, rotate, transpose
 
 SEGMENT = 16  # chunks between two kept states
 FASTMATH = {"reassoc", "contract", "arcp", "nsz"}  # NaN and inf keep their meaning
@@ -36,17 +36,35 @@ class Layer(NamedTuple):
     tau: np.ndarray  # [n]
     gamma: np.ndarray  # [h, f]
     beta: np.ndarray
-    cos: np.ndarray  # [n, f / 2]
-    sin: np.ndarray
+    cos: np.ndarray  # [n, f], each twice
+    sin: np.ndarray  # [n, f], with a minus before each first
+    back: np.ndarray  # -sin
     causal: bool
 
 
-@njit
-def _up(size):
-    return -(-size // PAD) * PAD
+class Scratch(NamedTuple):
+    """One thread's memory, in padded sizes; the matrices of a row of tokens lie a little apart, not whole pages."""
+
+    w: np.ndarray  # [SEGMENT + 1, f + 1, f], as the frames only for the backward
+    frames: np.ndarray  # [4, SEGMENT, n, f]
+    frame_vectors: np.ndarray  # [2, SEGMENT, n]
+    here: np.ndarray  # bool [SEGMENT, n]
+    rows: np.ndarray  # [8, n + 1, f]
+    columns: np.ndarray  # [4, f, n]
+    squares: np.ndarray  # [5, n, n]
+    vectors: np.ndarray  # [3, n]
 
 
-@njit
+def make_scratch(n, f, dtype):
+    """Return zeroed memory for chunks of n tokens of f channels."""
+    n, f = padded(n), padded(f)
+    shapes = (SEGMENT + 1, f + 1, f), (4, SEGMENT, n, f), (2, SEGMENT, n)
+    more = (8, n + 1, f), (4, f, n), (5, n, n), (3, n)
+    zeros = [np.zeros(shape, dtype) for shape in (*shapes, *more)]
+    return Scratch(*zeros[:3], np.zeros((SEGMENT, n), bool), *zeros[3:])
+
+
+@njit(_nrt=False)
 def _place(tokens, which, cell, chunk, n):
     """Return where a chunk's first token lies in array `which`, and the step to the next."""
     b, h, t = tokens.strides[which]
@@ -57,7 +75,7 @@ def _place(tokens, which, cell, chunk, n):
     return (cell // tokens.heads) * b + (cell % tokens.heads) * h + first * t, t
 
 
-@njit
+@njit(_nrt=False)
 def _meet(tokens, layer, cell, chunk, here, lr):
     """Find which tokens of a chunk are present, and their lr; return how many there are, absent ones too."""
     n = len(layer.tau)
@@ -70,40 +88,53 @@ def _meet(tokens, layer, cell, chunk, here, lr):
     return count
 
 
-@njit(fastmath=FASTMATH)
+@njit(_nrt=False)
+def _expect(tokens, layer, cell, chunk, which, x):
+    n, f = layer.cos.shape
+    if 0 <= chunk * n < tokens.length:
+        at, step = _place(tokens, which, cell, chunk, n)
+        prefetch(x, at, step, min(n, tokens.length - chunk * n), f)
+
+
+@njit(fastmath=FASTMATH, _nrt=False)
 def _load(x, at, step, here, cos, sin, rows):
-    """Read a chunk of q or k, rotated."""
+    """Read a chunk of q or k, rotated; an absent token is a row of zeros."""
+    count = len(cos)
+    while count > 0 and not here[count - 1]:
+        count -= 1
+    rotate(cos, sin, count, x, at, step, rows.reshape(rows.size), 0, rows.shape[1])
     for i in range(len(here)):
-        if here[i]:
-            for m in range(cos.shape[1]):
-                x0, x1 = x[at + 2 * m], x[at + 2 * m + 1]
-                rows[i, 2 * m] = x0 * cos[i, m] - x1 * sin[i, m]
-                rows[i, 2 * m + 1] = x1 * cos[i, m] + x0 * sin[i, m]
-        else:
-            rows[i] = 0
-        at += step
-
-
-@njit(fastmath=FASTMATH)
-def _store(rows, count, here, cos, sin, x, at, step):
-    """Write the gradient of a chunk of q or k, rotated back; that of an absent token is 0."""
-    for i in range(count):
-        for m in range(cos.shape[1]):
-            x0, x1 = rows[i, 2 * m], rows[i, 2 * m + 1]
-            x[at + 2 * m] = x0 * cos[i, m] + x1 * sin[i, m]
-            x[at + 2 * m + 1] = x1 * cos[i, m] - x0 * sin[i, m]
         if not here[i]:
-            x[at : at + 2 * cos.shape[1]] = 0
-        at += step
+            _clear(rows[i])
 
 
-@njit(fastmath=FASTMATH)
+@njit(_nrt=False)
+def _fill(matrix, value):
+    for i in range(matrix.shape[0]):
+        for j in range(matrix.shape[1]):
+            matrix[i, j] = value
+
+
+@njit(_nrt=False)
+def _copy(matrix, source):
+    for i in range(matrix.shape[0]):
+        for j in range(matrix.shape[1]):
+            matrix[i, j] = source[i, j]
+
+
+@njit(_nrt=False)
+def _clear(row):
+    for j in range(len(row)):
+        row[j] = 0
+
+
+@njit(fastmath=FASTMATH, _nrt=False)
 def _normalise(rows, here, f, r):
     """Put LN(rows) in their place, 0 for absent tokens, and 1/std in r."""
     kind = rows.dtype.type
     for i in range(len(here)):
         if not here[i]:
-            rows[i] = 0
+            _clear(rows[i])
             r[i] = 0
             continue
         total = kind(0)
@@ -117,15 +148,16 @@ def _normalise(rows, here, f, r):
             rows[i, j] = (rows[i, j] - mean) * r[i]
 
 
-@njit(fastmath=FASTMATH)
+@njit(fastmath=FASTMATH, _nrt=False)
 def _inner_gradient(k, v, at, step, here, gamma, beta, xh, r, error, g):
     """Compute error = gamma xh + beta - (v - k), and the gradient g of its half square by z."""
     kind = k.dtype.type
     f = len(gamma)
     for i in range(len(here)):
         if here[i]:
+            target = v[at : at + f]
             for j in range(f):
-                error[i, j] = gamma[j] * xh[i, j] + beta[j] + k[i, j] - v[at + j]
+                error[i, j] = gamma[j] * xh[i, j] + beta[j] + k[i, j] - target[j]
             s0, s1 = kind(0), kind(0)
             for j in range(f):
                 g[i, j] = gamma[j] * error[i, j]
@@ -135,12 +167,12 @@ def _inner_gradient(k, v, at, step, here, gamma, beta, xh, r, error, g):
             for j in range(f):
                 g[i, j] = r[i] * (g[i, j] - s0 - xh[i, j] * s1)
         else:
-            error[i] = 0
-            g[i] = 0
+            _clear(error[i])
+            _clear(g[i])
         at += step
 
 
-@njit(fastmath=FASTMATH)
+@njit(fastmath=FASTMATH, _nrt=False)
 def _learn(w, k, g, lr, end, scaled):
     """Take the step of a whole chunk: ``w -= [k, 1].T diag(end * lr) g``."""
     f = w.shape[1]
@@ -153,53 +185,55 @@ def _learn(w, k, g, lr, end, scaled):
     matmul_t(w[:f], k, scaled)
 
 
-@njit(fastmath=FASTMATH)
+@njit(fastmath=FASTMATH, _nrt=False)
 def _answer(w, x, z):
     """Compute ``z = x w + bias``."""
+    f = w.shape[1]
     for i in range(len(z)):
-        z[i] = w[-1]
-    matmul(z, x, w[:-1])
+        for j in range(f):
+            z[i, j] = w[f, j]
+    matmul(z, x, w[:f])
 
 
-@njit(fastmath=FASTMATH)
+@njit(fastmath=FASTMATH, _nrt=False)
 def _gram(q, k, kt, gram, c, lr, tau):
     """Compute ``gram = q k^T + 1`` and ``c = -tril(tau_i lr_j gram)``."""
     transpose(kt, k)
-    gram[:] = 1
+    _fill(gram, 1)
     matmul(gram, q, kt)
-    c[:] = 0
+    _fill(c, 0)
     for i in range(len(tau)):
         for j in range(i + 1):
             c[i, j] = -tau[i] * lr[j] * gram[i, j]
 
 
-@njit(fastmath=FASTMATH, nogil=True, cache=True)
-def forward(tokens, layer, first, keep, out, loss, states, final, lo, hi):
+@njit(fastmath=FASTMATH, nogil=True, cache=True, _nrt=False)
+def forward(tokens, layer, scratch, first, keep, out, loss, states, final, lo, hi):
     """Run cells x heads lo to hi: write outputs, inner losses, final states and, if asked, each segment's first state.
 
     first [h or b * h, f + 1, f], states [b * h, segments, f + 1, f] and final [b * h, f + 1, f] in padded sizes.
     """
     n, f = len(layer.tau), layer.gamma.shape[1]
-    nn, ff = _up(n), _up(f)
-    kind = first.dtype.type
-    rows = np.zeros((6, nn, ff), first.dtype)
-    q, k, xh, error, g, zbar = rows[0], rows[1], rows[2], rows[3], rows[4], rows[5]
-    kt, gram, c = np.zeros((ff, nn), first.dtype), np.zeros((nn, nn), first.dtype), np.zeros((nn, nn), first.dtype)
-    here, lr, r = np.zeros(nn, np.bool_), np.zeros(nn, first.dtype), np.zeros(nn, first.dtype)
+    nn = scratch.here.shape[1]
+    rows, kt, gram, c = scratch.rows, scratch.columns[0], scratch.squares[0], scratch.squares[1]
+    q, k, xh, error, g, zbar = rows[0, :nn], rows[1, :nn], rows[2, :nn], rows[3, :nn], rows[4, :nn], rows[5, :nn]
+    here, lr, r = scratch.here[0], scratch.vectors[0], scratch.vectors[1]
     for cell in range(lo, hi):
         gamma, beta = layer.gamma[cell % tokens.heads], layer.beta[cell % tokens.heads]
         w = final[cell]
-        w[:] = first[cell % len(first)]
+        _copy(w, first[cell % len(first)])
         for chunk in range(-(-tokens.length // n)):
             if keep and chunk % SEGMENT == 0:
-                states[cell, chunk // SEGMENT] = w
+                _copy(states[cell, chunk // SEGMENT], w)
             count = _meet(tokens, layer, cell, chunk, here, lr)
             end = layer.tau[count - 1]
+            _expect(tokens, layer, cell, chunk + 1, 0, tokens.q)
             at, step = _place(tokens, 0, cell, chunk, n)
             _load(tokens.q, at, step, here, layer.cos, layer.sin, q)
             at, step = _place(tokens, 1, cell, chunk, n)
             _load(tokens.k, at, step, here, layer.cos, layer.sin, k)
             _answer(w, k, xh)
+            _expect(tokens, layer, cell, chunk + 1, 1, tokens.k)
             _normalise(xh, here, f, r)
             at, step = _place(tokens, 2, cell, chunk, n)
             _inner_gradient(k, tokens.v, at, step, here, gamma, beta, xh, r, error, g)
@@ -207,34 +241,51 @@ def forward(tokens, layer, first, keep, out, loss, states, final, lo, hi):
                 _gram(q, k, kt, gram, c, lr, layer.tau)
                 _answer(w, q, zbar)
                 matmul(zbar, c, g)
+            _expect(tokens, layer, cell, chunk + 1, 2, tokens.v)
             _learn(w, k, g, lr, end, xh)
             if not layer.causal:
                 _answer(w, q, zbar)
             _normalise(zbar, here, f, r)
             at, step = _place(tokens, 5, cell, chunk, n)
-            loss_at, loss_step = _place(tokens, 6, cell, chunk, n)
-            for i in range(count):
-                if here[i]:
-                    for j in range(f):
-                        out[at + j] = q[i, j] + gamma[j] * zbar[i, j] + beta[j]
-                else:
-                    out[at : at + f] = 0
-                square = kind(0)
-                for j in range(f):
-                    square += error[i, j] ** 2
-                loss[loss_at] = square / kind(2)
-                at, loss_at = at + step, loss_at + loss_step
+            _write(q, zbar, here[:count], gamma, beta, out, at, step)
+            at, step = _place(tokens, 6, cell, chunk, n)
+            _write_loss(error, count, loss, at, step)
 
 
-@njit(fastmath=FASTMATH)
+@njit(fastmath=FASTMATH, _nrt=False)
+def _write(q, yh, here, gamma, beta, out, at, step):
+    f = len(gamma)
+    for i in range(len(here)):
+        row = out[at : at + f]
+        if here[i]:
+            for j in range(f):
+                row[j] = q[i, j] + gamma[j] * yh[i, j] + beta[j]
+        else:
+            _clear(row)
+        at += step
+
+
+@njit(fastmath=FASTMATH, _nrt=False)
+def _write_loss(error, count, loss, at, step):
+    kind = error.dtype.type
+    for i in range(count):
+        square = kind(0)
+        for j in range(error.shape[1]):
+            square += error[i, j] ** 2
+        loss[at] = square / kind(2)
+        at += step
+
+
+@njit(fastmath=FASTMATH, _nrt=False)
 def _output_backward(dzbar, yh, r, dout, at, step, here, gamma, dgamma, dbeta, direct):
     """Turn yh into dzbar, keep the upstream gradient in `direct`, add to dgamma and dbeta."""
     kind = yh.dtype.type
     f = len(gamma)
     for i in range(len(here)):
         if here[i]:
+            upstream = dout[at : at + f]
             for j in range(f):
-                direct[i, j] = dout[at + j]
+                direct[i, j] = upstream[j]
             s0, s1 = kind(0), kind(0)
             for j in range(f):
                 dzbar[i, j] = gamma[j] * direct[i, j]
@@ -248,20 +299,20 @@ def _output_backward(dzbar, yh, r, dout, at, step, here, gamma, dgamma, dbeta, d
             for j in range(f):
                 dbeta[j] += direct[i, j]
         else:
-            direct[i] = 0
-            dzbar[i] = 0
+            _clear(direct[i])
+            _clear(dzbar[i])
         at += step
 
 
-@njit(fastmath=FASTMATH)
+@njit(fastmath=FASTMATH, _nrt=False)
 def _inner_gradient_backward(dg, xh, r, error, g, dloss, here, gamma, dgamma, dbeta, dgx, derror, dz):
     """Go back through `_inner_gradient` and the layer norm before it: write derror and dz, add to dgamma and dbeta."""
     kind = xh.dtype.type
     f = len(gamma)
     for i in range(len(here)):
         if not here[i]:
-            derror[i] = 0
-            dz[i] = 0
+            _clear(derror[i])
+            _clear(dz[i])
             continue
         s0, s1, s2, s3 = kind(0), kind(0), kind(0), kind(0)
         for j in range(f):
@@ -287,11 +338,11 @@ def _inner_gradient_backward(dg, xh, r, error, g, dloss, here, gamma, dgamma, db
             dbeta[j] += derror[i, j]
 
 
-@njit(fastmath=FASTMATH)
+@njit(fastmath=FASTMATH, _nrt=False)
 def _gram_backward(dct, gram, lr, tau, dlr, dtau, dgram, dgramt):
     """Go back through ``c = -tril(tau_i lr_j gram)``, given the transposed gradient of c."""
-    dgram[:] = 0
-    dgramt[:] = 0
+    _fill(dgram, 0)
+    _fill(dgramt, 0)
     for i in range(len(tau)):
         for j in range(i + 1):
             x = -dct[j, i]
@@ -301,8 +352,8 @@ def _gram_backward(dct, gram, lr, tau, dlr, dtau, dgram, dgramt):
             dgramt[j, i] = dgram[i, j]
 
 
-@njit(fastmath=FASTMATH, nogil=True, cache=True)
-def backward(tokens, layer, states, dout, dloss, dq, dk, dv, dlr, dw, dtau, dgamma, dbeta, lo, hi):
+@njit(fastmath=FASTMATH, nogil=True, cache=True, _nrt=False)
+def backward(tokens, layer, scratch, states, dout, dloss, dq, dk, dv, dlr, dw, dtau, dgamma, dbeta, lo, hi):
     """Run cells x heads lo to hi backwards: write the gradients by the tokens, add those by the layer.
 
     dw [b * h, f + 1, f] holds the gradient by the final state and receives that by the first; dtau [b * h, n],
@@ -310,37 +361,34 @@ def backward(tokens, layer, states, dout, dloss, dq, dk, dv, dlr, dw, dtau, dgam
     the losses, `dq`, `dk`, `dv` of the outputs and `dlr` of the losses.
     """
     n, f = len(layer.tau), layer.gamma.shape[1]
-    nn, ff = _up(n), _up(f)
-    kind = states.dtype
-    w = np.zeros((SEGMENT + 1, ff + 1, ff), kind)
-    frames = np.zeros((4, SEGMENT, nn, ff), kind)
-    ks, xhs, errors, gs = frames[0], frames[1], frames[2], frames[3]
-    rs, lrs, heres = np.zeros((SEGMENT, nn), kind), np.zeros((SEGMENT, nn), kind), np.zeros((SEGMENT, nn), np.bool_)
-    rows = np.zeros((8, nn, ff), kind)
-    q, zbar, direct, dzbar, dg, dgx, derror, dz = rows[0], rows[1], rows[2], rows[3], rows[4], rows[5], rows[6], rows[7]
-    columns = np.zeros((4, ff, nn), kind)
+    nn, ff = scratch.here.shape[1], scratch.w.shape[2]
+    w, rows, columns, squares, vectors = scratch.w, scratch.rows, scratch.columns, scratch.squares, scratch.vectors
+    q, zbar, direct, dzbar = rows[0, :nn], rows[1, :nn], rows[2, :nn], rows[3, :nn]
+    dg, dgx, derror, dz = rows[4, :nn], rows[5, :nn], rows[6, :nn], rows[7, :nn]
     kt, xt, dqt, dkt = columns[0], columns[1], columns[2], columns[3]
-    squares = np.zeros((5, nn, nn), kind)
     gram, c, dct, dgram, dgramt = squares[0], squares[1], squares[2], squares[3], squares[4]
-    r, dlr_row, dloss_row = np.zeros(nn, kind), np.zeros(nn, kind), np.zeros(nn, kind)
-
+    r, dlr_row, dloss_row = vectors[0], vectors[1], vectors[2]
+    ks, xhs, errors, gs = scratch.frames[0], scratch.frames[1], scratch.frames[2], scratch.frames[3]
+    rs, lrs, heres = scratch.frame_vectors[0], scratch.frame_vectors[1], scratch.here
     chunks = -(-tokens.length // n)
     for cell in range(lo, hi):
         gamma, beta = layer.gamma[cell % tokens.heads], layer.beta[cell % tokens.heads]
         for segment in range(-(-chunks // SEGMENT) - 1, -1, -1):
             start, stop = segment * SEGMENT, min(chunks, (segment + 1) * SEGMENT)
-            w[0] = states[cell, segment]
+            _copy(w[0], states[cell, segment])
             for chunk in range(start, stop):
                 s = chunk - start
                 here = heres[s]
                 count = _meet(tokens, layer, cell, chunk, here, lrs[s])
+                _expect(tokens, layer, cell, chunk + 1, 1, tokens.k)
+                _expect(tokens, layer, cell, chunk + 1, 2, tokens.v)
                 at, step = _place(tokens, 1, cell, chunk, n)
                 _load(tokens.k, at, step, here, layer.cos, layer.sin, ks[s])
                 _answer(w[s], ks[s], xhs[s])
                 _normalise(xhs[s], here, f, rs[s])
                 at, step = _place(tokens, 2, cell, chunk, n)
                 _inner_gradient(ks[s], tokens.v, at, step, here, gamma, beta, xhs[s], rs[s], errors[s], gs[s])
-                w[s + 1] = w[s]
+                _copy(w[s + 1], w[s])
                 _learn(w[s + 1], ks[s], gs[s], lrs[s], layer.tau[count - 1], zbar)
 
             for chunk in range(stop - 1, start - 1, -1):
@@ -348,7 +396,9 @@ def backward(tokens, layer, states, dout, dloss, dq, dk, dv, dlr, dw, dtau, dgam
                 k, g, lr, here = ks[s], gs[s], lrs[s], heres[s]
                 count = min(n, tokens.length - chunk * n)
                 end = layer.tau[count - 1]
-                dlr_row[:] = 0
+                _clear(dlr_row)
+                _expect(tokens, layer, cell, chunk - 1, 0, tokens.q)
+                _expect(tokens, layer, cell, chunk - 1, 5, dout)
                 # the answers to the queries, again, and back through their layer norm
                 at, step = _place(tokens, 0, cell, chunk, n)
                 _load(tokens.q, at, step, here, layer.cos, layer.sin, q)
@@ -374,14 +424,14 @@ def backward(tokens, layer, states, dout, dloss, dq, dk, dv, dlr, dw, dtau, dgam
                         dg[i, j] *= -end * lr[i]
                         zbar[i, j] = -end * lr[i] * g[i, j]
                 transpose(xt, zbar)
-                dkt[:] = 0
+                _fill(dkt, 0)
                 matmul(dkt, dw[cell, :ff], xt)
                 transpose(xt, dzbar)
-                dqt[:] = 0
+                _fill(dqt, 0)
                 matmul(dqt, asked[:ff], xt)
                 if layer.causal:
                     matmul_t(dg, c, dzbar)
-                    dct[:] = 0
+                    _fill(dct, 0)
                     matmul(dct, g, xt)
                     _gram_backward(dct, gram, lr, layer.tau, dlr_row, dtau[cell], dgram, dgramt)
                     matmul_t(dqt, k, dgramt)
@@ -402,17 +452,24 @@ def backward(tokens, layer, states, dout, dloss, dq, dk, dv, dlr, dw, dtau, dgam
                     dlr[at + i * step] = dlr_row[i] if here[i] else 0
                 at, step = _place(tokens, 5, cell, chunk, n)
                 for i in range(count):
+                    row = dv[at + i * step : at + i * step + f]
                     for j in range(f):
-                        dv[at + i * step + j] = -derror[i, j]
+                        row[j] = -derror[i, j]
+                transpose(dgx, dqt)
+                transpose(dz, dkt)
                 for i in range(count):
                     for j in range(f):
-                        direct[i, j] += dqt[j, i]
-                        derror[i, j] += dkt[j, i]
-                _store(direct, count, here, layer.cos, layer.sin, dq, at, step)
-                _store(derror, count, here, layer.cos, layer.sin, dk, at, step)
+                        direct[i, j] += dgx[i, j]
+                    for j in range(f):
+                        derror[i, j] += dz[i, j]
+                    if not here[i]:
+                        _clear(direct[i])
+                        _clear(derror[i])
+                rotate(layer.cos, layer.back, count, direct.reshape(direct.size), 0, ff, dq, at, step)
+                rotate(layer.cos, layer.back, count, derror.reshape(derror.size), 0, ff, dk, at, step)
 
 
-@njit(fastmath=FASTMATH)
+@njit(fastmath=FASTMATH, _nrt=False)
 def _add_outer(dw, x, dz):
     """Add ``[x, 1].T dz``."""
     for i in range(len(dz)):

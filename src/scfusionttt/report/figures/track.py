@@ -1,14 +1,13 @@
 """Where genes stand when a genome is drawn as one line, each gene taking the same width."""
 
-import re
-
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from scfusionttt.genome.chromosomes import is_main, karyotypic_rank, plain_names
+
 SCAFFOLDS = "scaffolds"
 UNPLACED = "unplaced"
-_SPECIAL = {"X": 0, "Y": 1, "Z": 2, "W": 3, "MT": 4}
 
 
 class Track:
@@ -28,7 +27,8 @@ class Track:
 
     def __init__(self, genes: pd.DataFrame) -> None:
         chromosome = _chromosome(genes["chromosome"])
-        present = sorted(set(chromosome), key=_karyotypic)
+        present = chromosome.drop_duplicates()
+        present = present.iloc[np.argsort(karyotypic_rank(present), kind="stable")].tolist()
         rank = pd.Index(present, dtype=object).get_indexer(pd.Index(chromosome, dtype=object))
         start = _start(genes["start"])
         self.order = np.lexsort((start, rank))
@@ -52,20 +52,8 @@ def _start(column: pd.Series) -> NDArray[np.float64]:
     return pd.to_numeric(column, errors="coerce").to_numpy(dtype=float, na_value=np.inf)
 
 
-def _chromosome(column: pd.Series) -> list[str]:
-    text = (
-        column.astype(object).where(column.notna(), "").map(str).str.strip().str.removeprefix("chr").replace("M", "MT")
-    )
-    return [(name if _is_chromosome(name) else SCAFFOLDS) if name else UNPLACED for name in text]
-
-
-def _is_chromosome(name: str) -> bool:
-    """Tell 1, 2L and MT from a scaffold such as KI270711.1 or CHR_HSCHR6_MHC_COX_CTG1."""
-    return name in _SPECIAL or re.fullmatch(r"[0-9]{1,2}[A-Za-z]?", name) is not None
-
-
-def _karyotypic(name: str) -> tuple[int, int, str]:
-    """Sort key: 1, 2, ..., X, Y, MT, scaffolds, unplaced."""
-    if number := re.match(r"[0-9]+", name):
-        return 0, int(number[0]), name
-    return (1, _SPECIAL[name], name) if name in _SPECIAL else (2, int(name == UNPLACED), name)
+def _chromosome(column: pd.Series) -> pd.Series:
+    """Return the plain name of each chromosome; contigs are one, and so is what has no place."""
+    text = column.astype(object).where(column.notna(), "").map(str).str.strip()
+    names = plain_names(text)
+    return names.where(is_main(names), SCAFFOLDS).where(text != "", UNPLACED)

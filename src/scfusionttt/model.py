@@ -176,7 +176,7 @@ class FusionTTT:
         student = FusionTTT(device=self.device, progress=self.progress)
         student.config, student.features = self.config, self.features
         student.history, student.metrics = self.history, dict(self.metrics)
-        student.preprocessing = self.preprocessing.adapted(cite, match_features(cite, self.features))
+        student.preprocessing = self.preprocessing.adapted(cite, match_features(cite, self.features), self.config.data)
         student.classes, student.stage = self.classes, "transfer"
         if labels is None:
             student.network = student._build(len(self.classes))

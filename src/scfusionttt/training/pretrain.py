@@ -37,7 +37,7 @@ class PretrainModule(L.LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW over all parameters."""
         n_steps = int(self.trainer.estimated_stepping_batches)
-        return adamw_with_cosine([{"params": self.network.parameters()}], self.stage, n_steps=n_steps)
+        return adamw_with_cosine([(self.network, self.stage.lr)], self.stage, n_steps=n_steps)
 
     def _losses(self, batch: tuple[Tensor, ...], *, step: int, validation: bool = False) -> dict[str, Tensor]:
         inputs = inputs_of(batch)

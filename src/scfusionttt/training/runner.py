@@ -2,8 +2,10 @@
 
 import logging
 import shutil
+import signal
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,13 +15,12 @@ from pathlib import Path
 import lightning as L
 import pandas as pd
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch import nn
 
 from scfusionttt.config import StageConfig
 from scfusionttt.data.loader import CellDataset, make_loader
 from scfusionttt.errors import SettingError
-from scfusionttt.training.callbacks import FiniteLoss, History, PlainProgress, RichProgress, StepSeed
+from scfusionttt.training.callbacks import FiniteLoss, History, Keep, Patience, PlainProgress, RichProgress, StepSeed
 
 #: Advice of Lightning that does not apply: batches are made by one vectorised look-up, and small data are fine.
 _BESIDE_THE_POINT = (
@@ -27,6 +28,7 @@ _BESIDE_THE_POINT = (
     ".*is smaller than the logging interval.*",
     ".*exists and is not empty.*",
     ".*isinstance\\(treespec, LeafSpec\\).*",
+    ".*have no `val_dataloader`.*",
 )
 
 
@@ -90,13 +92,13 @@ def fit(
     """
     history = History(name)
     with _checkpoint_folder(run.checkpoints) as folder, torch.random.fork_rng(), _quiet():
-        keep = ModelCheckpoint(
-            dirpath=folder, filename="best", monitor="val_loss" if validation else None, save_last=True,
-            enable_version_counter=False,
-        )  # fmt: skip
-        callbacks: list[L.Callback] = [StepSeed(run.seed), FiniteLoss(train.cell_names), history, keep]
+        best, last = folder / "best.ckpt", folder / "last.ckpt"
+        callbacks: list[L.Callback] = [
+            StepSeed(run.seed), FiniteLoss(train.cell_names, stage=name, lr=stage.lr), history,
+        ]  # fmt: skip
         if validation:
-            callbacks.append(EarlyStopping("val_loss", patience=stage.patience))
+            callbacks += [Patience(stage.patience), Keep(best, monitor="val_loss")]
+        callbacks.append(Keep(last))  # behind the best, whose score it notes
         if run.progress:
             callbacks.append(RichProgress(history) if sys.stderr.isatty() else PlainProgress(history))
         trainer = L.Trainer(
@@ -105,17 +107,15 @@ def fit(
             enable_model_summary=False, enable_progress_bar=False, num_sanity_val_steps=0,
             use_distributed_sampler=False,
         )  # fmt: skip
-        last = folder / "last.ckpt"
-        trainer.fit(
-            module.train(),
-            make_loader(train, batch_size=stage.batch_size, shuffle_seed=run.seed),
-            make_loader(validation, batch_size=stage.batch_size) if validation else None,
-            ckpt_path=last if run.resume and last.exists() else None,
-            weights_only=True,
-        )
-        if trainer.interrupted:
-            raise KeyboardInterrupt
-        load_weights(module, Path(keep.best_model_path))
+        with _interruptible(trainer):
+            trainer.fit(
+                module.train(),
+                make_loader(train, batch_size=stage.batch_size, shuffle_seed=run.seed),
+                make_loader(validation, batch_size=stage.batch_size) if validation else None,
+                ckpt_path=last if run.resume and last.exists() else None,
+                weights_only=True,
+            )
+        load_weights(module, best if validation else last)
     return history.table
 
 
@@ -136,6 +136,22 @@ def _checkpoint_folder(folder: Path | None) -> Iterator[Path]:
         yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _interruptible(trainer: L.Trainer) -> Iterator[None]:
+    """Let Ctrl+C be a KeyboardInterrupt: Lightning switches the signal off and leaves Python."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as stop:
+        if not trainer.interrupted:
+            raise
+        raise KeyboardInterrupt from stop
+    finally:
+        if in_main_thread:
+            signal.signal(signal.SIGINT, handler)
 
 
 @contextmanager

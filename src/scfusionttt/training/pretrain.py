@@ -68,7 +68,9 @@ class PretrainModule(L.LightningModule):
             where = hidden_features(visible.rna, inputs.rna_present, patch)
             terms["masked_rna"] = masked_mse(rebuilt.rna_tokens, inputs.rna, where)
         if rebuilt.protein_tokens is not None:
-            where = hidden_features(visible.protein, inputs.protein_present, 1)
+            # A cell without any visible protein gives this decoder mask tokens alone: nothing to learn from.
+            seen = visible.protein.any(dim=1, keepdim=True)
+            where = hidden_features(visible.protein, inputs.protein_present, 1) & seen
             terms["masked_protein"] = masked_mse(rebuilt.protein_tokens, inputs.protein, where)
         if rebuilt.rna_z is not None:
             terms["z_rna"] = masked_mse(rebuilt.rna_z, inputs.rna, inputs.rna_present)

@@ -1,5 +1,6 @@
 """The public face: one object that is pretrained, fine-tuned, transferred, asked and saved."""
 
+import hashlib
 import logging
 import platform
 from importlib.metadata import version

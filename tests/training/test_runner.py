@@ -135,6 +135,12 @@ def test_resume_without_a_checkpoint_starts_from_the_beginning(pretrain, unbroke
     assert_same_weights(pretrain(checkpoints=tmp_path, resume=True)[0], unbroken[0])
 
 
+def test_a_run_goes_on_only_with_its_own_settings_and_cells(pretrain, tmp_path):
+    pretrain(checkpoints=tmp_path, identity={"cells": "these"})
+    with pytest.raises(SettingError, match="other settings or cells"):
+        pretrain(checkpoints=tmp_path, resume=True, identity={"cells": "others"})
+
+
 @pytest.fixture
 def validation_losses(monkeypatch):
     """Return a function that sets the validation loss of each epoch, and gives the weights that had it."""

@@ -1,5 +1,6 @@
 """Run a stage: device, trainer, checkpoints, resume; and hand back the best weights and the history."""
 
+import json
 import logging
 import shutil
 import signal
@@ -7,10 +8,11 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import pandas as pd
@@ -66,6 +68,8 @@ class Run:
         Continue from the last checkpoint in the folder, if there is one.
     progress
         Show progress on stderr: a bar on a terminal, a line per epoch elsewhere.
+    identity
+        Settings and cells, as plain values: a run goes on only with those it was started with.
     """
 
     device: torch.device
@@ -73,6 +77,7 @@ class Run:
     checkpoints: Path | None = None
     resume: bool = False
     progress: bool = True
+    identity: Mapping[str, Any] = field(default_factory=dict)
 
 
 def fit(
@@ -89,9 +94,17 @@ def fit(
     Returns
     -------
     The training curves, one row per epoch.
+
+    Raises
+    ------
+    SettingError
+        When the run to resume had other settings or cells.
+    NonFiniteLossError
+        When the loss is no longer a number; the last good state stays in the folder.
     """
     history = History(name)
     with _checkpoint_folder(run.checkpoints) as folder, torch.random.fork_rng(), _quiet():
+        _require_same_run(folder / "run.json", run)
         best, last = folder / "best.ckpt", folder / "last.ckpt"
         callbacks: list[L.Callback] = [
             StepSeed(run.seed), FiniteLoss(train.cell_names, stage=name, lr=stage.lr), history,
@@ -136,6 +149,16 @@ def _checkpoint_folder(folder: Path | None) -> Iterator[Path]:
         yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _require_same_run(path: Path, run: Run) -> None:
+    identity = json.dumps(run.identity, sort_keys=True)
+    if run.resume and path.exists() and path.read_text(encoding="utf-8") != identity:
+        raise SettingError(
+            f"{path.parent} holds a run with other settings or cells: give those it was started with, "
+            "or remove that folder to start anew"
+        )
+    path.write_text(identity, encoding="utf-8")
 
 
 @contextmanager

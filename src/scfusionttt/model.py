@@ -328,7 +328,16 @@ class FusionTTT:
     def _run(self, cells: CellDataset, checkpoints: Path | None, resume: bool) -> Run:
         device = choose_device(self.device)
         log.info("%s: %d cells on %s", self.stage, len(cells), device)
-        return Run(device=device, seed=self.config.seed, checkpoints=checkpoints, resume=resume, progress=self.progress)
+        names = "\n".join(cells.cell_names[cells.rows])
+        identity = {
+            "stage": self.stage,
+            "settings": self.config.to_dict(),
+            "cells": hashlib.sha256(names.encode("utf-8", "surrogatepass")).hexdigest(),
+        }
+        return Run(
+            device=device, seed=self.config.seed, checkpoints=checkpoints, resume=resume, progress=self.progress,
+            identity=identity,
+        )  # fmt: skip
 
     def _cells(self, cite: CiteSeq, labels: np.ndarray | None = None) -> CellDataset:
         self._trained()

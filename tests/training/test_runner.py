@@ -263,7 +263,7 @@ def test_temporary_checkpoints_are_removed_and_named_ones_stay(pretrain, config,
     pretrain(one_epoch, checkpoints=tmp_path / "named")
     pretrain(one_epoch)
     assert not list((tmp_path / "tmp").iterdir())
-    assert sorted(path.name for path in (tmp_path / "named").iterdir()) == ["best.ckpt", "last.ckpt"]
+    assert sorted(path.name for path in (tmp_path / "named").iterdir()) == ["best.ckpt", "last.ckpt", "run.json"]
 
 
 @pytest.mark.parametrize(("name", "told"), [("tpu", "no device 'tpu'"), ("gpu", "choose auto, cpu, cuda or mps")])

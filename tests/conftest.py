@@ -9,10 +9,6 @@ from types import SimpleNamespace
 
 import pytest
 
-# Numba, which UMAP uses, would set torch to all cores; sums are equal to the bit for one number of threads only.
-if "OMP_NUM_THREADS" in os.environ:
-    os.environ.setdefault("NUMBA_NUM_THREADS", os.environ["OMP_NUM_THREADS"])
-
 #: A network and stages that train within a second.
 TINY = {
     "network": {"width": 16, "encoder_blocks": 1, "latent": 8, "pool_slots": 2},

@@ -153,7 +153,10 @@ BAD_CALLS = {
         "finetune mouse.h5mu --model model --labels cell_type --out model",
         "give human data",
     ),
-    "genes: no such species": (f"pretrain good.h5mu --out model --species yeast {FAST}", "species 'yeast' has no gene table; use human or mouse"),
+    "genes: no such species": (
+        f"pretrain good.h5mu --out model --species yeast {FAST}",
+        "species 'yeast' has no gene table; use human or mouse",
+    ),
     "model: missing": ("embed good.h5mu --model nowhere --out z.npy", "no such model folder; give one"),
     "model: newer": (
         "embed good.h5mu --model newer --out z.npy",

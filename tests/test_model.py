@@ -71,7 +71,7 @@ def test_the_constructor_only_stores_settings():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_an_untrained_model_says_what_to_do_first(method, cells):
-    with pytest.raises(SettingError, match="run pretrain first|pretrained model"):
+    with pytest.raises(SettingError, match=r"run pretrain first|pretrained model"):
         METHODS[method](FusionTTT(), cells)
 
 
@@ -101,12 +101,18 @@ def test_predictions_are_probabilities_and_their_largest(stage, trained, cells, 
 
 def test_the_history_tells_every_stage(trained):
     history = trained.student.history
-    assert list(history.groupby("stage", sort=False).size().items()) == [("pretrain", 2), ("finetune", 2), ("transfer", 2)]
+    assert list(history.groupby("stage", sort=False).size().items()) == [
+        ("pretrain", 2),
+        ("finetune", 2),
+        ("transfer", 2),
+    ]
     assert np.isfinite(history["train_loss"]).all()
     assert list(trained.pretrained.history["stage"]) == ["pretrain", "pretrain"]
 
 
-@pytest.mark.parametrize(("stage", "model", "fraction"), [("finetune", "finetuned", 0.75), ("transfer", "student", 0.3)])
+@pytest.mark.parametrize(
+    ("stage", "model", "fraction"), [("finetune", "finetuned", 0.75), ("transfer", "student", 0.3)]
+)
 def test_held_out_metrics_are_those_of_cells_never_trained_on(stage, model, fraction, trained, cells, rna_cells):
     data, model = (cells if stage == "finetune" else rna_cells), getattr(trained, model)
     codes, classes = usable_labels(data.obs, "cell_type")
@@ -120,7 +126,9 @@ def test_held_out_metrics_are_those_of_cells_never_trained_on(stage, model, frac
     assert told["metrics"]["macro_f1"] == pytest.approx(
         f1_score(truth, found, average="macro", labels=classes, zero_division=0)
     )
-    assert {name: row["support"] for name, row in told["per_class"].items()} == dict(zip(*np.unique(truth, return_counts=True)))
+    assert {name: row["support"] for name, row in told["per_class"].items()} == dict(
+        zip(*np.unique(truth, return_counts=True))
+    )
 
 
 def test_without_held_out_cells_there_are_no_metrics(trained, cells):

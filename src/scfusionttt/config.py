@@ -5,9 +5,10 @@ Python (``FusionTTT(network={"width": 128})``).
 """
 
 import difflib
+import math
 import tomllib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -48,6 +49,12 @@ class DataConfig:
     #: Keep isotype controls as features.
     keep_isotypes: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuse numbers that make no sense."""
+        _require(self.n_genes is None or self.n_genes >= 1, "data.n_genes must be at least 1, or all")
+        _require(self.target_sum > 0, "data.target_sum must be positive")
+        _require(self.clip > 0, "data.clip must be positive")
+
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
@@ -82,6 +89,9 @@ class NetworkConfig:
         """Refuse sizes that no network can have."""
         for name in ("patch", "width", "heads", "mini_batch", "pool_slots"):
             _require(getattr(self, name) >= 1, f"network.{name} must be at least 1")
+        for name in ("encoder_blocks", "decoder_blocks", "latent"):
+            _require(getattr(self, name) >= 0, f"network.{name} must not be negative")
+        _require(self.mlp_ratio * self.width >= 1, "network.mlp_ratio must leave at least one unit")
         _require(self.width % (2 * self.heads) == 0, "network.width must be a multiple of 2 * network.heads")
         _require(0 <= self.dropout < 1, "network.dropout must be in [0, 1)")
 
@@ -108,7 +118,10 @@ class StageConfig:
         _require(self.epochs >= 1, f"{section}.epochs must be at least 1")
         _require(self.batch_size >= 1, f"{section}.batch_size must be at least 1")
         _require(self.lr > 0, f"{section}.lr must be positive")
-        _require(0 <= self.validation_fraction < 1, f"{section}.validation_fraction must be in [0, 1)")
+        for name in ("weight_decay", "warmup_epochs", "patience", "gradient_clip"):
+            _require(getattr(self, name) >= 0, f"{section}.{name} must not be negative")
+        for name in ("validation_fraction", "mask_ratio", "hide_protein", "label_smoothing"):
+            _require(0 <= getattr(self, name, 0) < 1, f"{section}.{name} must be in [0, 1)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,10 +139,12 @@ class PretrainConfig(StageConfig):
     hide_protein: float = 0.15
 
     def __post_init__(self) -> None:
-        """Refuse shares outside 0..1."""
+        """Refuse to learn nothing."""
         super().__post_init__()
-        _require(0 <= self.mask_ratio < 1, "pretrain.mask_ratio must be in [0, 1)")
-        _require(0 <= self.hide_protein < 1, "pretrain.hide_protein must be in [0, 1)")
+        _require(
+            max(self.masked_weight, self.bottleneck_weight) > 0,
+            "pretrain.masked_weight or pretrain.bottleneck_weight must be positive",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +185,10 @@ class Config:
     transfer: TransferConfig = field(default_factory=TransferConfig)
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        """Refuse a seed that some generator could not take."""
+        _require(0 <= self.seed < 2**32, "seed must be a whole number from 0 to 4294967295")
+
     def with_settings(self, settings: Mapping[str, Any]) -> "Config":
         """Return a copy with settings replaced.
 
@@ -184,10 +203,7 @@ class Config:
         SettingError
             For a section, key or value that does not exist.
         """
-        config = self
-        for name, value in _flatten(settings):
-            config = _set(config, name, value)
-        return config
+        return _updated(self, _nest(settings))
 
     def to_dict(self) -> dict[str, Any]:
         """Return nested plain values, ready for JSON."""
@@ -273,31 +289,57 @@ PRESETS: dict[str, Config] = {
 }
 
 
-def _flatten(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    flat: list[tuple[str, Any]] = []
+def _nest(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn ``{"section.key": value}`` into ``{"section": {"key": value}}``; what comes later wins."""
+    nested: dict[str, Any] = {}
+    for name, value in settings.items():
+        head, _, rest = name.partition(".")
+        value = {rest: value} if rest else value
+        if isinstance(value, Mapping):
+            before = nested.get(head)
+            nested[head] = _nest({**before, **_nest(value)} if isinstance(before, dict) else value)
+        else:
+            nested[head] = value
+    return nested
+
+
+def _updated(owner: Any, settings: Mapping[str, Any], *, prefix: str = "") -> Any:
+    """Replace settings of a dataclass all at once, so that only the outcome has to make sense."""
+    hints = get_type_hints(type(owner))
+    changed: dict[str, Any] = {}
     for key, value in settings.items():
-        name = f"{prefix}{key}"
-        flat += _flatten(value, f"{name}.") if isinstance(value, Mapping) else [(name, value)]
-    return flat
+        name = prefix + key
+        if key not in hints:
+            leaf = _leaf(name, value)
+            raise SettingError(f"there is no setting {leaf!r}; {_closest(leaf, key, hints)}")
+        current = getattr(owner, key)
+        if is_dataclass(current):
+            if not isinstance(value, Mapping):
+                keys = ", ".join(item.name for item in fields(current))
+                raise SettingError(f"{name!r} is a section; set one of its keys: {keys}")
+            changed[key] = _updated(current, value, prefix=f"{name}.")
+        elif isinstance(value, Mapping):
+            raise SettingError(f"there is no setting {_leaf(name, value)!r}; {name!r} is not a section")
+        else:
+            changed[key] = _convert(name, hints[key], value)
+    return replace(owner, **changed)
 
 
-def _set(config: Any, name: str, value: Any, *, full: str = "") -> Any:
-    full = full or name
-    head, _, rest = name.partition(".")
-    hints = get_type_hints(type(config))
-    if head not in hints:
-        close = difflib.get_close_matches(head, hints, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(hints)}"
-        raise SettingError(f"there is no setting {full!r}; {hint}")
-    current = getattr(config, head)
-    if hasattr(current, "__dataclass_fields__"):
-        if not rest:
-            keys = ", ".join(item.name for item in fields(current))
-            raise SettingError(f"{full!r} is a section; set one of its keys: {keys}")
-        return replace(config, **{head: _set(current, rest, value, full=full)})
-    if rest:
-        raise SettingError(f"there is no setting {full!r}; {head!r} is not a section")
-    return replace(config, **{head: _convert(full, hints[head], value)})
+def _leaf(name: str, value: Any) -> str:
+    """Return the full name of the first setting under a name."""
+    while isinstance(value, Mapping) and value:
+        key, value = next(iter(value.items()))
+        name = f"{name}.{key}"
+    return name
+
+
+def _closest(name: str, key: str, keys: Iterable[str]) -> str:
+    """Say which setting could have been meant: one spelt alike, else one of that name in another section."""
+    alike = [name.replace(key, close, 1) for close in difflib.get_close_matches(key, keys, n=1)]
+    for section, value in Config().to_dict().items():
+        if isinstance(value, dict) and name.rpartition(".")[2] in value:
+            alike.append(f"{section}.{name.rpartition('.')[2]}")
+    return f"did you mean {alike[0]!r}?" if alike else f"choose one of {', '.join(keys)}"
 
 
 def _convert(name: str, kind: Any, value: Any) -> Any:
@@ -315,6 +357,8 @@ def _convert(name: str, kind: Any, value: Any) -> Any:
         return words[str(value).lower()]
     try:
         number = float(value) if target in (int, float) else value
+        if target is float:
+            _require(math.isfinite(number), f"{name} must be a finite number, not {value!r}")
         if target is int:
             _require(number == int(number), f"{name} must be a whole number, not {value!r}")
         return target(number)

@@ -40,9 +40,7 @@ class Size:
     query: int = 800
 
 
-def run_demo(
-    out: Path, *, show: Callable[[str, pd.DataFrame], None], seed: int = 0, size: Size | None = None
-) -> Path:
+def run_demo(out: Path, *, show: Callable[[str, pd.DataFrame], None], seed: int = 0, size: Size | None = None) -> Path:
     """Run the demo and write ``report.html``, ``metrics.json``, the data and the three models to a folder.
 
     Parameters

@@ -1,5 +1,6 @@
 """The public face: one object that is pretrained, fine-tuned, transferred, asked and saved."""
 
+import hashlib
 import logging
 import platform
 from collections.abc import Iterable
@@ -178,7 +179,7 @@ class FusionTTT:
         student = FusionTTT(device=self.device, progress=self.progress)
         student.config, student.features = self.config, self.features
         student.history, student.metrics = self.history, dict(self.metrics)
-        student.preprocessing = self.preprocessing.adapted(cite, match)
+        student.preprocessing = self.preprocessing.adapted(cite, match, self.config.data)
         student.classes, student.stage = self.classes, "transfer"
         if labels is None:
             _tell(match.notes)
@@ -322,7 +323,16 @@ class FusionTTT:
     def _run(self, cells: CellDataset, checkpoints: Path | None, resume: bool) -> Run:
         device = choose_device(self.device)
         log.info("%s: %d cells on %s", self.stage, len(cells), device)
-        return Run(device=device, seed=self.config.seed, checkpoints=checkpoints, resume=resume, progress=self.progress)
+        names = "\n".join(cells.cell_names[cells.rows])
+        identity = {
+            "stage": self.stage,
+            "settings": self.config.to_dict(),
+            "cells": hashlib.sha256(names.encode("utf-8", "surrogatepass")).hexdigest(),
+        }
+        return Run(
+            device=device, seed=self.config.seed, checkpoints=checkpoints, resume=resume, progress=self.progress,
+            identity=identity,
+        )  # fmt: skip
 
     def _cells(self, cite: CiteSeq, labels: np.ndarray | None = None) -> CellDataset:
         """Return the cells as the model reads them, telling how many of its features they have."""
@@ -397,7 +407,9 @@ def _parts(
     if split is not None:
         train, held_out = (part[codes[part] >= 0] for part in split_by_key(cite.obs, split))
         if len(np.unique(codes[train])) < 2:
-            raise LabelError(f"the labelled cells whose obs['{split}'] says train are of fewer than two classes; add some")
+            raise LabelError(
+                f"the labelled cells whose obs['{split}'] says train are of fewer than two classes; add some"
+            )
         return train, held_out
     if train_fraction is not None and train_fraction != 1:
         return stratified_split(codes, fraction=train_fraction, seed=seed)

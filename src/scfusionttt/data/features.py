@@ -1,6 +1,6 @@
 """What a model expects of its input: features in genome order, and how an input's features match them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from scfusionttt.errors import FeatureError, InputFileError, name_some
 from scfusionttt.genome.antibodies import resolve_antibodies
 from scfusionttt.genome.antibody_names import antigen, key
 from scfusionttt.genome.orders import order_features
-from scfusionttt.genome.resolve import resolve_genes
+from scfusionttt.genome.resolve import infer_species, resolve_genes
 
 #: Columns of :attr:`Features.table`.
 COLUMNS = ["modality", "name", "gene_id", "symbol", "chromosome", "start"]
@@ -77,7 +77,8 @@ def choose_features(cite: CiteSeq, config: DataConfig, *, species: str | None = 
         notes.append(f"genes: the {len(chosen)} most variable of {len(names)} are used")
     genes = _rows(resolution.table.iloc[chosen], modality="rna")
     expression = np.asarray(cite.rna.X.mean(axis=0)).ravel()[chosen]
-    parts = [_ordered(genes, config, expression=expression)]
+    listed = _read_names(config.order_file) if config.order == "list" else []
+    parts = [_ordered(genes, config, expression=expression, listed=listed)]
 
     if cite.protein is not None:
         panel = resolve_antibodies(cite.protein.var_names, species=resolution.species)
@@ -87,40 +88,55 @@ def choose_features(cite: CiteSeq, config: DataConfig, *, species: str | None = 
             left_out = panel.table["name"][kinds == kind].tolist()
             kept &= kinds != kind
             if left_out:
-                notes.append(f"proteins: {len(left_out)} {kind}s left out: {name_some(left_out, most=8)}")
+                noun = kind if len(left_out) == 1 else f"{kind}s"
+                notes.append(f"proteins: {len(left_out)} {noun} left out: {name_some(left_out, most=8)}")
         proteins = _rows(panel.table[kept], modality="protein")
         placed = int(proteins["chromosome"].notna().sum())
         notes.append(f"proteins: {placed} of {len(proteins)} placed at their coding gene")
-        mean = np.nan_to_num(np.nanmean(cite.protein.X, axis=0))[kept] if kept.any() else np.zeros(0)
-        parts.append(_ordered(proteins, config, expression=mean))
+        counts = np.ma.masked_invalid(cite.protein.X[:, kept])
+        parts.append(_ordered(proteins, config, expression=np.ma.filled(counts.mean(axis=0), 0.0), listed=listed))
     table = pd.concat([part for part in parts if len(part)], ignore_index=True)
+    if config.order == "list":
+        n_listed = int(_is_listed(table, listed).sum())
+        if not n_listed:
+            raise FeatureError(f"{config.order_file}: none of its names is a feature of the input; check the spelling")
+        notes.append(f"order: {n_listed} of {len(table)} features stand as in {config.order_file}, the others behind")
     return Features(table=table, species=resolution.species), notes
 
 
 def match_features(cite: CiteSeq, features: Features, *, min_overlap: float = 0.5) -> Match:
-    """Find a model's features in an input: by name, then Ensembl id, then what the names resolve to.
+    """Find a model's features in an input: genes by name, then by what both sides resolve to.
+
+    Proteins are found by name, then by antigen. No column is used twice: of features that share a name or an id, the
+    first takes the first.
 
     Raises
     ------
     FeatureError
-        When fewer than `min_overlap` of the model's genes are found.
+        When fewer than `min_overlap` of the model's genes are found, or the input is of another species.
     """
     genes = features.genes
-    found = _find(genes["name"], cite.rna.var_names)
+    names = cite.rna.var_names.to_series(index=range(cite.rna.n_vars))
+    found = _fill(np.full(len(genes), -1), _unrepeated(genes["name"]), _unrepeated(names))
+    if (found >= 0).mean() < min_overlap:
+        _require_same_species(cite, features)
     if (found < 0).any():
-        found = _fill_by_gene_id(found, genes, cite, features.species)
-    share = float((found >= 0).mean())
-    if share < min_overlap:
+        gene_ids = cite.rna.var.get("gene_ids")
+        there = resolve_genes(names, gene_ids=gene_ids, species=features.species).table
+        for kind in ("gene_id", "symbol", "name"):
+            found = _fill(found, genes[kind], there[kind])
+    if (found >= 0).mean() < min_overlap:
         raise FeatureError(_too_few(found, genes, cite, features.species))
-    notes = [f"genes: {int((found >= 0).sum())} of the model's {len(genes)} found; the rest count as not measured"]
+    n_found = int((found >= 0).sum())
+    rest = "; the rest count as not measured" if n_found < len(genes) else ""
+    notes = [f"genes: {n_found} of the model's {len(genes)} found{rest}"]
 
     proteins = features.proteins
     positions = np.full(len(proteins), -1)
     if cite.protein is not None and len(proteins):
-        names = cite.protein.var_names
-        positions = _find(proteins["name"], names)
-        by_antigen = _find(proteins["name"].map(_antigen_key), names.map(_antigen_key))
-        positions = np.where(positions >= 0, positions, by_antigen)
+        names = cite.protein.var_names.to_series(index=range(cite.protein.n_vars))
+        positions = _fill(positions, proteins["name"], names)
+        positions = _fill(positions, proteins["name"].map(_antigen_key), names.map(_antigen_key))
         notes.append(f"proteins: {int((positions >= 0).sum())} of the model's {len(proteins)} found")
     return Match(genes=found, proteins=positions, notes=tuple(notes))
 
@@ -129,19 +145,27 @@ def _rows(resolved: pd.DataFrame, *, modality: str) -> pd.DataFrame:
     return resolved.assign(modality=modality)[COLUMNS].reset_index(drop=True)
 
 
-def _ordered(rows: pd.DataFrame, config: DataConfig, *, expression: np.ndarray) -> pd.DataFrame:
-    names = _read_names(config.order_file) if config.order == "list" else None
-    order = order_features(rows, config.order, seed=config.order_seed, expression=expression, names=names)
+def _ordered(rows: pd.DataFrame, config: DataConfig, *, expression: np.ndarray, listed: Sequence[str]) -> pd.DataFrame:
+    # A list may speak of genes alone: the proteins then stand in genome order, and the other way round.
+    kind = "genome" if config.order == "list" and not _is_listed(rows, listed).any() else config.order
+    order = order_features(rows, kind, seed=config.order_seed, expression=expression, names=listed)
     return rows.iloc[order]
+
+
+def _is_listed(rows: pd.DataFrame, listed: Sequence[str]) -> pd.Series:
+    return rows["name"].isin(listed) | rows["symbol"].isin(listed)
 
 
 def _read_names(path: str | None) -> list[str]:
     if path is None:
         raise FeatureError("data.order=list needs data.order_file, a text file with one name a line")
     try:
-        return Path(path).read_text(encoding="utf-8").split()
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise InputFileError(f"{path}: cannot be read ({error.strerror}); give a text file with names") from error
+    except UnicodeDecodeError as error:
+        raise InputFileError(f"{path}: is not text; give a text file with one name a line") from error
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _antigen_key(name: str) -> str:
@@ -149,19 +173,35 @@ def _antigen_key(name: str) -> str:
     return key(antigen(name))
 
 
-def _find(wanted: pd.Series, names: Sequence[str] | pd.Index) -> np.ndarray:
-    """Return where each wanted name first stands among the names, -1 where it does not."""
-    position = pd.Series(np.arange(len(names)), index=pd.Index(names))
-    position = position[~position.index.duplicated() & position.index.notna()]
-    return position.reindex(wanted.to_numpy()).fillna(-1).astype(int).to_numpy()
+def _fill(found: np.ndarray, wanted: pd.Series, names: pd.Series) -> np.ndarray:
+    """Give what is not found yet a column not taken yet; of equal names the first takes the first."""
+    left = np.flatnonzero((found < 0) & wanted.notna())
+    free = np.setdiff1d(np.flatnonzero(names.notna()), found)
+    column = {name: place for name, place in zip(_numbered(names.iloc[free]), free, strict=True)}
+    filled = found.copy()
+    filled[left] = [column.get(name, -1) for name in _numbered(wanted.iloc[left])]
+    return filled
 
 
-def _fill_by_gene_id(found: np.ndarray, genes: pd.DataFrame, cite: CiteSeq, species: str) -> np.ndarray:
-    """Find the genes still missing by the Ensembl ids that both sides resolve to; no column is used twice."""
-    table = resolve_genes(cite.rna.var_names, gene_ids=cite.rna.var.get("gene_ids"), species=species).table
-    by_id = np.where(genes["gene_id"].notna(), _find(genes["gene_id"], pd.Index(table["gene_id"])), -1)
-    by_id[np.isin(by_id, found[found >= 0])] = -1
-    return np.where(found >= 0, found, by_id)
+def _numbered(names: pd.Series) -> Iterator[tuple[str, int]]:
+    return zip(names, names.groupby(names).cumcount(), strict=True)
+
+
+def _unrepeated(names: pd.Series) -> pd.Series:
+    return names.where(~names.duplicated(keep=False))
+
+
+def _require_same_species(cite: CiteSeq, features: Features) -> None:
+    """Refuse the other species: in any case, the symbols of man and mouse are mostly the same."""
+    try:
+        species = infer_species(cite.rna.var_names, cite.rna.var.get("gene_ids"))
+    except FeatureError:
+        return  # neither: the genes found decide
+    if species != features.species:
+        raise FeatureError(
+            f"the input's genes are {species} ({name_some(list(cite.rna.var_names))}), the model is for "
+            f"{features.species}; give {features.species} data, or pretrain a model on {species} data"
+        )
 
 
 def _too_few(found: np.ndarray, genes: pd.DataFrame, cite: CiteSeq, species: str) -> str:

@@ -93,7 +93,8 @@ def make_loader(dataset: CellDataset, *, batch_size: int, shuffle_seed: int | No
     sampler: Sampler[int] = SequentialSampler(dataset)
     if shuffle_seed is not None:
         sampler = DistributedSampler(dataset, num_replicas=1, rank=0, shuffle=True, seed=shuffle_seed)
-    return DataLoader(dataset, batch_size=batch_size, sampler=sampler, collate_fn=_as_is)
+    # A generator of its own: the loader would draw from the caller's random state else.
+    return DataLoader(dataset, batch_size=batch_size, sampler=sampler, collate_fn=_as_is, generator=torch.Generator())
 
 
 def _as_is(batch: Any) -> Any:

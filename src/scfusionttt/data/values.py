@@ -52,15 +52,16 @@ class Preprocessing:
             protein=_scaler(values, config),
         )
 
-    def adapted(self, cite: CiteSeq, match: Match) -> "Preprocessing":
+    def adapted(self, cite: CiteSeq, match: Match, config: DataConfig) -> "Preprocessing":
         """Return the constants with mean and deviation of each gene taken from other cells of another platform.
 
-        Genes that those cells lack, and the proteins, keep theirs.
+        Genes that those cells lack, and the proteins, keep theirs; what is not scaled stays so.
         """
         there = match.genes >= 0
-        own = Standardizer.fit(self.log_normalized(cite, match), clip=self.rna.clip)
-        rna = replace(own, mean=np.where(there, own.mean, self.rna.mean), std=np.where(there, own.std, self.rna.std))
-        return replace(self, rna=rna)
+        own = _scaler(self.log_normalized(cite, match)[:, there], config)
+        mean, std = self.rna.mean.copy(), self.rna.std.copy()
+        mean[there], std[there] = own.mean, own.std
+        return replace(self, rna=replace(self.rna, mean=mean, std=std))
 
     def log_normalized(self, cite: CiteSeq, match: Match) -> sp.csr_matrix:
         """Return log1p of counts per `target_sum`, [n, g], in the model's order, zero where not measured."""

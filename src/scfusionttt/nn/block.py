@@ -13,14 +13,14 @@ class Block(nn.Module):
         super().__init__()
         hidden = round(config.mlp_ratio * config.width)
         self.mixer = make_mixer(config, depth=depth)
-        self.mixer_norm = nn.RMSNorm(config.width, eps=1e-6)
+        self.mixer_norm = None if self.mixer is None else nn.RMSNorm(config.width, eps=1e-6)
         self.mlp_norm = nn.RMSNorm(config.width, eps=1e-6)
         self.mlp = nn.Sequential(nn.Linear(config.width, hidden), nn.GELU(), nn.Linear(hidden, config.width))
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, tokens: Tensor, present: Tensor) -> Tensor:
         """Map tokens [n, t, d] to tokens [n, t, d]; tokens absent in `present` [n, t] influence no other."""
-        if self.mixer is not None:
+        if self.mixer is not None and self.mixer_norm is not None:
             tokens = tokens + self.dropout(self.mixer(self.mixer_norm(tokens), present))
         return tokens + self.dropout(self.mlp(self.mlp_norm(tokens)))
 

@@ -75,8 +75,10 @@ class FusionBackbone(nn.Module):
         if not self.training:
             return None
         target = encoded.detach()
-        error = (self.projection(rna.detach(), rna_visible) - target).square().mean(dim=-1)
-        return (error * visible).sum() / visible.sum().clamp(min=1) / target.var().clamp(min=1e-6)
+        weight = visible[..., None] / (visible.sum() * target.shape[-1]).clamp(min=1)
+        error = ((self.projection(rna.detach(), rna_visible) - target).square() * weight).sum()
+        variance = ((target - (target * weight).sum()).square() * weight).sum()
+        return error / variance.clamp(min=1e-6)
 
 
 class Reconstruction(NamedTuple):

@@ -2,11 +2,13 @@
 
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 import pandas as pd
 import torch
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch import Tensor
 
 from scfusionttt.errors import NonFiniteLossError, name_some
@@ -26,8 +28,8 @@ class StepSeed(L.Callback):
 class FiniteLoss(L.Callback):
     """Stop at the first loss that is NaN or infinite, naming the batch's cells."""
 
-    def __init__(self, cell_names: pd.Index) -> None:
-        self.cell_names = cell_names
+    def __init__(self, cell_names: pd.Index, *, stage: str, lr: float) -> None:
+        self.cell_names, self.stage, self.lr = cell_names, stage, lr
 
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: tuple[Tensor, ...], batch_idx: int
@@ -37,9 +39,37 @@ class FiniteLoss(L.Callback):
             cells = self.cell_names[batch[5].cpu().numpy()].tolist()
             raise NonFiniteLossError(
                 f"the training loss is not finite at step {trainer.global_step}, in the batch with cells "
-                f"{name_some(cells)}; lower the learning rate (--set pretrain.lr=5e-4) or look at these cells "
-                "with `scfusionttt validate`"
+                f"{name_some(cells)}; lower the learning rate (--set {self.stage}.lr={self.lr / 4:g}) or look at "
+                "these cells with `scfusionttt validate`"
             )
+
+
+class Patience(EarlyStopping):
+    """Stop where the validation loss has not become better for some epochs; a resumed run stops where it stopped."""
+
+    def __init__(self, patience: int) -> None:
+        super().__init__("val_loss", patience=patience)
+
+    def on_fit_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Do not start a run that had stopped already."""
+        trainer.should_stop = trainer.should_stop or self.wait_count >= self.patience
+
+
+class Keep(ModelCheckpoint):
+    """Keep one state: that of the least `monitor`, or of the last epoch. The folder may be moved before a resume."""
+
+    def __init__(self, path: Path, *, monitor: str | None = None) -> None:
+        super().__init__(path.parent, filename=path.stem, monitor=monitor, enable_version_counter=False)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Read paths as lying in today's folder: Lightning would forget how good the best was."""
+
+        def here(path: str) -> str:
+            return str(Path(str(self.dirpath)) / Path(path).name) if path else path
+
+        paths = {key: here(state[key]) for key in state if key.endswith("_model_path")}
+        best = {here(path): score for path, score in state["best_k_models"].items()}
+        super().load_state_dict({**state, **paths, "best_k_models": best, "dirpath": self.dirpath})
 
 
 class History(L.Callback):

@@ -20,8 +20,5 @@ class FinetuneModule(ClassifierModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW with one learning rate for the body and one for the head."""
-        groups = [
-            {"params": list(self.network.backbone.parameters()), "lr": self.body_lr},
-            {"params": list(self.network.head.parameters()), "lr": self.stage.lr},
-        ]
+        groups = [(self.network.backbone, self.body_lr), (self.network.head, self.stage.lr)]
         return adamw_with_cosine(groups, self.stage, n_steps=int(self.trainer.estimated_stepping_batches))

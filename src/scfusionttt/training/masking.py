@@ -35,7 +35,8 @@ def hidden_features(visible: Tensor, present: Tensor, patch: int) -> Tensor:
 
 def masked_mse(predicted: Tensor, target: Tensor, where: Tensor) -> Tensor:
     """Average the squared error over the entries where `where` holds; 0 if there is none."""
-    return ((predicted - target).square() * where).sum() / where.sum().clamp(min=1)
+    error = torch.where(where, predicted - target, 0.0)  # not a product: NaN * 0 is NaN
+    return error.square().sum() / where.sum().clamp(min=1)
 
 
 def inputs_of(batch: tuple[Tensor, ...]) -> CellInputs:

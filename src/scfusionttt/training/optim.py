@@ -1,24 +1,31 @@
 """AdamW with linear warm-up and a cosine to zero."""
 
 import math
+import re
 from collections.abc import Iterable
 from typing import Any
 
 import torch
+from torch import nn
 
 from scfusionttt.config import StageConfig
 
+#: A bias or scale by its name: one for each head or token is stored as a matrix, and is none.
+_VECTOR = re.compile("bias|scale|shift")
 
-def adamw_with_cosine(groups: Iterable[dict[str, Any]], stage: StageConfig, *, n_steps: int) -> dict[str, Any]:
-    """Return Lightning's optimiser configuration for parameter groups, each with its peak ``lr``.
 
-    Weight decay acts on matrices only: biases, scales and step sizes are left alone.
+def adamw_with_cosine(groups: Iterable[tuple[nn.Module, float]], stage: StageConfig, *, n_steps: int) -> dict[str, Any]:
+    """Return Lightning's optimiser configuration for modules, each with its peak learning rate.
+
+    What is frozen stays out. Weight decay acts on matrices only: biases, scales and step sizes are left alone.
     """
     split = []
-    for group in groups:
-        parameters = [p for p in group["params"] if p.requires_grad]
-        split.append({**group, "params": [p for p in parameters if p.ndim > 1], "weight_decay": stage.weight_decay})
-        split.append({**group, "params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0})
+    for module, lr in groups:
+        learning = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        matrices = [p for name, p in learning.items() if p.ndim > 1 and not _VECTOR.search(name)]
+        vectors = [p for name, p in learning.items() if p.ndim <= 1 or _VECTOR.search(name)]
+        split.append({"params": matrices, "lr": lr, "weight_decay": stage.weight_decay})
+        split.append({"params": vectors, "lr": lr, "weight_decay": 0.0})
     optimizer = torch.optim.AdamW([group for group in split if group["params"]], lr=stage.lr, betas=(0.9, 0.95))
     n_warmup = max(1, round(stage.warmup_epochs * n_steps / stage.epochs))
 

@@ -37,7 +37,7 @@ class PretrainModule(L.LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW over all parameters."""
         n_steps = int(self.trainer.estimated_stepping_batches)
-        return adamw_with_cosine([{"params": self.network.parameters()}], self.stage, n_steps=n_steps)
+        return adamw_with_cosine([(self.network, self.stage.lr)], self.stage, n_steps=n_steps)
 
     def _losses(self, batch: tuple[Tensor, ...], *, step: int, validation: bool = False) -> dict[str, Tensor]:
         inputs = inputs_of(batch)
@@ -68,7 +68,9 @@ class PretrainModule(L.LightningModule):
             where = hidden_features(visible.rna, inputs.rna_present, patch)
             terms["masked_rna"] = masked_mse(rebuilt.rna_tokens, inputs.rna, where)
         if rebuilt.protein_tokens is not None:
-            where = hidden_features(visible.protein, inputs.protein_present, 1)
+            # A cell without any visible protein gives this decoder mask tokens alone: nothing to learn from.
+            seen = visible.protein.any(dim=1, keepdim=True)
+            where = hidden_features(visible.protein, inputs.protein_present, 1) & seen
             terms["masked_protein"] = masked_mse(rebuilt.protein_tokens, inputs.protein, where)
         if rebuilt.rna_z is not None:
             terms["z_rna"] = masked_mse(rebuilt.rna_z, inputs.rna, inputs.rna_present)

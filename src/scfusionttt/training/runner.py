@@ -1,25 +1,28 @@
 """Run a stage: device, trainer, checkpoints, resume; and hand back the best weights and the history."""
 
+import json
 import logging
 import shutil
+import signal
 import sys
 import tempfile
+import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import pandas as pd
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch import nn
 
 from scfusionttt.config import StageConfig
 from scfusionttt.data.loader import CellDataset, make_loader
 from scfusionttt.errors import SettingError
-from scfusionttt.training.callbacks import FiniteLoss, History, PlainProgress, RichProgress, StepSeed
+from scfusionttt.training.callbacks import FiniteLoss, History, Keep, Patience, PlainProgress, RichProgress, StepSeed
 
 #: Advice of Lightning that does not apply: batches are made by one vectorised look-up, and small data are fine.
 _BESIDE_THE_POINT = (
@@ -27,6 +30,7 @@ _BESIDE_THE_POINT = (
     ".*is smaller than the logging interval.*",
     ".*exists and is not empty.*",
     ".*isinstance\\(treespec, LeafSpec\\).*",
+    ".*have no `val_dataloader`.*",
 )
 
 
@@ -64,6 +68,8 @@ class Run:
         Continue from the last checkpoint in the folder, if there is one.
     progress
         Show progress on stderr: a bar on a terminal, a line per epoch elsewhere.
+    identity
+        Settings and cells, as plain values: a run goes on only with those it was started with.
     """
 
     device: torch.device
@@ -71,6 +77,7 @@ class Run:
     checkpoints: Path | None = None
     resume: bool = False
     progress: bool = True
+    identity: Mapping[str, Any] = field(default_factory=dict)
 
 
 def fit(
@@ -87,16 +94,24 @@ def fit(
     Returns
     -------
     The training curves, one row per epoch.
+
+    Raises
+    ------
+    SettingError
+        When the run to resume had other settings or cells.
+    NonFiniteLossError
+        When the loss is no longer a number; the last good state stays in the folder.
     """
     history = History(name)
     with _checkpoint_folder(run.checkpoints) as folder, torch.random.fork_rng(), _quiet():
-        keep = ModelCheckpoint(
-            dirpath=folder, filename="best", monitor="val_loss" if validation else None, save_last=True,
-            enable_version_counter=False,
-        )  # fmt: skip
-        callbacks: list[L.Callback] = [StepSeed(run.seed), FiniteLoss(train.cell_names), history, keep]
+        _require_same_run(folder / "run.json", run)
+        best, last = folder / "best.ckpt", folder / "last.ckpt"
+        callbacks: list[L.Callback] = [
+            StepSeed(run.seed), FiniteLoss(train.cell_names, stage=name, lr=stage.lr), history,
+        ]  # fmt: skip
         if validation:
-            callbacks.append(EarlyStopping("val_loss", patience=stage.patience))
+            callbacks += [Patience(stage.patience), Keep(best, monitor="val_loss")]
+        callbacks.append(Keep(last))  # behind the best, whose score it notes
         if run.progress:
             callbacks.append(RichProgress(history) if sys.stderr.isatty() else PlainProgress(history))
         trainer = L.Trainer(
@@ -105,17 +120,15 @@ def fit(
             enable_model_summary=False, enable_progress_bar=False, num_sanity_val_steps=0,
             use_distributed_sampler=False,
         )  # fmt: skip
-        last = folder / "last.ckpt"
-        trainer.fit(
-            module.train(),
-            make_loader(train, batch_size=stage.batch_size, shuffle_seed=run.seed),
-            make_loader(validation, batch_size=stage.batch_size) if validation else None,
-            ckpt_path=last if run.resume and last.exists() else None,
-            weights_only=True,
-        )
-        if trainer.interrupted:
-            raise KeyboardInterrupt
-        load_weights(module, Path(keep.best_model_path))
+        with _interruptible(trainer):
+            trainer.fit(
+                module.train(),
+                make_loader(train, batch_size=stage.batch_size, shuffle_seed=run.seed),
+                make_loader(validation, batch_size=stage.batch_size) if validation else None,
+                ckpt_path=last if run.resume and last.exists() else None,
+                weights_only=True,
+            )
+        load_weights(module, best if validation else last)
     return history.table
 
 
@@ -136,6 +149,32 @@ def _checkpoint_folder(folder: Path | None) -> Iterator[Path]:
         yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _require_same_run(path: Path, run: Run) -> None:
+    identity = json.dumps(run.identity, sort_keys=True)
+    if run.resume and path.exists() and path.read_text(encoding="utf-8") != identity:
+        raise SettingError(
+            f"{path.parent} holds a run with other settings or cells: give those it was started with, "
+            "or remove that folder to start anew"
+        )
+    path.write_text(identity, encoding="utf-8")
+
+
+@contextmanager
+def _interruptible(trainer: L.Trainer) -> Iterator[None]:
+    """Let Ctrl+C be a KeyboardInterrupt: Lightning switches the signal off and leaves Python."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as stop:
+        if not trainer.interrupted:
+            raise
+        raise KeyboardInterrupt from stop
+    finally:
+        if in_main_thread:
+            signal.signal(signal.SIGINT, handler)
 
 
 @contextmanager

@@ -11,5 +11,5 @@ class TransferModule(ClassifierModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW over the parts that learn."""
-        groups = [{"params": list(self.network.parameters()), "lr": self.stage.lr}]
-        return adamw_with_cosine(groups, self.stage, n_steps=int(self.trainer.estimated_stepping_batches))
+        n_steps = int(self.trainer.estimated_stepping_batches)
+        return adamw_with_cosine([(self.network, self.stage.lr)], self.stage, n_steps=n_steps)

@@ -37,27 +37,31 @@ def ttt_linear_chunked(
     rope: bool,
 ) -> tuple[Tensor, Tensor, State]:
     """Return outputs, inner losses and the final state, as `ttt_definition`; differentiable once."""
-    out, loss, w, b = _TTTLinear.apply(q, k, v, lr, tau, *state, gamma, beta, causal, rope)
+    inputs = q, k, v, lr, tau, *state, gamma, beta
+    keep = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
+    out, loss, w, b = _TTTLinear.apply(*inputs, causal, rope, keep)
     return out, loss, (w, b)
 
 
 class _TTTLinear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, q, k, v, lr, tau, w0, b0, gamma, beta, causal, rope):
+    def forward(ctx: Any, q, k, v, lr, tau, w0, b0, gamma, beta, causal, rope, keep):
         ctx.set_materialize_grads(False)
         ctx.how = causal, rope
         w = torch.cat((w0, b0[:, :, None]), 2).flatten(0, 1)  # [bh, f + 1, f]
-        out, loss, states = torch.empty_like(v), torch.empty_like(lr), [w]
+        out, loss, states = torch.empty_like(v), torch.empty_like(lr), []
         for here in _segments(q, tau):
             segment = _prepare((q, k, v, lr), here, tau, gamma, beta, causal, rope)
-            steps = _walk(segment, states[-1])
+            if keep:
+                states.append(w)
+            steps = _walk(segment, w)
             zbar = _answer(segment, steps)
             y = segment.gamma * F.layer_norm(zbar, zbar.shape[-1:], eps=EPS)
             out[:, :, here] = _tokens(y.add_(segment.q[..., :-1]).add_(segment.beta), out[:, :, here])
             loss[:, :, here] = _tokens(0.5 * torch.stack(steps.error).square_().sum(-1), loss[:, :, here])
-            states.append(steps.w[-1].clone())
-        ctx.save_for_backward(q, k, v, lr, tau, gamma, beta, *states[:-1])
-        w = states[-1].unflatten(0, q.shape[:2])
+            w = steps.w[-1].clone()
+        ctx.save_for_backward(q, k, v, lr, tau, gamma, beta, *states)
+        w = w.unflatten(0, q.shape[:2])
         return out, loss, w[:, :, :-1].contiguous(), w[:, :, -1].contiguous()
 
     @staticmethod
@@ -82,7 +86,7 @@ class _TTTLinear(torch.autograd.Function):
             back = rotations_like(q, len(tau)).conj()
             dq, dk = rotate(dq, back), rotate(dk, back)
         dw = dw.unflatten(0, q.shape[:2])
-        return dq, dk, dv, dlr, dtau, dw[:, :, :-1], dw[:, :, -1], dgamma, dbeta, None, None
+        return dq, dk, dv, dlr, dtau, dw[:, :, :-1], dw[:, :, -1], dgamma, dbeta, None, None, None
 
 
 class _Segment(NamedTuple):

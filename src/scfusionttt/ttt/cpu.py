@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from scfusionttt.ttt import cpu_kernels as kernels
+from scfusionttt.ttt.cpu_memory import SEGMENT, Layer, Tokens, make_scratch
 from scfusionttt.ttt.cpu_tile import padded
 from scfusionttt.ttt.definition import State
 from scfusionttt.ttt.rope import rotations
@@ -35,25 +36,26 @@ def ttt_linear_cpu(
     """Return outputs, inner losses and the final state, as `ttt_definition`; differentiable once."""
     if mask is None:
         mask = torch.ones((), dtype=torch.bool).expand(len(q), q.shape[2])
-    out, loss, w, b = _TTTLinear.apply(q, k, v, lr, tau, *state, gamma, beta, mask, causal, reverse, rope)
+    inputs = q, k, v, lr, tau, *state, gamma, beta
+    keep = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
+    out, loss, w, b = _TTTLinear.apply(*inputs, mask, causal, reverse, rope, keep)
     return out, loss, (w, b)
 
 
 class _TTTLinear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, q, k, v, lr, tau, w0, b0, gamma, beta, mask, causal, reverse, rope):
+    def forward(ctx: Any, q, k, v, lr, tau, w0, b0, gamma, beta, mask, causal, reverse, rope, keep):
         b, h, t, f = q.shape
         out, loss = _tokens_like(q), lr.new_empty(lr.shape)
         tokens = _tokens(q, k, v, lr, mask, out, loss, reverse)
         layer = _layer(tau, gamma, beta, causal, rope)
-        keep = any(ctx.needs_input_grad)
-        segments = -(-t // (len(tau) * kernels.SEGMENT)) if keep else 0
+        segments = -(-t // (len(tau) * SEGMENT)) if keep else 0
         size = padded(f)
         states, final = q.new_empty(b * h, segments, size + 1, size), q.new_empty(b * h, size + 1, size)
         shared = w0.stride(0) == 0 and b0.stride(0) == 0
         first = _joined(w0[:1], b0[:1]) if shared else _joined(w0, b0)
         arrays = (x.numpy() for x in (_flat(out), _flat(loss), states, final))
-        _share(kernels.forward, b * h, tokens, layer, first.detach().numpy(), keep, *arrays)
+        _share(kernels.forward, b * h, tokens, layer, first.numpy(), *arrays)
         ctx.save_for_backward(q, k, v, lr, tau, gamma, beta, mask, states)
         ctx.how = causal, reverse, rope
         return out, loss, *_split(final, b, f)
@@ -68,18 +70,18 @@ class _TTTLinear(torch.autograd.Function):
         dlr, dloss, dout = lr.new_empty(lr.shape), dloss.contiguous(), _heads_last(dout)
         tokens = _tokens(q, k, v, lr, mask, dout, dloss, reverse)
         dfirst = _joined(dw, db)
-        dtau, dgamma, dbeta = (q.new_zeros(b * h, size) for size in (len(tau), f, f))
-        arrays = (states, *(_flat(x) for x in (dout, dloss, dq, dk, dv, dlr)), dfirst, dtau, dgamma, dbeta)
-        arrays = tuple(x.numpy() for x in arrays)
+        dtau, dnorm = q.new_zeros(b * h, len(tau)), q.new_zeros(*states.shape[:2], 2, f)
+        flat = [_flat(x) for x in (dout, dloss, dq, dk, dv, dlr)]
+        arrays = [x.numpy() for x in (states, *flat, dfirst, dtau, dnorm)]
         _share(kernels.backward, b * h, tokens, _layer(tau, gamma, beta, causal, rope), *arrays)
-        dgamma, dbeta = (x.unflatten(0, (b, h)).sum(0) for x in (dgamma, dbeta))
-        return dq, dk, dv, dlr, dtau.sum(0), *_split(dfirst, b, f), dgamma, dbeta, None, None, None, None
+        dgamma, dbeta = dnorm.sum(1).unflatten(0, (b, h)).sum(0).unbind(1)
+        return dq, dk, dv, dlr, dtau.sum(0), *_split(dfirst, b, f), dgamma, dbeta, *[None] * 5
 
 
-def _share(kernel: Callable, cells: int, tokens: kernels.Tokens, layer: kernels.Layer, *arguments: Any) -> None:
+def _share(kernel: Callable, cells: int, tokens: Tokens, layer: Layer, *arguments: Any) -> None:
     """Run a kernel over all cells x heads, a part on each of the threads that torch may use."""
     threads = min(torch.get_num_threads(), cells)
-    scratch = [kernels.make_scratch(len(layer.tau), layer.gamma.shape[1], layer.tau.dtype) for _ in range(threads)]
+    scratch = [make_scratch(len(layer.tau), layer.gamma.shape[1], layer.tau.dtype) for _ in range(threads)]
     bounds = [(cells * i // threads, cells * (i + 1) // threads) for i in range(threads)]
     jobs = [partial(kernel, tokens, layer, own, *arguments, *part) for own, part in zip(scratch, bounds)]
     waiting = [_pool(os.getpid(), threads).submit(job) for job in jobs[1:]]
@@ -93,19 +95,27 @@ def _pool(process: int, threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="ttt")  # of its own process: threads do not outlive a fork
 
 
-def _tokens(q, k, v, lr, mask, out, loss, reverse) -> kernels.Tokens:
+def _tokens(q, k, v, lr, mask, out, loss, reverse) -> Tokens:
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
     strides = [x.stride()[:3] for x in (q, k, v, lr)] + [(mask.stride(0), 0, mask.stride(1))]
-    strides = np.array([*strides, out.stride()[:3], loss.stride()])
-    arrays = (_flat(x).numpy() for x in (q, k, v, lr, mask))
-    return kernels.Tokens(*arrays, strides, q.shape[2], q.shape[1], reverse)
+    strides += [out.stride()[:3], loss.stride()]
+    arrays = [_flat(x).numpy() for x in (q, k, v, lr, mask)]
+    return Tokens(*arrays, np.array(strides), q.shape[2], q.shape[1], reverse)  # type: ignore
 
 
-def _layer(tau, gamma, beta, causal, rope) -> kernels.Layer:
-    n, f = len(tau), gamma.shape[1]
-    turn = rotations(n, f) if rope else torch.ones(n, f // 2, dtype=torch.complex128)
-    arrays = (x.detach().to(tau.dtype).contiguous().numpy() for x in (tau, gamma, beta, turn.real, turn.imag))
-    return kernels.Layer(*arrays, causal)
+def _layer(tau, gamma, beta, causal, rope) -> Layer:
+    tau, gamma, beta = (x.detach().contiguous().numpy() for x in (tau, gamma, beta))
+    cos, sin, back = _rotations(len(tau), gamma.shape[1], tau.dtype, rope)
+    return Layer(tau, gamma, beta, cos, sin, back, causal)
+
+
+@cache
+def _rotations(n: int, f: int, dtype: np.dtype, rope: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return cos, sin and -sin as the kernel wants them, [n, f]: ``x * cos + swapped pairs of x * sin`` rotates."""
+    turn = rotations(n, f).numpy() if rope else np.ones((n, f // 2), complex)
+    cos, sin = turn.real.repeat(2, 1).astype(dtype), turn.imag.repeat(2, 1).astype(dtype)
+    sin[:, ::2] *= -1
+    return cos, sin, -sin
 
 
 def _flat(x: Tensor) -> Tensor:

@@ -27,8 +27,8 @@ class Track:
 
     def __init__(self, genes: pd.DataFrame) -> None:
         chromosome = _chromosome(genes["chromosome"])
-        present = chromosome.drop_duplicates()
-        present = present.iloc[np.argsort(karyotypic_rank(present), kind="stable")].tolist()
+        names = chromosome.drop_duplicates()
+        present = names.iloc[np.argsort(karyotypic_rank(names), kind="stable")].tolist()
         rank = pd.Index(present, dtype=object).get_indexer(pd.Index(chromosome, dtype=object))
         start = _start(genes["start"])
         self.order = np.lexsort((start, rank))

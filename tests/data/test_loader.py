@@ -1,0 +1,100 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scfusionttt.config import DataConfig
+from scfusionttt.data.citeseq import as_citeseq
+from scfusionttt.data.features import Match
+from scfusionttt.data.loader import CellDataset, make_loader
+from scfusionttt.data.simulate import simulate
+from scfusionttt.data.values import Preprocessing
+
+
+@pytest.fixture(scope="module")
+def cite():
+    mdata = simulate(60, 300, 8, 3)
+    mdata["prot"].X[5:20, :3] = np.nan
+    mdata["prot"].X[20] = np.nan
+    return as_citeseq(mdata)
+
+
+@pytest.fixture(scope="module")
+def dataset(cite):
+    """Cells of which two genes and a protein of the model are missing."""
+    match = Match(genes=np.r_[np.arange(300)[::-1], -1, -1], proteins=np.r_[np.arange(8), -1])
+    return CellDataset(cite, match, Preprocessing.fit(cite, match, DataConfig()), labels=np.arange(60) % 3)
+
+
+@given(st.integers(1, 70), st.integers(0, 5))
+def test_every_cell_comes_exactly_once_in_an_epoch(dataset, batch_size, epoch):
+    loader = make_loader(dataset, batch_size=batch_size, shuffle_seed=1)
+    loader.sampler.set_epoch(epoch)
+    batches = [batch.row for batch in loader]
+    assert torch.cat(batches).sort().values.tolist() == list(range(60))
+    assert all(len(batch) == batch_size for batch in batches[:-1])
+
+
+def order(dataset, *, seed, epoch):
+    loader = make_loader(dataset, batch_size=16, shuffle_seed=seed)
+    loader.sampler.set_epoch(epoch)
+    return torch.cat([batch.row for batch in loader]).tolist()
+
+
+def test_the_order_depends_on_seed_and_epoch_alone(dataset):
+    first = order(dataset, seed=3, epoch=2)
+    torch.rand(5)
+    assert order(dataset, seed=3, epoch=2) == first
+    assert order(dataset, seed=3, epoch=3) != first
+    assert order(dataset, seed=9, epoch=2) != first
+
+
+def test_without_a_seed_cells_come_in_their_order(dataset):
+    loader = make_loader(dataset.subset(np.array([7, 3, 40])), batch_size=2)
+    assert [batch.row.tolist() for batch in loader] == [[7, 3], [40]]
+
+
+def test_a_batch_is_what_dense_arithmetic_gives(dataset, cite):
+    batch = dataset.__getitems__([30, 6, 20])
+    rows = [30, 6, 20]
+    counts = cite.rna.X.toarray().astype(float)
+    values = np.log1p(1e4 * counts / counts.sum(axis=1, keepdims=True))
+    rna = np.clip((values - values.mean(axis=0)) / np.where(values.std(axis=0) > 0, values.std(axis=0), 1), -10, 10)
+    np.testing.assert_allclose(batch.rna[:, :300], rna[rows][:, ::-1], rtol=1e-4, atol=1e-5)
+    protein = np.asarray(cite.protein.X, dtype=float)
+    ratio = np.log1p(protein / np.exp(np.nanmean(np.log1p(protein), axis=0)))
+    scaled = np.clip((ratio - np.nanmean(ratio, axis=0)) / np.nanstd(ratio, axis=0), -10, 10)
+    np.testing.assert_allclose(batch.protein[:, :8], np.nan_to_num(scaled[rows]), rtol=1e-4, atol=1e-5)
+    assert [x.dtype for x in batch] == [torch.float32, torch.bool, torch.float32, torch.bool, torch.int64, torch.int64]
+
+
+def test_what_was_not_measured_is_said_to_be_absent_and_holds_zero(dataset):
+    batch = dataset.__getitems__([30, 6, 20])
+    assert batch.rna_present.tolist() == [[True] * 300 + [False] * 2] * 3
+    present = [[True] * 8, [False] * 3 + [True] * 5, [False] * 8]
+    assert batch.protein_present.tolist() == [[*row, False] for row in present]
+    assert not batch.rna[~batch.rna_present].any()
+    assert not batch.protein[~batch.protein_present].any()
+
+
+def test_a_subset_keeps_names_and_labels_and_copies_nothing(dataset):
+    part = dataset.subset(np.array([7, 3]))
+    assert len(part) == 2
+    assert part.rna is dataset.rna
+    assert part.protein is dataset.protein
+    batch = part.__getitems__([0, 1])
+    assert (batch.row.tolist(), batch.label.tolist()) == ([7, 3], [1, 0])
+    assert len(dataset) == 60
+
+
+def test_a_single_cell_is_a_batch_of_one(dataset):
+    assert all(torch.equal(a, b) for a, b in zip(dataset[4], dataset.__getitems__([4]), strict=True))
+
+
+def test_reading_leaves_the_callers_random_state_alone(dataset):
+    """Every loop over a loader draws a seed for its workers, from the global state if it has no generator."""
+    before = torch.get_rng_state()
+    for seed in (None, 0):
+        list(make_loader(dataset, batch_size=16, shuffle_seed=seed))
+    assert torch.equal(torch.get_rng_state(), before)

@@ -1,0 +1,43 @@
+import torch
+
+from scfusionttt.nn.embedding import FeatureEmbedding, FeatureReadout
+
+EVERYTHING = torch.ones(1, 5, dtype=torch.bool)
+
+
+def test_a_token_is_the_value_weighted_sum_of_its_features_and_a_position():
+    embedding = FeatureEmbedding(5, patch=2, width=4)
+    values = torch.tensor([[1.0, -2.0, 3.0, 0.5, 7.0]])
+    tokens, present = embedding(values, EVERYTHING)
+    vectors, position = embedding.vectors, embedding.position
+    expected = [
+        1.0 * vectors[0, 0] - 2.0 * vectors[0, 1] + position[0],
+        3.0 * vectors[1, 0] + 0.5 * vectors[1, 1] + position[1],
+        7.0 * vectors[2, 0] + position[2],  # the last patch is filled up with nothing
+    ]
+    torch.testing.assert_close(tokens, torch.stack(expected)[None])
+    assert present.all()
+
+
+def test_an_absent_feature_stays_out_of_the_sum_and_a_token_without_features_is_absent():
+    embedding = FeatureEmbedding(5, patch=2, width=4)
+    present = torch.tensor([[True, False, True, True, False]])
+    tokens, token_present = embedding(torch.tensor([[1.0, torch.nan, 3.0, 0.5, 1e9]]), present)
+    torch.testing.assert_close(tokens[0, 0], embedding.vectors[0, 0] + embedding.position[0])
+    torch.testing.assert_close(tokens[0, 2], embedding.position[2])
+    assert token_present.tolist() == [[True, True, False]]
+
+
+def test_zero_is_a_value_and_not_an_absence():
+    _, present = FeatureEmbedding(5, patch=2, width=4)(torch.zeros(1, 5), EVERYTHING)
+    assert present.all()
+
+
+def test_readout_gives_one_linear_function_of_its_token_for_each_feature():
+    readout = FeatureReadout(5, patch=2, width=4)
+    torch.nn.init.normal_(readout.bias)
+    tokens = torch.randn(3, 3, 4)
+    values = readout(tokens)
+    assert values.shape == (3, 5)
+    torch.testing.assert_close(values[:, 3], tokens[:, 1] @ readout.vectors[1, 1] + readout.bias[1, 1])
+    torch.testing.assert_close(values[:, 4], tokens[:, 2] @ readout.vectors[2, 0] + readout.bias[2, 0])

@@ -1,0 +1,200 @@
+"""Promises of the whole networks: gradients, exact masking, cells independent of one another, the three stages."""
+
+from itertools import product
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scfusionttt.config import NetworkConfig
+from scfusionttt.nn.inputs import CellInputs, VisibleTokens
+from scfusionttt.nn.networks import ClassifierNetwork, PretrainNetwork, TransferNetwork, build_network
+
+N_GENES, N_PROTEINS, N_TOKENS = 26, 3, 7
+MIXERS, FUSIONS = ("ttt", "ttt_mlp", "attention", "none"), ("ttt", "attention", "add")
+KINDS = list(product(MIXERS, FUSIONS))
+POISON = [torch.nan, torch.inf, -1e9]
+
+
+@pytest.fixture
+def network(config, seeded):
+    """Return a factory of networks by stage, in training mode."""
+
+    def make(stage="pretrain", *, g=N_GENES, p=N_PROTEINS, **settings):
+        return seeded(build_network, stage, g, p, 4, config(**settings)).train()
+
+    return make
+
+
+def poisoned(inputs, value):
+    """Write a value over everything that was not measured."""
+    return inputs._replace(
+        rna=torch.where(inputs.rna_present, inputs.rna, value),
+        protein=torch.where(inputs.protein_present, inputs.protein, value),
+    )
+
+
+def some_hidden(n=5, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return VisibleTokens(*(torch.rand(n, t, generator=generator) > 0.3 for t in (N_TOKENS, N_PROTEINS)))
+
+
+def outputs(network, inputs, visible=VisibleTokens()):  # noqa: B008
+    """Return all that a network says of its cells."""
+    out = network(inputs, visible)
+    if isinstance(network, PretrainNetwork):
+        return [x for x in (*out[:4], out.fused.z, out.fused.projection_loss) if x is not None]
+    return [x for x in (out[0], out[1].z, out[1].projection_loss) if x is not None]
+
+
+def gradients(network, inputs, visible=VisibleTokens()):  # noqa: B008
+    network.zero_grad(set_to_none=True)
+    sum(x.square().sum() for x in outputs(network, inputs, visible)).backward()
+    return {name: p.grad for name, p in network.named_parameters()}
+
+
+def assert_same(one, other):
+    assert len(one) == len(other) > 0
+    assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("direction", ["both", "alternate", "forward"])
+@pytest.mark.parametrize(("mixer", "fusion"), KINDS)
+def test_every_parameter_learns_with_a_finite_gradient(network, cells, mixer, fusion, direction, causal):
+    pretrain = network(mixer=mixer, fusion=fusion, direction=direction, causal=causal, encoder_blocks=2)
+    found = gradients(pretrain, cells(absent=0.2), some_hidden())
+    assert [name for name, g in found.items() if g is None or not torch.isfinite(g).all() or not g.any()] == []
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "finetune", "transfer"])
+@pytest.mark.parametrize(("mixer", "fusion"), KINDS)
+def test_the_value_of_a_feature_that_an_input_lacks_cannot_matter(network, cells, stage, mixer, fusion):
+    inputs = cells(absent=0.4)
+    inputs.rna_present[0, :4] = False  # a whole token
+    inputs.rna_present[1] = False  # all genes
+    inputs.protein_present[2] = False  # all proteins
+    inputs.protein_present[:, 0] = False  # a protein that no cell has
+    tested = network(stage, mixer=mixer, fusion=fusion)
+    said, learned = outputs(tested, inputs), gradients(tested, inputs)
+    for value in POISON:
+        other = poisoned(inputs, value)
+        assert_same(outputs(tested, other), said)
+        for name, gradient in gradients(tested, other).items():
+            assert gradient is learned[name] is None or torch.equal(gradient, learned[name]), name
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.data())
+def test_exact_masking_holds_for_any_pattern(data):
+    config = NetworkConfig(patch=3, width=8, heads=1, encoder_blocks=1, latent=4, pool_slots=2, mini_batch=2)
+    torch.manual_seed(0)
+    network = PretrainNetwork(7, 2, config)
+    pattern = st.lists(st.booleans(), min_size=18, max_size=18)
+    present = torch.tensor(data.draw(pattern)).view(2, 9)
+    hidden = torch.tensor(data.draw(st.lists(st.booleans(), min_size=10, max_size=10))).view(2, 5)
+    inputs = CellInputs(torch.randn(2, 7), present[:, :7], torch.randn(2, 2), present[:, 7:])
+    visible = VisibleTokens(~hidden[:, :3], ~hidden[:, 3:])
+    value = data.draw(st.sampled_from(POISON) | st.floats(width=32))
+    assert_same(outputs(network, poisoned(inputs, value), visible), outputs(network, inputs, visible))
+
+
+@pytest.mark.parametrize(("mixer", "fusion"), KINDS)
+def test_hidden_tokens_reach_neither_the_representation_nor_what_is_rebuilt_from_it(network, cells, mixer, fusion):
+    inputs, visible = cells(), some_hidden()
+    visible.protein[0] = False  # all proteins of a cell
+    hidden_genes = ~visible.rna.repeat_interleave(4, dim=1)[:, :N_GENES]
+    other = inputs._replace(
+        rna=torch.where(hidden_genes, 1e6, inputs.rna), protein=torch.where(visible.protein, inputs.protein, 1e6)
+    )
+    tested = network(mixer=mixer, fusion=fusion)
+    assert_same(outputs(tested, other, visible), outputs(tested, inputs, visible))
+
+
+@pytest.mark.parametrize(("mixer", "fusion"), KINDS)
+def test_a_cell_does_not_depend_on_the_others_of_its_batch(network, cells, mixer, fusion):
+    tested = network(mixer=mixer, fusion=fusion).eval()
+    inputs = cells(n=9, absent=0.3)
+    inputs.protein_present[4] = False
+    together = outputs(tested, inputs)
+    order = torch.randperm(9, generator=torch.Generator().manual_seed(0))
+    shuffled = outputs(tested, CellInputs(*(x[order] for x in inputs)))
+    alone = [outputs(tested, CellInputs(*(x[i : i + 1] for x in inputs))) for i in range(9)]
+    for k, whole in enumerate(together):
+        torch.testing.assert_close(shuffled[k], whole[order], rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(torch.cat([one[k] for one in alone]), whole, rtol=1e-6, atol=1e-6)
+
+
+def test_cells_without_proteins_are_read_through_the_projection(network, cells):
+    tested = network().eval()
+    inputs = cells()
+    inputs.protein_present[:3] = False
+    before = tested(inputs).fused
+    with torch.no_grad():
+        tested.backbone.projection.layers[-1].bias += 1
+    after = tested(inputs).fused
+    assert torch.isfinite(before.z).all()
+    assert (before.z[:3] != after.z[:3]).any(dim=1).all()
+    assert torch.equal(before.z[3:], after.z[3:])
+
+
+def test_the_projection_learns_the_encoded_proteins_without_pulling_at_the_encoders(network, cells):
+    tested = network()
+    tested(cells()).fused.projection_loss.backward()
+    pulled = {name.split(".")[1] for name, p in tested.named_parameters() if p.grad is not None}
+    assert pulled == {"projection"}
+    assert tested.eval()(cells()).fused.projection_loss is None
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "finetune", "transfer"])
+@pytest.mark.parametrize(
+    "shape", [{"p": 0}, {"p": 0, "latent": 0}, {"latent": 0}, {"patch": 1}, {"patch": 100}, {"g": 1, "p": 1}]
+)
+def test_unusual_shapes_work_in_all_three_stages(network, cells, stage, shape):
+    tested = network(stage, **shape)
+    g, p = shape.get("g", N_GENES), shape.get("p", N_PROTEINS)
+    inputs = cells(g=g, p=p)
+    said = outputs(tested, inputs)
+    assert all(torch.isfinite(x).all() for x in said)
+    assert said[0].shape == ((5, g) if stage == "pretrain" else (5, 4))
+    learned = gradients(tested, inputs)
+    assert all(torch.isfinite(g).all() for g in learned.values() if g is not None)
+
+
+def test_a_student_ignores_measured_proteins_bit_for_bit(network, cells):
+    student = network("transfer").eval()
+    with_proteins, without = cells(), cells()
+    without.protein_present[:] = False
+    assert_same(outputs(student, with_proteins), outputs(student, without))
+
+
+def test_only_projection_and_head_of_a_student_learn_and_fine_tuning_frees_the_rest(network):
+    student = network("transfer")
+    learning = {name for name, p in student.named_parameters() if p.requires_grad}
+    assert learning == {n for n, _ in student.named_parameters() if n.startswith(("head.", "backbone.projection."))}
+    assert all(p.requires_grad for p in ClassifierNetwork(student.backbone, 4).parameters())
+
+
+def test_a_student_of_a_model_without_proteins_learns_its_head(network):
+    student = network("transfer", p=0)
+    assert {name for name, p in student.named_parameters() if p.requires_grad} == {"head.weight", "head.bias"}
+
+
+@pytest.mark.parametrize(
+    ("stage", "kind"), [("pretrain", PretrainNetwork), ("finetune", ClassifierNetwork), ("transfer", TransferNetwork)]
+)
+def test_the_weights_of_a_stage_say_all_that_it_learned(network, cells, config, stage, kind):
+    one, other = network(stage).eval(), build_network(stage, N_GENES, N_PROTEINS, 4, config()).eval()
+    assert type(one) is kind
+    assert not torch.equal(outputs(one, cells())[0], outputs(other, cells())[0])
+    other.load_state_dict(one.state_dict())
+    assert_same(outputs(one, cells()), outputs(other, cells()))
+
+
+def test_only_what_is_asked_for_is_rebuilt(network, cells):
+    tested = network().eval()
+    from_z = tested(cells(), from_tokens=False)
+    from_tokens = tested(cells(), from_z=False)
+    assert [x is None for x in from_z[:4]] == [True, True, False, False]
+    assert [x is None for x in from_tokens[:4]] == [False, False, True, True]

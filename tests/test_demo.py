@@ -1,0 +1,90 @@
+import base64
+import json
+import re
+import struct
+
+import pytest
+
+from scfusionttt.data.read import read
+from scfusionttt.demo import Size, run_demo
+from scfusionttt.errors import OutputError
+from scfusionttt.model import FusionTTT
+
+SMALL = Size(cells=120, genes=200, proteins=4, types=3, query=60)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """A small demo: its folder, and the titles of what it showed."""
+    out = tmp_path_factory.mktemp("demo") / "new"
+    shown = []
+    page = run_demo(out, show=lambda title, table: shown.append((title, table)), size=SMALL)
+    assert page == out / "report.html"
+    return out, shown
+
+
+def pictures(page):
+    return [base64.b64decode(data) for data in re.findall(r'src="data:image/png;base64,([^"]+)"', page)]
+
+
+def test_the_page_holds_its_figures(demo):
+    page = (demo[0] / "report.html").read_text(encoding="utf-8")
+    captions = re.findall(r'alt="([^"]+)"', page)
+    assert captions == [
+        "UMAP by cell type",
+        "UMAP by cluster",
+        "confusion matrix of cell types",
+        "genes of one cell in genome order",
+        "training curves",
+    ]
+    for picture in pictures(page):
+        assert picture.startswith(b"\x89PNG")
+        width, height = struct.unpack(">II", picture[16:24])
+        assert min(width, height) > 200
+        assert len(picture) > 5000, "an empty drawing is smaller"
+
+
+def test_the_page_needs_nothing_beside_it(demo):
+    page = (demo[0] / "report.html").read_text(encoding="utf-8")
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
+    assert not re.findall(r"<(?:script|link|iframe)|@import|url\((?!['\"]?data:)", page)
+
+
+def test_what_is_shown_is_what_is_written(demo):
+    out, shown = demo
+    assert [title.split(":")[0] for title, _ in shown] == [
+        "stage 1, unsupervised",
+        "stage 2, held-out",
+        "stage 3, held-out",
+        "stage 3, zero-shot",
+    ]
+    scores = json.loads((out / "metrics.json").read_text())
+    assert set(scores) == {"unsupervised", "finetune", "transfer", "zero-shot"}
+    assert scores["finetune"]["metrics"]["macro_f1"] == shown[1][1]["macro_f1"].item()
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert f"{scores['unsupervised']['metrics']['ARI']:.3f}" in page
+
+
+def test_data_and_models_are_there_to_go_on_with(demo):
+    out, _ = demo
+    for name, stage in {"pretrained": "pretrain", "finetuned": "finetune", "transferred": "transfer"}.items():
+        assert FusionTTT.load(out / name).stage == stage
+    assert read(out / "citeseq.h5mu").n_obs == SMALL.cells
+    assert FusionTTT.load(out / "transferred").predict(read(out / "rna.h5ad")).shape == (SMALL.query, 5)
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"cannot be made .*; choose another folder"):
+        run_demo(tmp_path / "file" / "demo", show=lambda *_: None, size=SMALL)
+
+
+@pytest.mark.slow
+def test_the_whole_demo_learns_the_types(tmp_path, scfusionttt):
+    result = scfusionttt(f"demo --out {tmp_path}/demo")
+    assert result.code == 0
+    assert result.out.splitlines()[-1] == f"open {tmp_path}/demo/report.html in a browser"
+    scores = json.loads((tmp_path / "demo" / "metrics.json").read_text())
+    assert scores["unsupervised"]["metrics"]["NMI"] > 0.7
+    assert scores["finetune"]["metrics"]["macro_f1"] > 0.85
+    assert scores["transfer"]["metrics"]["macro_f1"] > 0.5

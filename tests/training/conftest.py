@@ -1,0 +1,64 @@
+"""Tiny simulated cells and settings; networks that train within a second."""
+
+import numpy as np
+import pytest
+import torch
+
+from scfusionttt.config import preset
+from scfusionttt.data.citeseq import as_citeseq
+from scfusionttt.data.features import choose_features, match_features
+from scfusionttt.data.loader import CellDataset
+from scfusionttt.data.simulate import simulate
+from scfusionttt.data.values import Preprocessing
+from scfusionttt.nn.networks import build_network
+from scfusionttt.training.runner import Run
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Tensors this small are not worth a second thread, which costs most where the machine is busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def config():
+    """Return settings of a tiny model; stages of 3 epochs."""
+    stage = {"epochs": 3, "batch_size": 64, "lr": 5e-3, "validation_fraction": 0.2}
+    network = {"patch": 30, "width": 16, "encoder_blocks": 1, "latent": 6, "pool_slots": 2, "dropout": 0.1}
+    return preset("fast").with_settings({"network": network, "pretrain": stage, "finetune": stage, "transfer": stage})
+
+
+@pytest.fixture(scope="session")
+def cells(config):
+    """Return 200 labelled cells as a dataset; a third of them were measured without proteins."""
+    mdata = simulate(200, 300, 8, 3, rare_fraction=0.05)
+    mdata["prot"].X[::3] = np.nan
+    cite = as_citeseq(mdata)
+    match = match_features(cite, choose_features(cite, config.data)[0])
+    labels = cite.obs["cell_type"].cat.codes.to_numpy()
+    return CellDataset(cite, match, Preprocessing.fit(cite, match, config.data), labels=labels)
+
+
+@pytest.fixture(scope="session")
+def network(config):
+    """Return a factory of networks for these cells, by stage and seed."""
+
+    def make(stage="pretrain", *, seed=0):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return build_network(stage, 300, 8, 3, config.network)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def run():
+    """Return a factory of runs on the CPU, without progress."""
+
+    def make(**settings):
+        return Run(**{"device": torch.device("cpu"), "seed": 0, "progress": False, **settings})
+
+    return make

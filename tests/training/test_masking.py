@@ -1,0 +1,61 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scfusionttt.training.masking import hidden_features, masked_mse, step_generator, visible_tokens
+
+CPU = torch.device("cpu")
+
+
+def draw(*, seed=0, step=0, mask_ratio=0.15, hide_protein=0.0, n=6, t=40, p=10, validation=False):
+    generator = step_generator(seed, step, validation=validation)
+    return visible_tokens(
+        n, t, p, mask_ratio=mask_ratio, hide_protein=hide_protein, generator=generator, device=CPU
+    )  # fmt: skip
+
+
+@given(st.integers(1, 50), st.integers(0, 20), st.floats(0, 0.99))
+def test_exactly_the_ratio_of_each_modality_is_hidden(t, p, ratio):
+    rna, protein = draw(t=t, p=p, mask_ratio=ratio)
+    assert ((~rna).sum(dim=1) == round(ratio * t)).all()
+    assert ((~protein).sum(dim=1) == round(ratio * p)).all()
+
+
+def test_what_is_hidden_depends_on_seed_and_step_alone():
+    first = draw(seed=3, step=5).rna
+    torch.rand(7)  # the global state has no say
+    assert torch.equal(draw(seed=3, step=5).rna, first)
+    others = [draw(seed=3, step=6), draw(seed=4, step=5), draw(seed=3, step=5, validation=True)]
+    assert not any(torch.equal(other.rna, first) for other in others)
+
+
+def test_cells_differ_in_what_is_hidden():
+    assert len(draw(n=6).rna.unique(dim=0)) == 6
+
+
+def test_a_share_of_the_cells_loses_all_its_proteins():
+    hidden = [(~draw(n=500, step=step, hide_protein=0.3).protein).all(dim=1).float().mean() for step in range(4)]
+    assert torch.stack(hidden).mean().item() == pytest.approx(0.3, abs=0.03)
+    assert not (~draw(n=500, hide_protein=0.0).protein).all(dim=1).any()
+
+
+def test_hidden_features_are_the_measured_ones_of_hidden_tokens_also_in_a_ragged_last_patch():
+    visible = torch.tensor([[True, False, False], [False, True, True]])
+    present = torch.tensor([[True, True, True, False, True], [True, False, True, True, True]])
+    assert hidden_features(visible, present, 2).int().tolist() == [[0, 0, 1, 0, 1], [1, 0, 0, 0, 0]]
+
+
+def test_masked_mse_averages_over_the_chosen_entries():
+    predicted, target = torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[3.0, 2.0, 7.0]])
+    assert masked_mse(predicted, target, torch.tensor([[True, True, False]])) == pytest.approx(2.0)
+    assert masked_mse(predicted, target, torch.zeros(1, 3, dtype=torch.bool)) == 0
+
+
+def test_a_target_that_was_not_measured_is_in_neither_the_loss_nor_its_gradient():
+    """It was multiplied by zero, which leaves NaN what it is."""
+    predicted = torch.tensor([[1.0, 2.0]], requires_grad=True)
+    loss = masked_mse(predicted, torch.tensor([[3.0, torch.nan]]), torch.tensor([[True, False]]))
+    loss.backward()
+    assert loss == 4
+    assert predicted.grad.tolist() == [[-4, 0]]

@@ -1,0 +1,69 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from scfusionttt.training.masking import inputs_of
+from scfusionttt.training.pretrain import PretrainModule
+
+
+@pytest.fixture
+def losses(network, config, monkeypatch):
+    """Return a function from a batch to what one training step logs, and the module."""
+
+    def run(batch, **settings):
+        module = PretrainModule(network().train(), replace(config.pretrain, **settings), seed=0)
+        logged = {}
+        monkeypatch.setattr(module, "log_dict", lambda values, **_: logged.update(values))
+        torch.manual_seed(0)  # dropout
+        module.training_step(batch, 0).backward()
+        return {name.removeprefix("train_"): value for name, value in logged.items()}, module
+
+    return run
+
+
+def test_the_loss_is_the_weighted_sum_of_its_documented_terms(losses, cells):
+    found, _ = losses(
+        cells.__getitems__(range(20)), alpha=0.7, beta=0.2, masked_weight=3, bottleneck_weight=5
+    )  # fmt: skip
+    assert set(found) == {"loss", "masked_rna", "masked_protein", "z_rna", "z_protein", "projection"}
+    expected = 3 * (0.7 * found["masked_rna"] + 0.2 * found["masked_protein"])
+    expected += 5 * (0.7 * found["z_rna"] + 0.2 * found["z_protein"]) + found["projection"]
+    torch.testing.assert_close(found["loss"], expected)
+
+
+@pytest.mark.parametrize(
+    ("off", "gone"),
+    [("masked_weight", {"masked_rna", "masked_protein"}), ("bottleneck_weight", {"z_rna", "z_protein"})],
+)
+def test_a_term_without_weight_is_not_computed(losses, cells, off, gone):
+    found, _ = losses(cells.__getitems__(range(20)), **{off: 0.0})
+    assert not gone & set(found)
+    assert torch.isfinite(found["loss"])
+
+
+@pytest.mark.parametrize("value", [torch.nan, 1e9])
+def test_what_was_not_measured_changes_no_loss_and_no_gradient(losses, cells, value):
+    batch = cells.__getitems__(range(20))
+    rna_present = batch.rna_present.clone()
+    rna_present[:, :45] = False
+    batch = batch._replace(rna_present=rna_present)
+    other = batch._replace(
+        rna=torch.where(rna_present, batch.rna, value), protein=torch.where(batch.protein_present, batch.protein, value)
+    )
+    (found, module), (again, poisoned) = losses(batch), losses(other)
+    assert all(torch.equal(found[name], again[name]) for name in found)
+    for p, q in zip(module.parameters(), poisoned.parameters(), strict=True):
+        assert torch.equal(p.grad, q.grad)
+
+
+def test_the_masked_loss_speaks_of_hidden_tokens_only(losses, cells):
+    """Rebuilding what the encoder saw would be copying: nothing hidden, nothing to learn from the tokens."""
+    found, _ = losses(cells.__getitems__(range(20)), mask_ratio=0.0, hide_protein=0.0)
+    assert found["masked_rna"] == found["masked_protein"] == 0
+    assert found["z_rna"] > 0
+
+
+def test_the_network_reads_the_batch_without_labels_and_rows(cells):
+    batch = cells.__getitems__([4, 2])
+    assert all(torch.equal(a, b) for a, b in zip(inputs_of(batch), batch[:4], strict=True))

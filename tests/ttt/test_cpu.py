@@ -1,0 +1,133 @@
+"""What is particular to the compiled kernel; its numbers are checked beside the other backends'."""
+
+import logging
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+from scfusionttt.errors import SettingError
+from scfusionttt.ttt import choose_backend, dispatch, step_sizes, ttt_linear
+
+CPU = torch.device("cpu")
+
+
+def tensors(b=5, h=2, t=50, f=16):
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"q": (b, h, t, f), "k": (b, h, t, f), "v": (b, h, t, f), "lr": (b, h, t)}
+    shapes |= {"w0": (h, f, f), "b0": (h, f), "gamma": (h, f), "beta": (h, f)}
+    values = {name: torch.randn(shape, generator=generator, dtype=torch.float64) for name, shape in shapes.items()}
+    values["lr"] = values["lr"].sigmoid() / f
+    return {name: x.requires_grad_() for name, x in (values | {"tau": step_sizes(torch.zeros(16).double())}).items()}
+
+
+def gradients(inputs, **options):
+    out = ttt_linear(**inputs, backend="cpu", **options).out
+    return torch.autograd.grad(out.sin().sum(), list(inputs.values()))
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_threads_change_nothing(two_threads):
+    inputs = tensors()
+    shared = gradients(inputs)
+    torch.set_num_threads(1)
+    for found, expected in zip(shared, gradients(inputs)):
+        assert torch.equal(found, expected)
+
+
+def test_callers_in_several_threads_at_once(two_threads):
+    inputs = tensors()
+    expected = gradients(inputs)
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(lambda _: gradients(inputs), range(8)):
+            assert all(torch.equal(x, y) for x, y in zip(found, expected))
+
+
+def test_outputs_lie_as_the_next_projection_reads_them():
+    out = ttt_linear(**tensors(), backend="cpu").out
+    assert out.transpose(1, 2).is_contiguous()
+
+
+def test_last_axis_may_have_any_stride():
+    inputs = tensors()
+    strided = inputs | {"q": inputs["q"].mT.contiguous().mT}
+    assert torch.equal(ttt_linear(**strided, backend="cpu").out, ttt_linear(**inputs, backend="cpu").out)
+
+
+def test_a_model_in_use_keeps_no_states():
+    inputs = tensors()
+    with torch.no_grad():
+        assert ttt_linear(**inputs, backend="cpu").out.grad_fn is None
+
+
+def test_auto_takes_the_kernel_where_it_fits():
+    assert choose_backend("auto", "linear", CPU, 64) == "cpu"
+    assert choose_backend("auto", "mlp", CPU, 64) == "chunked"
+    assert choose_backend("auto", "linear", CPU, 7) == "chunked"
+    assert choose_backend("auto", "linear", torch.device("meta"), 64) == "chunked"
+
+
+def test_asking_for_the_kernel_where_it_does_not_fit():
+    with pytest.raises(SettingError, match="'cpu' does not fit: the head size 7 is odd; choose auto"):
+        choose_backend("cpu", "linear", CPU, 7)
+
+
+def test_without_numba_one_line_is_logged_and_torch_does_it(monkeypatch, caplog):
+    def broken(name):
+        raise ImportError("no numba here")
+
+    monkeypatch.setattr(dispatch, "import_module", broken)
+    dispatch._obstacle_to_cpu.cache_clear()
+    with caplog.at_level(logging.INFO, logger="scfusionttt.ttt.dispatch"):
+        assert choose_backend("auto", "linear", CPU, 64) == "chunked"
+        assert choose_backend("auto", "linear", CPU, 64) == "chunked"
+    dispatch._obstacle_to_cpu.cache_clear()
+    assert [record.getMessage() for record in caplog.records] == [
+        "TTT runs in plain torch: its kernel does not load (no numba here)"
+    ]
+
+
+def run_python(code, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+
+
+def test_nothing_is_compiled_when_the_room_is_imported():
+    code = "import sys, scfusionttt.ttt; print('numba' in sys.modules)"
+    assert run_python(code) == "False"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("features", [{}, {"NUMBA_CPU_FEATURES": "+avx2,+fma"}])
+def test_older_processors_agree_too(tmp_path, features):
+    code = """
+import torch
+from scfusionttt.ttt import cpu_tile, step_sizes, ttt_linear
+torch.manual_seed(0)
+x = lambda *shape: torch.randn(*shape).double().requires_grad_()
+inputs = [x(2, 2, 40, 24), x(2, 2, 40, 24), x(2, 2, 40, 24), torch.rand(2, 2, 40).double() / 24,
+          step_sizes(torch.zeros(16).double()), x(2, 24, 24), x(2, 24), x(2, 24), x(2, 24)]
+results = []
+for backend in ("cpu", "definition"):
+    out = ttt_linear(*inputs, backend=backend).out
+    results.append([out, *torch.autograd.grad(out.sin().sum(), [x for x in inputs if x.requires_grad])])
+error = max(((a - b).abs().max() / b.abs().max()).item() for a, b in zip(*results))
+print(cpu_tile.VECTOR_BYTES, error < 1e-12)
+"""
+    found = run_python(code, NUMBA_CPU_NAME="haswell", NUMBA_CACHE_DIR=str(tmp_path), **features)
+    assert found in ({"32 True"} if features else {"32 True", "64 True"})

@@ -9,6 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
+# Tensors this small are not worth a second thread, which costs most where the machine is busy. Torch looks when loaded.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 #: A network and stages that train within a second.
 TINY = {
     "network": {"width": 16, "encoder_blocks": 1, "latent": 8, "pool_slots": 2},

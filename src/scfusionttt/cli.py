@@ -390,14 +390,14 @@ def _print_table(title: str, table: "pd.DataFrame") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    shown = Table(title=title or None, title_justify="left", box=box.SIMPLE)
+    shown = Table(title=title or None, title_justify="left", box=box.SIMPLE, collapse_padding=True, pad_edge=False)
     shown.add_column(str(table.index.name or ""))
     for column in table.columns:
         shown.add_column(str(column), justify="right")
     for name, row in zip(table.index, table.itertuples(index=False), strict=True):
         shown.add_row(str(name), *(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row))
-    console = Console()
-    Console(width=None if console.is_terminal else 200).print(shown)
+    needed = Console(width=1000).measure(shown).maximum  # a name or a number is never cut off
+    Console(width=max(needed, len(title))).print(shown)
 
 
 def _write_json(path: Path | None, value: Any) -> None:

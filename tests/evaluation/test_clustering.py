@@ -1,8 +1,4 @@
-import os
 import random
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -106,16 +102,3 @@ def test_bad_input_is_named(graph):
         cluster_graph(graph, 0)
     with pytest.raises(InputDataError, match="finite"):
         neighbours(np.full((10, 2), np.nan))
-
-
-def test_torch_keeps_its_threads():
-    """Numba, when it first runs in parallel, sets OpenMP to all cores: torch went from 1 thread to 64 on a cluster."""
-    code = (
-        "import numpy as np, torch; from scfusionttt.evaluation.clustering import neighbours, umap\n"
-        "umap(neighbours(np.random.default_rng(0).normal(size=(60, 4))))\n"
-        "print('threads', torch.get_num_threads())"
-    )
-    path = os.pathsep.join([str(Path(clustering.__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
-    env = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "2"}
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
-    assert result.stdout.splitlines()[-1] == "threads 1"

@@ -12,6 +12,7 @@ from scipy import sparse
 from scfusionttt.data.counts import row_blocks, row_values
 from scfusionttt.data.quiet import quiet
 from scfusionttt.errors import SettingError
+from scfusionttt.threads import threads_kept
 
 #: A deviation below this share of the mean is rounding of a constant feature.
 _CONSTANT = 1e-7
@@ -81,7 +82,7 @@ def highly_variable(
     if batch is not None:
         adata.obs["batch"] = pd.Categorical(np.asarray(batch).astype(str))
     batch_key = None if batch is None else "batch"
-    with quiet():
+    with quiet(), threads_kept():
         table = sc.pp.highly_variable_genes(
             adata, n_top_genes=n_top, flavor="seurat", batch_key=batch_key, inplace=False
         )

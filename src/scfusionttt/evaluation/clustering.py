@@ -2,8 +2,6 @@
 
 import random
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +11,7 @@ from numpy.typing import ArrayLike
 from scipy import sparse
 
 from scfusionttt.errors import InputDataError, SettingError
+from scfusionttt.threads import threads_kept
 
 #: Up to this many cells neighbours are exact; above, they are found by nearest-neighbour descent with a seed.
 EXACT_NEIGHBOURS = 50_000
@@ -71,7 +70,7 @@ def neighbours(representation: ArrayLike, *, n_neighbors: int = 15, seed: int = 
     cells = AnnData(x_nd)
     n_neighbors = min(n_neighbors, len(x_nd) - 1)
     search = "sklearn" if len(x_nd) <= EXACT_NEIGHBOURS else _descent(n_neighbors, seed)
-    with _threads_kept():
+    with threads_kept():
         sc.pp.neighbors(cells, n_neighbors=n_neighbors, use_rep="X", transformer=search, random_state=seed)
     return cells
 
@@ -130,25 +129,11 @@ def umap(cells: AnnData | ArrayLike, *, seed: int = 0) -> np.ndarray:
     import scanpy as sc
 
     cells = cells.copy() if isinstance(cells, AnnData) else neighbours(cells)
-    with _threads_kept(), warnings.catch_warnings():
+    with threads_kept(), warnings.catch_warnings():
         # the spectral start of a graph in pieces: umap-learn falls back by itself
         warnings.filterwarnings("ignore", module="umap|sklearn", category=UserWarning)
         sc.tl.umap(cells, random_state=seed)
     return np.asarray(cells.obsm["X_umap"])
-
-
-@contextmanager
-def _threads_kept() -> Iterator[None]:
-    """Give OpenMP's threads back as they were: Numba sets torch's, too, to all cores, whatever OMP_NUM_THREADS says."""
-    from threadpoolctl import ThreadpoolController
-
-    pools = ThreadpoolController().select(user_api="openmp").lib_controllers
-    threads = [pool.num_threads for pool in pools]
-    try:
-        yield
-    finally:
-        for pool, before in zip(pools, threads, strict=True):
-            pool.set_num_threads(before)
 
 
 def _descent(n_neighbors: int, seed: int) -> Any:

@@ -101,7 +101,7 @@ class StageConfig:
     """What every stage of training has: length, batches, optimiser and schedule."""
 
     epochs: int = 20
-    batch_size: int = 128
+    batch_size: int = 64
     lr: float = 2e-3
     weight_decay: float = 1e-4
     #: Epochs of linear warm-up before the cosine.
@@ -128,13 +128,16 @@ class StageConfig:
 class PretrainConfig(StageConfig):
     """Stage 1: masked tokens of both modalities, no labels."""
 
-    mask_ratio: float = 0.15
+    epochs: int = 8
+    mask_ratio: float = 0.5
     #: Weights of the RNA and the protein term (alpha, beta of the paper).
     alpha: float = 0.5
     beta: float = 0.5
     #: Weight of the masked-token loss, and of rebuilding every feature from the fused representation alone.
     masked_weight: float = 1.0
     bottleneck_weight: float = 1.0
+    #: Scale the fused representation so that RNA and proteins have the same say in its distances.
+    balance: bool = True
     #: Share of cells per batch whose proteins are hidden, so that the projection from RNA is learned.
     hide_protein: float = 0.15
 
@@ -253,15 +256,16 @@ def _paper() -> Config:
             direction="forward", causal=True, latent=0,
         ),
         pretrain=PretrainConfig(
-            epochs=500, lr=2.5e-4, warmup_epochs=10, alpha=0.7, beta=0.3, bottleneck_weight=0.0, hide_protein=0.0,
-            validation_fraction=0.25,
+            epochs=500, batch_size=128, lr=2.5e-4, warmup_epochs=10, mask_ratio=0.15, alpha=0.7, beta=0.3,
+            bottleneck_weight=0.0, balance=False, hide_protein=0.0, validation_fraction=0.25,
         ),
         finetune=FinetuneConfig(
-            epochs=100, lr=2.5e-4, warmup_epochs=5, body_lr_ratio=1.0, mask_ratio=0.0, class_balance=False,
-            label_smoothing=0.0, hide_protein=0.0,
+            epochs=100, batch_size=128, lr=2.5e-4, warmup_epochs=5, body_lr_ratio=1.0, mask_ratio=0.0,
+            class_balance=False, label_smoothing=0.0, hide_protein=0.0,
         ),
         transfer=TransferConfig(
-            epochs=100, lr=2.5e-4, warmup_epochs=5, mask_ratio=0.0, class_balance=False, label_smoothing=0.0
+            epochs=100, batch_size=128, lr=2.5e-4, warmup_epochs=5, mask_ratio=0.0, class_balance=False,
+            label_smoothing=0.0,
         ),
     )  # fmt: skip
 

@@ -8,6 +8,7 @@ from scfusionttt.config import FinetuneConfig, PretrainConfig, TransferConfig
 from scfusionttt.data.loader import CellDataset
 from scfusionttt.data.split import random_split, stratified_split
 from scfusionttt.nn.networks import ClassifierNetwork, PretrainNetwork
+from scfusionttt.training.balance import balance_modalities
 from scfusionttt.training.finetune import FinetuneModule
 from scfusionttt.training.pretrain import PretrainModule
 from scfusionttt.training.runner import Run, fit
@@ -20,7 +21,10 @@ def train_pretraining(network: PretrainNetwork, cells: CellDataset, stage: Pretr
     if stage.validation_fraction and len(cells) > 1:
         rows, others = random_split(len(cells), fraction=1 - stage.validation_fraction, seed=run.seed)
         train, validation = cells.subset(cells.rows[rows]), cells.subset(cells.rows[others])
-    return fit(PretrainModule(network, stage, seed=run.seed), train, validation, stage, run, name="pretrain")
+    history = fit(PretrainModule(network, stage, seed=run.seed), train, validation, stage, run, name="pretrain")
+    if stage.balance and stage.bottleneck_weight and network.backbone.representation.pools is not None:
+        balance_modalities(network, cells, run.device)
+    return history
 
 
 def train_classifier(

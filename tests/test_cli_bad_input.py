@@ -250,3 +250,42 @@ BAD_CALLS = {
 def test_a_bad_call(name, refused):
     command, told = BAD_CALLS[name]
     assert told in refused(command)
+
+
+REMEDIES = {
+    "empty cells are left out, and named, with --drop-empty": (
+        "embed empty.h5mu --model model --drop-empty --out {out}/z.npy",
+        158,
+        "2 empty cells left out: cell-000005, cell-000007",
+    ),
+    "cells that both have are kept with --cells overlap": (
+        "embed differ.h5mu --model model --cells overlap --out {out}/z.npy",
+        150,
+        "150 cells",
+    ),
+    "every cell with RNA is kept with --cells rna": (
+        "embed differ.h5mu --model model --cells rna --out {out}/z.npy",
+        160,
+        "160 cells",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REMEDIES)
+def test_the_remedy_that_is_offered_works(name, place, scfusionttt, monkeypatch, tmp_path):
+    command, n_cells, told = REMEDIES[name]
+    monkeypatch.chdir(place)
+    result = scfusionttt(command.format(out=tmp_path))
+    assert result.code == 0, result.err
+    assert told in result.err
+    assert len(np.load(tmp_path / "z.npy")) == n_cells
+
+
+def test_empty_genes_are_named_in_a_warning(place, scfusionttt, monkeypatch, tmp_path, rna_cells):
+    without = rna_cells.copy()
+    without.X = sparse.csr_matrix(without.X.toarray() * (np.arange(without.n_vars) > 0))
+    without.write_h5ad(tmp_path / "gap.h5ad")
+    monkeypatch.chdir(tmp_path)
+    result = scfusionttt(f"pretrain gap.h5ad --out {tmp_path}/new {FAST}")
+    assert result.code == 0, result.err
+    assert "no counts in any cell for" in result.err and str(without.var_names[0]) in result.err

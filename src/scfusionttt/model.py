@@ -20,13 +20,20 @@ from scfusionttt.config import preset as named_preset
 from scfusionttt.data.citeseq import CiteSeq, as_citeseq
 from scfusionttt.data.features import Features, choose_features, match_features
 from scfusionttt.data.loader import CellDataset
-from scfusionttt.data.split import split_by_key, stratified_split, usable_labels
+from scfusionttt.data.split import train_and_held_out, usable_labels
 from scfusionttt.data.validate import check, require_usable
 from scfusionttt.data.values import Preprocessing
-from scfusionttt.errors import InputDataError, LabelError, ModelFolderError, SettingError
+from scfusionttt.errors import InputDataError, ModelFolderError, SettingError
 from scfusionttt.evaluation import Evaluation, evaluate_predictions, peers
 from scfusionttt.model_folder import ModelFolder
-from scfusionttt.nn.networks import ClassifierNetwork, Network, PretrainNetwork, TransferNetwork, build_network
+from scfusionttt.nn.networks import (
+    ClassifierNetwork,
+    Network,
+    PretrainNetwork,
+    TransferNetwork,
+    build_network,
+    carry_over,
+)
 from scfusionttt.training import inference
 from scfusionttt.training.runner import Run, choose_device
 from scfusionttt.training.stages import train_classifier, train_pretraining
@@ -141,7 +148,9 @@ class FusionTTT:
         backbone = self._trained().backbone
         cite = _usable(data, learn=True)
         codes, classes = usable_labels(cite.obs, labels)
-        train, held_out = _parts(cite, codes, train_fraction, split, self.config.seed)
+        train, held_out = train_and_held_out(
+            cite.obs, codes, train_fraction=train_fraction, split=split, seed=self.config.seed
+        )
         self.classes, self.stage = classes, "finetune"
         self.network = self._seeded(lambda: ClassifierNetwork(backbone, len(classes)))
         self._learn_classes(cite, codes, train, held_out, checkpoints, resume)
@@ -185,12 +194,14 @@ class FusionTTT:
             _tell(match.notes)
             student.metrics.pop("transfer", None)
             student.network = student._build(len(self.classes))
-            _carry_over(network, self.classes, student.network, self.classes)
+            carry_over(network, self.classes, student.network, self.classes)
             return student
         codes, student.classes = usable_labels(cite.obs, labels)
-        train, held_out = _parts(cite, codes, train_fraction, split, self.config.seed)
+        train, held_out = train_and_held_out(
+            cite.obs, codes, train_fraction=train_fraction, split=split, seed=self.config.seed
+        )
         student.network = student._seeded(lambda: student._build(len(student.classes)))
-        _carry_over(network, self.classes, student.network, student.classes)
+        carry_over(network, self.classes, student.network, student.classes)
         student._learn_classes(cite, codes, train, held_out, checkpoints, resume)
         return student
 
@@ -373,7 +384,9 @@ class FusionTTT:
         self.metrics.pop(str(self.stage), None)  # of an earlier run, on other labels or another split
         if len(held_out):
             scores = self._score(network, labelled.subset(held_out)).to_dict()
-            peer = _score_logistic_regression(labelled, self.classes, train, held_out)
+            peer = peers.score_logistic_regression(
+                labelled.rna, labelled.protein, np.asarray(self.classes)[codes], train, held_out
+            )
             self.metrics[str(self.stage)] = {**scores, "logistic_regression": peer.to_dict()}
 
     def _score(self, network: ClassifierNetwork, cells: CellDataset) -> Evaluation:
@@ -398,49 +411,8 @@ def _tell(notes: Iterable[str]) -> None:
         log.info(note)
 
 
-def _parts(
-    cite: CiteSeq, codes: np.ndarray, train_fraction: float | None, split: str | None, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows to train on and those held out; only labelled cells are in either."""
-    if train_fraction is not None and split is not None:
-        raise SettingError("give train_fraction or split, not both")
-    if split is not None:
-        train, held_out = (part[codes[part] >= 0] for part in split_by_key(cite.obs, split))
-        if len(np.unique(codes[train])) < 2:
-            raise LabelError(
-                f"the labelled cells whose obs['{split}'] says train are of fewer than two classes; add some"
-            )
-        return train, held_out
-    if train_fraction is not None and train_fraction != 1:
-        return stratified_split(codes, fraction=train_fraction, seed=seed)
-    return np.flatnonzero(codes >= 0), np.array([], dtype=int)
-
-
-def _score_logistic_regression(
-    cells: CellDataset, classes: list[str], train: np.ndarray, held_out: np.ndarray
-) -> Evaluation:
-    """Score what a user would take instead, on the same split: 50 components of RNA, and proteins where measured."""
-    protein = cells.protein if cells.protein.shape[1] and not np.isnan(cells.protein).any() else None
-    features = peers.features(cells.rna, protein, fit_on=train)
-    names = np.asarray(classes)[cells.labels]
-    predicted, _ = peers.logistic_regression(features[train], names[train], features[held_out])
-    return evaluate_predictions(predicted, names[held_out], protocol="held-out")
-
-
 def _same_cells(data: Data, cite: CiteSeq) -> "AnnData | MuData":
     """Return the caller's object, whose rows are the cells of `cite`."""
     if isinstance(data, CiteSeq) or not data.obs_names.equals(cite.rna.obs_names):
         raise InputDataError("results cannot be written into the input, whose cells differ between the modalities")
     return data
-
-
-def _carry_over(teacher: Network, known: list[str], student: Network, classes: list[str]) -> None:
-    """Copy the backbone, and the head's weights of the classes that both know."""
-    assert isinstance(student, ClassifierNetwork)
-    student.backbone.load_state_dict(teacher.backbone.state_dict())
-    shared = [name for name in classes if name in known]
-    if isinstance(teacher, ClassifierNetwork) and shared:
-        there, here = ([names.index(name) for name in shared] for names in (known, classes))
-        with torch.no_grad():
-            student.head.weight[here] = teacher.head.weight[there]
-            student.head.bias[here] = teacher.head.bias[there]

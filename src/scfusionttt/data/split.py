@@ -133,6 +133,34 @@ def stratified_split(labels: np.ndarray, *, fraction: float, seed: int) -> tuple
     return chosen, np.setdiff1d(labelled, chosen)
 
 
+def train_and_held_out(
+    obs: pd.DataFrame, codes: np.ndarray, *, train_fraction: float | None, split: str | None, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the positions of the labelled cells to train on and of those held out.
+
+    Parameters
+    ----------
+    obs, codes
+        Metadata of the cells, and their classes, [n]; negative codes (unlabelled) are in neither part.
+    train_fraction
+        Share of each class to train on; None or 1: every labelled cell, none held out.
+    split
+        Instead, the obs column that says train or test.
+    """
+    if train_fraction is not None and split is not None:
+        raise SettingError("give train_fraction or split, not both")
+    if split is not None:
+        train, held_out = (part[codes[part] >= 0] for part in split_by_key(obs, split))
+        if len(np.unique(codes[train])) < 2:
+            raise LabelError(
+                f"the labelled cells whose obs['{split}'] says train are of fewer than two classes; add some"
+            )
+        return train, held_out
+    if train_fraction is not None and train_fraction != 1:
+        return stratified_split(codes, fraction=train_fraction, seed=seed)
+    return np.flatnonzero(codes >= 0), np.array([], dtype=int)
+
+
 def _column(obs: pd.DataFrame, key: str) -> pd.Series:
     if key in obs.columns:
         return obs[key]

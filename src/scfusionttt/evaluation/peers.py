@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 from scipy import sparse
 
 from scfusionttt.errors import InputDataError, LabelError
+from scfusionttt.evaluation.protocols import Evaluation, evaluate_predictions
 
 
 def zscore(matrix: ArrayLike | sparse.spmatrix, *, fit_on: ArrayLike | None = None, clip: float = 10.0) -> np.ndarray:
@@ -94,3 +95,27 @@ def logistic_regression(
     model = LogisticRegression(**{"C": 0.1, "max_iter": 1000, **settings}).fit(np.asarray(train), labels)
     probabilities = pd.DataFrame(model.predict_proba(np.asarray(test)), columns=model.classes_)
     return model.classes_[probabilities.to_numpy().argmax(axis=1)], probabilities
+
+
+def score_logistic_regression(
+    log_normalised: ArrayLike | sparse.spmatrix,
+    clr_protein: np.ndarray,
+    labels: np.ndarray,
+    train: np.ndarray,
+    held_out: np.ndarray,
+) -> Evaluation:
+    """Score logistic regression on held-out cells: 50 components of RNA, and proteins where every cell has them.
+
+    Parameters
+    ----------
+    log_normalised, clr_protein
+        ``[n, g]`` and ``[n, p]``; NaN where a protein was not measured.
+    labels
+        Class of each cell, ``[n]``.
+    train, held_out
+        Rows.
+    """
+    protein = clr_protein if clr_protein.shape[1] and not np.isnan(clr_protein).any() else None
+    x = features(log_normalised, protein, fit_on=train)
+    predicted, _ = logistic_regression(x[train], labels[train], x[held_out])
+    return evaluate_predictions(predicted, labels[held_out], protocol="held-out")

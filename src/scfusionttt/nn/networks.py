@@ -170,3 +170,15 @@ def build_network(stage: str, n_genes: int, n_proteins: int, n_classes: int, con
         return PretrainNetwork(n_genes, n_proteins, config)
     kind = {"finetune": ClassifierNetwork, "transfer": TransferNetwork}[stage]
     return kind(FusionBackbone(n_genes, n_proteins, config), n_classes)
+
+
+def carry_over(teacher: Network, known: list[str], student: Network, classes: list[str]) -> None:
+    """Copy the backbone, and the head's weights of the classes that both know."""
+    assert isinstance(student, ClassifierNetwork)
+    student.backbone.load_state_dict(teacher.backbone.state_dict())
+    shared = [name for name in classes if name in known]
+    if isinstance(teacher, ClassifierNetwork) and shared:
+        there, here = ([names.index(name) for name in shared] for names in (known, classes))
+        with torch.no_grad():
+            student.head.weight[here] = teacher.head.weight[there]
+            student.head.bias[here] = teacher.head.bias[there]

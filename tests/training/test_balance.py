@@ -1,19 +1,20 @@
 """Balancing scales z and nothing else: the same values are rebuilt, and both modalities have the same say."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from scfusionttt.nn.inputs import CellInputs
 from scfusionttt.training.balance import _metric, _rebuild, balance_modalities
 from scfusionttt.training.masking import inputs_of
+from scfusionttt.training.stages import train_pretraining
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
 def trained(network, cells, config, run):
-    from scfusionttt.training.stages import train_pretraining
-
     fresh = network()
     train_pretraining(fresh, cells, config.pretrain, run())
     return fresh
@@ -39,3 +40,11 @@ def test_distances_are_those_of_the_rebuilt_cells_whatever_the_scale_was(trained
     z, rebuilt = _rebuild(trained, cells, CPU)
     metric = sum(_metric(z - z.mean(dim=0), values) for values in rebuilt)
     torch.testing.assert_close(metric, torch.eye(len(metric), dtype=metric.dtype), rtol=0.05, atol=0.05)
+
+
+def test_pretraining_ends_with_it_where_the_settings_say_so(network, cells, config, run, trained):
+    fresh = network()
+    train_pretraining(fresh, cells, replace(config.pretrain, balance=True), run())
+    balance_modalities(trained, cells, CPU)
+    for one, other in zip(fresh.state_dict().values(), trained.state_dict().values(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)

@@ -33,6 +33,8 @@ METRICS = {
     "accuracy": ("share of cells predicted right", "↑"),
     "balanced accuracy": ("mean recall over classes", "↑"),
     "macro F1": ("mean F1 over classes", "↑"),
+    "weighted F1": ("mean F1 over classes, weighted by their cells", "↑"),
+    "ECE": ("expected calibration error", "↓"),
 }
 
 

@@ -1,32 +1,24 @@
-"""Settings: frozen dataclasses, presets, TOML in and out.
+"""Settings: frozen dataclasses and presets; `config_text` reads what users write.
 
 A setting is addressed as ``section.key``, on the command line (``--set network.width=128``), in a TOML file and in
 Python (``FusionTTT(network={"width": 128})``).
 """
 
-import difflib
-import math
-import tomllib
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 import tomli_w
 
-from scfusionttt.errors import InputFileError, SettingError
+from scfusionttt.config_text import read_toml as read_toml
+from scfusionttt.config_text import require, updated
+from scfusionttt.errors import SettingError
 
 Mixer = Literal["ttt", "ttt_mlp", "attention", "none"]
 Fusion = Literal["ttt", "attention", "add"]
 Direction = Literal["both", "alternate", "forward"]
 Order = Literal["genome", "reverse", "shuffled", "expression", "list"]
 Scale = Literal["per_feature", "global", "none"]
-
-
-def _require(holds: bool, message: str) -> None:
-    if not holds:
-        raise SettingError(message)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,9 +43,9 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         """Refuse numbers that make no sense."""
-        _require(self.n_genes is None or self.n_genes >= 1, "data.n_genes must be at least 1, or all")
-        _require(self.target_sum > 0, "data.target_sum must be positive")
-        _require(self.clip > 0, "data.clip must be positive")
+        require(self.n_genes is None or self.n_genes >= 1, "data.n_genes must be at least 1, or all")
+        require(self.target_sum > 0, "data.target_sum must be positive")
+        require(self.clip > 0, "data.clip must be positive")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,12 +80,12 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         """Refuse sizes that no network can have."""
         for name in ("patch", "width", "heads", "mini_batch", "pool_slots"):
-            _require(getattr(self, name) >= 1, f"network.{name} must be at least 1")
+            require(getattr(self, name) >= 1, f"network.{name} must be at least 1")
         for name in ("encoder_blocks", "decoder_blocks", "latent"):
-            _require(getattr(self, name) >= 0, f"network.{name} must not be negative")
-        _require(self.mlp_ratio * self.width >= 1, "network.mlp_ratio must leave at least one unit")
-        _require(self.width % (2 * self.heads) == 0, "network.width must be a multiple of 2 * network.heads")
-        _require(0 <= self.dropout < 1, "network.dropout must be in [0, 1)")
+            require(getattr(self, name) >= 0, f"network.{name} must not be negative")
+        require(self.mlp_ratio * self.width >= 1, "network.mlp_ratio must leave at least one unit")
+        require(self.width % (2 * self.heads) == 0, "network.width must be a multiple of 2 * network.heads")
+        require(0 <= self.dropout < 1, "network.dropout must be in [0, 1)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,13 +107,13 @@ class StageConfig:
     def __post_init__(self) -> None:
         """Refuse lengths and shares that make no sense."""
         section = type(self).__name__.removesuffix("Config").lower()
-        _require(self.epochs >= 1, f"{section}.epochs must be at least 1")
-        _require(self.batch_size >= 1, f"{section}.batch_size must be at least 1")
-        _require(self.lr > 0, f"{section}.lr must be positive")
+        require(self.epochs >= 1, f"{section}.epochs must be at least 1")
+        require(self.batch_size >= 1, f"{section}.batch_size must be at least 1")
+        require(self.lr > 0, f"{section}.lr must be positive")
         for name in ("weight_decay", "warmup_epochs", "patience", "gradient_clip"):
-            _require(getattr(self, name) >= 0, f"{section}.{name} must not be negative")
+            require(getattr(self, name) >= 0, f"{section}.{name} must not be negative")
         for name in ("validation_fraction", "mask_ratio", "hide_protein", "label_smoothing"):
-            _require(0 <= getattr(self, name, 0) < 1, f"{section}.{name} must be in [0, 1)")
+            require(0 <= getattr(self, name, 0) < 1, f"{section}.{name} must be in [0, 1)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +136,7 @@ class PretrainConfig(StageConfig):
     def __post_init__(self) -> None:
         """Refuse to learn nothing."""
         super().__post_init__()
-        _require(
+        require(
             max(self.masked_weight, self.bottleneck_weight) > 0,
             "pretrain.masked_weight or pretrain.bottleneck_weight must be positive",
         )
@@ -190,7 +182,7 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuse a seed that some generator could not take."""
-        _require(0 <= self.seed < 2**32, "seed must be a whole number from 0 to 4294967295")
+        require(0 <= self.seed < 2**32, "seed must be a whole number from 0 to 4294967295")
 
     def with_settings(self, settings: Mapping[str, Any]) -> "Config":
         """Return a copy with settings replaced.
@@ -206,7 +198,7 @@ class Config:
         SettingError
             For a section, key or value that does not exist.
         """
-        return _updated(self, _nest(settings))
+        return updated(self, settings)
 
     def to_dict(self) -> dict[str, Any]:
         """Return nested plain values, ready for JSON."""
@@ -222,22 +214,6 @@ class Config:
             if isinstance(table, dict)
         }
         return tomli_w.dumps({**bare, **tables})
-
-
-def read_toml(path: str | Path) -> dict[str, Any]:
-    """Read settings from a TOML file.
-
-    Raises
-    ------
-    InputFileError
-        When the file is missing or is not TOML.
-    """
-    try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputFileError(f"{path}: cannot be read ({error.strerror}); give an existing TOML file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputFileError(f"{path}: is not TOML ({error})") from error
 
 
 def preset(name: str) -> Config:
@@ -291,80 +267,3 @@ PRESETS: dict[str, Config] = {
     ),
     "fast": _fast(),
 }
-
-
-def _nest(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn ``{"section.key": value}`` into ``{"section": {"key": value}}``; what comes later wins."""
-    nested: dict[str, Any] = {}
-    for name, value in settings.items():
-        head, _, rest = name.partition(".")
-        value = {rest: value} if rest else value
-        if isinstance(value, Mapping):
-            before = nested.get(head)
-            nested[head] = _nest({**before, **_nest(value)} if isinstance(before, dict) else value)
-        else:
-            nested[head] = value
-    return nested
-
-
-def _updated(owner: Any, settings: Mapping[str, Any], *, prefix: str = "") -> Any:
-    """Replace settings of a dataclass all at once, so that only the outcome has to make sense."""
-    hints = get_type_hints(type(owner))
-    changed: dict[str, Any] = {}
-    for key, value in settings.items():
-        name = prefix + key
-        if key not in hints:
-            leaf = _leaf(name, value)
-            raise SettingError(f"there is no setting {leaf!r}; {_closest(leaf, key, hints)}")
-        current = getattr(owner, key)
-        if is_dataclass(current):
-            if not isinstance(value, Mapping):
-                keys = ", ".join(item.name for item in fields(current))
-                raise SettingError(f"{name!r} is a section; set one of its keys: {keys}")
-            changed[key] = _updated(current, value, prefix=f"{name}.")
-        elif isinstance(value, Mapping):
-            raise SettingError(f"there is no setting {_leaf(name, value)!r}; {name!r} is not a section")
-        else:
-            changed[key] = _convert(name, hints[key], value)
-    return replace(owner, **changed)
-
-
-def _leaf(name: str, value: Any) -> str:
-    """Return the full name of the first setting under a name."""
-    while isinstance(value, Mapping) and value:
-        key, value = next(iter(value.items()))
-        name = f"{name}.{key}"
-    return name
-
-
-def _closest(name: str, key: str, keys: Iterable[str]) -> str:
-    """Say which setting could have been meant: one spelt alike, else one of that name in another section."""
-    alike = [name.replace(key, close, 1) for close in difflib.get_close_matches(key, keys, n=1)]
-    for section, value in Config().to_dict().items():
-        if isinstance(value, dict) and name.rpartition(".")[2] in value:
-            alike.append(f"{section}.{name.rpartition('.')[2]}")
-    return f"did you mean {alike[0]!r}?" if alike else f"choose one of {', '.join(keys)}"
-
-
-def _convert(name: str, kind: Any, value: Any) -> Any:
-    """Turn text (or a TOML / Python value) into the setting's type."""
-    if get_origin(kind) is Literal:
-        _require(value in get_args(kind), f"{name} must be one of {', '.join(get_args(kind))}, not {value!r}")
-        return value
-    options = get_args(kind) if isinstance(kind, UnionType) else (kind,)
-    if NoneType in options and (value is None or str(value).lower() in {"none", "all"}):
-        return None
-    target = next(option for option in options if option is not NoneType)
-    if target is bool:
-        words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-        _require(str(value).lower() in words, f"{name} must be true or false, not {value!r}")
-        return words[str(value).lower()]
-    try:
-        number = float(value) if target in (int, float) else value
-        if target is float:
-            _require(math.isfinite(number), f"{name} must be a finite number, not {value!r}")
-        if target is int:
-            _require(number == int(number), f"{name} must be a whole number, not {value!r}")
-        return target(number)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise SettingError(f"{name} must be of type {target.__name__}, not {value!r}") from error

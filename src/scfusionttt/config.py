@@ -19,6 +19,7 @@ Fusion = Literal["ttt", "attention", "add"]
 Direction = Literal["both", "alternate", "forward"]
 Order = Literal["genome", "reverse", "shuffled", "expression", "list"]
 Scale = Literal["per_feature", "global", "none"]
+Precision = Literal["float32", "bf16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +77,10 @@ class NetworkConfig:
     latent: int = 32
     #: Learned weighted means of the tokens that the representation is made from.
     pool_slots: int = 8
+    #: Of the matrix products in the blocks; all else, the TTT operator too, is float32.
+    precision: Precision = "float32"
+    #: Keep only what goes into a block and compute the rest again in the backward: less memory, more time.
+    checkpoint_blocks: bool = False
 
     def __post_init__(self) -> None:
         """Refuse sizes that no network can have."""

@@ -4,6 +4,7 @@ A setting is addressed as ``section.key``, on the command line (``--set network.
 Python (``FusionTTT(network={"width": 128})``).
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -93,18 +94,25 @@ class NetworkConfig:
         require(0 <= self.dropout < 1, "network.dropout must be in [0, 1)")
 
 
+#: Times that every training cell is read, however many there are.
+LEAST_EPOCHS = 3
+
+
 @dataclass(frozen=True, kw_only=True)
 class StageConfig:
     """What every stage of training has: length, batches, optimiser and schedule."""
 
-    epochs: int = 20
+    #: Passes over the training cells; None (``none``): as many as ``steps`` need, and at least three.
+    epochs: int | None = None
+    #: Steps of the optimiser where ``epochs`` is None, so that few cells are not read too few times.
+    steps: int = 750
     batch_size: int = 64
     lr: float = 2e-3
     weight_decay: float = 1e-4
-    #: Epochs of linear warm-up before the cosine.
-    warmup_epochs: float = 1.0
+    #: Share of the steps with linear warm-up, before the cosine.
+    warmup: float = 0.125
     #: Stop after so many epochs without a better validation score.
-    patience: int = 5
+    patience: int = 10
     gradient_clip: float = 1.0
     #: Share of the training cells held back for early stopping.
     validation_fraction: float = 0.1
@@ -112,20 +120,24 @@ class StageConfig:
     def __post_init__(self) -> None:
         """Refuse lengths and shares that make no sense."""
         section = type(self).__name__.removesuffix("Config").lower()
-        require(self.epochs >= 1, f"{section}.epochs must be at least 1")
-        require(self.batch_size >= 1, f"{section}.batch_size must be at least 1")
+        require(self.epochs is None or self.epochs >= 1, f"{section}.epochs must be at least 1, or none")
+        for name in ("steps", "batch_size"):
+            require(getattr(self, name) >= 1, f"{section}.{name} must be at least 1")
         require(self.lr > 0, f"{section}.lr must be positive")
-        for name in ("weight_decay", "warmup_epochs", "patience", "gradient_clip"):
+        for name in ("weight_decay", "patience", "gradient_clip"):
             require(getattr(self, name) >= 0, f"{section}.{name} must not be negative")
-        for name in ("validation_fraction", "mask_ratio", "hide_protein", "label_smoothing"):
+        for name in ("warmup", "validation_fraction", "mask_ratio", "hide_protein", "label_smoothing"):
             require(0 <= getattr(self, name, 0) < 1, f"{section}.{name} must be in [0, 1)")
+
+    def n_epochs(self, n_cells: int) -> int:
+        """Return how often the stage reads `n_cells` training cells."""
+        return self.epochs or max(LEAST_EPOCHS, math.ceil(self.steps / math.ceil(n_cells / self.batch_size)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig(StageConfig):
     """Stage 1: masked tokens of both modalities, no labels."""
 
-    epochs: int = 8
     mask_ratio: float = 0.5
     #: Weights of the RNA and the protein term (alpha, beta of the paper).
     alpha: float = 0.5
@@ -151,27 +163,32 @@ class PretrainConfig(StageConfig):
 class FinetuneConfig(StageConfig):
     """Stage 2: cross-entropy on labelled CITE-seq."""
 
-    epochs: int = 15
+    steps: int = 300
+    lr: float = 2e-5
     #: Learning rate of the pretrained body as a share of the head's.
-    body_lr_ratio: float = 0.25
+    body_lr_ratio: float = 1.0
+    #: Start from the logistic regression of the classes on the representation, instead of from a random head.
+    probe: bool = True
     #: Share of tokens hidden from each cell in training.
     mask_ratio: float = 0.15
     #: Weigh classes by 1 / sqrt(cells), so that rare types do not drown.
     class_balance: bool = True
-    label_smoothing: float = 0.05
+    label_smoothing: float = 0.0
     #: Share of cells per batch whose proteins are hidden, so that the model also names cells by RNA alone.
-    hide_protein: float = 0.3
+    hide_protein: float = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
 class TransferConfig(StageConfig):
     """Stage 3: RNA-only data; RNA encoder and fusion stay as they are."""
 
-    epochs: int = 30
-    lr: float = 1e-3
+    steps: int = 300
+    lr: float = 1e-4
+    #: As in stage 2.
+    probe: bool = True
     mask_ratio: float = 0.15
     class_balance: bool = True
-    label_smoothing: float = 0.05
+    label_smoothing: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,15 +254,15 @@ def _paper() -> Config:
             direction="forward", causal=True, latent=0,
         ),
         pretrain=PretrainConfig(
-            epochs=500, batch_size=128, lr=2.5e-4, warmup_epochs=10, mask_ratio=0.15, alpha=0.7, beta=0.3,
+            epochs=500, batch_size=128, lr=2.5e-4, warmup=0.02, mask_ratio=0.15, alpha=0.7, beta=0.3,
             bottleneck_weight=0.0, balance=False, hide_protein=0.0, validation_fraction=0.25,
         ),
         finetune=FinetuneConfig(
-            epochs=100, batch_size=128, lr=2.5e-4, warmup_epochs=5, body_lr_ratio=1.0, mask_ratio=0.0,
+            epochs=100, batch_size=128, lr=2.5e-4, warmup=0.05, probe=False, mask_ratio=0.0,
             class_balance=False, label_smoothing=0.0, hide_protein=0.0,
         ),
         transfer=TransferConfig(
-            epochs=100, batch_size=128, lr=2.5e-4, warmup_epochs=5, mask_ratio=0.0, class_balance=False,
+            epochs=100, batch_size=128, lr=2.5e-4, warmup=0.05, probe=False, mask_ratio=0.0, class_balance=False,
             label_smoothing=0.0,
         ),
     )  # fmt: skip
@@ -257,8 +274,8 @@ def _fast() -> Config:
         data=DataConfig(n_genes=2000),
         network=NetworkConfig(width=32, heads=2, encoder_blocks=1, decoder_blocks=1, latent=16),
         pretrain=PretrainConfig(epochs=8, lr=3e-3),
-        finetune=FinetuneConfig(epochs=8, lr=3e-3),
-        transfer=TransferConfig(epochs=10, lr=3e-3),
+        finetune=FinetuneConfig(steps=60, lr=1e-4),
+        transfer=TransferConfig(steps=60, lr=5e-4),
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from scfusionttt.errors import SettingError
-from scfusionttt.ttt import choose_backend, dispatch, step_sizes, ttt_linear
+from scfusionttt.ttt import backends, choose_backend, step_sizes, ttt_linear
 
 CPU = torch.device("cpu")
 
@@ -82,16 +82,21 @@ def test_asking_for_the_kernel_where_it_does_not_fit():
         choose_backend("cpu", "linear", CPU, 7)
 
 
+def forget():
+    for remembered in (backends._obstacle, backends._auto_takes):
+        remembered.cache_clear()
+
+
 def test_without_numba_one_line_is_logged_and_torch_does_it(monkeypatch, caplog):
     def broken(name):
         raise ImportError("no numba here")
 
-    monkeypatch.setattr(dispatch, "import_module", broken)
-    dispatch._obstacle_to_cpu.cache_clear()
-    with caplog.at_level(logging.INFO, logger="scfusionttt.ttt.dispatch"):
+    monkeypatch.setattr(backends, "import_module", broken)
+    forget()
+    with caplog.at_level(logging.INFO, logger="scfusionttt.ttt.backends"):
         assert choose_backend("auto", "linear", CPU, 64) == "chunked"
         assert choose_backend("auto", "linear", CPU, 64) == "chunked"
-    dispatch._obstacle_to_cpu.cache_clear()
+    forget()
     assert [record.getMessage() for record in caplog.records] == [
         "TTT runs in plain torch: its kernel does not load (no numba here)"
     ]

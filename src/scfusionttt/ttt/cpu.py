@@ -18,6 +18,11 @@ from scfusionttt.ttt.definition import State
 from scfusionttt.ttt.rope import rotations
 
 
+def misfit(head: int, mini_batch: int, dtype: torch.dtype) -> str | None:
+    """Return why the kernels cannot do this work, or None."""
+    return f"the head size {head} is odd" if head % 2 else None
+
+
 def ttt_linear_cpu(
     state: State,
     q: Tensor,

@@ -86,9 +86,9 @@ def _disparity(device: torch.device, head: int, mini_batch: int, precision: str)
     from scfusionttt.ttt.dispatch import ttt_linear
     from scfusionttt.ttt.parity import TOLERANCES, difference
 
-    tokens = 2 * mini_batch + 5
+    case = {"cells": 2, "tokens": 2 * mini_batch + 5, "head": head, "mini_batch": mini_batch, "device": device}
     try:
-        found = difference(ttt_linear, "gpu", cells=2, tokens=tokens, head=head, mini_batch=mini_batch, device=device)
+        found = max(difference(ttt_linear, "gpu", causal=causal, **case) for causal in (True, False))
     except Exception as error:  # compilers and drivers fail in many ways, and none must stop the work
         return f"its kernel does not run on {device} ({str(error).splitlines()[0]})"
     return (

@@ -77,7 +77,9 @@ def _launch(
     """Return outputs, inner losses and final states, with a leading axis of directions."""
     inputs = q, k, v, lr, tau, *state, gamma, beta
     keep = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
-    return _TTTLinear.apply(*inputs, mask, how, PRECISIONS[torch.get_float32_matmul_precision()], keep)
+    precision = PRECISIONS[torch.get_float32_matmul_precision()]
+    with torch.cuda.device_of(q):  # Triton launches on the current one
+        return _TTTLinear.apply(*inputs, mask, how, precision, keep)
 
 
 class _TTTLinear(torch.autograd.Function):
@@ -134,6 +136,8 @@ def _sizes(q: Tensor, tau: Tensor, mask: Tensor | None, how: _How, precision: st
     rows, columns = _tile(len(tau)), _tile(f)
     if rows * columns > LARGEST_EXACT_TILE and precision != "bf16":
         precision = "tf32x3"
+    if columns > WIDE_HEAD and precision == "tf32":
+        precision = "ieee"  # which needs less shared memory
     return {
         **{"tokens": t, "first": how.first, "HEADS": h, "n": len(tau), "f": f, "N": rows, "F": columns},
         **{"CAUSAL": how.causal, "ROPE": how.rope, "MASKED": mask is not None, "PRECISION": precision},

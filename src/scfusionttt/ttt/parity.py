@@ -51,8 +51,8 @@ def differences(found: dict[str, Tensor], truth: dict[str, Tensor]) -> dict[str,
     return {name: float("inf") if math.isnan(d) else d for name, d in each.items()}
 
 
-def difference(operator: Callable[..., Any], backend: str, *, truth: str = "definition", **case: Any) -> float:
-    """Return the largest difference of a backend in float32 from `truth` in float64, on the case so described."""
+def difference(operator: Callable[..., Any], backend: str, *, causal: bool = True, **case: Any) -> float:
+    """Return the largest difference of a backend in float32 from the definition in float64 on such a case."""
     with torch.inference_mode(False), torch.enable_grad():
-        exact = results(operator, make_case(**case, dtype=torch.float64), backend=truth)
-        return max(differences(results(operator, make_case(**case), backend=backend), exact).values())
+        exact = results(operator, make_case(**case, dtype=torch.float64), backend="definition", causal=causal)
+        return max(differences(results(operator, make_case(**case), backend=backend, causal=causal), exact).values())

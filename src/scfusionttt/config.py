@@ -78,7 +78,7 @@ class NetworkConfig:
     latent: int = 32
     #: Learned weighted means of the tokens that the representation is made from.
     pool_slots: int = 8
-    #: Of the matrix products in the blocks; all else, the TTT operator too, is float32.
+    #: Of the matrix products in the blocks; all else, the TTT operator too, is float32. CPUs may be slower in bf16.
     precision: Precision = "float32"
     #: Keep only what goes into a block and compute the rest again in the backward: less memory, more time.
     checkpoint_blocks: bool = False

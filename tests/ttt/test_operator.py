@@ -154,6 +154,17 @@ def test_reverse_is_the_flipped_operator(backend):
     torch.testing.assert_close(found.state[0], expected.state[0], rtol=0, atol=1e-13)
 
 
+@pytest.mark.parametrize(("backend", "mlp"), EVERY)
+def test_both_directions_at_once(backend, mlp):
+    inputs, operator = make_inputs(t=37, mlp=mlp), ttt_mlp if mlp else ttt_linear
+    options = {"mask": checker(2, 37), "causal": not mlp, "backend": backend, "return_loss": True}
+    results = [[operator(**inputs, **options, both=True)], [operator(**inputs, **options, reverse=x) for x in (0, 1)]]
+    sums = [(sum(x.out for x in part), sum(x.loss for x in part)) for part in results]
+    gradients = [torch.autograd.grad((out.sin() * loss[..., None]).sum(), list(inputs.values())) for out, loss in sums]
+    for found, expected in zip((*sums[0], *gradients[0]), (*sums[1], *gradients[1])):
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_sequence_in_pieces_with_the_state_carried(backend):
     inputs = make_inputs(t=40)

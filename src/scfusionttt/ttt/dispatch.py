@@ -100,6 +100,7 @@ def ttt_linear(
     mask: Tensor | None = None,
     causal: bool = True,
     reverse: bool = False,
+    both: bool = False,
     rope: bool = True,
     backend: str = "auto",
     return_loss: bool = False,
@@ -128,6 +129,8 @@ def ttt_linear(
         Whether a token sees only the earlier tokens of its mini-batch, or all of them.
     reverse : bool
         Read from the last token to the first; results stay in the order of the input.
+    both : bool
+        Read forwards and in reverse, each from the initial state, and add the outputs and the losses.
     rope : bool
         Rotate q and k by their position in the mini-batch (f must be even).
     backend : {"auto", "cpu", "chunked", "definition"}
@@ -150,7 +153,9 @@ def ttt_linear(
     ----------
     Sun et al., Learning to (Learn at Test Time), arXiv 2407.04620.
     """
-    options = _Options(mini_batch, causal, reverse, rope, backend, return_loss, return_state)
+    options = _Options(
+        mini_batch, causal, _directions(reverse, both, return_state), rope, backend, return_loss, return_state
+    )
     return _run("linear", q, k, v, lr, tau, (w0, b0), gamma, beta, mask, options)
 
 
@@ -171,6 +176,7 @@ def ttt_mlp(
     mask: Tensor | None = None,
     causal: bool = True,
     reverse: bool = False,
+    both: bool = False,
     rope: bool = True,
     backend: str = "auto",
     return_loss: bool = False,
@@ -185,18 +191,26 @@ def ttt_mlp(
 
     The other parameters, the result and the errors are those of `ttt_linear`.
     """
-    options = _Options(mini_batch, causal, reverse, rope, backend, return_loss, return_state)
+    options = _Options(
+        mini_batch, causal, _directions(reverse, both, return_state), rope, backend, return_loss, return_state
+    )
     return _run("mlp", q, k, v, lr, tau, (w1, b1, w2, b2), gamma, beta, mask, options)
 
 
 class _Options(NamedTuple):
     mini_batch: int
     causal: bool
-    reverse: bool
+    directions: tuple[bool, ...]  # for each pass over the tokens, whether it is in reverse
     rope: bool
     backend: str
     return_loss: bool
     return_state: bool
+
+
+def _directions(reverse: bool, both: bool, return_state: bool) -> tuple[bool, ...]:
+    if both and (reverse or return_state):
+        raise ValueError("both=True reads in reverse too and ends in two states: leave out reverse and return_state")
+    return (False, True) if both else (reverse,)
 
 
 def _run(
@@ -217,7 +231,7 @@ def _run(
     b, dtype = len(q), state[0].dtype
     state = tuple(s.expand(b, *s.shape) if s.ndim == rank else s for s, rank in zip(state, (3, 2, 3, 2)))
     tensors = tuple(x.to(dtype) for x in (q, k, v, lr, tau, gamma, beta))
-    how = {"mask": mask, "causal": options.causal, "reverse": options.reverse, "rope": options.rope}
+    how = {"mask": mask, "causal": options.causal, "directions": options.directions, "rope": options.rope}
     with torch.autocast(q.device.type, enabled=False):
         out, loss, state = _backend(backend, inner)(state, *tensors, **how)
     return TTTOutput(out, loss if options.return_loss else None, state if options.return_state else None)
@@ -241,20 +255,21 @@ def _forwards(
     *shared: Tensor,
     mask: Tensor | None,
     causal: bool,
-    reverse: bool,
+    directions: tuple[bool, ...],
     rope: bool,
 ) -> tuple[Tensor, Tensor, State]:
     """Run a backend that knows neither masks nor directions: blank the absent tokens, flip the sequence and back."""
     if mask is not None:
         q, k, v, lr = (_blank(x, mask) for x in (q, k, v, lr))
-    if reverse:
-        q, k, v, lr = (x.flip(2) for x in (q, k, v, lr))
-    out, loss, state = run(state, q, k, v, lr, *shared, causal=causal, rope=rope)
-    if reverse:
-        out, loss = out.flip(2), loss.flip(2)
+    results = []
+    for reverse in directions:
+        tokens = [x.flip(2) for x in (q, k, v, lr)] if reverse else [q, k, v, lr]
+        out, loss, final = run(state, *tokens, *shared, causal=causal, rope=rope)
+        results.append((out.flip(2), loss.flip(2)) if reverse else (out, loss))
+    out, loss = (x[0] if len(x) == 1 else x[0] + x[1] for x in zip(*results))
     if mask is not None:
         out, loss = _blank(out, mask), _blank(loss, mask)
-    return out, loss, state
+    return out, loss, final
 
 
 def _blank(x: Tensor, mask: Tensor) -> Tensor:

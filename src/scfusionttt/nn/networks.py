@@ -113,17 +113,21 @@ class Reconstruction(NamedTuple):
 
 
 class PretrainNetwork(nn.Module):
-    """Stage 1: backbone, a masked-token decoder per modality, and the decoders of the bottleneck."""
+    """Stage 1: backbone, the decoders of the bottleneck, and (``decoder_blocks > 0``) a masked-token decoder each."""
 
     def __init__(self, n_genes: int, n_proteins: int, config: NetworkConfig) -> None:
         super().__init__()
         self.backbone = FusionBackbone(n_genes, n_proteins, config)
-        n_tokens = self.backbone.rna_encoder.embedding.n_tokens
-        self.rna_decoder = TokenDecoder(n_genes, n_tokens, config, patch=config.patch)
         self.rna_from_z = RepresentationDecoder(self.backbone.n_latent, n_genes)
         if n_proteins:
-            self.protein_decoder = TokenDecoder(n_proteins, n_proteins, config, patch=1)
             self.protein_from_z = RepresentationDecoder(self.backbone.n_latent, n_proteins)
+        self.rna_decoder: TokenDecoder | None = None
+        self.protein_decoder: TokenDecoder | None = None
+        if config.decoder_blocks:
+            n_tokens = self.backbone.rna_encoder.embedding.n_tokens
+            self.rna_decoder = TokenDecoder(n_genes, n_tokens, config, patch=config.patch)
+        if config.decoder_blocks and n_proteins:
+            self.protein_decoder = TokenDecoder(n_proteins, n_proteins, config, patch=1)
 
     def forward(
         self,
@@ -137,11 +141,11 @@ class PretrainNetwork(nn.Module):
         """Rebuild the values of n cells from their visible tokens and from z, each only where asked for."""
         fused = self.backbone(inputs, visible, spread=spread)
         rna_tokens = protein_tokens = rna_z = protein_z = None
-        if from_tokens:
+        if self.rna_decoder is not None and from_tokens:
             rna_tokens = self.rna_decoder(fused.rna, fused.rna_visible)
         if from_z:
             rna_z = self.rna_from_z(fused.z)
-        if fused.protein is not None and from_tokens:
+        if self.protein_decoder is not None and fused.protein is not None and from_tokens:
             protein_tokens = self.protein_decoder(fused.protein, fused.protein_visible)
         if fused.protein is not None and from_z:
             protein_z = self.protein_from_z(fused.z)

@@ -59,6 +59,12 @@ def test_an_integer_mask_is_refused():
         ttt_linear(**tensors(), mask=torch.ones(2, 20))
 
 
+@pytest.mark.parametrize("option", ["reverse", "return_state"])
+def test_what_both_directions_exclude(option):
+    with pytest.raises(ValueError, match="leave out reverse and return_state"):
+        ttt_linear(**tensors(), both=True, **{option: True})
+
+
 def test_an_odd_head_has_no_rotary_positions():
     with pytest.raises(ValueError, match="even head size, not 7"):
         ttt_linear(**tensors(f=7))
@@ -77,18 +83,3 @@ def test_the_hidden_width_of_the_mlp_is_free():
     assert ttt_mlp(**inputs, **state).out.shape == (2, 2, 20, 8)
     with pytest.raises(ValueError, match=r"w2 must be \[2, 12, 8\]"):
         ttt_mlp(**inputs, **state | {"w2": torch.ones(2, 8, 8)})
-
-
-@pytest.mark.parametrize("backend", ["definition", "chunked", "cpu"])
-def test_both_directions_are_one_and_the_other(backend):
-    inputs = tensors() | {"q": torch.rand(2, 2, 20, 8), "v": torch.rand(2, 2, 20, 8)}
-    one, other = (ttt_linear(**inputs, backend=backend, reverse=x, return_loss=True) for x in (False, True))
-    both = ttt_linear(**inputs, backend=backend, both=True, return_loss=True)
-    assert torch.equal(both.out, one.out + other.out)
-    assert torch.equal(both.loss, one.loss + other.loss)
-    assert not torch.allclose(one.out, other.out)
-
-
-def test_no_single_state_is_left_after_both_directions():
-    with pytest.raises(ValueError, match="ask for return_state or both"):
-        ttt_linear(**tensors(), both=True, return_state=True)

@@ -50,9 +50,9 @@ class TTTMixer(nn.Module):
         lr_nht = self.inner_lr / q.shape[-1] * torch.sigmoid(gate).transpose(1, 2)
         state = [p for pair in zip(self.inner_weights, self.inner_biases, strict=True) for p in pair]
         arguments = (q, k, v, lr_nht, step_sizes(self.step_delta), *state, self.inner_scale, self.inner_shift)
-        directions = {"reverse": self.directions[0], "both": len(self.directions) == 2}
-        options = {"mini_batch": self.mini_batch, "mask": present, "causal": self.causal} | directions
-        mixed = self.operator(*arguments, **options).out
+        options = {"mini_batch": self.mini_batch, "mask": present, "causal": self.causal}
+        which = {"reverse": self.directions[0], "both": len(self.directions) > 1}
+        mixed = self.operator(*arguments, **options, **which).out
         return self.out(self.norm(mixed.transpose(1, 2).flatten(2)))
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -82,8 +82,7 @@ def ttt_linear(
     reverse : bool
         Read from the last token to the first; results stay in the order of the input.
     both : bool
-        Read in both directions, with the same tensors, and add up the outputs and the losses; no state can be
-        returned.
+        Read forwards and in reverse, each from the initial state, and add the outputs and the losses.
     rope : bool
         Rotate q and k by their position in the mini-batch (f must be even).
     backend : {"auto", "cpu", "gpu", "chunked", "definition"}
@@ -106,7 +105,9 @@ def ttt_linear(
     ----------
     Sun et al., Learning to (Learn at Test Time), arXiv 2407.04620.
     """
-    options = _Options(mini_batch, causal, reverse, both, rope, backend, return_loss, return_state)
+    options = _Options(
+        mini_batch, causal, _directions(reverse, both, return_state), rope, backend, return_loss, return_state
+    )
     return _run("linear", q, k, v, lr, tau, (w0, b0), gamma, beta, mask, options)
 
 
@@ -142,19 +143,26 @@ def ttt_mlp(
 
     The other parameters, the result and the errors are those of `ttt_linear`.
     """
-    options = _Options(mini_batch, causal, reverse, both, rope, backend, return_loss, return_state)
+    options = _Options(
+        mini_batch, causal, _directions(reverse, both, return_state), rope, backend, return_loss, return_state
+    )
     return _run("mlp", q, k, v, lr, tau, (w1, b1, w2, b2), gamma, beta, mask, options)
 
 
 class _Options(NamedTuple):
     mini_batch: int
     causal: bool
-    reverse: bool
-    both: bool
+    directions: tuple[bool, ...]  # for each pass over the tokens, whether it is in reverse
     rope: bool
     backend: str
     return_loss: bool
     return_state: bool
+
+
+def _directions(reverse: bool, both: bool, return_state: bool) -> tuple[bool, ...]:
+    if both and (reverse or return_state):
+        raise ValueError("both=True reads in reverse too and ends in two states: leave out reverse and return_state")
+    return (False, True) if both else (reverse,)
 
 
 def _run(
@@ -175,29 +183,20 @@ def _run(
     backend = choose_backend(options.backend, inner, q.device, q.shape[-1], options.mini_batch, dtype)
     state = tuple(s.expand(b, *s.shape) if s.ndim == rank else s for s, rank in zip(state, (3, 2, 3, 2)))
     tensors = tuple(x.to(dtype) for x in (q, k, v, lr, tau, gamma, beta))
-    how = {"mask": mask, "causal": options.causal, "reverse": options.reverse, "rope": options.rope}
-    run = _backend(backend, inner, options.both)
+    how = {"mask": mask, "causal": options.causal, "directions": options.directions, "rope": options.rope}
     with torch.autocast(q.device.type, enabled=False):
-        out, loss, state = run(state, *tensors, **how)
+        out, loss, state = _backend(backend, inner)(state, *tensors, **how)
     return TTTOutput(out, loss if options.return_loss else None, state if options.return_state else None)
 
 
-def _backend(name: str, inner: str, both: bool) -> Callable:
+def _backend(name: str, inner: str) -> Callable:
     if name == "gpu":
-        gpu = import_module("scfusionttt.ttt.gpu")
-        return gpu.ttt_linear_both_gpu if both else gpu.ttt_linear_gpu
-    if both:
-        return partial(_one_after_the_other, _backend(name, inner, False))
+        return import_module("scfusionttt.ttt.gpu").ttt_linear_gpu
     if name == "cpu":
         return import_module("scfusionttt.ttt.cpu").ttt_linear_cpu
     if name == "definition":
         return partial(_forwards, partial(ttt_definition, {"linear": linear, "mlp": mlp}[inner]))
     return partial(_forwards, {"linear": ttt_linear_chunked, "mlp": ttt_mlp_chunked}[inner])
-
-
-def _one_after_the_other(run: Callable, *tensors: Any, reverse: bool, **how: Any) -> tuple[Tensor, Tensor, None]:
-    (out, loss, _), (other, other_loss, _) = (run(*tensors, reverse=backwards, **how) for backwards in (False, True))
-    return out + other, loss + other_loss, None
 
 
 def _forwards(
@@ -210,20 +209,21 @@ def _forwards(
     *shared: Tensor,
     mask: Tensor | None,
     causal: bool,
-    reverse: bool,
+    directions: tuple[bool, ...],
     rope: bool,
 ) -> tuple[Tensor, Tensor, State]:
     """Run a backend that knows neither masks nor directions: blank the absent tokens, flip the sequence and back."""
     if mask is not None:
         q, k, v, lr = (_blank(x, mask) for x in (q, k, v, lr))
-    if reverse:
-        q, k, v, lr = (x.flip(2) for x in (q, k, v, lr))
-    out, loss, state = run(state, q, k, v, lr, *shared, causal=causal, rope=rope)
-    if reverse:
-        out, loss = out.flip(2), loss.flip(2)
+    results = []
+    for reverse in directions:
+        tokens = [x.flip(2) for x in (q, k, v, lr)] if reverse else [q, k, v, lr]
+        out, loss, final = run(state, *tokens, *shared, causal=causal, rope=rope)
+        results.append((out.flip(2), loss.flip(2)) if reverse else (out, loss))
+    out, loss = (x[0] if len(x) == 1 else x[0] + x[1] for x in zip(*results))
     if mask is not None:
         out, loss = _blank(out, mask), _blank(loss, mask)
-    return out, loss, state
+    return out, loss, final
 
 
 def _blank(x: Tensor, mask: Tensor) -> Tensor:
@@ -263,7 +263,5 @@ def _check(
             raise ValueError(f"{name} must be {list(shape)}, or that behind {b} cells, not {list(s.shape)}")
         if s.dtype not in (torch.float32, torch.float64):
             raise ValueError(f"{name} must be float32 or float64, not {s.dtype}")
-    if options.both and options.return_state:
-        raise ValueError("no single state is left after reading in both directions: ask for return_state or both")
     if options.rope and f % 2:
         raise ValueError(f"rotary positions need an even head size, not {f}")

@@ -43,22 +43,18 @@ class _How(NamedTuple):
 
 
 def ttt_linear_gpu(
-    state: State, *tensors: Tensor, mask: Tensor | None, causal: bool, reverse: bool, rope: bool
+    state: State, *tensors: Tensor, mask: Tensor | None, causal: bool, directions: tuple[bool, ...], rope: bool
 ) -> tuple[Tensor, Tensor, State]:
-    """Return outputs, inner losses and the final state, as `ttt_definition`; differentiable once.
+    """Return outputs and inner losses, summed over the directions, and the final state; differentiable once.
 
-    Matrix products have the precision that ``torch.get_float32_matmul_precision()`` names, float32 unless changed.
+    As `ttt_definition`; both directions are one launch. Matrix products have the precision that
+    ``torch.get_float32_matmul_precision()`` names, float32 unless changed.
     """
-    out, loss, w, b = (x[0] for x in _launch(state, *tensors, mask=mask, how=_How(causal, rope, 1, int(reverse))))
-    return out, loss, (w, b)
-
-
-def ttt_linear_both_gpu(
-    state: State, *tensors: Tensor, mask: Tensor | None, causal: bool, reverse: bool, rope: bool
-) -> tuple[Tensor, Tensor, None]:
-    """Return the outputs and the inner losses summed over both directions, from one launch."""
-    out, loss, _, _ = _launch(state, *tensors, mask=mask, how=_How(causal, rope, 2, 0))
-    return out.sum(0), loss.sum(0), None
+    how = _How(causal, rope, len(directions), int(directions[0]))
+    out, loss, w, b = _launch(state, *tensors, mask=mask, how=how)
+    if how.directions == 1:
+        return out[0], loss[0], (w[0], b[0])
+    return out.sum(0), loss.sum(0), (w[1], b[1])
 
 
 def _launch(

@@ -43,6 +43,7 @@ class StageModule(L.LightningModule, Generic[N, S]):
         self.network: N = network
         self.stage: S = stage
         self.seed = seed
+        self.protein_mask_ratio = stage.mask_ratio
         #: Most cells that pass through the network together.
         self.cells_at_once = stage.batch_size
 
@@ -61,8 +62,9 @@ class StageModule(L.LightningModule, Generic[N, S]):
         inputs = inputs_of(batch)
         return visible_tokens(
             len(inputs.rna), self.network.backbone.rna_encoder.embedding.n_tokens, inputs.protein.shape[1],
-            mask_ratio=self.stage.mask_ratio, hide_protein=self.hide_protein,
-            generator=step_generator(self.seed, step, validation=validation), device=inputs.rna.device,
+            mask_ratio=self.stage.mask_ratio, protein_mask_ratio=self.protein_mask_ratio,
+            hide_protein=self.hide_protein, generator=step_generator(self.seed, step, validation=validation),
+            device=inputs.rna.device,
         )  # fmt: skip
 
     def losses(self, batch: Batch, visible: VisibleTokens, *, learn: bool = False) -> tuple[Tensor, dict[str, Tensor]]:

@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from benchmarks.opponents import BACKWARD, BF16, BOTH, CHUNKED, REFERENCE, TTT, passes, ttt_layer
+from benchmarks.opponents import BACKWARD, BF16, BOTH, CHUNKED, CONTENDERS, REFERENCE, TTT, passes, ttt_layer
 from benchmarks.reference import ttt_linear_reference
 from scfusionttt.ttt import TTTOutput, step_sizes, ttt_linear
 
@@ -55,18 +55,17 @@ def _layers(tokens: int) -> list[Check]:
     shaken = _shaken(reference["forward"])
     truth = {way: _run_layer(REFERENCE, layer, shaken, tokens) for way, layer in reference.items()}
     checks = []
-    for name, way, tolerance in ((TTT, "forward", SINGLE), (BOTH, "both", SINGLE), (CHUNKED, "forward", SINGLE),
-                                 (BF16, "forward", HALF)):  # fmt: skip
-        backend = "chunked" if name == CHUNKED else "auto"
-        found = _run_layer(name, ttt_layer(partial(ttt_linear, backend=backend), direction=way), shaken, tokens)
-        checks.append(Check(f"layer {name}, against {REFERENCE}", _worst(found, truth[way]), tolerance))
+    for name in (TTT, BF16, BOTH, CHUNKED):
+        found = _run_layer(name, CONTENDERS[name].make(), shaken, tokens)
+        difference = _worst(found, truth["both" if name == BOTH else "forward"])
+        checks.append(Check(f"layer {name}, against {REFERENCE}", difference, HALF if name == BF16 else SINGLE))
     return checks
 
 
 def _shaken(layer: nn.Module) -> Tensors:
     """Return weights at which nothing is zero."""
     generator = torch.Generator().manual_seed(0)
-    return {name: x + 0.02 * torch.randn(x.shape, generator=generator) for name, x in layer.state_dict().items()}
+    return {name: x.detach() + 0.02 * torch.randn(x.shape, generator=generator) for name, x in layer.named_parameters()}
 
 
 def _run_layer(name: str, layer: nn.Module, weights: Tensors, tokens: int) -> Tensors:

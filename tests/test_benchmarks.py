@@ -1,6 +1,7 @@
 """The benchmarks tell the truth about small sizes, and keep quiet about speed where the layers differ."""
 
 import json
+import os
 import re
 import subprocess
 import sys

@@ -19,7 +19,7 @@ def test_the_paper_preset_has_the_published_numbers():
     assert (paper.data.n_genes, paper.network.patch, paper.network.width, paper.network.heads) == (4000, 10, 128, 2)
     assert (paper.network.encoder_blocks, paper.network.decoder_blocks, paper.network.dropout) == (6, 4, 0.1)
     assert (paper.pretrain.alpha, paper.pretrain.beta, paper.pretrain.mask_ratio) == (0.7, 0.3, 0.15)
-    assert (paper.pretrain.lr, paper.pretrain.epochs, paper.pretrain.warmup_epochs) == (5e-4 * 128 / 256, 500, 10)
+    assert (paper.pretrain.lr, paper.pretrain.epochs, paper.pretrain.warmup) == (5e-4 * 128 / 256, 500, 10 / 500)
     assert (paper.network.latent, paper.pretrain.bottleneck_weight, paper.data.scale) == (0, 0, "none")
 
 

@@ -1,32 +1,26 @@
-"""Settings: frozen dataclasses, presets, TOML in and out.
+"""Settings: frozen dataclasses and presets; `config_text` reads what users write.
 
 A setting is addressed as ``section.key``, on the command line (``--set network.width=128``), in a TOML file and in
 Python (``FusionTTT(network={"width": 128})``).
 """
 
-import difflib
 import math
-import tomllib
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 import tomli_w
 
-from scfusionttt.errors import InputFileError, SettingError
+from scfusionttt.config_text import read_toml as read_toml
+from scfusionttt.config_text import require, updated
+from scfusionttt.errors import SettingError
 
 Mixer = Literal["ttt", "ttt_mlp", "attention", "none"]
 Fusion = Literal["ttt", "attention", "add"]
 Direction = Literal["both", "alternate", "forward"]
 Order = Literal["genome", "reverse", "shuffled", "expression", "list"]
 Scale = Literal["per_feature", "global", "none"]
-
-
-def _require(holds: bool, message: str) -> None:
-    if not holds:
-        raise SettingError(message)
+Precision = Literal["float32", "bf16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,9 +45,9 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         """Refuse numbers that make no sense."""
-        _require(self.n_genes is None or self.n_genes >= 1, "data.n_genes must be at least 1, or all")
-        _require(self.target_sum > 0, "data.target_sum must be positive")
-        _require(self.clip > 0, "data.clip must be positive")
+        require(self.n_genes is None or self.n_genes >= 1, "data.n_genes must be at least 1, or all")
+        require(self.target_sum > 0, "data.target_sum must be positive")
+        require(self.clip > 0, "data.clip must be positive")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,30 +78,41 @@ class NetworkConfig:
     latent: int = 32
     #: Learned weighted means of the tokens that the representation is made from.
     pool_slots: int = 8
+    #: Of the matrix products in the blocks; all else, the TTT operator too, is float32.
+    precision: Precision = "float32"
+    #: Keep only what goes into a block and compute the rest again in the backward: less memory, more time.
+    checkpoint_blocks: bool = False
 
     def __post_init__(self) -> None:
         """Refuse sizes that no network can have."""
         for name in ("patch", "width", "heads", "mini_batch", "pool_slots"):
-            _require(getattr(self, name) >= 1, f"network.{name} must be at least 1")
+            require(getattr(self, name) >= 1, f"network.{name} must be at least 1")
         for name in ("encoder_blocks", "decoder_blocks", "latent"):
-            _require(getattr(self, name) >= 0, f"network.{name} must not be negative")
-        _require(self.mlp_ratio * self.width >= 1, "network.mlp_ratio must leave at least one unit")
-        _require(self.width % (2 * self.heads) == 0, "network.width must be a multiple of 2 * network.heads")
-        _require(0 <= self.dropout < 1, "network.dropout must be in [0, 1)")
+            require(getattr(self, name) >= 0, f"network.{name} must not be negative")
+        require(self.mlp_ratio * self.width >= 1, "network.mlp_ratio must leave at least one unit")
+        require(self.width % (2 * self.heads) == 0, "network.width must be a multiple of 2 * network.heads")
+        require(0 <= self.dropout < 1, "network.dropout must be in [0, 1)")
+
+
+#: Times that every training cell is read, however many there are.
+LEAST_EPOCHS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageConfig:
     """What every stage of training has: length, batches, optimiser and schedule."""
 
-    epochs: int = 20
+    #: Passes over the training cells; None (``none``): as many as ``steps`` need, and at least three.
+    epochs: int | None = None
+    #: Steps of the optimiser where ``epochs`` is None, so that few cells are not read too few times.
+    steps: int = 750
     batch_size: int = 64
     lr: float = 2e-3
     weight_decay: float = 1e-4
-    #: Epochs of linear warm-up before the cosine.
-    warmup_epochs: float = 1.0
+    #: Share of the steps with linear warm-up, before the cosine.
+    warmup: float = 0.125
     #: Stop after so many epochs without a better validation score.
-    patience: int = 5
+    patience: int = 10
     gradient_clip: float = 1.0
     #: Share of the training cells held back for early stopping.
     validation_fraction: float = 0.1
@@ -115,20 +120,24 @@ class StageConfig:
     def __post_init__(self) -> None:
         """Refuse lengths and shares that make no sense."""
         section = type(self).__name__.removesuffix("Config").lower()
-        _require(self.epochs >= 1, f"{section}.epochs must be at least 1")
-        _require(self.batch_size >= 1, f"{section}.batch_size must be at least 1")
-        _require(self.lr > 0, f"{section}.lr must be positive")
-        for name in ("weight_decay", "warmup_epochs", "patience", "gradient_clip"):
-            _require(getattr(self, name) >= 0, f"{section}.{name} must not be negative")
-        for name in ("validation_fraction", "mask_ratio", "hide_protein", "label_smoothing"):
-            _require(0 <= getattr(self, name, 0) < 1, f"{section}.{name} must be in [0, 1)")
+        require(self.epochs is None or self.epochs >= 1, f"{section}.epochs must be at least 1, or none")
+        for name in ("steps", "batch_size"):
+            require(getattr(self, name) >= 1, f"{section}.{name} must be at least 1")
+        require(self.lr > 0, f"{section}.lr must be positive")
+        for name in ("weight_decay", "patience", "gradient_clip"):
+            require(getattr(self, name) >= 0, f"{section}.{name} must not be negative")
+        for name in ("warmup", "validation_fraction", "mask_ratio", "hide_protein", "label_smoothing"):
+            require(0 <= getattr(self, name, 0) < 1, f"{section}.{name} must be in [0, 1)")
+
+    def n_epochs(self, n_cells: int) -> int:
+        """Return how often the stage reads `n_cells` training cells."""
+        return self.epochs or max(LEAST_EPOCHS, math.ceil(self.steps / math.ceil(n_cells / self.batch_size)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig(StageConfig):
     """Stage 1: masked tokens of both modalities, no labels."""
 
-    epochs: int = 8
     mask_ratio: float = 0.5
     #: Weights of the RNA and the protein term (alpha, beta of the paper).
     alpha: float = 0.5
@@ -144,7 +153,7 @@ class PretrainConfig(StageConfig):
     def __post_init__(self) -> None:
         """Refuse to learn nothing."""
         super().__post_init__()
-        _require(
+        require(
             max(self.masked_weight, self.bottleneck_weight) > 0,
             "pretrain.masked_weight or pretrain.bottleneck_weight must be positive",
         )
@@ -154,27 +163,32 @@ class PretrainConfig(StageConfig):
 class FinetuneConfig(StageConfig):
     """Stage 2: cross-entropy on labelled CITE-seq."""
 
-    epochs: int = 15
+    steps: int = 300
+    lr: float = 2e-5
     #: Learning rate of the pretrained body as a share of the head's.
-    body_lr_ratio: float = 0.25
+    body_lr_ratio: float = 1.0
+    #: Start from the logistic regression of the classes on the representation, instead of from a random head.
+    probe: bool = True
     #: Share of tokens hidden from each cell in training.
     mask_ratio: float = 0.15
     #: Weigh classes by 1 / sqrt(cells), so that rare types do not drown.
     class_balance: bool = True
-    label_smoothing: float = 0.05
+    label_smoothing: float = 0.0
     #: Share of cells per batch whose proteins are hidden, so that the model also names cells by RNA alone.
-    hide_protein: float = 0.3
+    hide_protein: float = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
 class TransferConfig(StageConfig):
     """Stage 3: RNA-only data; RNA encoder and fusion stay as they are."""
 
-    epochs: int = 30
-    lr: float = 1e-3
+    steps: int = 300
+    lr: float = 1e-4
+    #: As in stage 2.
+    probe: bool = True
     mask_ratio: float = 0.15
     class_balance: bool = True
-    label_smoothing: float = 0.05
+    label_smoothing: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +204,7 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuse a seed that some generator could not take."""
-        _require(0 <= self.seed < 2**32, "seed must be a whole number from 0 to 4294967295")
+        require(0 <= self.seed < 2**32, "seed must be a whole number from 0 to 4294967295")
 
     def with_settings(self, settings: Mapping[str, Any]) -> "Config":
         """Return a copy with settings replaced.
@@ -206,7 +220,7 @@ class Config:
         SettingError
             For a section, key or value that does not exist.
         """
-        return _updated(self, _nest(settings))
+        return updated(self, settings)
 
     def to_dict(self) -> dict[str, Any]:
         """Return nested plain values, ready for JSON."""
@@ -222,22 +236,6 @@ class Config:
             if isinstance(table, dict)
         }
         return tomli_w.dumps({**bare, **tables})
-
-
-def read_toml(path: str | Path) -> dict[str, Any]:
-    """Read settings from a TOML file.
-
-    Raises
-    ------
-    InputFileError
-        When the file is missing or is not TOML.
-    """
-    try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputFileError(f"{path}: cannot be read ({error.strerror}); give an existing TOML file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputFileError(f"{path}: is not TOML ({error})") from error
 
 
 def preset(name: str) -> Config:
@@ -256,15 +254,15 @@ def _paper() -> Config:
             direction="forward", causal=True, latent=0,
         ),
         pretrain=PretrainConfig(
-            epochs=500, batch_size=128, lr=2.5e-4, warmup_epochs=10, mask_ratio=0.15, alpha=0.7, beta=0.3,
+            epochs=500, batch_size=128, lr=2.5e-4, warmup=0.02, mask_ratio=0.15, alpha=0.7, beta=0.3,
             bottleneck_weight=0.0, balance=False, hide_protein=0.0, validation_fraction=0.25,
         ),
         finetune=FinetuneConfig(
-            epochs=100, batch_size=128, lr=2.5e-4, warmup_epochs=5, body_lr_ratio=1.0, mask_ratio=0.0,
+            epochs=100, batch_size=128, lr=2.5e-4, warmup=0.05, probe=False, mask_ratio=0.0,
             class_balance=False, label_smoothing=0.0, hide_protein=0.0,
         ),
         transfer=TransferConfig(
-            epochs=100, batch_size=128, lr=2.5e-4, warmup_epochs=5, mask_ratio=0.0, class_balance=False,
+            epochs=100, batch_size=128, lr=2.5e-4, warmup=0.05, probe=False, mask_ratio=0.0, class_balance=False,
             label_smoothing=0.0,
         ),
     )  # fmt: skip
@@ -276,8 +274,8 @@ def _fast() -> Config:
         data=DataConfig(n_genes=2000),
         network=NetworkConfig(width=32, heads=2, encoder_blocks=1, decoder_blocks=1, latent=16),
         pretrain=PretrainConfig(epochs=8, lr=3e-3),
-        finetune=FinetuneConfig(epochs=8, lr=3e-3),
-        transfer=TransferConfig(epochs=10, lr=3e-3),
+        finetune=FinetuneConfig(steps=60, lr=1e-4),
+        transfer=TransferConfig(steps=60, lr=5e-4),
     )
 
 
@@ -291,80 +289,3 @@ PRESETS: dict[str, Config] = {
     ),
     "fast": _fast(),
 }
-
-
-def _nest(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn ``{"section.key": value}`` into ``{"section": {"key": value}}``; what comes later wins."""
-    nested: dict[str, Any] = {}
-    for name, value in settings.items():
-        head, _, rest = name.partition(".")
-        value = {rest: value} if rest else value
-        if isinstance(value, Mapping):
-            before = nested.get(head)
-            nested[head] = _nest({**before, **_nest(value)} if isinstance(before, dict) else value)
-        else:
-            nested[head] = value
-    return nested
-
-
-def _updated(owner: Any, settings: Mapping[str, Any], *, prefix: str = "") -> Any:
-    """Replace settings of a dataclass all at once, so that only the outcome has to make sense."""
-    hints = get_type_hints(type(owner))
-    changed: dict[str, Any] = {}
-    for key, value in settings.items():
-        name = prefix + key
-        if key not in hints:
-            leaf = _leaf(name, value)
-            raise SettingError(f"there is no setting {leaf!r}; {_closest(leaf, key, hints)}")
-        current = getattr(owner, key)
-        if is_dataclass(current):
-            if not isinstance(value, Mapping):
-                keys = ", ".join(item.name for item in fields(current))
-                raise SettingError(f"{name!r} is a section; set one of its keys: {keys}")
-            changed[key] = _updated(current, value, prefix=f"{name}.")
-        elif isinstance(value, Mapping):
-            raise SettingError(f"there is no setting {_leaf(name, value)!r}; {name!r} is not a section")
-        else:
-            changed[key] = _convert(name, hints[key], value)
-    return replace(owner, **changed)
-
-
-def _leaf(name: str, value: Any) -> str:
-    """Return the full name of the first setting under a name."""
-    while isinstance(value, Mapping) and value:
-        key, value = next(iter(value.items()))
-        name = f"{name}.{key}"
-    return name
-
-
-def _closest(name: str, key: str, keys: Iterable[str]) -> str:
-    """Say which setting could have been meant: one spelt alike, else one of that name in another section."""
-    alike = [name.replace(key, close, 1) for close in difflib.get_close_matches(key, keys, n=1)]
-    for section, value in Config().to_dict().items():
-        if isinstance(value, dict) and name.rpartition(".")[2] in value:
-            alike.append(f"{section}.{name.rpartition('.')[2]}")
-    return f"did you mean {alike[0]!r}?" if alike else f"choose one of {', '.join(keys)}"
-
-
-def _convert(name: str, kind: Any, value: Any) -> Any:
-    """Turn text (or a TOML / Python value) into the setting's type."""
-    if get_origin(kind) is Literal:
-        _require(value in get_args(kind), f"{name} must be one of {', '.join(get_args(kind))}, not {value!r}")
-        return value
-    options = get_args(kind) if isinstance(kind, UnionType) else (kind,)
-    if NoneType in options and (value is None or str(value).lower() in {"none", "all"}):
-        return None
-    target = next(option for option in options if option is not NoneType)
-    if target is bool:
-        words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-        _require(str(value).lower() in words, f"{name} must be true or false, not {value!r}")
-        return words[str(value).lower()]
-    try:
-        number = float(value) if target in (int, float) else value
-        if target is float:
-            _require(math.isfinite(number), f"{name} must be a finite number, not {value!r}")
-        if target is int:
-            _require(number == int(number), f"{name} must be a whole number, not {value!r}")
-        return target(number)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise SettingError(f"{name} must be of type {target.__name__}, not {value!r}") from error

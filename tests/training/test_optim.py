@@ -8,7 +8,7 @@ from scfusionttt.training.optim import adamw_with_cosine
 
 
 def rates(module, *, n_steps=100, **settings):
-    made = adamw_with_cosine([(module, 0.1)], StageConfig(epochs=10, **settings), n_steps=n_steps)
+    made = adamw_with_cosine([(module, 0.1)], StageConfig(**settings), n_steps=n_steps)
     optimizer, scheduler = made["optimizer"], made["lr_scheduler"]["scheduler"]
     found = []
     for _ in range(n_steps):
@@ -19,7 +19,7 @@ def rates(module, *, n_steps=100, **settings):
 
 
 def test_the_rate_climbs_to_its_peak_and_falls_on_a_cosine_to_zero():
-    found, end = rates(nn.Linear(2, 2), warmup_epochs=2)
+    found, end = rates(nn.Linear(2, 2), warmup=0.2)
     assert found[:20] == pytest.approx([0.1 * (step + 1) / 20 for step in range(20)])
     assert found[20] == pytest.approx(0.1)
     assert found[60] == pytest.approx(0.05)  # half-way down
@@ -28,13 +28,13 @@ def test_the_rate_climbs_to_its_peak_and_falls_on_a_cosine_to_zero():
 
 
 def test_without_warm_up_the_first_step_is_at_the_peak():
-    assert rates(nn.Linear(2, 2), warmup_epochs=0)[0][0] == pytest.approx(0.1)
+    assert rates(nn.Linear(2, 2), warmup=0.0)[0][0] == pytest.approx(0.1)
 
 
 def test_only_matrices_decay_and_each_module_has_its_rate(network):
     """Biases and scales that are kept per head or per token look like matrices, and once decayed as such."""
     body, head = network().backbone, nn.Linear(6, 3)
-    made = adamw_with_cosine([(body, 0.1), (head, 0.5)], StageConfig(weight_decay=0.2, warmup_epochs=0), n_steps=9)
+    made = adamw_with_cosine([(body, 0.1), (head, 0.5)], StageConfig(weight_decay=0.2, warmup=0.0), n_steps=9)
     name_of = {id(p): name for name, p in [*body.named_parameters(), *head.named_parameters()]}
     groups = {
         (group["initial_lr"], group["weight_decay"]): {name_of[id(p)] for p in group["params"]}

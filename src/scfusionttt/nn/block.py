@@ -1,6 +1,8 @@
 """The pre-norm block of METHOD: ``x' = TTT(psi(x)) + x``, ``x = MLP(psi(x')) + x'``."""
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from scfusionttt.config import NetworkConfig
 from scfusionttt.nn.mixer import make_mixer
@@ -17,12 +19,20 @@ class Block(nn.Module):
         self.mlp_norm = nn.RMSNorm(config.width, eps=1e-6)
         self.mlp = nn.Sequential(nn.Linear(config.width, hidden), nn.GELU(), nn.Linear(hidden, config.width))
         self.dropout = nn.Dropout(config.dropout)
+        self.bf16, self.recomputed = config.precision == "bf16", config.checkpoint_blocks
 
     def forward(self, tokens: Tensor, present: Tensor) -> Tensor:
         """Map tokens [n, t, d] to tokens [n, t, d]; tokens absent in `present` [n, t] influence no other."""
-        if self.mixer is not None and self.mixer_norm is not None:
-            tokens = tokens + self.dropout(self.mixer(self.mixer_norm(tokens), present))
-        return tokens + self.dropout(self.mlp(self.mlp_norm(tokens)))
+        if self.recomputed and torch.is_grad_enabled():
+            return checkpoint(self._forward, tokens, present, use_reentrant=False)
+        return self._forward(tokens, present)
+
+    def _forward(self, tokens: Tensor, present: Tensor) -> Tensor:
+        # Norms, operator and residual stream are given float32 and keep it; the products between them are rounded.
+        with torch.autocast(tokens.device.type, torch.bfloat16, enabled=self.bf16):
+            if self.mixer is not None and self.mixer_norm is not None:
+                tokens = tokens + self.dropout(self.mixer(self.mixer_norm(tokens), present))
+            return tokens + self.dropout(self.mlp(self.mlp_norm(tokens)))
 
 
 class Stack(nn.Module):

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -12,6 +13,10 @@ class CellInputs(NamedTuple):
     rna_present: Tensor  # [n, g] bool
     protein: Tensor  # [n, p]
     protein_present: Tensor  # [n, p] bool
+
+    def without_proteins(self) -> "CellInputs":
+        """Return the cells as if only their RNA had been measured."""
+        return self._replace(protein_present=torch.zeros_like(self.protein_present))
 
 
 class VisibleTokens(NamedTuple):

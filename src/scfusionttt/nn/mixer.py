@@ -44,8 +44,10 @@ class TTTMixer(nn.Module):
 
     def forward(self, tokens: Tensor, present: Tensor) -> Tensor:
         """Mix tokens [n, t, d]."""
-        q, k, v = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each [n, h, t, f]
-        lr_nht = self.inner_lr / q.shape[-1] * torch.sigmoid(self.gate(tokens)).transpose(1, 2)
+        # Under autocast the projections are half precision: to the operator's own once, not once in each direction.
+        qkv, gate = (x.to(self.inner_scale.dtype) for x in (self.qkv(tokens), self.gate(tokens)))
+        q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each [n, h, t, f]
+        lr_nht = self.inner_lr / q.shape[-1] * torch.sigmoid(gate).transpose(1, 2)
         state = [p for pair in zip(self.inner_weights, self.inner_biases, strict=True) for p in pair]
         arguments = (q, k, v, lr_nht, step_sizes(self.step_delta), *state, self.inner_scale, self.inner_shift)
         options = {"mini_batch": self.mini_batch, "mask": present, "causal": self.causal}

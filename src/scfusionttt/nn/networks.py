@@ -158,7 +158,7 @@ class TransferNetwork(ClassifierNetwork):
 
     def forward(self, inputs: CellInputs, visible: VisibleTokens = VisibleTokens()) -> tuple[Tensor, FusedCells]:  # noqa: B008
         """Return class scores (logits) [n, c] by RNA alone: measured proteins are not looked at."""
-        return super().forward(inputs._replace(protein_present=torch.zeros_like(inputs.protein_present)), visible)
+        return super().forward(inputs.without_proteins(), visible)
 
 
 Network = PretrainNetwork | ClassifierNetwork | TransferNetwork

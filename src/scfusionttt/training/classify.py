@@ -1,12 +1,19 @@
 """What stages 2 and 3 share: cross-entropy of a classifier, with classes balanced and tokens hidden."""
 
 import lightning as L
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from scfusionttt.config import FinetuneConfig, TransferConfig
 from scfusionttt.nn.networks import ClassifierNetwork
 from scfusionttt.training.masking import inputs_of, step_generator, visible_tokens
+
+
+def class_weights(counts: np.ndarray, *, balance: bool) -> np.ndarray:
+    """Return the weight of a cell of each class, 1 on average: 1 / sqrt(cells), or 1 without `balance`; [c]."""
+    weights = 1 / np.sqrt(np.maximum(counts, 1)) if balance else np.ones(len(counts))
+    return weights * counts.sum() / (weights * counts).sum()
 
 
 class ClassifierModule(L.LightningModule):
@@ -31,11 +38,8 @@ class ClassifierModule(L.LightningModule):
     ) -> None:
         super().__init__()
         self.network, self.stage, self.seed = network, stage, seed
-        weight = class_counts.clamp(min=1).float().rsqrt() if stage.class_balance else torch.ones(len(class_counts))
-        share = class_counts / class_counts.sum()
-        self.loss = nn.CrossEntropyLoss(
-            weight / (weight * share).sum(), label_smoothing=stage.label_smoothing, reduction="mean"
-        )
+        weight = torch.from_numpy(class_weights(class_counts.numpy(), balance=stage.class_balance)).float()
+        self.loss = nn.CrossEntropyLoss(weight, label_smoothing=stage.label_smoothing)
 
     def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:
         """Return the loss of one batch of labelled training cells."""

@@ -15,11 +15,14 @@ from scfusionttt.training.masking import inputs_of
 BATCH = 256
 
 
-def embed(network: Network, cells: CellDataset, device: torch.device) -> np.ndarray:
-    """Return the fused representation, float32 [n, l]."""
-    if isinstance(network, TransferNetwork):
-        return _run(network, cells, device, lambda inputs: network(inputs)[1].z)
-    return _run(network, cells, device, lambda inputs: network.backbone(inputs).z)
+def embed(network: Network, cells: CellDataset, device: torch.device, *, rna_only: bool = False) -> np.ndarray:
+    """Return the fused representation, float32 [n, l]; with `rna_only` no protein is looked at."""
+    rna_only = rna_only or isinstance(network, TransferNetwork)
+
+    def read(inputs: CellInputs) -> Tensor:
+        return network.backbone(inputs.without_proteins() if rna_only else inputs).z
+
+    return _run(network, cells, device, read)
 
 
 def probabilities(network: ClassifierNetwork, cells: CellDataset, device: torch.device) -> np.ndarray:

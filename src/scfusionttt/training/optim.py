@@ -27,7 +27,7 @@ def adamw_with_cosine(groups: Iterable[tuple[nn.Module, float]], stage: StageCon
         split.append({"params": matrices, "lr": lr, "weight_decay": stage.weight_decay})
         split.append({"params": vectors, "lr": lr, "weight_decay": 0.0})
     optimizer = torch.optim.AdamW([group for group in split if group["params"]], lr=stage.lr, betas=(0.9, 0.95))
-    n_warmup = max(1, round(stage.warmup_epochs * n_steps / stage.epochs))
+    n_warmup = max(1, round(stage.warmup * n_steps))
 
     def factor(step: int) -> float:
         if step < n_warmup:

@@ -115,7 +115,8 @@ def fit(
         if run.progress:
             callbacks.append(RichProgress(history) if sys.stderr.isatty() else PlainProgress(history))
         trainer = L.Trainer(
-            max_epochs=stage.epochs, accelerator={"cuda": "gpu"}.get(run.device.type, run.device.type), devices=1,
+            max_epochs=stage.n_epochs(len(train)), devices=1,
+            accelerator={"cuda": "gpu"}.get(run.device.type, run.device.type),
             gradient_clip_val=stage.gradient_clip or None, callbacks=callbacks, logger=False,
             enable_model_summary=False, enable_progress_bar=False, num_sanity_val_steps=0,
             use_distributed_sampler=False,

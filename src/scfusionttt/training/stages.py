@@ -11,6 +11,7 @@ from scfusionttt.nn.networks import ClassifierNetwork, PretrainNetwork
 from scfusionttt.training.balance import balance_modalities
 from scfusionttt.training.finetune import FinetuneModule
 from scfusionttt.training.pretrain import PretrainModule
+from scfusionttt.training.probe import fit_head
 from scfusionttt.training.runner import Run, fit
 from scfusionttt.training.transfer import TransferModule
 
@@ -51,6 +52,9 @@ def train_classifier(
         # Another seed than that of the caller's own split, so that the two do not fall together.
         learn, steer = stratified_split(codes, fraction=1 - stage.validation_fraction, seed=run.seed + 1)
         train, validation = cells.subset(cells.rows[learn]), cells.subset(cells.rows[steer])
+    if stage.probe:
+        hide_protein = stage.hide_protein if isinstance(stage, FinetuneConfig) else 0.0
+        fit_head(network, train, run.device, hide_protein=hide_protein, class_balance=stage.class_balance)
     counts = torch.from_numpy(np.bincount(train.labels[train.rows], minlength=network.head.out_features))
     if isinstance(stage, FinetuneConfig):
         module = FinetuneModule(network, stage, class_counts=counts, seed=run.seed)

@@ -36,6 +36,7 @@ TTT, CHUNKED, REFERENCE = "mixer=ttt", "mixer=ttt, chunked torch", "mixer=ttt, r
 #: What differs from the preset, and how the operator is computed where not as usual.
 NETWORKS: dict[str, tuple[dict[str, str], Callable | None]] = {
     TTT: ({}, None),
+    "mixer=ttt, bf16 products": ({"network.precision": "bf16"}, None),
     CHUNKED: ({}, partial(ttt_linear, backend="chunked")),
     REFERENCE: ({}, ttt_linear_reference),
     "mixer=attention": ({"network.mixer": "attention", "network.fusion": "attention"}, None),

@@ -33,8 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     if not passes_check(given):
         return 1
-    results, notes = measure(given.lengths, repeats=given.repeats, limit=given.limit, memory=given.memory)
-    report(results, notes)
+    results, notes = measure(given.lengths, repeats=given.repeats, limit=given.limit)
+    report_times(results, notes)
+    if given.memory:
+        results["MB"] = peaks(results)
+        report_memory(results)
     targets = compare(results)
     if len(targets):
         print_table(targets, "targets, forward + backward")
@@ -75,14 +78,14 @@ def passes_check(given: argparse.Namespace) -> bool:
 
 
 def measure(
-    lengths: Sequence[int], *, repeats: int, limit: float, memory: bool, names: Sequence[str] = tuple(CONTENDERS)
+    lengths: Sequence[int], *, repeats: int, limit: float, names: Sequence[str] = tuple(CONTENDERS)
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Return the figures, and a line for each that is missing.
+    """Return the times, and a line for each that is missing.
 
     Returns
     -------
     results : DataFrame
-        Columns layer, tokens, cells, pass, ms and MB (both per cell).
+        Columns layer, tokens, cells, pass, ms (per cell) and MB (not measured here).
     notes : list of str
         What was skipped, and why.
     """
@@ -104,9 +107,7 @@ def measure(
             if kind == BACKWARD:
                 seconds[name] = length, least / cells
         print(f"{length:,} tokens: timed", file=sys.stderr, flush=True)
-    results = pd.DataFrame(rows)
-    results["MB"] = _peaks(results) if memory else float("nan")
-    return results, notes
+    return pd.DataFrame(rows).assign(MB=float("nan")), notes
 
 
 def _reason_to_skip(name: str, length: int, seconds: dict[str, tuple[int, float]], limit: float) -> str | None:
@@ -121,29 +122,30 @@ def _reason_to_skip(name: str, length: int, seconds: dict[str, tuple[int, float]
     return f"a call may take {expected:.0f} s, more than --limit {limit:g}" if expected > limit else None
 
 
-def _peaks(results: pd.DataFrame) -> pd.Series:
-    """Return the peak memory of each row, in MB per cell."""
-    peaks = {}
+def peaks(results: pd.DataFrame) -> pd.Series:
+    """Return the peak memory of each row of `measure`, in MB per cell."""
+    found = {}
     for name, length in dict.fromkeys(zip(results["layer"], results["tokens"])):
-        peaks[name, length] = run_module("benchmarks.peak", name, length)
+        found[name, length] = run_module("benchmarks.peak", name, length)
         print(f"{name}, {length:,} tokens: memory measured", file=sys.stderr, flush=True)
-    found = [
-        peaks[name, length][kind] for name, length, kind in zip(*(results[c] for c in ("layer", "tokens", "pass")))
-    ]
-    return pd.Series(found, results.index, dtype=float)
+    columns = (results[column] for column in ("layer", "tokens", "pass"))
+    return pd.Series([found[name, length][kind] for name, length, kind in zip(*columns)], results.index, dtype=float)
 
 
-def report(results: pd.DataFrame, notes: Sequence[str]) -> None:
-    """Print the figures by layer and length, and how many times faster TTT is than each."""
+def report_times(results: pd.DataFrame, notes: Sequence[str]) -> None:
+    """Print the times by layer and length, and how many times slower than TTT each layer is."""
     where = environment()
     print(f"\n{where['cpu']}, {where['threads']} thread, torch {where['versions']['torch']}, {where['date']}")
     for kind in (FORWARD, BACKWARD):
         print_table(_by_length(results, kind, "ms"), f"{kind}: ms per cell", notes if kind == FORWARD else ())
     times = _by_length(results, BACKWARD, "ms")
     print_table((times / times.loc[TTT]).drop(index=TTT), "times slower than TTT, forward + backward")
-    if results["MB"].notna().any():
-        for kind in (FORWARD, BACKWARD):
-            print_table(_by_length(results, kind, "MB"), f"{kind}: peak memory, MB per cell")
+
+
+def report_memory(results: pd.DataFrame) -> None:
+    """Print the peak memory by layer and length."""
+    for kind in (FORWARD, BACKWARD):
+        print_table(_by_length(results, kind, "MB"), f"{kind}: peak memory, MB per cell")
 
 
 def _by_length(results: pd.DataFrame, kind: str, quantity: str) -> pd.DataFrame:

@@ -53,9 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         if not layers.passes_check(given):
             return 1
-        results, notes = layers.measure(
-            given.lengths, repeats=given.repeats, limit=given.limit, memory=given.memory, names=_without_definition()
-        )
+        names = _without_definition()
+        results, notes = layers.measure(given.lengths, repeats=given.repeats, limit=given.limit, names=names)
+        if given.memory:
+            results["MB"] = layers.peaks(results)
         fitted = results
     exponents = fit(fitted)
     span = f"{fitted['tokens'].min():,} to {fitted['tokens'].max():,} tokens"

@@ -46,8 +46,8 @@ def compare(results: pd.DataFrame) -> pd.DataFrame:
 
 def _rows(figures: pd.DataFrame) -> Iterator[tuple[str, int, float, str, bool]]:
     for target in TARGETS:
+        value = figures[target.quantity].dropna().to_dict()
         for tokens, bound in target.bounds.items():
-            value = figures[target.quantity].dropna().to_dict()
             above, below = (value.get((name, tokens)) for name in target.over)
             if above is not None and below is not None:
                 ratio = above / below

@@ -23,10 +23,12 @@ from scfusionttt.training.runner import Run, fit
 STEP = ("loading", "forward", "backward", "optimiser")
 REST = "validation and rest"
 PRODUCTS = {"aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm"}
-#: As the profiler calls the TTT operator and attention, forward and backward.
+#: As the profiler calls the TTT operator (compiled; in torch) and attention, forward and backward.
 OPERATORS = {
     "_TTTLinear",
     "_TTTLinearBackward",
+    "_InSegments",
+    "_InSegmentsBackward",
     "aten::scaled_dot_product_attention",
     "aten::_scaled_dot_product_flash_attention_for_cpu_backward",
 }

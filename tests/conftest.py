@@ -11,6 +11,8 @@ import pytest
 
 # Tensors this small are not worth a second thread, which costs most where the machine is busy. Torch looks when loaded.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Triton interprets its kernels, so that they are tried on any machine. It looks when loaded, which Lightning does.
+os.environ.setdefault("TRITON_INTERPRET", "1")
 
 #: A network and stages that train within a second.
 TINY = {

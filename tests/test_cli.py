@@ -55,8 +55,9 @@ def test_every_verb_has_an_example(verb, scfusionttt):
 
 def test_the_whole_road(here, scfusionttt):
     """From a file of CITE-seq to the cell types of RNA-only cells, every verb on what the one before it wrote."""
-    result = done(scfusionttt(f"pretrain cells.h5mu --out m1 {SMALL} --epochs 2 --seed 3"))
+    result = done(scfusionttt(f"pretrain cells.h5mu --out m1 {SMALL} --epochs 2 --seed 3 --memory 64GiB"))
     assert result.out == ""
+    assert " of 64.00 GiB; batches of 64 cells, 64 at a time" in result.err
     assert "pretrain epoch 2/2" in result.err
     assert result.err.splitlines()[-1] == "m1: written"
 

@@ -188,6 +188,11 @@ BAD_CALLS = {
     ),
     "setting: no epochs": ("pretrain good.h5mu --out model --epochs 0", "pretrain.epochs must be at least 1"),
     "setting: no such file": ("pretrain good.h5mu --out model --config mine.toml", "mine.toml: cannot be read"),
+    "setting: no memory": ("pretrain good.h5mu --out model --memory lots", "memory must be a size like 6GiB, 4GB"),
+    "setting: too little memory": (
+        "finetune good.h5mu --model model --labels cell_type --out model --memory 10MB",
+        "may take 0.01 GiB: give it more with --memory, or pretrain with --set network.checkpoint_blocks=true",
+    ),
     "setting: not TOML": ("pretrain good.h5mu --out model --config text.h5mu", "is not TOML"),
     "setting: settled by pretraining": (
         "finetune good.h5mu --model model --labels cell_type --out model --set network.width=32",

@@ -102,6 +102,7 @@ def test_text_of_the_command_line_becomes_the_settings_type(name, text, value):
         ({"transfer.mask_ratio": 1.5}, "transfer.mask_ratio must be in"),
         ({"finetune.label_smoothing": 2}, "finetune.label_smoothing must be in"),
         ({"pretrain.masked_weight": 0, "pretrain.bottleneck_weight": 0}, "must be positive"),
+        ({"pretrain.masked_weight": 1}, "pretrain.masked_weight needs network.decoder_blocks of at least 1"),
         ({"seed": -1}, "seed must be a whole number from 0"),
         ({"seed": 2**45}, "seed must be a whole number from 0"),
     ],

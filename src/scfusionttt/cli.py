@@ -63,6 +63,10 @@ Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="change a setting; may be repeated")
 ]
 Compute = Annotated[Device, typer.Option("--device", help="where to compute")]
+Memory = Annotated[
+    str | None,
+    typer.Option("--memory", metavar="SIZE", help="most memory to take: 6GiB, 4GB; 80 % of what is free if not given"),
+]
 Resume = Annotated[bool, typer.Option("--resume", help="go on with a run that was stopped")]
 Rna = Annotated[str | None, typer.Option("--rna-modality", metavar="NAME", help="modality that holds the RNA")]
 Protein = Annotated[
@@ -140,7 +144,7 @@ def pretrain(
     epochs: Annotated[int | None, typer.Option(help="short for --set pretrain.epochs=N")] = None,
     seed: Annotated[int | None, typer.Option(help="short for --set seed=N")] = None,
     species: Annotated[str | None, typer.Option(help="human or mouse; by the gene names if not given")] = None,
-    device: Compute = Device.auto, resume: Resume = False, drop_empty: DropEmpty = False,
+    device: Compute = Device.auto, memory: Memory = None, resume: Resume = False, drop_empty: DropEmpty = False,
     rna: Rna = None, protein: Protein = None, layer: Layer = None, cells: WhichCells = Cells.same,
 ) -> None:  # fmt: skip
     """Stage 1: learn the fused representation from CITE-seq (or RNA alone), without labels.
@@ -153,7 +157,7 @@ def pretrain(
     given = read_toml(config) if config else {}
     short = {"pretrain.epochs": epochs, "seed": seed}
     changed = _settings(settings) | {name: value for name, value in short.items() if value is not None}
-    model = FusionTTT(preset, device=device.value)
+    model = FusionTTT(preset, device=device.value, memory=memory)
     model.config = model.config.with_settings({**given, **changed})
     checkpoints = _checkpoints(out, resume)
     _, cite = _load(input, rna, protein, layer, cells, drop_empty)
@@ -164,9 +168,9 @@ def pretrain(
 @app.command()
 def finetune(
     input: Input, model: Model, labels: Labels, out: OutModel, train_fraction: Fraction = None, split: Split = None,
-    settings: Settings = None, device: Compute = Device.auto, resume: Resume = False, drop_empty: DropEmpty = False,
-    rna: Rna = None, protein: Protein = None, layer: Layer = None, cells: WhichCells = Cells.same,
-    json_file: Json = None,
+    settings: Settings = None, device: Compute = Device.auto, memory: Memory = None, resume: Resume = False,
+    drop_empty: DropEmpty = False, rna: Rna = None, protein: Protein = None, layer: Layer = None,
+    cells: WhichCells = Cells.same, json_file: Json = None,
 ) -> None:  # fmt: skip
     """Stage 2: learn cell types from labelled CITE-seq, starting from a pretrained model.
 
@@ -174,7 +178,7 @@ def finetune(
     """
     from scfusionttt.model import FusionTTT
 
-    trained = FusionTTT.load(model, device=device.value)
+    trained = FusionTTT.load(model, device=device.value, memory=memory)
     _set_training(trained, settings)
     checkpoints = _checkpoints(out, resume)
     _, cite = _load(input, rna, protein, layer, cells, drop_empty)
@@ -190,8 +194,8 @@ def transfer(
     input: Input, model: Model, out: OutModel,
     labels: Annotated[str | None, typer.Option("--labels", metavar="KEY", help="cell types; none: zero-shot")] = None,
     train_fraction: Fraction = None, split: Split = None,
-    settings: Settings = None, device: Compute = Device.auto, resume: Resume = False, drop_empty: DropEmpty = False,
-    rna: Rna = None, layer: Layer = None, json_file: Json = None,
+    settings: Settings = None, device: Compute = Device.auto, memory: Memory = None, resume: Resume = False,
+    drop_empty: DropEmpty = False, rna: Rna = None, layer: Layer = None, json_file: Json = None,
 ) -> None:  # fmt: skip
     """Stage 3: carry a fine-tuned model over to RNA-only data, with some labels or with none (zero-shot).
 
@@ -199,7 +203,7 @@ def transfer(
     """
     from scfusionttt.model import FusionTTT
 
-    trained = FusionTTT.load(model, device=device.value)
+    trained = FusionTTT.load(model, device=device.value, memory=memory)
     _set_training(trained, settings)
     checkpoints = _checkpoints(out, resume)
     _, cite = _load(input, rna, None, layer, Cells.rna, drop_empty)

@@ -59,7 +59,8 @@ class NetworkConfig:
     width: int = 64
     heads: int = 2
     encoder_blocks: int = 2
-    decoder_blocks: int = 1
+    #: Of the decoder that rebuilds hidden tokens from visible ones (``pretrain.masked_weight``); 0: there is none.
+    decoder_blocks: int = 0
     #: Hidden units of a block's MLP, as a multiple of the width.
     mlp_ratio: float = 2.0
     dropout: float = 0.0
@@ -78,7 +79,7 @@ class NetworkConfig:
     latent: int = 32
     #: Learned weighted means of the tokens that the representation is made from.
     pool_slots: int = 8
-    #: Of the matrix products in the blocks; all else, the TTT operator too, is float32.
+    #: Of the matrix products in the blocks; all else, the TTT operator too, is float32. CPUs may be slower in bf16.
     precision: Precision = "float32"
     #: Keep only what goes into a block and compute the rest again in the backward: less memory, more time.
     checkpoint_blocks: bool = False
@@ -105,7 +106,7 @@ class StageConfig:
     #: Passes over the training cells; None (``none``): as many as ``steps`` need, and at least three.
     epochs: int | None = None
     #: Steps of the optimiser where ``epochs`` is None, so that few cells are not read too few times.
-    steps: int = 750
+    steps: int = 1200
     batch_size: int = 64
     lr: float = 2e-3
     weight_decay: float = 1e-4
@@ -142,8 +143,9 @@ class PretrainConfig(StageConfig):
     #: Weights of the RNA and the protein term (alpha, beta of the paper).
     alpha: float = 0.5
     beta: float = 0.5
-    #: Weight of the masked-token loss, and of rebuilding every feature from the fused representation alone.
-    masked_weight: float = 1.0
+    #: Weight of rebuilding hidden tokens from visible ones, and every feature, hidden or not, from the fused
+    #: representation alone.
+    masked_weight: float = 0.0
     bottleneck_weight: float = 1.0
     #: Scale the fused representation so that RNA and proteins have the same say in its distances.
     balance: bool = True
@@ -203,7 +205,11 @@ class Config:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse a seed that some generator could not take."""
+        """Refuse a seed that some generator could not take, and a loss on what is not built."""
+        require(
+            not self.pretrain.masked_weight or self.network.decoder_blocks > 0,
+            "pretrain.masked_weight needs network.decoder_blocks of at least 1",
+        )
         require(0 <= self.seed < 2**32, "seed must be a whole number from 0 to 4294967295")
 
     def with_settings(self, settings: Mapping[str, Any]) -> "Config":
@@ -255,7 +261,7 @@ def _paper() -> Config:
         ),
         pretrain=PretrainConfig(
             epochs=500, batch_size=128, lr=2.5e-4, warmup=0.02, mask_ratio=0.15, alpha=0.7, beta=0.3,
-            bottleneck_weight=0.0, balance=False, hide_protein=0.0, validation_fraction=0.25,
+            masked_weight=1.0, bottleneck_weight=0.0, balance=False, hide_protein=0.0, validation_fraction=0.25,
         ),
         finetune=FinetuneConfig(
             epochs=100, batch_size=128, lr=2.5e-4, warmup=0.05, probe=False, mask_ratio=0.0,
@@ -272,7 +278,7 @@ def _fast() -> Config:
     """A smaller network and shorter stages: for a first look and for tests."""
     return Config(
         data=DataConfig(n_genes=2000),
-        network=NetworkConfig(width=32, heads=2, encoder_blocks=1, decoder_blocks=1, latent=16),
+        network=NetworkConfig(width=32, heads=2, encoder_blocks=1, latent=16),
         pretrain=PretrainConfig(epochs=8, lr=3e-3),
         finetune=FinetuneConfig(steps=60, lr=1e-4),
         transfer=TransferConfig(steps=60, lr=5e-4),

@@ -35,6 +35,7 @@ from scfusionttt.nn.networks import (
     carry_over,
 )
 from scfusionttt.training import inference
+from scfusionttt.training.budget import parse_size
 from scfusionttt.training.runner import Run, choose_device
 from scfusionttt.training.stages import train_classifier, train_pretraining
 
@@ -52,6 +53,9 @@ class FusionTTT:
         ``default``, ``paper``, ``whole`` (every gene a token) or ``fast``.
     device
         ``auto``, ``cpu``, ``cuda`` or ``mps``.
+    memory
+        What training may take, with what the process holds already: ``6GiB``, ``4GB`` or bytes; None: 80 % of what is
+        free. Of a GPU's memory where that is the device. Batches pass through the network in parts that fit.
     progress
         Show the training's progress on stderr.
     **settings
@@ -80,9 +84,18 @@ class FusionTTT:
     >>> mdata.obsm["X_fusionttt"] = model.embed(mdata)  # doctest: +SKIP
     """
 
-    def __init__(self, preset: str = "default", *, device: str = "auto", progress: bool = True, **settings: Any):
+    def __init__(
+        self,
+        preset: str = "default",
+        *,
+        device: str = "auto",
+        memory: str | int | None = None,
+        progress: bool = True,
+        **settings: Any,
+    ):
         self.config: Config = named_preset(preset).with_settings(settings)
         self.device = device
+        self.memory = None if memory is None else parse_size(memory)
         self.progress = progress
         self.features: Features | None = None
         self.preprocessing: Preprocessing | None = None
@@ -185,7 +198,7 @@ class FusionTTT:
         assert self.features is not None and self.preprocessing is not None
         cite = _usable(data, learn=True)
         match = match_features(cite, self.features)
-        student = FusionTTT(device=self.device, progress=self.progress)
+        student = FusionTTT(device=self.device, memory=self.memory, progress=self.progress)
         student.config, student.features = self.config, self.features
         student.history, student.metrics = self.history, dict(self.metrics)
         student.preprocessing = self.preprocessing.adapted(cite, match, self.config.data)
@@ -291,7 +304,9 @@ class FusionTTT:
         ModelFolder(manifest, network.state_dict(), self.history).write(path)
 
     @classmethod
-    def load(cls, path: str | Path, *, device: str = "auto", progress: bool = True) -> "FusionTTT":
+    def load(
+        cls, path: str | Path, *, device: str = "auto", memory: str | int | None = None, progress: bool = True
+    ) -> "FusionTTT":
         """Read a model folder; nothing in it can run code.
 
         Raises
@@ -301,7 +316,7 @@ class FusionTTT:
         """
         folder = ModelFolder.read(path)
         manifest = folder.manifest
-        model = cls(device=device, progress=progress)
+        model = cls(device=device, memory=memory, progress=progress)
         try:
             model.config = Config().with_settings(manifest["settings"])
             table = pd.DataFrame(manifest["features"]).drop(columns="order").astype({"start": "Int64"})
@@ -342,7 +357,7 @@ class FusionTTT:
         }
         return Run(
             device=device, seed=self.config.seed, checkpoints=checkpoints, resume=resume, progress=self.progress,
-            identity=identity,
+            memory=self.memory, identity=identity,
         )  # fmt: skip
 
     def _cells(self, cite: CiteSeq, labels: np.ndarray | None = None) -> CellDataset:

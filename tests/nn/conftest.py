@@ -21,7 +21,15 @@ def config():
     """Return a factory of tiny settings; any may be set otherwise."""
 
     def make(**settings):
-        tiny = {"patch": 4, "width": 16, "heads": 2, "encoder_blocks": 1, "latent": 6, "pool_slots": 2}
+        tiny = {
+            "patch": 4,
+            "width": 16,
+            "heads": 2,
+            "encoder_blocks": 1,
+            "decoder_blocks": 1,
+            "latent": 6,
+            "pool_slots": 2,
+        }
         return NetworkConfig(**{**tiny, "mini_batch": 4, **settings})
 
     return make

@@ -88,7 +88,7 @@ def test_the_value_of_a_feature_that_an_input_lacks_cannot_matter(network, cells
 @settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_exact_masking_holds_for_any_pattern(data):
-    config = NetworkConfig(patch=3, width=8, heads=1, encoder_blocks=1, latent=4, pool_slots=2, mini_batch=2)
+    config = NetworkConfig(patch=3, width=8, heads=1, encoder_blocks=1, decoder_blocks=1, latent=4, mini_batch=2)
     torch.manual_seed(0)
     network = PretrainNetwork(7, 2, config)
     pattern = st.lists(st.booleans(), min_size=18, max_size=18)
@@ -198,3 +198,4 @@ def test_only_what_is_asked_for_is_rebuilt(network, cells):
     from_tokens = tested(cells(), from_z=False)
     assert [x is None for x in from_z[:4]] == [True, True, False, False]
     assert [x is None for x in from_tokens[:4]] == [False, False, True, True]
+    assert [x is None for x in network(decoder_blocks=0)(cells())[:4]] == [True, True, False, False]

@@ -27,9 +27,17 @@ def one_thread():
 def config():
     """Return settings of a tiny model; stages of 3 epochs."""
     stage = {"epochs": 3, "batch_size": 64, "lr": 5e-3, "validation_fraction": 0.2}
-    network = {"patch": 30, "width": 16, "encoder_blocks": 1, "latent": 6, "pool_slots": 2, "dropout": 0.1}
+    network = {
+        "patch": 30,
+        "width": 16,
+        "encoder_blocks": 1,
+        "decoder_blocks": 1,
+        "latent": 6,
+        "pool_slots": 2,
+        "dropout": 0.1,
+    }
     # Weights are held against those of the checkpoints: balancing, which follows, has a test of its own.
-    pretrain = {**stage, "balance": False}
+    pretrain = {**stage, "balance": False, "masked_weight": 1.0}
     return preset("fast").with_settings(
         {"network": network, "pretrain": pretrain, "finetune": stage, "transfer": stage}
     )

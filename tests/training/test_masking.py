@@ -48,14 +48,14 @@ def test_hidden_features_are_the_measured_ones_of_hidden_tokens_also_in_a_ragged
 
 def test_masked_mse_averages_over_the_chosen_entries():
     predicted, target = torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[3.0, 2.0, 7.0]])
-    assert masked_mse(predicted, target, torch.tensor([[True, True, False]])) == pytest.approx(2.0)
-    assert masked_mse(predicted, target, torch.zeros(1, 3, dtype=torch.bool)) == 0
+    assert masked_mse(predicted, target, torch.tensor([[True, True, False]]), torch.tensor(2)) == pytest.approx(2.0)
+    assert masked_mse(predicted, target, torch.zeros(1, 3, dtype=torch.bool), torch.tensor(1)) == 0
 
 
 def test_a_target_that_was_not_measured_is_in_neither_the_loss_nor_its_gradient():
     """It was multiplied by zero, which leaves NaN what it is."""
     predicted = torch.tensor([[1.0, 2.0]], requires_grad=True)
-    loss = masked_mse(predicted, torch.tensor([[3.0, torch.nan]]), torch.tensor([[True, False]]))
+    loss = masked_mse(predicted, torch.tensor([[3.0, torch.nan]]), torch.tensor([[True, False]]), torch.tensor(1))
     loss.backward()
     assert loss == 4
     assert predicted.grad.tolist() == [[-4, 0]]

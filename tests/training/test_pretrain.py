@@ -8,16 +8,14 @@ from scfusionttt.training.pretrain import PretrainModule
 
 
 @pytest.fixture
-def losses(network, config, monkeypatch):
-    """Return a function from a batch to what one training step logs, and the module."""
+def losses(network, config):
+    """Return a function from a batch to what one training step tells, and the module with its gradients."""
 
     def run(batch, **settings):
         module = PretrainModule(network().train(), replace(config.pretrain, **settings), seed=0)
-        logged = {}
-        monkeypatch.setattr(module, "log_dict", lambda values, **_: logged.update(values))
         torch.manual_seed(0)  # dropout
-        module.training_step(batch, 0).backward()
-        return {name.removeprefix("train_"): value for name, value in logged.items()}, module
+        _, told = module.losses(batch, module.hide(batch, step=0), learn=True)
+        return told, module
 
     return run
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from scfusionttt.errors import NonFiniteLossError, SettingError
-from scfusionttt.training import runner
+from scfusionttt.training import callbacks, runner
 from scfusionttt.training.callbacks import History
 from scfusionttt.training.masking import inputs_of
 from scfusionttt.training.pretrain import PretrainModule
@@ -247,6 +247,15 @@ def test_progress_is_one_line_for_each_epoch_on_stderr(pretrain, capsys):
     assert lines[1].startswith(
         f"pretrain epoch 2/3  train {row['train_loss']:.4f}  val {row['val_loss']:.4f}"
     )  # fmt: skip
+
+
+def test_a_long_epoch_says_how_far_it_is(pretrain, capsys, monkeypatch):
+    monkeypatch.setattr(callbacks, "MINUTE", 0.0)
+    pretrain(progress=True)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3 * (3 + 1)
+    assert lines[1].startswith("pretrain epoch 1/3  batch 2/3  loss ")
+    assert lines[3].startswith("pretrain epoch 1/3  train ")
 
 
 def test_on_a_terminal_progress_is_a_bar(pretrain, capsys, monkeypatch):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from scfusionttt.errors import SettingError
-from scfusionttt.ttt import choose_backend, dispatch, step_sizes, ttt_linear
+from scfusionttt.ttt import backends, choose_backend, step_sizes, ttt_linear
 
 CPU = torch.device("cpu")
 
@@ -82,16 +82,21 @@ def test_asking_for_the_kernel_where_it_does_not_fit():
         choose_backend("cpu", "linear", CPU, 7)
 
 
+def forget():
+    for remembered in (backends._obstacle, backends._auto_takes):
+        remembered.cache_clear()
+
+
 def test_without_numba_one_line_is_logged_and_torch_does_it(monkeypatch, caplog):
     def broken(name):
         raise ImportError("no numba here")
 
-    monkeypatch.setattr(dispatch, "import_module", broken)
-    dispatch._obstacle_to_cpu.cache_clear()
-    with caplog.at_level(logging.INFO, logger="scfusionttt.ttt.dispatch"):
+    monkeypatch.setattr(backends, "import_module", broken)
+    forget()
+    with caplog.at_level(logging.INFO, logger="scfusionttt.ttt.backends"):
         assert choose_backend("auto", "linear", CPU, 64) == "chunked"
         assert choose_backend("auto", "linear", CPU, 64) == "chunked"
-    dispatch._obstacle_to_cpu.cache_clear()
+    forget()
     assert [record.getMessage() for record in caplog.records] == [
         "TTT runs in plain torch: its kernel does not load (no numba here)"
     ]
@@ -117,17 +122,18 @@ def test_nothing_is_compiled_when_the_room_is_imported():
 def test_older_processors_agree_too(tmp_path, features):
     code = """
 import torch
-from scfusionttt.ttt import cpu_tile, step_sizes, ttt_linear
+from scfusionttt.ttt import cpu_vector, step_sizes, ttt_linear
 torch.manual_seed(0)
 x = lambda *shape: torch.randn(*shape).double().requires_grad_()
 inputs = [x(2, 2, 40, 24), x(2, 2, 40, 24), x(2, 2, 40, 24), torch.rand(2, 2, 40).double() / 24,
           step_sizes(torch.zeros(16).double()), x(2, 24, 24), x(2, 24), x(2, 24), x(2, 24)]
-results = []
-for backend in ("cpu", "definition"):
-    out = ttt_linear(*inputs, backend=backend).out
-    results.append([out, *torch.autograd.grad(out.sin().sum(), [x for x in inputs if x.requires_grad])])
-error = max(((a - b).abs().max() / b.abs().max()).item() for a, b in zip(*results))
-print(cpu_tile.VECTOR_BYTES, error < 1e-12)
+mask = torch.arange(80).view(2, 40) % 7 > 0
+results = {"cpu": [], "definition": []}
+for backend, causal in ((backend, causal) for backend in results for causal in (True, False)):
+    out = ttt_linear(*inputs, backend=backend, mask=mask, causal=causal, both=causal).out
+    results[backend] += [out, *torch.autograd.grad(out.sin().sum(), [x for x in inputs if x.requires_grad])]
+error = max(((a - b).abs().max() / b.abs().max()).item() for a, b in zip(*results.values()))
+print(cpu_vector.VECTOR_BYTES, error < 1e-12)
 """
     found = run_python(code, NUMBA_CPU_NAME="haswell", NUMBA_CACHE_DIR=str(tmp_path), **features)
     assert found in ({"32 True"} if features else {"32 True", "64 True"})

@@ -59,6 +59,12 @@ def test_an_integer_mask_is_refused():
         ttt_linear(**tensors(), mask=torch.ones(2, 20))
 
 
+@pytest.mark.parametrize("option", ["reverse", "return_state"])
+def test_what_both_directions_exclude(option):
+    with pytest.raises(ValueError, match="leave out reverse and return_state"):
+        ttt_linear(**tensors(), both=True, **{option: True})
+
+
 def test_an_odd_head_has_no_rotary_positions():
     with pytest.raises(ValueError, match="even head size, not 7"):
         ttt_linear(**tensors(f=7))

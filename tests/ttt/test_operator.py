@@ -3,10 +3,12 @@
 import pytest
 import torch
 
-from scfusionttt.ttt import BACKENDS, step_sizes, ttt_linear, ttt_mlp
+from scfusionttt.ttt import backends, step_sizes, ttt_linear, ttt_mlp
 
+BACKENDS = [backend for backend in backends.BACKENDS if backend != "gpu"]  # that has float32 only, and test_gpu
 FAST = [backend for backend in BACKENDS if backend != "definition"]
 MLP = ["chunked"]
+EVERY = [(backend, False) for backend in FAST] + [(backend, True) for backend in MLP]  # backend, mlp
 
 
 def make_inputs(b=2, h=2, t=40, f=16, mini_batch=16, *, mlp=False, batched=False, dtype=torch.float64, seed=0):
@@ -93,7 +95,7 @@ def test_mlp_equals_the_definition(backend, t, f, masked, causal, reverse, batch
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("backend", "mlp"), [(x, False) for x in FAST] + [(x, True) for x in MLP])
+@pytest.mark.parametrize(("backend", "mlp"), EVERY)
 @pytest.mark.parametrize("f", [32, 64])
 @pytest.mark.parametrize("causal", [True, False])
 def test_long_sequences_equal_the_definition(backend, mlp, f, causal):
@@ -102,10 +104,11 @@ def test_long_sequences_equal_the_definition(backend, mlp, f, causal):
     assert_close(run(inputs, backend, **options), run(inputs, "definition", **options))
 
 
-@pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize(("backend", "mlp"), EVERY)
 @pytest.mark.parametrize(("mini_batch", "f"), [(1, 10), (5, 24), (24, 128)])
-def test_any_mini_batch_and_head_size(backend, mini_batch, f):
-    inputs = make_inputs(t=33, f=f, mini_batch=mini_batch)
+def test_any_mini_batch_and_head_size(backend, mlp, mini_batch, f):
+    f = min(f, 40) if mlp else f
+    inputs = make_inputs(t=33, f=f, mini_batch=mini_batch, mlp=mlp)
     options = {"mini_batch": mini_batch, "rope": mini_batch != 5}
     assert_close(run(inputs, backend, **options), run(inputs, "definition", **options))
 
@@ -152,6 +155,17 @@ def test_reverse_is_the_flipped_operator(backend):
     torch.testing.assert_close(found.state[0], expected.state[0], rtol=0, atol=1e-13)
 
 
+@pytest.mark.parametrize(("backend", "mlp"), EVERY)
+def test_both_directions_at_once(backend, mlp):
+    inputs, operator = make_inputs(t=37, mlp=mlp), ttt_mlp if mlp else ttt_linear
+    options = {"mask": checker(2, 37), "causal": not mlp, "backend": backend, "return_loss": True}
+    results = [[operator(**inputs, **options, both=True)], [operator(**inputs, **options, reverse=x) for x in (0, 1)]]
+    sums = [(sum(x.out for x in part), sum(x.loss for x in part)) for part in results]
+    gradients = [torch.autograd.grad((out.sin() * loss[..., None]).sum(), list(inputs.values())) for out, loss in sums]
+    for found, expected in zip((*sums[0], *gradients[0]), (*sums[1], *gradients[1])):
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_sequence_in_pieces_with_the_state_carried(backend):
     inputs = make_inputs(t=40)
@@ -173,6 +187,22 @@ def test_strided_views_of_a_packed_projection(backend):
     views = dict(zip("qkv", packed.permute(2, 0, 3, 1, 4)))
     found = ttt_linear(**inputs | views, backend=backend).out
     torch.testing.assert_close(found, ttt_linear(**inputs, backend=backend).out, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize(("backend", "mlp"), EVERY)
+def test_what_is_kept_for_the_backward_grows_as_the_sequence(backend, mlp):
+    def kept(t):
+        storages = {}
+
+        def remember(x):
+            return storages.setdefault(x.data_ptr(), x)
+
+        with torch.autograd.graph.saved_tensors_hooks(remember, lambda x: x):
+            run(make_inputs(b=1, h=1, t=t, mlp=mlp), backend)
+        return sum(x.untyped_storage().nbytes() for x in storages.values())
+
+    at_first, later = kept(512) - kept(256), kept(2560) - kept(2304)
+    assert 0 < later < 1.1 * at_first
 
 
 @pytest.mark.parametrize("backend", FAST)

@@ -51,8 +51,8 @@ class TTTMixer(nn.Module):
         state = [p for pair in zip(self.inner_weights, self.inner_biases, strict=True) for p in pair]
         arguments = (q, k, v, lr_nht, step_sizes(self.step_delta), *state, self.inner_scale, self.inner_shift)
         options = {"mini_batch": self.mini_batch, "mask": present, "causal": self.causal}
-        passes = [self.operator(*arguments, reverse=reverse, **options).out for reverse in self.directions]
-        mixed = passes[0] if len(passes) == 1 else passes[0] + passes[1]
+        which = {"reverse": self.directions[0], "both": len(self.directions) > 1}
+        mixed = self.operator(*arguments, **options, **which).out
         return self.out(self.norm(mixed.transpose(1, 2).flatten(2)))
 
 

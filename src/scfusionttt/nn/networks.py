@@ -52,8 +52,17 @@ class FusionBackbone(nn.Module):
         """Width of z."""
         return self.representation.n_latent
 
-    def forward(self, inputs: CellInputs, visible: VisibleTokens = VisibleTokens()) -> FusedCells:  # noqa: B008
-        """Fuse n cells; `visible` hides tokens from the encoders."""
+    def forward(
+        self,
+        inputs: CellInputs,
+        visible: VisibleTokens = VisibleTokens(),  # noqa: B008
+        *,
+        spread: Tensor | None = None,
+    ) -> FusedCells:
+        """Fuse n cells; `visible` hides tokens from the encoders.
+
+        The projection's error is told in units of `spread`: give that of the batch where these cells are a part of it.
+        """
         rna, rna_visible = self.rna_encoder(inputs.rna, inputs.rna_present, visible.rna)
         if self.protein_encoder is None:
             return FusedCells(self.representation((rna, rna_visible)), rna, rna_visible, None, None, None)
@@ -67,18 +76,30 @@ class FusionBackbone(nn.Module):
         fused_rna = self.rna_fusion(rna, rna_visible, protein, fusible)
         fused_protein = self.protein_fusion(protein, fusible, rna, rna_visible)
         z = self.representation((fused_rna, rna_visible), (fused_protein, fusible))
-        loss = self._projection_loss(rna, rna_visible, encoded, protein_visible)
+        loss = self._projection_loss(rna, rna_visible, encoded, protein_visible, spread)
         return FusedCells(z, fused_rna, rna_visible, fused_protein, protein_visible, loss)
 
-    def _projection_loss(self, rna: Tensor, rna_visible: Tensor, encoded: Tensor, visible: Tensor) -> Tensor | None:
-        """Return the mean squared error of the projection on visible protein tokens, in units of their variance."""
+    @torch.no_grad()
+    def spread(self, inputs: CellInputs, visible: VisibleTokens) -> Tensor:
+        """Return the sum of squares of the encoded visible protein tokens about their mean, a scalar."""
+        assert self.protein_encoder is not None
+        return _spread(*self.protein_encoder(inputs.protein, inputs.protein_present, visible.protein))
+
+    def _projection_loss(
+        self, rna: Tensor, rna_visible: Tensor, encoded: Tensor, visible: Tensor, spread: Tensor | None
+    ) -> Tensor | None:
+        """Return the squared error of the projection on visible protein tokens, in units of their spread."""
         if not self.training:
             return None
         target = encoded.detach()
-        weight = visible[..., None] / (visible.sum() * target.shape[-1]).clamp(min=1)
-        error = ((self.projection(rna.detach(), rna_visible) - target).square() * weight).sum()
-        variance = ((target - (target * weight).sum()).square() * weight).sum()
-        return error / variance.clamp(min=1e-6)
+        error = (self.projection(rna.detach(), rna_visible) - target).square() * visible[..., None]
+        return error.sum() / (_spread(target, visible) if spread is None else spread)
+
+
+def _spread(tokens: Tensor, visible: Tensor) -> Tensor:
+    weight, count = visible[..., None], (visible.sum() * tokens.shape[-1]).clamp(min=1)
+    mean = (tokens * weight).sum() / count
+    return ((tokens - mean).square() * weight).sum().clamp(min=1e-6 * count)
 
 
 class Reconstruction(NamedTuple):
@@ -92,17 +113,21 @@ class Reconstruction(NamedTuple):
 
 
 class PretrainNetwork(nn.Module):
-    """Stage 1: backbone, a masked-token decoder per modality, and the decoders of the bottleneck."""
+    """Stage 1: backbone, the decoders of the bottleneck, and (``decoder_blocks > 0``) a masked-token decoder each."""
 
     def __init__(self, n_genes: int, n_proteins: int, config: NetworkConfig) -> None:
         super().__init__()
         self.backbone = FusionBackbone(n_genes, n_proteins, config)
-        n_tokens = self.backbone.rna_encoder.embedding.n_tokens
-        self.rna_decoder = TokenDecoder(n_genes, n_tokens, config, patch=config.patch)
         self.rna_from_z = RepresentationDecoder(self.backbone.n_latent, n_genes)
         if n_proteins:
-            self.protein_decoder = TokenDecoder(n_proteins, n_proteins, config, patch=1)
             self.protein_from_z = RepresentationDecoder(self.backbone.n_latent, n_proteins)
+        self.rna_decoder: TokenDecoder | None = None
+        self.protein_decoder: TokenDecoder | None = None
+        if config.decoder_blocks:
+            n_tokens = self.backbone.rna_encoder.embedding.n_tokens
+            self.rna_decoder = TokenDecoder(n_genes, n_tokens, config, patch=config.patch)
+        if config.decoder_blocks and n_proteins:
+            self.protein_decoder = TokenDecoder(n_proteins, n_proteins, config, patch=1)
 
     def forward(
         self,
@@ -111,15 +136,16 @@ class PretrainNetwork(nn.Module):
         *,
         from_tokens: bool = True,
         from_z: bool = True,
+        spread: Tensor | None = None,
     ) -> Reconstruction:
         """Rebuild the values of n cells from their visible tokens and from z, each only where asked for."""
-        fused = self.backbone(inputs, visible)
+        fused = self.backbone(inputs, visible, spread=spread)
         rna_tokens = protein_tokens = rna_z = protein_z = None
-        if from_tokens:
+        if self.rna_decoder is not None and from_tokens:
             rna_tokens = self.rna_decoder(fused.rna, fused.rna_visible)
         if from_z:
             rna_z = self.rna_from_z(fused.z)
-        if fused.protein is not None and from_tokens:
+        if self.protein_decoder is not None and fused.protein is not None and from_tokens:
             protein_tokens = self.protein_decoder(fused.protein, fused.protein_visible)
         if fused.protein is not None and from_z:
             protein_z = self.protein_from_z(fused.z)
@@ -134,9 +160,15 @@ class ClassifierNetwork(nn.Module):
         self.backbone = backbone.requires_grad_(True)  # a student's is frozen
         self.head = nn.Linear(backbone.n_latent, n_classes)
 
-    def forward(self, inputs: CellInputs, visible: VisibleTokens = VisibleTokens()) -> tuple[Tensor, FusedCells]:  # noqa: B008
+    def forward(
+        self,
+        inputs: CellInputs,
+        visible: VisibleTokens = VisibleTokens(),  # noqa: B008
+        *,
+        spread: Tensor | None = None,
+    ) -> tuple[Tensor, FusedCells]:
         """Return class scores (logits) [n, c] and the fused cells."""
-        fused = self.backbone(inputs, visible)
+        fused = self.backbone(inputs, visible, spread=spread)
         return self.head(fused.z), fused
 
 
@@ -156,9 +188,15 @@ class TransferNetwork(ClassifierNetwork):
             parts.append(self.backbone.projection)
         return parts
 
-    def forward(self, inputs: CellInputs, visible: VisibleTokens = VisibleTokens()) -> tuple[Tensor, FusedCells]:  # noqa: B008
+    def forward(
+        self,
+        inputs: CellInputs,
+        visible: VisibleTokens = VisibleTokens(),  # noqa: B008
+        *,
+        spread: Tensor | None = None,
+    ) -> tuple[Tensor, FusedCells]:
         """Return class scores (logits) [n, c] by RNA alone: measured proteins are not looked at."""
-        return super().forward(inputs.without_proteins(), visible)
+        return super().forward(inputs.without_proteins(), visible, spread=spread)
 
 
 Network = PretrainNetwork | ClassifierNetwork | TransferNetwork

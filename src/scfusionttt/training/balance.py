@@ -9,6 +9,7 @@ from scfusionttt.data.loader import CellDataset, make_loader
 from scfusionttt.nn.inputs import CellInputs
 from scfusionttt.nn.networks import PretrainNetwork
 from scfusionttt.training.masking import inputs_of
+from scfusionttt.training.memory import cells_at_once
 
 #: Cells that the metric is estimated on; more change it little.
 MOST_CELLS = 5000
@@ -57,7 +58,7 @@ def _rebuild(network: PretrainNetwork, cells: CellDataset, device: torch.device)
     decoders = _decoders(network)
     pieces = []
     with torch.no_grad():
-        for batch in make_loader(cells, batch_size=256):
+        for batch in make_loader(cells, batch_size=cells_at_once(network, device)):
             z = network.backbone(CellInputs(*(part.to(device) for part in inputs_of(batch)))).z
             pieces.append([z.cpu(), *(decoder(z).cpu() for decoder in decoders)])
     z, *rebuilt = (torch.cat(parts).double() for parts in zip(*pieces, strict=True))

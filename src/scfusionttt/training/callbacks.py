@@ -13,6 +13,9 @@ from torch import Tensor
 
 from scfusionttt.errors import NonFiniteLossError, name_some
 
+#: Seconds after which a log without a bar says how far an epoch is.
+MINUTE = 60.0
+
 
 class StepSeed(L.Callback):
     """Seed torch before every step by the step's number: dropout of a resumed run is that of an unbroken one."""
@@ -105,10 +108,26 @@ class History(L.Callback):
 
 
 class PlainProgress(L.Callback):
-    """One line per epoch on stderr, for logs."""
+    """One line per epoch on stderr, for logs, and within a long epoch one per minute."""
 
     def __init__(self, history: History) -> None:
         self.history = history
+        self._told = time.monotonic()
+
+    def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Start the minute's clock."""
+        self._told = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Say how far the epoch is, where a minute has passed."""
+        if time.monotonic() - self._told < MINUTE:
+            return
+        self._told = time.monotonic()
+        done, of = batch_idx + 1, trainer.num_training_batches
+        epoch = f"{self.history.stage} epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+        print(f"{epoch}  batch {done}/{of}  loss {float(outputs['loss']):.4f}", file=sys.stderr, flush=True)
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Print the epoch that the history has just noted (it stands before this callback)."""

@@ -1,13 +1,14 @@
 """What stages 2 and 3 share: cross-entropy of a classifier, with classes balanced and tokens hidden."""
 
-import lightning as L
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from scfusionttt.config import FinetuneConfig, TransferConfig
+from scfusionttt.nn.inputs import VisibleTokens
 from scfusionttt.nn.networks import ClassifierNetwork
-from scfusionttt.training.masking import inputs_of, step_generator, visible_tokens
+from scfusionttt.training.masking import inputs_of
+from scfusionttt.training.step import Batch, StageModule
 
 
 def class_weights(counts: np.ndarray, *, balance: bool) -> np.ndarray:
@@ -16,7 +17,7 @@ def class_weights(counts: np.ndarray, *, balance: bool) -> np.ndarray:
     return weights * counts.sum() / (weights * counts).sum()
 
 
-class ClassifierModule(L.LightningModule):
+class ClassifierModule(StageModule[ClassifierNetwork, FinetuneConfig | TransferConfig]):
     """Cross-entropy of class scores; subclasses say what learns and which proteins are hidden.
 
     Parameters
@@ -31,32 +32,33 @@ class ClassifierModule(L.LightningModule):
         Seeds the hidden tokens.
     """
 
-    hide_protein = 0.0
-
     def __init__(
         self, network: ClassifierNetwork, stage: FinetuneConfig | TransferConfig, *, class_counts: Tensor, seed: int
     ) -> None:
-        super().__init__()
-        self.network, self.stage, self.seed = network, stage, seed
+        super().__init__(network, stage, seed=seed)
         weight = torch.from_numpy(class_weights(class_counts.numpy(), balance=stage.class_balance)).float()
         self.loss = nn.CrossEntropyLoss(weight, label_smoothing=stage.label_smoothing)
 
-    def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:
-        """Return the loss of one batch of labelled training cells."""
-        inputs = inputs_of(batch)
-        visible = visible_tokens(
-            len(inputs.rna), self.network.backbone.rna_encoder.embedding.n_tokens, inputs.protein.shape[1],
-            mask_ratio=self.stage.mask_ratio, hide_protein=self.hide_protein,
-            generator=step_generator(self.seed, self.global_step), device=inputs.rna.device,
-        )  # fmt: skip
-        logits, fused = self.network(inputs, visible)
-        loss = self.loss(logits, batch[4])
-        self.log("train_loss", loss, on_step=False, on_epoch=True)
-        return loss if fused.projection_loss is None else loss + fused.projection_loss
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Log loss and accuracy of held-back cells, nothing hidden."""
+        _, told = self.losses(batch, VisibleTokens())
+        self.log_dict({f"val_{name}": value for name, value in told.items()}, on_epoch=True, batch_size=len(batch[0]))
 
-    def validation_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> None:
-        """Log loss and accuracy of held-back training cells, nothing hidden."""
-        logits, _ = self.network(inputs_of(batch))
-        right = (logits.argmax(dim=1) == batch[4]).float().mean()
-        values = {"val_loss": self.loss(logits, batch[4]), "val_accuracy": right}
-        self.log_dict(values, on_epoch=True, batch_size=len(batch[0]))
+    def totals(self, batch: Batch, visible: VisibleTokens) -> dict[str, Tensor]:
+        """Return the weight of all cells, and their number."""
+        return {"loss": self._weight_of(batch[4]), "accuracy": torch.tensor(len(batch[4]))}
+
+    def terms(
+        self, batch: Batch, visible: VisibleTokens, totals: dict[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return a part's share of the loss, and what of it is cross-entropy; outside of training, of the accuracy."""
+        labels = batch[4]
+        logits, fused = self.network(inputs_of(batch), visible, spread=totals.get("projection"))
+        told = {"loss": self.loss(logits, labels) * (self._weight_of(labels) / totals["loss"])}
+        if not self.training:
+            told["accuracy"] = (logits.argmax(dim=1) == labels).sum() / totals["accuracy"]
+        return told["loss"] if fused.projection_loss is None else told["loss"] + fused.projection_loss, told
+
+    def _weight_of(self, labels: Tensor) -> Tensor:
+        assert self.loss.weight is not None
+        return self.loss.weight[labels].sum()

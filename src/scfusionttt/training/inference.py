@@ -10,9 +10,7 @@ from scfusionttt.data.loader import CellDataset, make_loader
 from scfusionttt.nn.inputs import CellInputs
 from scfusionttt.nn.networks import ClassifierNetwork, Network, PretrainNetwork, TransferNetwork
 from scfusionttt.training.masking import inputs_of
-
-#: Cells per batch; results do not depend on it.
-BATCH = 256
+from scfusionttt.training.memory import cells_at_once
 
 
 def embed(network: Network, cells: CellDataset, device: torch.device, *, rna_only: bool = False) -> np.ndarray:
@@ -40,7 +38,6 @@ def _run(
 ) -> np.ndarray:
     network.to(device).eval()
     with torch.inference_mode():
-        batches = (
-            CellInputs(*(part.to(device) for part in inputs_of(b))) for b in make_loader(cells, batch_size=BATCH)
-        )
+        loader = make_loader(cells, batch_size=cells_at_once(network, device))
+        batches = (CellInputs(*(part.to(device) for part in inputs_of(batch))) for batch in loader)
         return torch.cat([read(inputs).cpu() for inputs in batches]).numpy()

@@ -33,10 +33,10 @@ def hidden_features(visible: Tensor, present: Tensor, patch: int) -> Tensor:
     return ~visible.repeat_interleave(patch, dim=1)[:, : present.shape[1]] & present
 
 
-def masked_mse(predicted: Tensor, target: Tensor, where: Tensor) -> Tensor:
-    """Average the squared error over the entries where `where` holds; 0 if there is none."""
+def masked_mse(predicted: Tensor, target: Tensor, where: Tensor, total: Tensor) -> Tensor:
+    """Sum the squared error over the entries where `where` holds, and divide by `total` entries."""
     error = torch.where(where, predicted - target, 0.0)  # not a product: NaN * 0 is NaN
-    return error.square().sum() / where.sum().clamp(min=1)
+    return error.square().sum() / total
 
 
 def inputs_of(batch: tuple[Tensor, ...]) -> CellInputs:

@@ -22,7 +22,9 @@ from torch import nn
 from scfusionttt.config import StageConfig
 from scfusionttt.data.loader import CellDataset, make_loader
 from scfusionttt.errors import SettingError
+from scfusionttt.training import memory
 from scfusionttt.training.callbacks import FiniteLoss, History, Keep, Patience, PlainProgress, RichProgress, StepSeed
+from scfusionttt.training.step import StageModule
 
 #: Advice of Lightning that does not apply: batches are made by one vectorised look-up, and small data are fine.
 _BESIDE_THE_POINT = (
@@ -67,7 +69,9 @@ class Run:
     resume
         Continue from the last checkpoint in the folder, if there is one.
     progress
-        Show progress on stderr: a bar on a terminal, a line per epoch elsewhere.
+        Show progress on stderr: a bar on a terminal, a line per epoch (and minute) elsewhere.
+    memory
+        Bytes that training may take, with what the process holds already; None: 80 % of what is free.
     identity
         Settings and cells, as plain values: a run goes on only with those it was started with.
     """
@@ -77,11 +81,12 @@ class Run:
     checkpoints: Path | None = None
     resume: bool = False
     progress: bool = True
+    memory: int | None = None
     identity: Mapping[str, Any] = field(default_factory=dict)
 
 
 def fit(
-    module: L.LightningModule,
+    module: StageModule,
     train: CellDataset,
     validation: CellDataset | None,
     stage: StageConfig,
@@ -98,10 +103,11 @@ def fit(
     Raises
     ------
     SettingError
-        When the run to resume had other settings or cells.
+        When the run to resume had other settings or cells, or when the memory is too little for one cell at a time.
     NonFiniteLossError
         When the loss is no longer a number; the last good state stays in the folder.
     """
+    memory.plan(module, train, run.device, limit=run.memory)
     history = History(name)
     with _checkpoint_folder(run.checkpoints) as folder, torch.random.fork_rng(), _quiet():
         _require_same_run(folder / "run.json", run)
@@ -117,9 +123,8 @@ def fit(
         trainer = L.Trainer(
             max_epochs=stage.n_epochs(len(train)), devices=1,
             accelerator={"cuda": "gpu"}.get(run.device.type, run.device.type),
-            gradient_clip_val=stage.gradient_clip or None, callbacks=callbacks, logger=False,
-            enable_model_summary=False, enable_progress_bar=False, num_sanity_val_steps=0,
-            use_distributed_sampler=False,
+            callbacks=callbacks, logger=False, enable_model_summary=False, enable_progress_bar=False,
+            num_sanity_val_steps=0, use_distributed_sampler=False,
         )  # fmt: skip
         with _interruptible(trainer):
             trainer.fit(

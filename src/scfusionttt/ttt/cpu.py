@@ -12,10 +12,15 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from scfusionttt.ttt import cpu_kernels as kernels
-from scfusionttt.ttt.cpu_memory import SEGMENT, Layer, Tokens, make_scratch
-from scfusionttt.ttt.cpu_tile import padded
+from scfusionttt.ttt.cpu_memory import SEGMENT, Layer, Tokens, make_scratch, zeros_on_a_line
+from scfusionttt.ttt.cpu_vector import padded
 from scfusionttt.ttt.definition import State
 from scfusionttt.ttt.rope import rotations
+
+
+def misfit(head: int, mini_batch: int, dtype: torch.dtype) -> str | None:
+    """Return why the kernels cannot do this work, or None."""
+    return f"the head size {head} is odd" if head % 2 else None
 
 
 def ttt_linear_cpu(
@@ -30,58 +35,75 @@ def ttt_linear_cpu(
     *,
     mask: Tensor | None,
     causal: bool,
-    reverse: bool,
+    directions: tuple[bool, ...],
     rope: bool,
 ) -> tuple[Tensor, Tensor, State]:
-    """Return outputs, inner losses and the final state, as `ttt_definition`; differentiable once."""
+    """Return outputs and inner losses, summed over the directions, and the last one's state; differentiable once."""
     if mask is None:
         mask = torch.ones((), dtype=torch.bool).expand(len(q), q.shape[2])
     inputs = q, k, v, lr, tau, *state, gamma, beta
     keep = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
-    out, loss, w, b = _TTTLinear.apply(*inputs, mask, causal, reverse, rope, keep)
+    out, loss, w, b = _TTTLinear.apply(*inputs, mask, causal, directions, rope, keep)
     return out, loss, (w, b)
 
 
 class _TTTLinear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, q, k, v, lr, tau, w0, b0, gamma, beta, mask, causal, reverse, rope, keep):
+    def forward(ctx: Any, q, k, v, lr, tau, w0, b0, gamma, beta, mask, causal, directions, rope, keep):
         b, h, t, f = q.shape
         out, loss = _tokens_like(q), lr.new_empty(lr.shape)
-        tokens = _tokens(q, k, v, lr, mask, out, loss, reverse)
         layer = _layer(tau, gamma, beta, causal, rope)
         segments = -(-t // (len(tau) * SEGMENT)) if keep else 0
         size = padded(f)
-        states, final = q.new_empty(b * h, segments, size + 1, size), q.new_empty(b * h, size + 1, size)
+        states, final = (
+            [q.new_empty(b * h, segments, size + 1, size) for _ in directions],
+            q.new_empty(b * h, size + 1, size),
+        )
         shared = w0.stride(0) == 0 and b0.stride(0) == 0
         first = _joined(w0[:1], b0[:1]) if shared else _joined(w0, b0)
-        arrays = (x.numpy() for x in (_flat(out), _flat(loss), states, final))
-        _share(kernels.forward, b * h, tokens, layer, first.numpy(), *arrays)
-        ctx.save_for_backward(q, k, v, lr, tau, gamma, beta, mask, states)
-        ctx.how = causal, reverse, rope
+        for i, reverse in enumerate(directions):
+            tokens = _tokens(q, k, v, lr, mask, out, loss, reverse, i > 0)
+            arrays = [x.numpy() for x in (first, _flat(out), _flat(loss), states[i], final)]
+            _share(kernels.forward, b * h, tokens, layer, *arrays)
+        ctx.save_for_backward(q, k, v, lr, tau, gamma, beta, mask, *states)
+        ctx.how = causal, directions, rope
         return out, loss, *_split(final, b, f)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dout, dloss, dw, db):
-        q, k, v, lr, tau, gamma, beta, mask, states = ctx.saved_tensors
-        causal, reverse, rope = ctx.how
+        q, k, v, lr, tau, gamma, beta, mask, *states = ctx.saved_tensors
+        causal, directions, rope = ctx.how
         b, h, _, f = q.shape
         dq, dk, dv = (_tokens_like(q) for _ in range(3))
         dlr, dloss, dout = lr.new_empty(lr.shape), dloss.contiguous(), _heads_last(dout)
-        tokens = _tokens(q, k, v, lr, mask, dout, dloss, reverse)
-        dfirst = _joined(dw, db)
-        dtau, dnorm = q.new_zeros(b * h, len(tau)), q.new_zeros(*states.shape[:2], 2, f)
-        flat = [_flat(x) for x in (dout, dloss, dq, dk, dv, dlr)]
-        arrays = [x.numpy() for x in (states, *flat, dfirst, dtau, dnorm)]
-        _share(kernels.backward, b * h, tokens, _layer(tau, gamma, beta, causal, rope), *arrays)
-        dgamma, dbeta = dnorm.sum(1).unflatten(0, (b, h)).sum(0).unbind(1)
-        return dq, dk, dv, dlr, dtau.sum(0), *_split(dfirst, b, f), dgamma, dbeta, *[None] * 5
+        dtau, dnorm = q.new_zeros(b * h, 1, padded(len(tau))), q.new_zeros(*states[0].shape[:2], 2, padded(f))
+        layer, dfirst = _layer(tau, gamma, beta, causal, rope), []
+        for i, reverse in enumerate(directions):
+            tokens = _tokens(q, k, v, lr, mask, dout, dloss, reverse, i > 0)
+            last = reverse == directions[-1]  # the one whose final state was returned
+            dfirst.append(_joined(dw, db) if last else torch.zeros_like(states[i][:, 0]))
+            flat = [_flat(x) for x in (dout, dloss, dq, dk, dv, dlr)]
+            arrays = [x.numpy() for x in (states[i], *flat, dfirst[i], dtau, dnorm)]
+            _share(kernels.backward, b * h, tokens, layer, *arrays)
+        dgamma, dbeta = dnorm[..., :f].sum(1).unflatten(0, (b, h)).sum(0).unbind(1)
+        return (
+            dq,
+            dk,
+            dv,
+            dlr,
+            dtau[:, 0, : len(tau)].sum(0),
+            *_split(torch.stack(dfirst).sum(0), b, f),
+            dgamma,
+            dbeta,
+            *[None] * 5,
+        )
 
 
 def _share(kernel: Callable, cells: int, tokens: Tokens, layer: Layer, *arguments: Any) -> None:
     """Run a kernel over all cells x heads, a part on each of the threads that torch may use."""
     threads = min(torch.get_num_threads(), cells)
-    scratch = [make_scratch(len(layer.tau), layer.gamma.shape[1], layer.tau.dtype) for _ in range(threads)]
+    scratch = [make_scratch(layer.mini_batch, layer.channels, layer.tau.dtype) for _ in range(threads)]
     bounds = [(cells * i // threads, cells * (i + 1) // threads) for i in range(threads)]
     jobs = [partial(kernel, tokens, layer, own, *arguments, *part) for own, part in zip(scratch, bounds)]
     waiting = [_pool(os.getpid(), threads).submit(job) for job in jobs[1:]]
@@ -95,27 +117,35 @@ def _pool(process: int, threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="ttt")  # of its own process: threads do not outlive a fork
 
 
-def _tokens(q, k, v, lr, mask, out, loss, reverse) -> Tokens:
+def _tokens(q, k, v, lr, mask, out, loss, reverse, add) -> Tokens:
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
     strides = [x.stride()[:3] for x in (q, k, v, lr)] + [(mask.stride(0), 0, mask.stride(1))]
     strides += [out.stride()[:3], loss.stride()]
     arrays = [_flat(x).numpy() for x in (q, k, v, lr, mask)]
-    return Tokens(*arrays, np.array(strides), q.shape[2], q.shape[1], reverse)  # type: ignore
+    return Tokens(*arrays, np.array(strides), q.shape[2], q.shape[1], reverse, add)  # type: ignore
 
 
 def _layer(tau, gamma, beta, causal, rope) -> Layer:
-    tau, gamma, beta = (x.detach().contiguous().numpy() for x in (tau, gamma, beta))
-    cos, sin, back = _rotations(len(tau), gamma.shape[1], tau.dtype, rope)
-    return Layer(tau, gamma, beta, cos, sin, back, causal)
+    n, f = len(tau), gamma.shape[1]
+    tau, gamma, beta = (_filled_up(x.detach().numpy()) for x in (tau[None], gamma, beta))
+    earlier, ones, cos, sin = _tables(n, f, tau.dtype, rope)
+    return Layer(tau, gamma, beta, earlier, ones, cos, sin, n, f, causal)
 
 
 @cache
-def _rotations(n: int, f: int, dtype: np.dtype, rope: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return cos, sin and -sin as the kernel wants them, [n, f]: ``x * cos + swapped pairs of x * sin`` rotates."""
+def _tables(n: int, f: int, dtype: np.dtype, rope: bool) -> tuple[np.ndarray, ...]:
+    """Return the tables of `Layer`: ``x * cos + swapped pairs of x * sin`` rotates."""
     turn = rotations(n, f).numpy() if rope else np.ones((n, f // 2), complex)
-    cos, sin = turn.real.repeat(2, 1).astype(dtype), turn.imag.repeat(2, 1).astype(dtype)
+    cos, sin = turn.real.repeat(2, 1), turn.imag.repeat(2, 1)
     sin[:, ::2] *= -1
-    return cos, sin, -sin
+    return tuple(_filled_up(x.astype(dtype)) for x in (np.triu(np.ones((n, n))), np.ones((1, f)), cos, sin))
+
+
+def _filled_up(matrix: np.ndarray) -> np.ndarray:
+    rows, columns = matrix.shape
+    full = zeros_on_a_line((padded(rows), padded(columns)), matrix.dtype)
+    full[:rows, :columns] = matrix
+    return full
 
 
 def _flat(x: Tensor) -> Tensor:

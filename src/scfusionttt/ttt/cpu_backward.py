@@ -1,133 +1,132 @@
-"""The backward steps of the CPU kernel on one chunk; equations and names are those of `chunked`."""
+"""The backward steps of the CPU kernel on one chunk; equations and names are those of `segments` and `chunked`."""
 
-from scfusionttt.ttt.cpu_memory import LOSS, OUT, clear, fill, place, size_of, store
+from scfusionttt.ttt.cpu_memory import LOSS, OUT, place, size_of, write, write_one
 from scfusionttt.ttt.cpu_steps import answer
-from scfusionttt.ttt.cpu_tile import compiled, matmul_t, transpose
+from scfusionttt.ttt.cpu_tile import matmul_t
+from scfusionttt.ttt.cpu_vector import compiled, lanes, load, read, store, total, zeros
 
 
 @compiled
-def answers_backward(tokens, layer, cell, index, dout, yh, r, here, dnorm, direct, dzbar):
-    """Go back from the outputs to zbar: read dout into `direct`, write dzbar, add to dgamma and dbeta, dnorm [2, f]."""
-    gamma, dgamma, dbeta = layer.gamma[cell % tokens.heads], dnorm[0], dnorm[1]
-    kind, f = yh.dtype.type, len(gamma)
-    at, step = place(tokens, OUT, cell, index, len(layer.tau))
+def upstream(tokens, layer, cell, index, here, dout, dloss, rows, line):
+    """Read the gradients by a chunk's outputs and inner losses."""
+    at, step = place(tokens, layer, OUT, cell, index)
+    loss_at, loss_step = place(tokens, layer, LOSS, cell, index)
     for i in range(len(here)):
-        if here[i]:
-            upstream = dout[at + i * step : at + i * step + f]
-            for j in range(f):
-                direct[i, j] = upstream[j]
-            s0, s1 = kind(0), kind(0)
-            for j in range(f):
-                dzbar[i, j] = gamma[j] * direct[i, j]
-                s0 += dzbar[i, j]
-                s1 += dzbar[i, j] * yh[i, j]
-            s0, s1 = s0 / kind(f), s1 / kind(f)
-            for j in range(f):
-                dzbar[i, j] = r[i] * (dzbar[i, j] - s0 - yh[i, j] * s1)
-            for j in range(f):
-                dgamma[j] += direct[i, j] * yh[i, j]
-            for j in range(f):
-                dbeta[j] += direct[i, j]
-        else:
-            clear(direct[i])
-            clear(dzbar[i])
+        count = layer.channels if here[i] else 0
+        for j in range(0, rows.shape[1], lanes(rows)):
+            store(rows, i, j, read(dout, at + j, count - j))
+        line[i] = dloss[loss_at] if here[i] else 0
+        at, loss_at = at + step, loss_at + loss_step
+
+
+@compiled
+def answers_backward(layer, head, dout, yh, r, dnorm, dzbar):
+    """Go back from the outputs to zbar: write dzbar, add to dgamma and dbeta, dnorm [2, f]."""
+    f, width = yh.shape[1], lanes(yh)
+    mean = yh.dtype.type(1) / yh.dtype.type(layer.channels)
+    for i in range(len(yh)):
+        s0, s1 = zeros(yh), zeros(yh)
+        for j in range(0, f, width):
+            dy, y = load(dout, i, j), load(yh, i, j)
+            store(dnorm, 0, j, load(dnorm, 0, j) + dy * y)
+            store(dnorm, 1, j, load(dnorm, 1, j) + dy)
+            dy = load(layer.gamma, head, j) * dy
+            s0 += dy
+            s1 += dy * y
+        m0, m1 = mean * total(s0), mean * total(s1)
+        for j in range(0, f, width):
+            dy = load(layer.gamma, head, j) * load(dout, i, j) - m0 * load(layer.ones, 0, j) - m1 * load(yh, i, j)
+            store(dzbar, i, j, r[i] * dy)
 
 
 @compiled
 def step_backward(dw, chunk, end, dg, rated, dlr):
-    """Go back through the step ``w - [k, 1].T diag(end * lr) g``: write dg and ``rated = -end lr g``, add to dlr.
+    """Go back through the step ``w - [k, 1].T diag(end * lr) g``: write dg, ``rated = -end lr g`` and dlr.
 
     Returns the gradient by `end`.
     """
-    kind, dend = dg.dtype.type, dg.dtype.type(0)
+    f, width, dend = dg.shape[1], lanes(dg), dg.dtype.type(0)
     answer(dw, chunk.k, dg)
     for i in range(len(chunk.lr)):
-        rate, total = -end * chunk.lr[i], kind(0)
-        for j in range(dg.shape[1]):
-            total += chunk.g[i, j] * dg[i, j]
-        dlr[i] -= end * total
-        dend -= chunk.lr[i] * total
-        for j in range(dg.shape[1]):
-            dg[i, j] *= rate
-        for j in range(dg.shape[1]):
-            rated[i, j] = rate * chunk.g[i, j]
+        rate, sums = -end * chunk.lr[i], zeros(dg)
+        for j in range(0, f, width):
+            g, dstep = load(chunk.g, i, j), load(dg, i, j)
+            sums += g * dstep
+            store(dg, i, j, rate * dstep)
+            store(rated, i, j, rate * g)
+        dlr[i] = -end * total(sums)
+        dend -= chunk.lr[i] * total(sums)
     return dend
 
 
 @compiled
-def chain_backward(dct, gram, lr, tau, dlr, dtau, dgram, dgramt):
-    """Go back through ``c = -tril(tau_i lr_j gram)``, given the transposed gradient of c."""
-    fill(dgram, 0)
-    fill(dgramt, 0)
-    for i in range(len(tau)):
-        for j in range(i + 1):
-            x = -dct[j, i]
-            dlr[j] += x * gram[i, j] * tau[i]
-            dtau[i] += x * gram[i, j] * lr[j]
-            dgram[i, j] = x * tau[i] * lr[j]
-            dgramt[j, i] = dgram[i, j]
+def chain_backward(layer, dct, gramt, lr, dlr, dtau, dgramt):
+    """Go back through ``c = -tril(tau_i lr_j gram)``; all matrices are transposed, dtau [1, n]."""
+    for j in range(len(lr)):
+        sums = zeros(dct)
+        for i in range(0, len(lr), lanes(dct)):
+            tau, dchain = load(layer.tau, 0, i), load(dct, j, i) * load(layer.earlier, j, i)
+            store(dgramt, j, i, -lr[j] * tau * dchain)
+            dchain = dchain * load(gramt, j, i)
+            sums += tau * dchain
+            store(dtau, 0, i, load(dtau, 0, i) - lr[j] * dchain)
+        dlr[j] -= total(sums)
 
 
 @compiled
-def inner_gradient_backward(chunk, dg, dloss, gamma, dnorm, dgx, derror, dz):
-    """Go back through the inner gradient and the layer norm before it: write derror and dz, add to dgamma and dbeta."""
-    _, xh, error, g, r, _, here = chunk
-    dgamma, dbeta = dnorm[0], dnorm[1]
-    kind, f = xh.dtype.type, len(gamma)
-    for i in range(len(here)):
-        if not here[i]:
-            clear(derror[i])
-            clear(dz[i])
-            continue
-        s0, s1, s2, s3 = kind(0), kind(0), kind(0), kind(0)
-        for j in range(f):
-            s0 += dg[i, j]
-            s1 += dg[i, j] * xh[i, j]
-            s2 += dg[i, j] * g[i, j]
-            s3 += gamma[j] * error[i, j] * xh[i, j]
-        s0, s1, s2, s3 = s0 / kind(f), s1 / kind(f), s2 / kind(f), s3 / kind(f)
-        for j in range(f):
-            dgx[i, j] = r[i] * (dg[i, j] - s0 - xh[i, j] * s1)
-        for j in range(f):
-            derror[i, j] = gamma[j] * dgx[i, j] + dloss[i] * error[i, j]
-        t0, t1 = kind(0), kind(0)
-        for j in range(f):
-            t0 += gamma[j] * derror[i, j]
-            t1 += gamma[j] * derror[i, j] * xh[i, j]
-        t0, t1 = t0 / kind(f), t1 / kind(f) + s2
-        for j in range(f):
-            dz[i, j] = r[i] * (gamma[j] * derror[i, j] - t0 - xh[i, j] * t1 - s3 * dgx[i, j] - s1 * g[i, j])
-        for j in range(f):
-            dgamma[j] += dgx[i, j] * error[i, j] + derror[i, j] * xh[i, j]
-        for j in range(f):
-            dbeta[j] += derror[i, j]
+def inner_gradient_backward(layer, head, chunk, dg, dloss, dnorm, derror, dz):
+    """Go back through the inner gradient and the layer norm before it: write derror and dz, add to dgamma and dbeta.
+
+    dg is used up.
+    """
+    _, xh, error, g, r, _, _ = chunk
+    f, width = xh.shape[1], lanes(xh)
+    mean = xh.dtype.type(1) / xh.dtype.type(layer.channels)
+    for i in range(len(xh)):
+        s0, s1, s2, s3, s4, s5 = zeros(xh), zeros(xh), zeros(xh), zeros(xh), zeros(xh), zeros(xh)
+        for j in range(0, f, width):
+            d, x = load(dg, i, j), load(xh, i, j)
+            s0 += d
+            s1 += d * x
+            s2 += d * load(g, i, j)
+            s3 += load(layer.gamma, head, j) * load(error, i, j) * x
+        m0, m1, m2, m3 = mean * total(s0), mean * total(s1), mean * total(s2), mean * total(s3)
+        for j in range(0, f, width):
+            gamma, x, miss = load(layer.gamma, head, j), load(xh, i, j), load(error, i, j)
+            dgx = r[i] * (load(dg, i, j) - m0 * load(layer.ones, 0, j) - m1 * x)
+            dmiss = gamma * dgx + dloss[i] * miss
+            store(dg, i, j, dgx)
+            store(derror, i, j, dmiss)
+            s4 += gamma * dmiss
+            s5 += gamma * dmiss * x
+            store(dnorm, 0, j, load(dnorm, 0, j) + dgx * miss + dmiss * x)
+            store(dnorm, 1, j, load(dnorm, 1, j) + dmiss)
+        m4, m5 = mean * total(s4), mean * total(s5) + m2
+        for j in range(0, f, width):
+            dx = load(layer.gamma, head, j) * load(derror, i, j) - m4 * load(layer.ones, 0, j) - m5 * load(xh, i, j)
+            store(dz, i, j, r[i] * (dx - m3 * load(dg, i, j) - m1 * load(g, i, j)))
 
 
 @compiled
 def add_outer(dw, x, dz):
     """Add ``[x, 1].T dz``."""
-    for i in range(len(dz)):
-        for j in range(dz.shape[1]):
-            dw[-1, j] += dz[i, j]
-    matmul_t(dw[:-1], dw[:-1], x, dz)
+    f = dw.shape[1]
+    for j in range(0, f, lanes(dw)):
+        bias = load(dw, f, j)
+        for i in range(len(dz)):
+            bias += load(dz, i, j)
+        store(dw, f, j, bias)
+    matmul_t(dw[:f], dw[:f], x, dz)
 
 
 @compiled
-def write_gradients(tokens, layer, cell, index, here, direct, derror, dqt, dkt, dlr_row, spare, dq, dk, dv, dlr):
-    """Write a chunk's gradients; dqt and dkt [f, n] are the parts of dq and dk that came through products."""
-    f = layer.gamma.shape[1]
-    count = size_of(tokens, layer, index)
-    at, step = place(tokens, LOSS, cell, index, len(layer.tau))
-    for i in range(count):
-        dlr[at + i * step] = dlr_row[i] if here[i] else 0
-    at, step = place(tokens, OUT, cell, index, len(layer.tau))
-    for i in range(count):
-        row = dv[at + i * step : at + i * step + f]
-        for j in range(f):
-            row[j] = -derror[i, j]
-    for rows, columns, x in ((direct, dqt, dq), (derror, dkt, dk)):
-        transpose(spare, columns)
-        for i in range(count):
-            for j in range(f):
-                rows[i, j] += spare[i, j]
-        store(tokens, layer, cell, index, rows, here, x)
+def write_gradients(tokens, layer, cell, index, here, derror, dlr_row, dv, dlr):
+    """Write dv and dlr of a chunk."""
+    width = lanes(dv)
+    at, step = place(tokens, layer, OUT, cell, index)
+    lr_at, lr_step = place(tokens, layer, LOSS, cell, index)
+    for i in range(size_of(tokens, layer, index)):
+        for j in range(0, derror.shape[1], width):
+            write(tokens, dv, at + j, layer.channels - j, zeros(derror) - load(derror, i, j))
+        write_one(tokens, dlr, lr_at, dlr_row[i] if here[i] else dlr.dtype.type(0))
+        at, lr_at = at + step, lr_at + lr_step

@@ -1,89 +1,85 @@
-"""The forward steps of the CPU kernel on one chunk; equations and names are those of `chunked`."""
+"""The forward steps of the CPU kernel on one chunk; equations and names are those of `segments` and `chunked`."""
 
 import numpy as np
 
-from scfusionttt.ttt.cpu_memory import LOSS, OUT, K, Q, V, clear, expect, fill, load, meet, place, size_of
-from scfusionttt.ttt.cpu_tile import compiled, matmul, matmul_t, transpose
+from scfusionttt.ttt.cpu_memory import LOSS, OUT, K, Q, V, expect, meet, place, size_of, take, write, write_one
+from scfusionttt.ttt.cpu_tile import matmul, matmul_t, transpose
+from scfusionttt.ttt.cpu_vector import compiled, lanes, load, read, store, total, zeros
 
 
 @compiled
 def study(tokens, layer, cell, index, w, chunk):
     """Meet a chunk and let the inner model w try it: fill `chunk`."""
-    head = cell % tokens.heads
     meet(tokens, layer, cell, index, chunk.here, chunk.lr)
-    load(tokens, layer, cell, index, K, tokens.k, chunk.here, chunk.k)
+    take(tokens, layer, cell, index, K, tokens.k, chunk.here, chunk.k)
     answer(w, chunk.k, chunk.xh)
     expect(tokens, layer, cell, index + 1, K, tokens.k)
-    normalise(chunk.xh, chunk.here, layer.gamma.shape[1], chunk.r)
-    at, step = place(tokens, V, cell, index, len(layer.tau))
-    inner_gradient(tokens.v, at, step, layer.gamma[head], layer.beta[head], chunk)
+    normalise(layer, chunk.xh, chunk.r)
+    inner_gradient(tokens, layer, cell, index, chunk)
     expect(tokens, layer, cell, index + 1, V, tokens.v)
 
 
 @compiled
-def ask(tokens, layer, cell, index, before, after, chunk, q, zbar, r, kt, gram, c):
+def ask(tokens, layer, cell, index, before, after, chunk, q, zbar, r, qt, gramt, ct):
     """Load the queries and normalise the answers to them, with the states before and after the chunk's step."""
-    load(tokens, layer, cell, index, Q, tokens.q, chunk.here, q)
+    take(tokens, layer, cell, index, Q, tokens.q, chunk.here, q)
     if layer.causal:
-        gram_and_chain(q, chunk.k, chunk.lr, layer.tau, kt, gram, c)
+        gram_and_chain(layer, q, chunk, qt, gramt, ct)
         answer(before, q, zbar)
-        matmul(zbar, c, chunk.g)
+        matmul_t(zbar, zbar, ct, chunk.g)
     else:
         answer(after, q, zbar)
-    normalise(zbar, chunk.here, layer.gamma.shape[1], r)
+    normalise(layer, zbar, r)
 
 
 @compiled
 def answer(w, x, z):
     """Compute ``z = x w + bias``."""
     f = w.shape[1]
-    for i in range(len(z)):
-        for j in range(f):
-            z[i, j] = w[f, j]
-    matmul(z, x, w[:f])
+    matmul(z, w[f], x, w[:f])
 
 
 @compiled
-def normalise(rows, here, f, r):
-    """Put LN(rows) in their place, 0 for absent tokens, and 1/std in r."""
-    kind = rows.dtype.type
-    for i in range(len(here)):
-        if not here[i]:
-            clear(rows[i])
-            r[i] = 0
-            continue
-        total = kind(0)
-        for j in range(f):
-            total += rows[i, j]
-        mean, square = total / kind(f), kind(0)
-        for j in range(f):
-            square += (rows[i, j] - mean) ** 2
-        r[i] = kind(1) / np.sqrt(square / kind(f) + kind(1e-6))
-        for j in range(f):
-            rows[i, j] = (rows[i, j] - mean) * r[i]
+def normalise(layer, rows, r):
+    """Put LN(rows) in their place, and 1/std in r."""
+    kind, width = rows.dtype.type, lanes(rows)
+    for i in range(len(rows)):  # three loops, for what waits for a sum lets the next row go ahead
+        sums = zeros(rows)
+        for j in range(0, rows.shape[1], width):
+            sums += load(rows, i, j)
+        r[i] = total(sums) / kind(layer.channels)
+    for i in range(len(rows)):
+        squares = zeros(rows)
+        for j in range(0, rows.shape[1], width):
+            centred = load(rows, i, j) - r[i] * load(layer.ones, 0, j)
+            squares += centred * centred
+            store(rows, i, j, centred)
+        r[i] = kind(1) / np.sqrt(total(squares) / kind(layer.channels) + kind(1e-6))
+    for i in range(len(rows)):
+        for j in range(0, rows.shape[1], width):
+            store(rows, i, j, r[i] * load(rows, i, j))
 
 
 @compiled
-def inner_gradient(v, at, step, gamma, beta, chunk):
+def inner_gradient(tokens, layer, cell, index, chunk):
     """Compute error = gamma xh + beta - (v - k), and the gradient g of its half square by z."""
     k, xh, error, g, r, _, here = chunk
-    kind, f = k.dtype.type, len(gamma)
+    head, f, width = cell % tokens.heads, k.shape[1], lanes(k)
+    mean = k.dtype.type(1) / k.dtype.type(layer.channels)
+    at, step = place(tokens, layer, V, cell, index)
     for i in range(len(here)):
-        if here[i]:
-            target = v[at : at + f]
-            for j in range(f):
-                error[i, j] = gamma[j] * xh[i, j] + beta[j] + k[i, j] - target[j]
-            s0, s1 = kind(0), kind(0)
-            for j in range(f):
-                g[i, j] = gamma[j] * error[i, j]
-                s0 += g[i, j]
-                s1 += g[i, j] * xh[i, j]
-            s0, s1 = s0 / kind(f), s1 / kind(f)
-            for j in range(f):
-                g[i, j] = r[i] * (g[i, j] - s0 - xh[i, j] * s1)
-        else:
-            clear(error[i])
-            clear(g[i])
+        count = layer.channels if here[i] else 0
+        s0, s1 = zeros(k), zeros(k)
+        for j in range(0, f, width):
+            gamma, x = load(layer.gamma, head, j), load(xh, i, j)
+            miss = gamma * x + (load(layer.beta, head, j) + load(k, i, j) - read(tokens.v, at + j, count - j))
+            store(error, i, j, miss)
+            s0 += gamma * miss
+            s1 += gamma * miss * x
+        m0, m1 = mean * total(s0), mean * total(s1)
+        for j in range(0, f, width):
+            dxh = load(layer.gamma, head, j) * load(error, i, j)
+            store(g, i, j, r[i] * (dxh - m0 * load(layer.ones, 0, j) - m1 * load(xh, i, j)))
         at += step
 
 
@@ -91,44 +87,43 @@ def inner_gradient(v, at, step, gamma, beta, chunk):
 def learn(w, after, chunk, end, scaled):
     """Take the step of a whole chunk: ``after = w - [k, 1].T diag(end * lr) g``; `scaled` is used up."""
     f = w.shape[1]
-    for i in range(len(chunk.lr)):
-        rate = -end * chunk.lr[i]
-        for j in range(f):
-            scaled[i, j] = rate * chunk.g[i, j]
+    for j in range(0, f, lanes(w)):
+        bias = load(w, f, j)
+        for i in range(len(chunk.lr)):
+            step = -end * chunk.lr[i] * load(chunk.g, i, j)
+            store(scaled, i, j, step)
+            bias += step
+        store(after, f, j, bias)
     matmul_t(after[:f], w[:f], chunk.k, scaled)
-    for i in range(1, len(chunk.lr)):
-        for j in range(f):
-            scaled[0, j] += scaled[i, j]
-    for j in range(f):
-        after[f, j] = w[f, j] + scaled[0, j]
 
 
 @compiled
-def gram_and_chain(q, k, lr, tau, kt, gram, c):
-    """Compute ``gram = q k^T + 1`` and ``c = -tril(tau_i lr_j gram)``."""
-    transpose(kt, k)
-    fill(gram, 1)
-    matmul(gram, q, kt)
-    fill(c, 0)
-    for i in range(len(tau)):
-        for j in range(i + 1):
-            c[i, j] = -tau[i] * lr[j] * gram[i, j]
+def gram_and_chain(layer, q, chunk, qt, gramt, ct):
+    """Compute the transposes of ``gram = q k^T + 1`` and ``c = -tril(tau_i lr_j gram)``."""
+    transpose(qt, q)
+    matmul(gramt, None, chunk.k, qt)
+    for j in range(len(gramt)):
+        for i in range(0, len(gramt), lanes(q)):
+            reach = load(layer.tau, 0, i) * load(layer.earlier, j, i)
+            gram = load(gramt, j, i) + q.dtype.type(1)
+            store(gramt, j, i, gram)
+            store(ct, j, i, -chunk.lr[j] * reach * gram)
 
 
 @compiled
-def write(tokens, layer, cell, index, q, yh, error, here, out, loss):
+def write_answers(tokens, layer, cell, index, q, yh, chunk, out, loss):
     """Write a chunk's outputs and losses; those of an absent token are 0."""
-    kind, f = q.dtype.type, layer.gamma.shape[1]
-    gamma, beta = layer.gamma[cell % tokens.heads], layer.beta[cell % tokens.heads]
-    at, step = place(tokens, OUT, cell, index, len(layer.tau))
-    loss_at, loss_step = place(tokens, LOSS, cell, index, len(layer.tau))
+    head, f, width = cell % tokens.heads, q.shape[1], lanes(q)
+    at, step = place(tokens, layer, OUT, cell, index)
+    loss_at, loss_step = place(tokens, layer, LOSS, cell, index)
     for i in range(size_of(tokens, layer, index)):
-        row, square = out[at + i * step : at + i * step + f], kind(0)
-        if here[i]:
-            for j in range(f):
-                row[j] = q[i, j] + gamma[j] * yh[i, j] + beta[j]
-            for j in range(f):
-                square += error[i, j] ** 2
-        else:
-            clear(row)
-        loss[loss_at + i * loss_step] = square / kind(2)
+        squares = zeros(q)
+        for j in range(0, f, width):
+            answer, miss = zeros(q), zeros(q)
+            if chunk.here[i]:
+                answer = load(q, i, j) + load(layer.gamma, head, j) * load(yh, i, j) + load(layer.beta, head, j)
+                miss = load(chunk.error, i, j)
+            squares += miss * miss
+            write(tokens, out, at + j, layer.channels - j, answer)
+        write_one(tokens, loss, loss_at, total(squares) / q.dtype.type(2))
+        at, loss_at = at + step, loss_at + loss_step

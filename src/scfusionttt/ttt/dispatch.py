@@ -1,21 +1,17 @@
 """The entry points of the operator: checks, masks and directions; the backends do the rest."""
 
-import logging
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from importlib import import_module
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from scfusionttt.errors import SettingError
+from scfusionttt.ttt.backends import choose_backend
 from scfusionttt.ttt.chunked import ttt_linear_chunked
 from scfusionttt.ttt.chunked_mlp import ttt_mlp_chunked
 from scfusionttt.ttt.definition import State, linear, mlp, ttt_definition
-
-BACKENDS = ("definition", "chunked", "cpu")
-_log = logging.getLogger(__name__)
 
 
 class TTTOutput(NamedTuple):
@@ -41,50 +37,6 @@ def step_sizes(delta: Tensor) -> Tensor:
     return (1 / rank + delta).clamp_min(0)
 
 
-def choose_backend(backend: str, inner: str, device: torch.device, head: int) -> str:
-    """Return the name of the backend to use; ``auto`` takes the fastest one that fits.
-
-    Parameters
-    ----------
-    backend : {"auto", "definition", "chunked", "cpu"}
-    inner : {"linear", "mlp"}
-    device : torch.device
-    head : int
-        Head size f.
-
-    Raises
-    ------
-    SettingError
-        If the backend does not exist, or does not fit.
-    """
-    if backend not in ("auto", *BACKENDS):
-        raise SettingError(f"TTT backend {backend!r} does not exist; choose auto, {', '.join(BACKENDS)}")
-    if backend not in ("auto", "cpu"):
-        return backend
-    obstacle = _obstacle_to_cpu(inner, device.type, head)
-    if obstacle is None:
-        return "cpu"
-    if backend == "cpu":
-        raise SettingError(f"TTT backend 'cpu' does not fit: {obstacle}; choose auto")
-    return "chunked"
-
-
-@cache
-def _obstacle_to_cpu(inner: str, device: str, head: int) -> str | None:
-    if device != "cpu":
-        return f"the data are on {device}"
-    obstacle = "TTT-MLP has no kernel of its own" if inner != "linear" else None
-    if head % 2:
-        obstacle = f"the head size {head} is odd"
-    try:
-        import_module("scfusionttt.ttt.cpu")
-    except Exception as error:  # a broken Numba can fail in many ways, and none must stop the work
-        obstacle = f"its kernel does not load ({error})"
-    if obstacle:
-        _log.info("TTT runs in plain torch: %s", obstacle)
-    return obstacle
-
-
 def ttt_linear(
     q: Tensor,
     k: Tensor,
@@ -100,6 +52,7 @@ def ttt_linear(
     mask: Tensor | None = None,
     causal: bool = True,
     reverse: bool = False,
+    both: bool = False,
     rope: bool = True,
     backend: str = "auto",
     return_loss: bool = False,
@@ -128,9 +81,11 @@ def ttt_linear(
         Whether a token sees only the earlier tokens of its mini-batch, or all of them.
     reverse : bool
         Read from the last token to the first; results stay in the order of the input.
+    both : bool
+        Read forwards and in reverse, each from the initial state, and add the outputs and the losses.
     rope : bool
         Rotate q and k by their position in the mini-batch (f must be even).
-    backend : {"auto", "cpu", "chunked", "definition"}
+    backend : {"auto", "cpu", "gpu", "chunked", "definition"}
         How to compute the same numbers: see `choose_backend`.
     return_loss, return_state : bool
         Also return the inner loss per token, and the final state.
@@ -150,7 +105,9 @@ def ttt_linear(
     ----------
     Sun et al., Learning to (Learn at Test Time), arXiv 2407.04620.
     """
-    options = _Options(mini_batch, causal, reverse, rope, backend, return_loss, return_state)
+    options = _Options(
+        mini_batch, causal, _directions(reverse, both, return_state), rope, backend, return_loss, return_state
+    )
     return _run("linear", q, k, v, lr, tau, (w0, b0), gamma, beta, mask, options)
 
 
@@ -171,6 +128,7 @@ def ttt_mlp(
     mask: Tensor | None = None,
     causal: bool = True,
     reverse: bool = False,
+    both: bool = False,
     rope: bool = True,
     backend: str = "auto",
     return_loss: bool = False,
@@ -185,18 +143,26 @@ def ttt_mlp(
 
     The other parameters, the result and the errors are those of `ttt_linear`.
     """
-    options = _Options(mini_batch, causal, reverse, rope, backend, return_loss, return_state)
+    options = _Options(
+        mini_batch, causal, _directions(reverse, both, return_state), rope, backend, return_loss, return_state
+    )
     return _run("mlp", q, k, v, lr, tau, (w1, b1, w2, b2), gamma, beta, mask, options)
 
 
 class _Options(NamedTuple):
     mini_batch: int
     causal: bool
-    reverse: bool
+    directions: tuple[bool, ...]  # for each pass over the tokens, whether it is in reverse
     rope: bool
     backend: str
     return_loss: bool
     return_state: bool
+
+
+def _directions(reverse: bool, both: bool, return_state: bool) -> tuple[bool, ...]:
+    if both and (reverse or return_state):
+        raise ValueError("both=True reads in reverse too and ends in two states: leave out reverse and return_state")
+    return (False, True) if both else (reverse,)
 
 
 def _run(
@@ -213,17 +179,19 @@ def _run(
     options: _Options,
 ) -> TTTOutput:
     _check(q, k, v, lr, tau, state, gamma, beta, mask, options)
-    backend = choose_backend(options.backend, inner, q.device, q.shape[-1])
     b, dtype = len(q), state[0].dtype
+    backend = choose_backend(options.backend, inner, q.device, q.shape[-1], options.mini_batch, dtype)
     state = tuple(s.expand(b, *s.shape) if s.ndim == rank else s for s, rank in zip(state, (3, 2, 3, 2)))
     tensors = tuple(x.to(dtype) for x in (q, k, v, lr, tau, gamma, beta))
-    how = {"mask": mask, "causal": options.causal, "reverse": options.reverse, "rope": options.rope}
+    how = {"mask": mask, "causal": options.causal, "directions": options.directions, "rope": options.rope}
     with torch.autocast(q.device.type, enabled=False):
         out, loss, state = _backend(backend, inner)(state, *tensors, **how)
     return TTTOutput(out, loss if options.return_loss else None, state if options.return_state else None)
 
 
 def _backend(name: str, inner: str) -> Callable:
+    if name == "gpu":
+        return import_module("scfusionttt.ttt.gpu").ttt_linear_gpu
     if name == "cpu":
         return import_module("scfusionttt.ttt.cpu").ttt_linear_cpu
     if name == "definition":
@@ -241,20 +209,21 @@ def _forwards(
     *shared: Tensor,
     mask: Tensor | None,
     causal: bool,
-    reverse: bool,
+    directions: tuple[bool, ...],
     rope: bool,
 ) -> tuple[Tensor, Tensor, State]:
     """Run a backend that knows neither masks nor directions: blank the absent tokens, flip the sequence and back."""
     if mask is not None:
         q, k, v, lr = (_blank(x, mask) for x in (q, k, v, lr))
-    if reverse:
-        q, k, v, lr = (x.flip(2) for x in (q, k, v, lr))
-    out, loss, state = run(state, q, k, v, lr, *shared, causal=causal, rope=rope)
-    if reverse:
-        out, loss = out.flip(2), loss.flip(2)
+    results = []
+    for reverse in directions:
+        tokens = [x.flip(2) for x in (q, k, v, lr)] if reverse else [q, k, v, lr]
+        out, loss, final = run(state, *tokens, *shared, causal=causal, rope=rope)
+        results.append((out.flip(2), loss.flip(2)) if reverse else (out, loss))
+    out, loss = (x[0] if len(x) == 1 else x[0] + x[1] for x in zip(*results))
     if mask is not None:
         out, loss = _blank(out, mask), _blank(loss, mask)
-    return out, loss, state
+    return out, loss, final
 
 
 def _blank(x: Tensor, mask: Tensor) -> Tensor:

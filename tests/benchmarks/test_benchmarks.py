@@ -69,13 +69,13 @@ def test_run_as_a_file_beside_the_module_of_the_same_name():
 
 
 @pytest.mark.parametrize("mask", [None, torch.arange(2 * 37).view(2, 37) % 5 > 0])
-@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("way", [{}, {"reverse": True}, {"both": True}])
 @pytest.mark.parametrize("causal", [False, True])
-def test_the_reference_loop_computes_the_operator(causal, reverse, mask):
+def test_the_reference_loop_computes_the_operator(causal, way, mask):
     cells = checks._operator_inputs(tokens=37, dtype=torch.float64, f=8)
     inputs = {name: x.expand(2, -1, -1, -1) if name in "qkv" else x for name, x in cells.items()}
     inputs["lr"] = inputs["lr"].expand(2, -1, -1)
-    options = {"mask": mask, "reverse": reverse, "causal": causal}
+    options = {"mask": mask, "causal": causal, **way}
     expected = ttt_linear(**inputs, **options, backend="definition").out
     found = opponents.ttt_linear_reference(**inputs, **options).out
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)

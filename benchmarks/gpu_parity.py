@@ -1,0 +1,218 @@
+"""The GPU kernels of TTT-Linear on this machine: do they agree, and how fast are they.
+
+python benchmarks/gpu_parity.py --json gpu.json --markdown gpu.md
+
+Parity first: values and all gradients in float32 against float64, at several shapes and precisions of the matrix
+products. Then the time of forward and backward beside the plain torch path and full attention (SDPA); a head size and
+precision whose parity fails is not timed.
+"""
+
+import sys
+
+if not __package__:
+    sys.path[0] += "/.."  # run as a file: no module in this folder is to stand for one of the standard library
+
+import argparse
+import datetime
+import json
+import platform
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from scfusionttt.ttt import ttt_linear
+from scfusionttt.ttt.parity import TENSORS, TOLERANCES, differences, make_case, results
+
+Shape = tuple[int, int, int, dict[str, bool]]
+SHAPES: tuple[
+    Shape, ...
+] = (  # tokens, head, mini-batch, options; the first ones against the definition, long ones against `chunked`
+    (101, 16, 16, {}),
+    (101, 32, 16, {"causal": False}),
+    (101, 64, 16, {"reverse": True}),
+    (101, 64, 24, {"both": True}),
+    (149, 32, 64, {}),
+    (149, 64, 64, {}),
+    (101, 128, 16, {}),
+    (4001, 64, 16, {"both": True}),
+    (20000, 32, 16, {}),
+    (20000, 64, 16, {}),
+)
+QUICK: tuple[Shape, ...] = ((37, 16, 16, {}), (37, 32, 16, {"causal": False}))
+LENGTHS = (400, 1000, 4000, 20000)
+DEFINITION_UP_TO = 200  # tokens; beyond, the token-by-token truth takes too long
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Check, time, print, write; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--device", default="cuda", help="where to run; cpu with TRITON_INTERPRET=1 only tries the script"
+    )
+    parser.add_argument("--quick", action="store_true", help="two small shapes, one round")
+    parser.add_argument(
+        "--heads", type=int, nargs="+", default=[32, 64], help="head sizes that are timed, of those checked"
+    )
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--markdown", type=Path, help="write the tables to this file")
+    given = parser.parse_args(arguments)
+    device = torch.device(given.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        print("there is no CUDA device here")
+        return 1
+    shapes, tolerances = (QUICK, ["highest"]) if given.quick else (SHAPES, list(TOLERANCES))
+    parity = measure_parity(shapes, tolerances, device)
+    show(parity, "difference from float64, relative to the largest value")
+    holds = parity.groupby(["head", "precision"], sort=False)["holds"].all()
+    for head, precision in holds.index[~holds]:
+        print(f"not timed, because its parity fails: head size {head}, precision {precision}")
+    lengths, rounds = ((40,), 1) if given.quick else (LENGTHS, 5)
+    tables = []
+    for head in given.heads[:1] if given.quick else given.heads:
+        precisions = [p for p in tolerances if holds.get((head, p), False)]
+        tables.append(measure_speed(lengths, head, precisions, device, rounds))
+    speed = pd.concat(tables, ignore_index=True)
+    show(speed, "forward + backward, ns per token and head; 'faster' compares the GPU kernel with the row")
+    write(given, device, parity, speed)
+    return 0 if holds.all() else 1
+
+
+def measure_parity(shapes: Sequence[tuple], precisions: Sequence[str], device: torch.device) -> pd.DataFrame:
+    """Return a row per shape and precision: the worst value, the worst gradient and whether both hold."""
+    rows = []
+    for tokens, head, mini_batch, options in shapes:
+        case = {"cells": 2, "heads": 2, "tokens": tokens, "head": head, "mini_batch": mini_batch, "device": device}
+        truth = "definition" if tokens <= DEFINITION_UP_TO else "chunked"
+        exact = results(ttt_linear, make_case(**case, dtype=torch.float64), backend=truth, **options)
+        for precision in precisions:
+            row = {"tokens": tokens, "head": head, "mini_batch": mini_batch, "options": " ".join(options) or "-"}
+            row |= {"precision": precision, "truth": truth}
+            rows.append(row | compare(exact, make_case(**case), precision, options))
+    return pd.DataFrame(rows)
+
+
+def compare(exact: dict, case: dict, precision: str, options: dict) -> dict:
+    """Return the largest differences of values and of gradients."""
+    try:
+        with matmul_precision(precision):
+            found = differences(results(ttt_linear, case, backend="gpu", **options), exact)
+    except Exception as error:  # what does not compile or fit is a finding
+        return {"values": None, "gradients": None, "worst": str(error).splitlines()[0][:60], "holds": False}
+    gradients = {name: d for name, d in found.items() if name.startswith("d")}
+    worst = max(gradients, key=gradients.__getitem__)
+    values, largest = max(found["out"], found["loss"]), gradients[worst]
+    holds = max(values, largest) <= TOLERANCES[precision]
+    return {"values": values, "gradients": largest, "worst": worst, "holds": holds}
+
+
+class matmul_precision:
+    """Set the precision of float32 matrix products for a while."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __enter__(self) -> None:
+        self.before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision(self.name)
+
+    def __exit__(self, *_: object) -> None:
+        torch.set_float32_matmul_precision(self.before)
+
+
+def measure_speed(
+    lengths: Sequence[int], head: int, precisions: Sequence[str], device: torch.device, rounds: int
+) -> pd.DataFrame:
+    """Return a row per length and contender; every contender reads the same q, k and v."""
+    rows = []
+    for tokens in lengths:
+        cells = max(1, min(512, 400_000 // tokens)) if rounds > 1 else 1
+        case = make_case(cells=cells, tokens=tokens, head=head, device=device)
+        kernel = None
+        for name, call in contenders(case, precisions).items():
+            try:
+                seconds = least_time(call, device, rounds)
+            except torch.OutOfMemoryError:
+                rows.append({"tokens": tokens, "head": head, "cells": cells, "what": name, "ns": None, "faster": None})
+                continue
+            kernel = seconds if name.startswith("gpu") and kernel is None else kernel
+            faster = None if kernel is None else round(seconds / kernel, 2)
+            ns = round(seconds / case["lr"].numel() * 1e9, 2)
+            rows.append({"tokens": tokens, "head": head, "cells": cells, "what": name, "ns": ns, "faster": faster})
+    return pd.DataFrame(rows)
+
+
+def contenders(case: dict, precisions: Sequence[str]) -> dict[str, Callable[[], None]]:
+    """Return what is timed, by name; the GPU kernel in the most exact precision that holds comes first."""
+    layers: dict[str, Callable[[], None]] = {f"gpu {p}": partial(run_ttt, case, p, backend="gpu") for p in precisions}
+    layers |= {f"gpu {p}, both directions": partial(run_ttt, case, p, backend="gpu", both=True) for p in precisions[:1]}
+    layers["chunked"] = partial(run_ttt, case, "highest", backend="chunked")
+    layers |= {
+        f"SDPA {str(d).removeprefix('torch.')}": partial(run_sdpa, case, d) for d in (torch.float32, torch.bfloat16)
+    }
+    return layers
+
+
+def run_ttt(case: dict, precision: str, **options: Any) -> None:
+    """Run the operator forward and backward."""
+    with matmul_precision(precision):
+        out = ttt_linear(**case, **options).out
+        torch.autograd.grad(out, [case[name] for name in TENSORS], torch.ones_like(out))
+
+
+def run_sdpa(case: dict, dtype: torch.dtype) -> None:
+    """Run full attention over the same tokens forward and backward."""
+    q, k, v = (case[name] for name in "qkv")
+    out = torch.nn.functional.scaled_dot_product_attention(q.to(dtype), k.to(dtype), v.to(dtype))
+    torch.autograd.grad(out, (q, k, v), torch.ones_like(out))
+
+
+def least_time(call: Callable[[], None], device: torch.device, rounds: int) -> float:
+    """Return the least time of several calls in seconds, after one that compiles."""
+    times = []
+    for _ in range(rounds + 1):
+        wait(device)
+        start = time.perf_counter()
+        call()
+        wait(device)
+        times.append(time.perf_counter() - start)
+    return min(times[1:])
+
+
+def wait(device: torch.device) -> None:
+    """Wait until the device has done everything asked for."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def show(table: pd.DataFrame, title: str) -> None:
+    """Print a table."""
+    print(f"\n{title}\n{table.to_string(index=False)}", flush=True)
+
+
+def write(given: argparse.Namespace, device: torch.device, parity: pd.DataFrame, speed: pd.DataFrame) -> None:
+    """Write the JSON and the Markdown file that were asked for."""
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.processor()} (interpreted)"
+    head = {"date": datetime.datetime.now(datetime.UTC).date().isoformat(), "device": where, "torch": torch.__version__}
+    tables = {"parity": parity, "speed": speed}
+    if given.json:
+        rows = {name: json.loads(table.to_json(orient="records")) for name, table in tables.items()}
+        given.json.write_text(json.dumps(head | rows, indent=1) + "\n")
+    if given.markdown:
+        lines = [", ".join(f"{name} {value}" for name, value in head.items()), ""]
+        given.markdown.write_text("\n".join(lines + [as_markdown(table) for table in tables.values()]))
+
+
+def as_markdown(table: pd.DataFrame) -> str:
+    """Return a table in Markdown."""
+    cells: list[list[Any]] = [list(table), ["---"] * len(table.columns), *table.values.tolist()]
+    shown = [[f"{x:.2g}" if isinstance(x, float) and abs(x) < 1e-2 else str(x) for x in row] for row in cells]
+    return "\n".join(f"| {' | '.join(row)} |" for row in shown) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,143 @@
+"""Memory plan: what a training step needs, measured on one cell and on two, and how many cells at a time fit."""
+
+import logging
+import weakref
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from scfusionttt.data.loader import CellDataset
+from scfusionttt.errors import SettingError
+from scfusionttt.nn.networks import Network
+from scfusionttt.training import budget
+from scfusionttt.training.step import StageModule
+
+log = logging.getLogger("scfusionttt")
+
+#: Share of the free memory that training may take where the user does not say.
+SHARE = 0.8
+#: What the process grows by for a byte of tensors, 1.2 to 1.8: freed blocks do not always fit the next tensor.
+OVERHEAD = 1.6
+#: Most numbers of one [cells, tokens, width] tensor at a time; the widest tensors are a few times as large. On Linux,
+#: blocks over 32 MB are mapped anew at each use, and clearing their pages takes as long as the mathematics.
+MOST_NUMBERS = {"cpu": 2**21, "cuda": 2**25}
+
+
+def cells_at_once(network: Network, device: torch.device) -> int:
+    """Return how many cells should pass through the network together: at least one for each thread."""
+    size = network.backbone.rna_encoder.embedding.position.numel()
+    cells = MOST_NUMBERS.get(device.type, MOST_NUMBERS["cpu"]) // size
+    return max(cells, torch.get_num_threads() if device.type == "cpu" else 1)
+
+
+class StepMemory(NamedTuple):
+    """Bytes of a training step."""
+
+    fixed: int
+    per_cell: int
+
+    def of(self, cells: int) -> int:
+        """Return the bytes of a step with so many cells at a time."""
+        return round(OVERHEAD * (self.fixed + cells * self.per_cell))
+
+    def fitting(self, available: int) -> int:
+        """Return how many cells at a time the bytes that are available let through; below 1 if none."""
+        return int((available / OVERHEAD - self.fixed) // self.per_cell)
+
+
+def measure(module: StageModule, cells: CellDataset, device: torch.device) -> StepMemory:
+    """Return what a training step needs: the tensors alive at its peak, gradients and the optimiser's state included.
+
+    Runs the step on one cell and on two, whose difference is a cell's part, and leaves no gradient behind.
+    """
+    learning = [p for p in module.to(device).train().parameters() if p.requires_grad]
+    # A gradient is dropped at once and counted here instead: the peak is then that of the cells, however few.
+    hooks = [p.register_post_accumulate_grad_hook(_drop_gradient) for p in learning]
+    cut, module.cells_at_once = module.cells_at_once, 2
+    try:
+        with torch.random.fork_rng():
+            one, two = (_peak(module, cells, device, n) for n in (1, 2))
+    finally:
+        module.cells_at_once = cut
+        for hook in hooks:
+            hook.remove()
+    weights = sum(p.numel() * p.element_size() for p in learning)
+    return StepMemory(fixed=max(0, 2 * one - two) + 3 * weights, per_cell=max(1, two - one))
+
+
+def plan(module: StageModule, cells: CellDataset, device: torch.device, *, limit: int | None) -> None:
+    """Set how many cells pass through the network together, and tell the memory that this takes.
+
+    Parameters
+    ----------
+    limit
+        Bytes that the process may hold; None: what it holds and 80 % of what is free.
+
+    Raises
+    ------
+    SettingError
+        When not even one cell fits.
+    """
+    step, base = measure(module, cells, device), budget.in_use(device)
+    if limit is None and (free := budget.free(device)) is not None:
+        limit = base + round(SHARE * free)
+    batch = min(module.stage.batch_size, len(cells))
+    most = min(batch, cells_at_once(module.network, device))
+    if limit is not None:
+        most = min(most, step.fitting(limit - base))
+        if most < 1:
+            raise SettingError(
+                f"training needs about {_gib(base + step.of(1))} with one cell at a time, and may take {_gib(limit)}: "
+                "give it more with --memory, or pretrain with --set network.checkpoint_blocks=true, fewer genes or a "
+                "larger patch"
+            )
+    module.cells_at_once = -(-batch // -(-batch // most))  # parts of one size
+    needed, allowed = _gib(base + step.of(module.cells_at_once)), "" if limit is None else f" of {_gib(limit)}"
+    log.info("memory: about %s%s; batches of %d cells, %d at a time", needed, allowed, batch, module.cells_at_once)
+
+
+def _peak(module: StageModule, cells: CellDataset, device: torch.device, n: int) -> int:
+    """Return the most bytes that are alive at a time in a step on n cells."""
+    batch = tuple(x.to(device) for x in cells.__getitems__([0] * n))
+    with _AliveBytes() as alive:
+        module.losses(batch, module.hide(batch, step=0), learn=True)
+    return alive.peak
+
+
+def _drop_gradient(parameter: Tensor) -> None:
+    parameter.grad = None
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB"
+
+
+class _AliveBytes(TorchDispatchMode):
+    """Counts the bytes of tensors that are made within it, for as long as they live."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, Tensor):
+                self._count(tensor.untyped_storage())
+        return out
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self._known:
+            self._known.add(key)
+            self.now += size
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(storage, self._forget, key, size)
+
+    def _forget(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.now -= size

@@ -1,0 +1,104 @@
+"""What the stages share: one optimiser step per batch, whose cells may pass through the network a part at a time."""
+
+from collections.abc import Iterator
+from typing import Any, Generic, TypeVar
+
+import lightning as L
+from torch import Tensor
+
+from scfusionttt.config import FinetuneConfig, PretrainConfig, TransferConfig
+from scfusionttt.nn.inputs import VisibleTokens
+from scfusionttt.nn.networks import ClassifierNetwork, PretrainNetwork
+from scfusionttt.training.masking import inputs_of, step_generator, visible_tokens
+
+N = TypeVar("N", bound=PretrainNetwork | ClassifierNetwork)
+S = TypeVar("S", bound=PretrainConfig | FinetuneConfig | TransferConfig)
+
+#: Rows of the batch: values, labels and the like.
+Batch = tuple[Tensor, ...]
+
+
+class StageModule(L.LightningModule, Generic[N, S]):
+    """Gradients of a batch's parts add up to those of the batch; the memory in use is that of one part.
+
+    Every loss is a mean over entries of the batch. A subclass counts them for the whole batch (`totals`) and divides
+    what it sums over a part by that count (`terms`), so that the parts' losses sum to the batch's. Hidden tokens are
+    drawn for the whole batch. A step in parts is the undivided step but for rounding, and for dropout's random numbers.
+
+    Parameters
+    ----------
+    network
+        The network that learns.
+    stage
+        Settings of the stage.
+    seed
+        Seeds the hidden tokens.
+    """
+
+    automatic_optimization = False
+    hide_protein = 0.0
+
+    def __init__(self, network: N, stage: S, *, seed: int) -> None:
+        super().__init__()
+        self.network: N = network
+        self.stage: S = stage
+        self.seed = seed
+        #: Most cells that pass through the network together.
+        self.cells_at_once = stage.batch_size
+
+    def totals(self, batch: Batch, visible: VisibleTokens) -> dict[str, Tensor]:
+        """Return what each term of the loss is divided by, over all cells of the batch."""
+        raise NotImplementedError
+
+    def terms(
+        self, batch: Batch, visible: VisibleTokens, totals: dict[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return a part's share of the loss to descend, and of the values to tell."""
+        raise NotImplementedError
+
+    def hide(self, batch: Batch, step: int, *, validation: bool = False) -> VisibleTokens:
+        """Draw the tokens of a batch that the encoders may see in this step."""
+        inputs = inputs_of(batch)
+        return visible_tokens(
+            len(inputs.rna), self.network.backbone.rna_encoder.embedding.n_tokens, inputs.protein.shape[1],
+            mask_ratio=self.stage.mask_ratio, hide_protein=self.hide_protein,
+            generator=step_generator(self.seed, step, validation=validation), device=inputs.rna.device,
+        )  # fmt: skip
+
+    def losses(self, batch: Batch, visible: VisibleTokens, *, learn: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the batch's loss and the values to tell; with `learn`, add up the gradients of the loss."""
+        totals = self.totals(batch, visible)
+        if self.training and len(batch[0]) > self.cells_at_once:
+            totals |= self._projection_scale(batch, visible)
+        loss, told = batch[0].new_zeros(()), dict[str, Tensor]()
+        for part, seen in self._parts(batch, visible):
+            share, values = self.terms(part, seen, totals)
+            if learn:
+                share.backward()
+            loss = loss + share.detach()
+            told = {name: told.get(name, 0) + value.detach() for name, value in values.items()}
+        return loss, told
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Make one step of the optimiser."""
+        optimizer: Any = self.optimizers()
+        scheduler: Any = self.lr_schedulers()
+        optimizer.zero_grad()
+        loss, told = self.losses(batch, self.hide(batch, self.global_step), learn=True)
+        if self.stage.gradient_clip:
+            self.clip_gradients(optimizer, self.stage.gradient_clip, "norm")
+        optimizer.step()
+        scheduler.step()
+        self.log_dict({f"train_{name}": value for name, value in told.items()}, on_step=False, on_epoch=True)
+        return loss
+
+    def _projection_scale(self, batch: Batch, visible: VisibleTokens) -> dict[str, Tensor]:
+        """Return the unit of the projection's error; of an undivided batch the backbone finds it on its way."""
+        backbone = self.network.backbone
+        return {} if backbone.protein_encoder is None else {"projection": backbone.spread(inputs_of(batch), visible)}
+
+    def _parts(self, batch: Batch, visible: VisibleTokens) -> Iterator[tuple[Batch, VisibleTokens]]:
+        n = len(batch[0])
+        for start in range(0, n, self.cells_at_once):
+            rows = slice(start, start + self.cells_at_once)
+            yield tuple(x[rows] for x in batch), VisibleTokens(*(x if x is None else x[rows] for x in visible))

@@ -1,0 +1,141 @@
+"""The plan of memory: what is estimated is what is used, and what is allowed is kept to."""
+
+import logging
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import scfusionttt
+from scfusionttt.errors import SettingError
+from scfusionttt.nn.networks import build_network
+from scfusionttt.training import budget, memory
+from scfusionttt.training.classify import ClassifierModule
+from scfusionttt.training.pretrain import PretrainModule
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def module(network, config):
+    """Return a factory of modules that pretrain, by settings of the stage."""
+
+    def make(**settings):
+        return PretrainModule(network(), replace(config.pretrain, **settings), seed=0)
+
+    return make
+
+
+def test_the_bytes_alive_are_counted_once_and_forgotten_with_their_tensor():
+    with memory._AliveBytes() as alive:
+        x = torch.zeros(1000)
+        view = x[::2].view(-1, 2)
+        assert alive.now == alive.peak == 4000
+        y = view + 1
+        assert alive.now == 6000
+        del x, view
+        assert (alive.now, alive.peak) == (2000, 6000)
+        y.add_(1)
+        assert (alive.now, alive.peak) == (2000, 6000)
+
+
+def test_measuring_leaves_weights_gradients_and_random_numbers_as_they_are(module, cells):
+    measured = module()
+    weights = {name: value.clone() for name, value in measured.state_dict().items()}
+    before = torch.get_rng_state()
+    memory.measure(measured, cells, CPU)
+    assert all(torch.equal(value, weights[name]) for name, value in measured.state_dict().items())
+    assert all(p.grad is None for p in measured.parameters())
+    assert torch.equal(torch.get_rng_state(), before)
+    measured.losses(batch := cells.__getitems__([0, 1]), measured.hide(batch, 0), learn=True)
+    assert all(p.grad is not None for p in measured.parameters())
+
+
+def test_gradients_and_the_optimisers_state_count_for_what_learns_only(network, config, cells):
+    steps = {
+        stage: memory.measure(
+            ClassifierModule(network(stage), config.finetune, class_counts=torch.ones(3), seed=0), cells, CPU
+        )
+        for stage in ("finetune", "transfer")
+    }
+    frozen = sum(4 * p.numel() for p in network("transfer").parameters() if not p.requires_grad)
+    assert steps["finetune"].fixed - steps["transfer"].fixed > 2.5 * frozen
+
+
+@pytest.mark.parametrize(("room_for", "at_once"), [(1000, 64), (63, 32), (31, 22), (1, 1)])
+def test_a_batch_is_cut_into_equal_parts_that_fit(module, cells, monkeypatch, caplog, room_for, at_once):
+    step = memory.StepMemory(fixed=2**28, per_cell=2**24)  # so large that what the process holds does not tell
+    monkeypatch.setattr(memory, "measure", lambda *_: step)
+    planned, limit = module(), budget.in_use(CPU) + step.of(room_for) + 2**23
+    with caplog.at_level(logging.INFO, "scfusionttt"):
+        memory.plan(planned, cells, CPU, limit=limit)
+    assert planned.cells_at_once == at_once
+    assert f" of {limit / 2**30:.2f} GiB; batches of 64 cells, {at_once} at a time" in caplog.text
+
+
+def test_where_not_even_one_cell_fits_a_line_says_what_to_do(module, cells):
+    with pytest.raises(SettingError, match=r"needs about \d.* may take 0.05 GiB: give it more with --memory, or"):
+        memory.plan(module(), cells, CPU, limit=50 * 2**20)
+
+
+def test_without_a_limit_most_of_what_is_free_may_be_taken(module, cells, monkeypatch, caplog):
+    monkeypatch.setattr(budget, "free", lambda _: 2**40)
+    monkeypatch.setattr(budget, "in_use", lambda _: 2**30)
+    with caplog.at_level(logging.INFO, "scfusionttt"):
+        memory.plan(module(), cells, CPU, limit=None)
+        monkeypatch.setattr(budget, "free", lambda _: None)
+        memory.plan(module(), cells, CPU, limit=None)
+    known, unknown = caplog.messages
+    assert " of 820.20 GiB; " in known
+    assert unknown == known.replace(" of 820.20 GiB", "")
+
+
+def test_blocks_computed_again_need_less_memory(cells, config):
+    """With every gene a token, blocks hold most of it."""
+    per_cell = {}
+    for recomputed in (False, True):
+        settings = replace(config.network, patch=1, encoder_blocks=3, checkpoint_blocks=recomputed)
+        measured = PretrainModule(build_network("pretrain", 300, 8, 0, settings), config.pretrain, seed=0)
+        per_cell[recomputed] = memory.measure(measured, cells, CPU).per_cell
+    assert per_cell[True] < 0.4 * per_cell[False]
+
+
+#: Prints what the process holds before a second training and at its peak, behind the plan's line.
+TRAIN = """
+import logging, re, sys
+from pathlib import Path
+from scfusionttt.data.simulate import simulate
+from scfusionttt.model import FusionTTT
+
+def held(name):
+    return int(re.search(name + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
+
+def train(patch):
+    network = {"patch": patch, "width": 32, "heads": 1, "encoder_blocks": 1}
+    stage = {"epochs": 2, "batch_size": 8, "balance": False}
+    FusionTTT("fast", progress=False, data={"n_genes": "all"}, network=network, pretrain=stage).pretrain(cells)
+
+cells = simulate(16, 6000, 20, 2)
+train(500)
+logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+Path("/proc/self/clear_refs").write_text("5")  # Linux forgets the earlier peak
+before = held("VmRSS")
+train(1)
+print(before, held("VmHWM"))
+"""
+
+
+@pytest.mark.slow
+def test_the_estimate_is_near_what_training_takes():
+    result = subprocess.run(
+        [sys.executable, "-c", TRAIN], capture_output=True, text=True, check=True,
+        env=os.environ | {"PYTHONPATH": str(Path(scfusionttt.__file__).parents[1]), "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    before, peak = map(int, result.stdout.splitlines()[-1].split())
+    told = re.search(r"memory: about (\d+\.\d+) GiB of .*; batches of 8 cells, 8 at a time", result.stdout)
+    assert float(told[1]) * 2**30 - before == pytest.approx(peak - before, rel=0.3)

@@ -1,0 +1,90 @@
+"""A batch that passes through the network in parts teaches what it teaches undivided."""
+
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from scfusionttt.training import memory
+from scfusionttt.training.classify import ClassifierModule
+from scfusionttt.training.optim import adamw_with_cosine
+from scfusionttt.training.pretrain import PretrainModule
+from scfusionttt.training.runner import fit
+
+
+@pytest.fixture
+def module(network, config):
+    """Return a factory of a stage's module; dropout is off, its random numbers would differ."""
+
+    def make(stage):
+        settings = getattr(config, stage)
+        fresh = network(stage).train()
+        for part in fresh.modules():
+            if isinstance(part, nn.Dropout):
+                part.p = 0.0
+        if stage == "pretrain":
+            return PretrainModule(fresh, replace(settings, hide_protein=0.3), seed=0)
+        made = ClassifierModule(fresh, settings, class_counts=torch.tensor([90, 100, 10]), seed=0).train()
+        made.hide_protein = 0.3
+        return made
+
+    return make
+
+
+def learned(module, batch, *, parts, validation=False):
+    """Return the loss, what is told of it, and the gradients of a batch in parts of so many cells."""
+    module.cells_at_once = parts
+    module.zero_grad()
+    module.train(not validation)
+    visible = module.hide(batch, step=3, validation=validation)
+    loss, told = module.losses(batch, visible, learn=not validation)
+    return loss, told, {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("parts", [13, 1])
+@pytest.mark.parametrize("stage", ["pretrain", "finetune", "transfer"])
+def test_loss_and_gradients_of_the_parts_sum_to_those_of_the_batch(module, cells, stage, parts):
+    """Parts of 13 leave one of 1; cells without proteins, hidden tokens and classes fall into them unevenly."""
+    batch, tested = cells.__getitems__(range(40)), module(stage)
+    loss, told, whole = learned(tested, batch, parts=64)
+    loss_again, told_again, summed = learned(tested, batch, parts=parts)
+    torch.testing.assert_close(loss_again, loss)
+    torch.testing.assert_close(told_again, told)
+    assert set(whole) == set(summed) == {name for name, p in tested.named_parameters() if p.requires_grad}
+    scale = max(float(gradient.abs().max()) for gradient in whole.values())
+    torch.testing.assert_close(summed, whole, rtol=1e-5, atol=1e-6 * scale)
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+def test_parts_tell_the_validation_of_the_batch(module, cells, stage):
+    batch, tested = cells.__getitems__(range(40)), module(stage)
+    _, whole, none = learned(tested, batch, parts=64, validation=True)
+    torch.testing.assert_close(learned(tested, batch, parts=13, validation=True)[1], whole)
+    assert none == {}
+
+
+def test_the_weights_after_a_step_in_parts_are_those_of_an_undivided_step(module, cells):
+    """In float64, where AdamW finds no gradient that is nothing but rounding and makes a whole step of it."""
+    batch = [x.double() if x.is_floating_point() else x for x in cells.__getitems__(range(40))]
+    weights = []
+    for parts in (64, 13):
+        tested = module("pretrain").double()
+        made = adamw_with_cosine([(tested, 0.01)], tested.stage, n_steps=3)
+        learned(tested, batch, parts=parts)
+        made["optimizer"].step()
+        weights.append(tested.state_dict())
+    torch.testing.assert_close(*weights, rtol=1e-9, atol=1e-9)
+
+
+def test_a_run_in_parts_has_the_curves_of_an_undivided_one(module, cells, run, monkeypatch):
+    train, validation = cells.subset(cells.rows[:150]), cells.subset(cells.rows[150:])
+    curves = []
+    for parts in (64, 13):
+        monkeypatch.setattr(memory, "cells_at_once", lambda *_, parts=parts: parts)
+        tested = module("pretrain")
+        history = fit(tested, train, validation, replace(tested.stage, epochs=1), run(), name="pretrain")
+        curves.append(history.drop(columns="seconds"))
+        assert tested.cells_at_once == parts
+    pd.testing.assert_frame_equal(*curves, check_exact=False, rtol=1e-3)

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -27,7 +28,10 @@ import torch
 from scfusionttt.ttt import ttt_linear
 from scfusionttt.ttt.parity import TENSORS, TOLERANCES, differences, make_case, results
 
-SHAPES = (  # tokens, head, mini-batch, options; the first ones against the definition, long ones against `chunked`
+Shape = tuple[int, int, int, dict[str, bool]]
+SHAPES: tuple[
+    Shape, ...
+] = (  # tokens, head, mini-batch, options; the first ones against the definition, long ones against `chunked`
     (101, 16, 16, {}),
     (101, 32, 16, {"causal": False}),
     (101, 64, 16, {"reverse": True}),
@@ -39,7 +43,7 @@ SHAPES = (  # tokens, head, mini-batch, options; the first ones against the defi
     (20000, 32, 16, {}),
     (20000, 64, 16, {}),
 )
-QUICK = ((37, 16, 16, {}), (37, 32, 16, {"causal": False}))
+QUICK: tuple[Shape, ...] = ((37, 16, 16, {}), (37, 32, 16, {"causal": False}))
 LENGTHS = (400, 1000, 4000, 20000)
 DEFINITION_UP_TO = 200  # tokens; beyond, the token-by-token truth takes too long
 
@@ -144,7 +148,7 @@ def measure_speed(
 
 def contenders(case: dict, precisions: Sequence[str]) -> dict[str, Callable[[], None]]:
     """Return what is timed, by name; the GPU kernel in the most exact precision that holds comes first."""
-    layers = {f"gpu {p}": partial(run_ttt, case, p, backend="gpu") for p in precisions}
+    layers: dict[str, Callable[[], None]] = {f"gpu {p}": partial(run_ttt, case, p, backend="gpu") for p in precisions}
     layers |= {f"gpu {p}, both directions": partial(run_ttt, case, p, backend="gpu", both=True) for p in precisions[:1]}
     layers["chunked"] = partial(run_ttt, case, "highest", backend="chunked")
     layers |= {
@@ -153,7 +157,7 @@ def contenders(case: dict, precisions: Sequence[str]) -> dict[str, Callable[[], 
     return layers
 
 
-def run_ttt(case: dict, precision: str, **options: object) -> None:
+def run_ttt(case: dict, precision: str, **options: Any) -> None:
     """Run the operator forward and backward."""
     with matmul_precision(precision):
         out = ttt_linear(**case, **options).out
@@ -205,7 +209,7 @@ def write(given: argparse.Namespace, device: torch.device, parity: pd.DataFrame,
 
 def as_markdown(table: pd.DataFrame) -> str:
     """Return a table in Markdown."""
-    cells = [list(table), ["---"] * len(table.columns), *table.values.tolist()]
+    cells: list[list[Any]] = [list(table), ["---"] * len(table.columns), *table.values.tolist()]
     shown = [[f"{x:.2g}" if isinstance(x, float) and abs(x) < 1e-2 else str(x) for x in row] for row in cells]
     return "\n".join(f"| {' | '.join(row)} |" for row in shown) + "\n"
 

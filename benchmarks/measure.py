@@ -1,0 +1,125 @@
+"""What the benchmarks share: process time, peak memory, the machine they ran on, tables and JSON."""
+
+import ctypes
+import gc
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pandas as pd
+import torch
+
+from scfusionttt.report.tables import Table
+
+ROOT = Path(__file__).resolve().parents[1]
+_PACKAGES = ("scfusionttt", "torch", "numba", "numpy", "lightning", "scvi-tools")
+#: What decides how fast matrix products can be, in float32 and in bfloat16.
+_INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+_MB = 1e6
+
+Name = TypeVar("Name")
+
+
+def least_process_time(calls: Mapping[Name, Callable[[], object]], *, repeats: int) -> dict[Name, float]:
+    """Return the least process time of each call, in seconds.
+
+    The calls take turns, so that a busy moment of the machine hits all of them; the first turn also warms up.
+    """
+    least = dict.fromkeys(calls, math.inf)
+    for _ in range(repeats):
+        for name, call in calls.items():
+            start = time.process_time()
+            call()
+            least[name] = min(least[name], time.process_time() - start)
+    return least
+
+
+def peak_memory(call: Callable[[], object]) -> float | None:
+    """Return by how much a call raises the process's resident memory at its peak, in MB; None where not on Linux.
+
+    Only a fresh process gives the whole of it: an older one may use memory that earlier work left behind.
+    """
+    if not Path("/proc/self/clear_refs").exists():
+        return None
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # sets VmHWM, the peak, back to what is resident now
+    before = _resident("VmRSS")
+    call()
+    return (_resident("VmHWM") - before) / _MB
+
+
+def _resident(which: str) -> int:
+    """Return VmRSS or VmHWM in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(which)) * 1024
+
+
+def run_module(name: str, *arguments: object) -> Any:
+    """Run a module in a fresh process, on this one's path, and return the JSON that it prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", name, *map(str, arguments)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout)
+
+
+def environment() -> dict[str, Any]:
+    """Return when, on what processor, on how many threads and with which versions the figures were taken."""
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "cpu": _cpuinfo("model name") or platform.processor() or platform.machine(),
+        "instructions": [x for x in _cpuinfo("flags").split() if x in _INSTRUCTIONS],
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
+    }
+
+
+def _cpuinfo(key: str) -> str:
+    """Return what Linux says about the first processor; empty elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(key)), "")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def print_table(rows: pd.DataFrame, caption: str, notes: Iterable[str] = ()) -> None:
+    """Print rows as a Markdown table; its index names the rows."""
+    table = Table(rows, f"**{caption}**", notes="\n".join(notes))
+    print("", table.markdown(), sep="\n", flush=True)
+
+
+def write_json(path: Path | None, **parts: Any) -> None:
+    """Write results beside the environment they were taken in; tables as lists of rows."""
+    if path is None:
+        return
+    plain = {name: _records(x) if isinstance(x, pd.DataFrame) else x for name, x in parts.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"environment": environment(), **plain}, indent=1) + "\n", encoding="utf-8")
+
+
+def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    plain = rows.astype(object).where(rows.notna(), None)
+    return [{str(key): value for key, value in row.items()} for row in plain.to_dict("records")]

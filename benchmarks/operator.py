@@ -1,0 +1,157 @@
+"""Time and peak memory of the TTT layer and of what could stand in its place, by sequence length.
+
+python benchmarks/operator.py --json operator.json
+
+Everything is per cell; time is the least process time of several rounds in which all layers take turns, memory the
+peak of a fresh process. First the layers are checked against each other; where they differ, nothing is timed.
+"""
+
+import sys
+
+if not __package__:
+    sys.path[0] += "/.."  # run as a file: `operator` in this folder is not the standard library's
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from benchmarks import checks
+from benchmarks.measure import environment, least_process_time, print_table, run_module, write_json
+from benchmarks.opponents import BACKWARD, CONTENDERS, FORWARD, TTT, make, passes
+from benchmarks.targets import compare
+
+LENGTHS = (400, 1000, 2000, 4000, 8192, 20000, 32768)
+QUICK = (100, 400)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Check, measure, print, write; returns the exit code."""
+    given = fill_in(make_parser(__doc__).parse_args(arguments), lengths=LENGTHS, quick=QUICK)
+    torch.set_num_threads(1)
+    if not passes_check(given):
+        return 1
+    results, notes = measure(given.lengths, repeats=given.repeats, limit=given.limit)
+    report_times(results, notes)
+    if given.memory:
+        results["MB"] = peaks(results)
+        report_memory(results)
+    targets = compare(results)
+    if len(targets):
+        print_table(targets, "targets, forward + backward")
+    write_json(given.json, check=given.check, results=results, targets=targets.reset_index(), notes=notes)
+    return 0
+
+
+def make_parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser of the options that measuring needs."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="short sequences, one round, no memory")
+    parser.add_argument("--lengths", type=int, nargs="+", help="tokens of a cell")
+    parser.add_argument("--repeats", type=int, help="rounds; the least time counts")
+    parser.add_argument("--limit", type=float, default=60, help="longest call that is tried, in process seconds")
+    parser.add_argument("--memory", action=argparse.BooleanOptionalAction, help="also measure peak memory")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    return parser
+
+
+def fill_in(given: argparse.Namespace, *, lengths: Sequence[int], quick: Sequence[int]) -> argparse.Namespace:
+    """Fill in what was not given; ``--quick`` stands for a few seconds' worth of it."""
+    given.lengths = sorted(given.lengths or (quick if given.quick else lengths))
+    given.repeats = given.repeats or (1 if given.quick else 5)
+    given.memory = not given.quick if given.memory is None else given.memory
+    return given
+
+
+def passes_check(given: argparse.Namespace) -> bool:
+    """Check that the layers compute the same thing, and print it; the table is left in ``given.check``."""
+    found = checks.check(**({"tokens": 101, "long": 1000} if given.quick else {}))
+    given.check = checks.as_table(found).reset_index()
+    print_table(given.check.set_index("check"), "correctness: largest difference, output and all gradients")
+    failed = [check.what for check in found if not check.holds]
+    if failed:
+        print(f"\nnothing was timed, because these differ: {'; '.join(failed)}", flush=True)
+        write_json(given.json, check=given.check)
+    return not failed
+
+
+def measure(
+    lengths: Sequence[int], *, repeats: int, limit: float, names: Sequence[str] = tuple(CONTENDERS)
+) -> tuple[pd.DataFrame, list[str]]:
+    """Return the times, and a line for each that is missing.
+
+    Returns
+    -------
+    results : DataFrame
+        Columns layer, tokens, cells, pass, ms (per cell) and MB (not measured here).
+    notes : list of str
+        What was skipped, and why.
+    """
+    layers = {name: make(name) for name in names}
+    seconds: dict[str, tuple[int, float]] = {}  # length and time per cell of each layer's last backward
+    rows, notes = [], []
+    for length in lengths:
+        calls: dict[tuple[str, str], Callable[[], object]] = {}
+        for name, layer in layers.items():
+            reason = _reason_to_skip(name, length, seconds, limit)
+            if reason:
+                notes.append(f"{name}, {length:,} tokens: skipped, {reason}")
+                continue
+            ways = passes(name, layer, cells=CONTENDERS[name].cells(length), length=length)
+            calls |= {(name, kind): call for kind, call in ways.items()}
+        for (name, kind), least in least_process_time(calls, repeats=repeats).items():
+            cells = CONTENDERS[name].cells(length)
+            rows.append({"layer": name, "tokens": length, "cells": cells, "pass": kind, "ms": least / cells * 1e3})
+            if kind == BACKWARD:
+                seconds[name] = length, least / cells
+        print(f"{length:,} tokens: timed", file=sys.stderr, flush=True)
+    return pd.DataFrame(rows).assign(MB=float("nan")), notes
+
+
+def _reason_to_skip(name: str, length: int, seconds: dict[str, tuple[int, float]], limit: float) -> str | None:
+    """Judge a call by the last shorter one, as if time grew with the square of the length."""
+    longest = CONTENDERS[name].longest
+    if longest and length > longest:
+        return f"tried up to {longest:,} tokens only"
+    if name not in seconds:
+        return None
+    before, least = seconds[name]
+    expected = least * (length / before) ** 2 * CONTENDERS[name].cells(length)
+    return f"a call may take {expected:.0f} s, more than --limit {limit:g}" if expected > limit else None
+
+
+def peaks(results: pd.DataFrame) -> pd.Series:
+    """Return the peak memory of each row of `measure`, in MB per cell."""
+    found = {}
+    for name, length in dict.fromkeys(zip(results["layer"], results["tokens"])):
+        found[name, length] = run_module("benchmarks.peak", name, length)
+        print(f"{name}, {length:,} tokens: memory measured", file=sys.stderr, flush=True)
+    columns = (results[column] for column in ("layer", "tokens", "pass"))
+    return pd.Series([found[name, length][kind] for name, length, kind in zip(*columns)], results.index, dtype=float)
+
+
+def report_times(results: pd.DataFrame, notes: Sequence[str]) -> None:
+    """Print the times by layer and length, and how many times slower than TTT each layer is."""
+    where = environment()
+    print(f"\n{where['cpu']}, {where['threads']} thread, torch {where['versions']['torch']}, {where['date']}")
+    for kind in (FORWARD, BACKWARD):
+        print_table(_by_length(results, kind, "ms"), f"{kind}: ms per cell", notes if kind == FORWARD else ())
+    times = _by_length(results, BACKWARD, "ms")
+    print_table((times / times.loc[TTT]).drop(index=TTT), "times slower than TTT, forward + backward")
+
+
+def report_memory(results: pd.DataFrame) -> None:
+    """Print the peak memory by layer and length."""
+    for kind in (FORWARD, BACKWARD):
+        print_table(_by_length(results, kind, "MB"), f"{kind}: peak memory, MB per cell")
+
+
+def _by_length(results: pd.DataFrame, kind: str, quantity: str) -> pd.DataFrame:
+    table = results[results["pass"] == kind].pivot(index="layer", columns="tokens", values=quantity)
+    return table.reindex(results["layer"].unique())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

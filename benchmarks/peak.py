@@ -1,0 +1,27 @@
+"""Peak memory of one layer at one length, as JSON: ``python -m benchmarks.peak "GRU" 4000``.
+
+A process of its own for each layer and length: memory that another one left behind would hide what this one takes.
+"""
+
+import json
+import sys
+
+import torch
+
+from benchmarks.measure import peak_memory
+from benchmarks.opponents import BACKWARD, CONTENDERS, FORWARD, make, passes
+
+
+def main(name: str, length: int) -> None:
+    """Print MB per cell by pass, the input included."""
+    torch.set_num_threads(1)
+    layer, cells = make(name), CONTENDERS[name].cells(length)
+    peaks = {}
+    for kind in (FORWARD, BACKWARD):
+        peak = peak_memory(lambda kind=kind: passes(name, layer, cells=cells, length=length)[kind]())  # type: ignore[misc]
+        peaks[kind] = None if peak is None else peak / cells
+    print(json.dumps(peaks))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

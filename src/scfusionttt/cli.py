@@ -1,10 +1,12 @@
 """The command line: one short function per verb; files in, files out, no prompts.
 
-Exit codes: 0 done, 1 internal error, 2 the input or the call is at fault (one line on stderr), 130 interrupted.
+Exit codes: 0 done, 1 internal error, 2 the input or the call is at fault (one line on stderr), 130 interrupted,
+143 terminated.
 """
 
 import json
 import logging
+import signal
 import sys
 import warnings
 from enum import StrEnum
@@ -21,7 +23,11 @@ if TYPE_CHECKING:
     from scfusionttt.data.citeseq import CiteSeq
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
+
+
+class Terminated(BaseException):
+    """SIGTERM came: a cluster's time limit, or a shutdown."""
 
 
 class Device(StrEnum):
@@ -86,6 +92,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     warnings.filterwarnings("default", category=UserWarning, module=r"scfusionttt\.|__main__")
     warnings.showwarning = _show_warning
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         code = app(standalone_mode=False, prog_name="scfusionttt") or 0
         if code == INTERRUPTED:  # how the argument parser tells of Ctrl+C
@@ -95,6 +102,8 @@ def main() -> None:
         _fail(str(error), 2)
     except (KeyboardInterrupt, typer.Abort):
         _fail("interrupted; a training run goes on with --resume", INTERRUPTED)
+    except Terminated:
+        _fail("terminated; a training run goes on with --resume", TERMINATED)
     except Exception as error:
         # Usage errors of the argument parser: they have a message of their own.
         if not hasattr(error, "format_message"):
@@ -415,6 +424,10 @@ def _write_json(path: Path | None, value: Any) -> None:
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     typer.echo(f"warning: {message}", err=True)
+
+
+def _terminate(*_: Any) -> None:
+    raise Terminated
 
 
 def _fail(message: str, code: int) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from scfusionttt.data.quiet import quiet
+
 ENDS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -signal.SIGKILL}
 PRETRAIN = (
     "pretrain", "cells.h5mu", "--preset", "fast", "--epochs", "5", "--set", "network.width=16",
@@ -29,7 +31,8 @@ def weights(folder):
 def unbroken(tmp_path_factory, cells):
     """A folder with cells and the model of a run that nothing disturbed."""
     folder = tmp_path_factory.mktemp("unbroken")
-    cells.write_h5mu(folder / "cells.h5mu")
+    with quiet():
+        cells.write_h5mu(folder / "cells.h5mu")
     run = start("model", cwd=folder)
     told = run.communicate(timeout=600)[1]
     assert run.returncode == 0, told

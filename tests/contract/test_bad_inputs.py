@@ -25,7 +25,7 @@ WITHOUT = {"validate": ("--drop-empty",), "transfer": ("--cells", "--protein-mod
 QUICK = [
     *(("validate", case) for case in CATALOGUE if case.group != "Labels"),
     *(("embed", case) for case in CATALOGUE if case.same or case.group == "Counts"),
-    *(("finetune", case) for case in CATALOGUE if case.group == "Labels"),
+    *(("finetune" if case.refused else "evaluate", case) for case in CATALOGUE if case.group == "Labels"),
 ]
 REST = [(verb, case) for verb in VERBS for case in CATALOGUE if (verb, case) not in QUICK]
 

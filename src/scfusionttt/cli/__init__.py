@@ -1,9 +1,11 @@
 """The command line: one short function per verb; files in, files out, no prompts.
 
-Exit codes: 0 done, 1 internal error, 2 the input or the call is at fault (one line on stderr), 130 interrupted.
+Exit codes: 0 done, 1 internal error, 2 the input or the call is at fault (one line on stderr), 130 interrupted,
+143 terminated.
 """
 
 import logging
+import signal
 import sys
 import warnings
 from typing import Annotated, Any
@@ -19,7 +21,11 @@ from scfusionttt.errors import UserError
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 for verb in (demo, validate, pretrain, finetune, transfer, embed, predict, evaluate, benchmark, ablate, genes, doctor):
     app.command()(verb)
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
+
+
+class Terminated(BaseException):
+    """SIGTERM came: a cluster's time limit, or a shutdown."""
 
 
 def main() -> None:
@@ -30,6 +36,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     warnings.filterwarnings("default", category=UserWarning, module=r"scfusionttt\.|__main__")
     warnings.showwarning = _show_warning
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         code = app(standalone_mode=False, prog_name="scfusionttt") or 0
         if code == INTERRUPTED:  # how the argument parser tells of Ctrl+C
@@ -39,6 +46,8 @@ def main() -> None:
         _fail(str(error), 2)
     except (KeyboardInterrupt, typer.Abort):
         _fail("interrupted; a training run goes on with --resume", INTERRUPTED)
+    except Terminated:
+        _fail("terminated; a training run goes on with --resume", TERMINATED)
     except Exception as error:
         # Usage errors of the argument parser: they have a message of their own.
         if not hasattr(error, "format_message"):
@@ -62,6 +71,10 @@ def _version(
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     typer.echo(f"warning: {message}", err=True)
+
+
+def _terminate(*_: Any) -> None:
+    raise Terminated
 
 
 def _fail(message: str, code: int) -> None:

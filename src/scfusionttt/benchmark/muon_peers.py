@@ -1,6 +1,9 @@
 """WNN and MOFA+ as their libraries document them; both are imported when they are used."""
 
 import warnings
+from contextlib import redirect_stdout
+from io import StringIO
+from typing import Any
 
 import numpy as np
 from anndata import AnnData
@@ -10,6 +13,9 @@ from scipy import sparse
 from scfusionttt.benchmark.cells import Cells
 from scfusionttt.data.quiet import quiet
 from scfusionttt.evaluation.peers import pca, zscore
+
+#: Neighbours per modality that muon looks among, its default.
+_CANDIDATES = 200
 
 
 def wnn(cells: Cells, seed: int) -> sparse.csr_matrix:
@@ -23,7 +29,8 @@ def wnn(cells: Cells, seed: int) -> sparse.csr_matrix:
         for part in parts.values():
             sc.pp.neighbors(part, use_rep="X", random_state=seed)
         mdata = MuData(parts)
-        muon.pp.neighbors(mdata, random_state=seed)
+        # muon writes past its arrays where it looks for more neighbours than there are cells
+        muon.pp.neighbors(mdata, n_multineighbors=min(_CANDIDATES, mdata.n_obs - 1), random_state=seed)
     return sparse.csr_matrix(mdata.obsp["connectivities"])
 
 
@@ -31,7 +38,11 @@ def mofa(cells: Cells, seed: int) -> np.ndarray:
     """Return the factors of MOFA+ (Argelaguet et al. 2020), 10 of them, the modalities scaled to the same variance."""
     from mofapy2.run.entry_point import entry_point
 
-    model = entry_point()
+    with redirect_stdout(StringIO()):  # it reports every step
+        return _mofa(entry_point(), cells, seed)
+
+
+def _mofa(model: Any, cells: Cells, seed: int) -> np.ndarray:
     model.set_data_options(scale_views=True)
     model.set_data_matrix([[zscore(cells.rna)], [zscore(cells.protein)]])
     model.set_model_options(factors=10)

@@ -1,8 +1,10 @@
 import logging
 import os
 import shlex
+import signal
 import sys
 import warnings
+from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
@@ -74,6 +76,7 @@ def scfusionttt(monkeypatch, capsys):
 
     log = logging.getLogger("scfusionttt")
     before = log.handlers, log.propagate, log.level
+    on_term = signal.getsignal(signal.SIGTERM)
 
     def run(arguments):
         monkeypatch.setattr(sys, "argv", ["scfusionttt", *shlex.split(arguments)])
@@ -84,7 +87,25 @@ def scfusionttt(monkeypatch, capsys):
         finally:
             log.handlers, log.propagate = before[:2]
             log.setLevel(before[2])
+            signal.signal(signal.SIGTERM, on_term)
         out, err = capsys.readouterr()
         return SimpleNamespace(code=left.value.code or 0, out=out, err=err)
 
     return run
+
+
+@pytest.fixture
+def full_disk():
+    """Return a context in which no file can grow beyond some bytes: what a full disk does, without one."""
+    resource = pytest.importorskip("resource", reason="this system cannot limit the size of files")
+
+    @contextmanager
+    def make(most=4096):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return make

@@ -1,4 +1,4 @@
-"""What bad input gets: one line naming the cause and the remedy, exit code 2, nothing written over."""
+"""What a bad call gets: one line naming cause and remedy, exit code 2. Bad input is in `tests/contract`."""
 
 import json
 import shutil
@@ -9,7 +9,6 @@ from mudata import MuData
 from scipy import sparse
 
 from scfusionttt.data.quiet import quiet
-from scfusionttt.data.simulate import simulate
 
 FAST = "--preset fast --epochs 1 --set network.width=16"
 
@@ -27,40 +26,9 @@ def place(tmp_path_factory, cells, rna_cells, trained):
                 place / f"{name}.h5ad"
             )
 
-    def value(x):
-        return lambda data: data["rna"].X.data.__setitem__(3, x)
-
-    def normalised(data):
-        data["rna"].X = np.log1p(data["rna"].X)
-
-    def empty_cells(data):
-        counts = data["rna"].X.tolil()
-        counts[[5, 7]] = 0
-        data["rna"].X = sparse.csr_matrix(counts)
-
-    def twice(data):
-        data.obs_names = ["again", "again", *data.obs_names[2:]]
-
-    def labels(data):
-        data.obs["single"] = "T"
-        data.obs["lonely"] = ["only one", *["T", "B"] * 79, "T"]
-        data.obs["unlabelled"] = "unknown"
-
     write("good")
     write("rna", data=rna_cells)
-    for name, x in {"nan": np.nan, "inf": np.inf, "negative": -1}.items():
-        write(name, value(x))
-    write("normalised", normalised)
-    write("empty", empty_cells)
-    write("twice", twice, data=rna_cells)
-    write("no_rna", lambda data: MuData({"prot": data["prot"]}))
-    write("differ", lambda data: MuData({"rna": data["rna"], "prot": data["prot"][10:].copy()}))
-    write("labels", labels)
     write("few_genes", lambda data: data[:, ::3].copy(), data=rna_cells)
-    write("mouse", data=simulate(100, 300, 8, 3, species="mouse"))
-    good = (place / "good.h5mu").read_bytes()
-    (place / "cut.h5mu").write_bytes(good[: len(good) // 2])
-    (place / "nothing.h5mu").write_bytes(b"")
     (place / "text.h5mu").write_text("cell,gene\n")
     (place / "folder").mkdir()
     (place / "folder" / "thesis.tex").write_text("years of work")
@@ -99,59 +67,11 @@ def refused(place, scfusionttt, monkeypatch):
     return run
 
 
-BAD_FILES = {
-    "missing.h5mu": ("no such file", "check the name"),
-    "nothing.h5mu": ("is empty (0 bytes)", "copy or download it again"),
-    "cut.h5mu": ("is truncated", "copy or write it again"),
-    "text.h5mu": ("is a text file", "expected .h5mu"),
-    "folder": ("is a folder without matrix.mtx", "expected .h5mu"),
-    "no_rna.h5mu": ("no RNA found: the modalities are prot", "--rna-modality"),
-    "normalised.h5mu": ("values look normalised, not raw counts", "put raw counts in layers['counts'] or X"),
-    "nan.h5mu": ("RNA has NaN in 1 cell (cell-000000)", "repair or leave out"),
-    "inf.h5mu": ("RNA has infinite values in 1 cell (cell-000000)", "repair or leave out"),
-    "negative.h5mu": ("RNA has negative values in 1 cell (cell-000000)", "put raw counts"),
-    "empty.h5mu": ("no RNA counts in 2 cells (cell-000005, cell-000007)", "--drop-empty"),
-    "twice.h5ad": ("1 cell name (again) occurs more than once", "make them unique"),
-    "differ.h5mu": ("RNA has 160 cells and proteins 150, 150 in both", "use `--cells overlap`", "`--cells rna`"),
-}
-
-
-@pytest.mark.parametrize(
-    "verb", [f"pretrain {{}} --out model {FAST}", "embed {} --model model --out z.npy", "validate {}"]
-)
-@pytest.mark.parametrize("name", BAD_FILES)
-def test_a_bad_file(name, verb, refused):
-    error = refused(verb.format(name))
-    assert all(words in error for words in BAD_FILES[name]), error
-
-
 BAD_CALLS = {
-    "labels: unknown key": (
-        "finetune labels.h5mu --model model --labels cell_typ --out model",
-        "no obs['cell_typ']; did you mean 'cell_type'?",
-    ),
-    "labels: none": (
-        "finetune labels.h5mu --model model --labels unlabelled --out model",
-        "no labelled cell; at least two classes",
-    ),
-    "labels: one class": (
-        "finetune labels.h5mu --model model --labels single --out model",
-        "a single class (T); at least two classes",
-    ),
-    "labels: a class of one cell": (
-        "finetune labels.h5mu --model model --labels lonely --out model",
-        "one cell only: only one; merge each",
-    ),
     "labels: in transfer": ("transfer rna.h5ad --model typed --labels celltype --out model", "no obs['celltype']"),
     "genes: too few": (
         "embed few_genes.h5ad --model model --out z.npy",
         "only 100 of the model's 300 genes are in the input",
-    ),
-    "genes: wrong species": ("embed mouse.h5mu --model model --out z.npy", "give human data"),
-    "genes: wrong species to predict": ("predict mouse.h5mu --model typed --out t.csv", "give human data"),
-    "genes: wrong species to learn": (
-        "finetune mouse.h5mu --model model --labels cell_type --out model",
-        "give human data",
     ),
     "genes: no such species": (
         f"pretrain good.h5mu --out model --species yeast {FAST}",
@@ -255,35 +175,6 @@ BAD_CALLS = {
 def test_a_bad_call(name, refused):
     command, told = BAD_CALLS[name]
     assert told in refused(command)
-
-
-REMEDIES = {
-    "empty cells are left out, and named, with --drop-empty": (
-        "embed empty.h5mu --model model --drop-empty --out {out}/z.npy",
-        158,
-        "2 empty cells left out: cell-000005, cell-000007",
-    ),
-    "cells that both have are kept with --cells overlap": (
-        "embed differ.h5mu --model model --cells overlap --out {out}/z.npy",
-        150,
-        "150 cells",
-    ),
-    "every cell with RNA is kept with --cells rna": (
-        "embed differ.h5mu --model model --cells rna --out {out}/z.npy",
-        160,
-        "160 cells",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", REMEDIES)
-def test_the_remedy_that_is_offered_works(name, place, scfusionttt, monkeypatch, tmp_path):
-    command, n_cells, told = REMEDIES[name]
-    monkeypatch.chdir(place)
-    result = scfusionttt(command.format(out=tmp_path))
-    assert result.code == 0, result.err
-    assert told in result.err
-    assert len(np.load(tmp_path / "z.npy")) == n_cells
 
 
 def test_empty_genes_are_named_in_a_warning(place, scfusionttt, monkeypatch, tmp_path, rna_cells):

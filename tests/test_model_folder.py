@@ -1,11 +1,13 @@
 import json
+import os
+import pickle
 import shutil
 
 import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
-from scfusionttt.errors import ModelFolderError
+from scfusionttt.errors import ModelFolderError, OutputError
 from scfusionttt.model import FusionTTT
 from scfusionttt.model_folder import FORMAT_VERSION, HISTORY, MANIFEST, WEIGHTS
 
@@ -62,6 +64,14 @@ def test_a_failing_save_leaves_the_earlier_model_whole(folder, trained, monkeypa
     assert list(folder.parent.iterdir()) == [folder]
 
 
+def test_a_full_disk_leaves_the_earlier_model_whole(folder, trained, full_disk):
+    before = content(folder)
+    with full_disk(), pytest.raises(OutputError, match=r"was not written: .*; nothing there was changed"):
+        trained.pretrained.save(folder)
+    assert content(folder) == before
+    assert list(folder.parent.iterdir()) == [folder]
+
+
 def drop(name):
     return lambda folder: (folder / name).unlink()
 
@@ -72,6 +82,23 @@ def cut(name):
 
 def wipe(name):
     return lambda folder: (folder / name).write_bytes(b"")
+
+
+class Payload:
+    """Unpickled, it ends the process."""
+
+    def __reduce__(self):
+        return os._exit, (1,)
+
+
+def pickled(folder):
+    (folder / WEIGHTS).write_bytes(pickle.dumps(Payload()))
+
+
+def declare_huge(folder):
+    """Declare a tensor of 10^12 numbers, for which there are no bytes."""
+    header = json.dumps({"w": {"dtype": "F32", "shape": [10**12], "data_offsets": [0, 4 * 10**12]}}).encode()
+    (folder / WEIGHTS).write_bytes(len(header).to_bytes(8, "little") + header)
 
 
 def without_a_weight(folder):
@@ -97,6 +124,8 @@ def without_a_weight(folder):
         (lambda folder: rewrite(folder, format_version="1"), "not a model of scfusionttt"),
         (lambda folder: rewrite(folder, format_version=FORMAT_VERSION + 1), "newer than 1.*; update scfusionttt"),
         (lambda folder: (folder / MANIFEST).write_text('{"format_version": 1}'), "lacks stage, settings"),
+        (declare_huge, "is damaged"),
+        (pickled, "is damaged"),
         (without_a_weight, "do not fit together"),
         (lambda folder: rewrite(folder, classes=["one"]), "do not fit together"),
         (lambda folder: rewrite(folder, settings={"network": {"width": 32}}), "do not fit together"),

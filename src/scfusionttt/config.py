@@ -58,7 +58,7 @@ class NetworkConfig:
     patch: int = 20
     width: int = 64
     heads: int = 2
-    encoder_blocks: int = 2
+    encoder_blocks: int = 1
     #: Of the decoder that rebuilds hidden tokens from visible ones (``pretrain.masked_weight``); 0: there is none.
     decoder_blocks: int = 0
     #: Hidden units of a block's MLP, as a multiple of the width.
@@ -106,7 +106,7 @@ class StageConfig:
     #: Passes over the training cells; None (``none``): as many as ``steps`` need, and at least three.
     epochs: int | None = None
     #: Steps of the optimiser where ``epochs`` is None, so that few cells are not read too few times.
-    steps: int = 1200
+    steps: int = 750
     batch_size: int = 64
     lr: float = 2e-3
     weight_decay: float = 1e-4
@@ -127,7 +127,15 @@ class StageConfig:
         require(self.lr > 0, f"{section}.lr must be positive")
         for name in ("weight_decay", "patience", "gradient_clip"):
             require(getattr(self, name) >= 0, f"{section}.{name} must not be negative")
-        for name in ("warmup", "validation_fraction", "mask_ratio", "hide_protein", "label_smoothing"):
+        shares = (
+            "warmup",
+            "validation_fraction",
+            "mask_ratio",
+            "protein_mask_ratio",
+            "hide_protein",
+            "label_smoothing",
+        )
+        for name in shares:
             require(0 <= getattr(self, name, 0) < 1, f"{section}.{name} must be in [0, 1)")
 
     def n_epochs(self, n_cells: int) -> int:
@@ -139,7 +147,10 @@ class StageConfig:
 class PretrainConfig(StageConfig):
     """Stage 1: masked tokens of both modalities, no labels."""
 
+    #: Share of RNA tokens and of proteins hidden from each cell. A panel's proteins say little of one another: where
+    #: many are hidden, the fused representation learns to do without them.
     mask_ratio: float = 0.5
+    protein_mask_ratio: float = 0.2
     #: Weights of the RNA and the protein term (alpha, beta of the paper).
     alpha: float = 0.5
     beta: float = 0.5
@@ -260,8 +271,9 @@ def _paper() -> Config:
             direction="forward", causal=True, latent=0,
         ),
         pretrain=PretrainConfig(
-            epochs=500, batch_size=128, lr=2.5e-4, warmup=0.02, mask_ratio=0.15, alpha=0.7, beta=0.3,
-            masked_weight=1.0, bottleneck_weight=0.0, balance=False, hide_protein=0.0, validation_fraction=0.25,
+            epochs=500, batch_size=128, lr=2.5e-4, warmup=0.02, mask_ratio=0.15, protein_mask_ratio=0.15,
+            alpha=0.7, beta=0.3, masked_weight=1.0, bottleneck_weight=0.0, balance=False,
+            hide_protein=0.0, validation_fraction=0.25,
         ),
         finetune=FinetuneConfig(
             epochs=100, batch_size=128, lr=2.5e-4, warmup=0.05, probe=False, mask_ratio=0.0,
@@ -278,7 +290,7 @@ def _fast() -> Config:
     """A smaller network and shorter stages: for a first look and for tests."""
     return Config(
         data=DataConfig(n_genes=2000),
-        network=NetworkConfig(width=32, heads=2, encoder_blocks=1, latent=16),
+        network=NetworkConfig(width=32, heads=2, latent=16),
         pretrain=PretrainConfig(epochs=8, lr=3e-3),
         finetune=FinetuneConfig(steps=60, lr=1e-4),
         transfer=TransferConfig(steps=60, lr=5e-4),
@@ -290,7 +302,7 @@ PRESETS: dict[str, Config] = {
     "paper": _paper(),
     "whole": Config(
         data=DataConfig(n_genes=None),
-        network=NetworkConfig(patch=1, width=32, heads=1, encoder_blocks=1),
+        network=NetworkConfig(patch=1, width=32, heads=1),
         pretrain=PretrainConfig(epochs=10, batch_size=32),
     ),
     "fast": _fast(),

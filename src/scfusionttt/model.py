@@ -125,15 +125,15 @@ class FusionTTT:
             When the data cannot be used; the message says why and what to do.
         """
         cite = _usable(data, learn=True)
-        self.features, notes = choose_features(cite, self.config.data, species=species)
-        _tell(notes)
-        match = match_features(cite, self.features)
-        self.preprocessing = Preprocessing.fit(cite, match, self.config.data)
-        self.stage, self.classes, self.metrics = "pretrain", [], {}
-        network = self._seeded(lambda: self._build(0))
-        self.network = network
-        cells = CellDataset(cite, match, self.preprocessing)
+        network = self._start(cite, species)
+        assert self.features is not None and self.preprocessing is not None
+        cells = CellDataset(cite, match_features(cite, self.features), self.preprocessing)
         self.history = train_pretraining(network, cells, self.config.pretrain, self._run(cells, checkpoints, resume))
+        return self
+
+    def build(self, data: Data, *, species: str | None = None) -> Self:
+        """Settle features, constants and a network of random weights: what stage 2 starts from without stage 1."""
+        self._start(_usable(data, learn=True), species)
         return self
 
     def finetune(
@@ -330,6 +330,15 @@ class FusionTTT:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ModelFolderError(f"{path}: manifest and weights do not fit together ({reason})") from error
         return model
+
+    def _start(self, cite: CiteSeq, species: str | None) -> PretrainNetwork:
+        self.features, notes = choose_features(cite, self.config.data, species=species)
+        _tell(notes)
+        self.preprocessing = Preprocessing.fit(cite, match_features(cite, self.features), self.config.data)
+        self.stage, self.classes, self.metrics, self.history = "pretrain", [], {}, pd.DataFrame()
+        network = self._seeded(lambda: self._build(0))
+        self.network = network
+        return network
 
     def _build(self, n_classes: int) -> Network:
         assert self.features is not None and self.stage is not None

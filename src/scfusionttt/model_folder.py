@@ -46,11 +46,12 @@ class ModelFolder:
         OutputError
             When it cannot be written there.
         """
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         with replacing(path) as temporary:
             temporary.mkdir()
-            save_file({name: tensor.contiguous() for name, tensor in self.weights.items()}, temporary / WEIGHTS)
+            weights = save({name: tensor.contiguous() for name, tensor in self.weights.items()})
+            (temporary / WEIGHTS).write_bytes(weights)  # a full disk is an OSError here, unlike in safetensors
             text = json.dumps({"format_version": FORMAT_VERSION, **self.manifest}, indent=1, allow_nan=False)
             (temporary / MANIFEST).write_text(text, encoding="utf-8")
             self.history.to_csv(temporary / HISTORY, index=False)

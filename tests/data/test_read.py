@@ -1,5 +1,7 @@
 import gzip
 import json
+import pickle
+from pathlib import Path
 
 import anndata
 import h5py
@@ -213,14 +215,41 @@ def test_no_permission(tmp_path, monkeypatch):
     fails(tmp_path / "mine.h5ad", "no permission")
 
 
+class Payload:
+    """Unpickled, it writes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
 def test_pickles_are_refused_unread(tmp_path):
     save(toy_anndata(), tmp_path / "evil.zarr", "zarr")
+    (tmp_path / "evil.zarr" / ".zmetadata").unlink()  # lists what there was before
     place = tmp_path / "evil.zarr" / "uns" / "payload"
     place.mkdir(parents=True)
-    (place / ".zarray").write_text(
-        json.dumps({"zarr_format": 2, "shape": [1], "dtype": "|O", "filters": [{"id": "vlen-utf8"}, {"id": "pickle"}]})
-    )
-    fails(tmp_path / "evil.zarr", "pickled", "never read")
+    filters = [{"id": "pickle", "protocol": 5}]
+    array = {"shape": [1], "chunks": [1], "dtype": "|O", "fill_value": None, "order": "C", "compressor": None}
+    text = json.dumps({"zarr_format": 2, **array, "filters": filters})
+    (place / "0").write_bytes(pickle.dumps([Payload(tmp_path / "it ran"), "|O", [1]]))
+    for spelled in (text, text.replace('"pickle"', r'"p\u0069ckle"')):
+        (place / ".zarray").write_text(spelled)
+        fails(tmp_path / "evil.zarr", "pickled", "never read")
+    assert not (tmp_path / "it ran").exists()
+
+
+def test_pickles_in_other_files_are_not_read(tmp_path):
+    """Neither a NumPy file of objects nor bytes in the uns of an .h5ad are opened as such."""
+    payload = np.array([Payload(tmp_path / "it ran")], dtype=object)
+    np.save(tmp_path / "evil.npy", payload, allow_pickle=True)
+    fails(tmp_path / "evil.npy", "not an HDF5 file")
+    data = toy_anndata()
+    data.uns["payload"] = np.frombuffer(pickle.dumps(payload), dtype=np.uint8)
+    save(data, tmp_path / "evil.h5ad", "h5ad")
+    read(tmp_path / "evil.h5ad")
+    assert not (tmp_path / "it ran").exists()
 
 
 def test_damaged_zarr(tmp_path):

@@ -8,10 +8,12 @@ from scfusionttt.training.masking import hidden_features, masked_mse, step_gener
 CPU = torch.device("cpu")
 
 
-def draw(*, seed=0, step=0, mask_ratio=0.15, hide_protein=0.0, n=6, t=40, p=10, validation=False):
+def draw(*, seed=0, step=0, mask_ratio=0.15, protein_mask_ratio=None, n=6, t=40, p=10, validation=False, **settings):
     generator = step_generator(seed, step, validation=validation)
     return visible_tokens(
-        n, t, p, mask_ratio=mask_ratio, hide_protein=hide_protein, generator=generator, device=CPU
+        n, t, p, mask_ratio=mask_ratio, generator=generator, device=CPU,
+        protein_mask_ratio=mask_ratio if protein_mask_ratio is None else protein_mask_ratio,
+        **{"hide_protein": 0.0, **settings},
     )  # fmt: skip
 
 
@@ -59,3 +61,9 @@ def test_a_target_that_was_not_measured_is_in_neither_the_loss_nor_its_gradient(
     loss.backward()
     assert loss == 4
     assert predicted.grad.tolist() == [[-4, 0]]
+
+
+def test_proteins_are_hidden_at_a_rate_of_their_own():
+    rna, protein = draw(mask_ratio=0.5, protein_mask_ratio=0.2)
+    assert (~rna).sum(dim=1).tolist() == [20] * 6
+    assert (~protein).sum(dim=1).tolist() == [2] * 6

@@ -57,7 +57,7 @@ def test_what_was_not_measured_changes_no_loss_and_no_gradient(losses, cells, va
 
 def test_the_masked_loss_speaks_of_hidden_tokens_only(losses, cells):
     """Rebuilding what the encoder saw would be copying: nothing hidden, nothing to learn from the tokens."""
-    found, _ = losses(cells.__getitems__(range(20)), mask_ratio=0.0, hide_protein=0.0)
+    found, _ = losses(cells.__getitems__(range(20)), mask_ratio=0.0, protein_mask_ratio=0.0, hide_protein=0.0)
     assert found["masked_rna"] == found["masked_protein"] == 0
     assert found["z_rna"] > 0
 

@@ -3,13 +3,14 @@
 import signal
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from scfusionttt.errors import NonFiniteLossError, SettingError
+from scfusionttt.errors import InputFileError, NonFiniteLossError, OutputError, SettingError
 from scfusionttt.training import callbacks, runner
 from scfusionttt.training.callbacks import History
 from scfusionttt.training.masking import inputs_of
@@ -101,6 +102,21 @@ def test_a_stopped_run_goes_on_bit_for_bit(pretrain, unbroken, tmp_path, interru
     assert_same_weights(weights, resumed)
 
 
+def test_a_full_disk_keeps_the_last_state_and_the_run_goes_on_from_it(
+    pretrain, unbroken, tmp_path, interrupted, full_disk
+):
+    with interrupted(after=1), pytest.raises(KeyboardInterrupt):
+        pretrain(checkpoints=tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with (
+        full_disk(),
+        pytest.raises(OutputError, match=r"(best|last)\.ckpt was not written: .*; nothing there was changed"),
+    ):
+        pretrain(checkpoints=tmp_path, resume=True)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert_same_weights(unbroken[0], pretrain(checkpoints=tmp_path, resume=True)[0])
+
+
 def test_the_state_is_kept_after_every_epoch_better_or_not(pretrain, validation_losses, tmp_path):
     """It was kept after the better ones only, and a resumed run had to do the others again."""
     validation_losses(1.0, 2.0, 3.0)
@@ -129,6 +145,19 @@ def test_without_resume_the_folder_of_an_older_run_is_not_looked_at(pretrain, un
     (tmp_path / "last.ckpt").write_bytes(b"of another run")
     weights, _ = pretrain(checkpoints=tmp_path)
     assert_same_weights(weights, unbroken[0])
+
+
+def test_a_pickle_for_a_checkpoint_is_refused_unread(pretrain, tmp_path):
+    """Resuming from it would run what it says."""
+
+    class Payload:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "it ran",)
+
+    torch.save({"state_dict": Payload()}, tmp_path / "last.ckpt")
+    with pytest.raises(InputFileError, match=r"last\.ckpt cannot be read .*; remove .* to start anew"):
+        pretrain(checkpoints=tmp_path, resume=True)
+    assert not (tmp_path / "it ran").exists()
 
 
 def test_resume_without_a_checkpoint_starts_from_the_beginning(pretrain, unbroken, tmp_path):

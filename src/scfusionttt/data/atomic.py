@@ -74,8 +74,9 @@ def _move(new: Path, target: Path, *, aside: Path) -> None:
     target.replace(aside)  # a folder with content cannot be replaced in one step
     try:
         new.replace(target)
-    except OSError:
-        aside.replace(target)
+    except BaseException:  # a signal too: what stands aside is removed on the way out
+        if not target.exists():
+            aside.replace(target)
         raise
 
 

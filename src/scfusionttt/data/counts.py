@@ -92,7 +92,12 @@ def to_csr(matrix: Any) -> sparse.csr_matrix:
     if _is_sparse(matrix):
         parts = (_float32(matrix.data), _native(matrix.indices), _native(matrix.indptr))
         kind = sparse.csr_matrix if matrix.format == "csr" else sparse.csc_matrix
-        result = sparse.csr_matrix(kind(parts, shape=matrix.shape))
+        try:
+            whole = kind(parts, shape=matrix.shape)
+            whole.check_format(full_check=True)  # a place outside the matrix would corrupt the memory
+        except ValueError as error:
+            raise InputDataError(f"the sparse matrix is damaged ({error}); copy or write the file again") from error
+        result = sparse.csr_matrix(whole)
     else:
         blocks = [sparse.csr_matrix(_float32(matrix[rows])) for rows in row_blocks(matrix.shape[0])]
         result = sparse.vstack(blocks, format="csr") if blocks else sparse.csr_matrix(matrix.shape, dtype=np.float32)
@@ -190,11 +195,14 @@ def _in_memory(matrix: Any) -> Any:
 
 
 def _float32(values: np.ndarray) -> np.ndarray:
+    told = f"the matrix holds {values.dtype} values; counts must be numbers"
+    if values.dtype.kind == "c":  # NumPy would drop the imaginary part
+        raise InputDataError(told)
     with np.errstate(over="ignore"):  # a number too large becomes inf, which is then named
         try:
             return np.array(values, dtype=np.float32)
         except (TypeError, ValueError) as error:
-            raise InputDataError(f"the matrix holds {values.dtype} values; counts must be numbers") from error
+            raise InputDataError(told) from error
 
 
 def _native(indices: np.ndarray) -> np.ndarray:

@@ -1,6 +1,5 @@
 """Files and folders to AnnData or MuData, told apart by their content."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from mudata import MuData
 from scipy import sparse
 from scipy.io import mmread
 
+from scfusionttt.data.intact import check_hdf5, check_zarr, without_pickle
 from scfusionttt.data.quiet import quiet
 from scfusionttt.errors import InputFileError, name_some
 from scfusionttt.keys import FEATURE_TYPES
@@ -72,6 +72,7 @@ def _read_file(path: Path) -> AnnData | MuData:
         with h5py.File(path, "r") as file:
             kind = _hdf5_kind(file)
             inside = name_some(list(file), most=5) or "nothing"
+            check_hdf5(path, file)
         if kind == "h5mu":
             return mudata.read_h5mu(path)
         if kind == "h5ad":
@@ -122,11 +123,8 @@ def _read_folder(path: Path) -> AnnData | MuData:
 
 
 def _read_zarr(path: Path) -> AnnData | MuData:
-    for folder, _, files in os.walk(path):
-        for name in {".zarray", ".zmetadata", "zarr.json"}.intersection(files):
-            if '"pickle"' in (Path(folder) / name).read_text(errors="replace"):  # reading it could run code
-                raise InputFileError(f"{path} holds pickled objects, which are never read; write it again without them")
-    with _damaged(path):
+    with _damaged(path), without_pickle(path):
+        check_zarr(path)
         return mudata.read_zarr(path)
 
 

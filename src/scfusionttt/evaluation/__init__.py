@@ -11,10 +11,12 @@ from scfusionttt.evaluation.metrics import METRICS, ten_metrics
 from scfusionttt.evaluation.protocols import (
     Evaluation,
     evaluate_clusters,
+    evaluate_graph,
     evaluate_predictions,
     evaluate_representation,
     is_labelled,
 )
+from scfusionttt.evaluation.quality import neighbour_agreement, predicts
 
 __all__ = [
     "METRICS",
@@ -26,11 +28,14 @@ __all__ = [
     "cluster_graph",
     "confusion",
     "evaluate_clusters",
+    "evaluate_graph",
     "evaluate_predictions",
     "evaluate_representation",
     "expected_calibration_error",
     "is_labelled",
+    "neighbour_agreement",
     "neighbours",
+    "predicts",
     "ten_metrics",
     "umap",
 ]

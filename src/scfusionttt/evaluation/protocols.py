@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
+from scipy import sparse
 
 from scfusionttt import keys
 from scfusionttt.errors import InputDataError, LabelError, SettingError
@@ -133,18 +134,41 @@ def evaluate_representation(
     if not seeds:
         raise SettingError("no clustering seed was given: give at least one")
     cells = neighbours(representation, n_neighbors=n_neighbors)
-    known, truth = _known(labels, cells.n_obs)
+    geometry = umap(cells, seed=seeds[0]) if space == "umap" else np.asarray(representation)
+    return _score_graph(cells.obsp["connectivities"], labels, geometry, space, seeds, n_clusters, protocol)
+
+
+def evaluate_graph(
+    graph: sparse.spmatrix,
+    labels: ArrayLike | pd.Series,
+    *,
+    seeds: Sequence[int] = (0, 1, 2),
+    n_clusters: int | None = None,
+    protocol: Protocol = "unsupervised",
+) -> Evaluation:
+    """Do the same for methods that give a weighted neighbour graph ``[n, n]`` in place of a representation.
+
+    The geometric metrics are NaN: there is no space to measure them in.
+    """
+    return _score_graph(graph, labels, None, None, seeds, n_clusters, protocol)
+
+
+def _score_graph(
+    graph: sparse.spmatrix, labels: ArrayLike | pd.Series, geometry: np.ndarray | None, space: Space | None,
+    seeds: Sequence[int], n_clusters: int | None, protocol: Protocol,
+) -> Evaluation:  # fmt: skip
+    known, truth = _known(labels, graph.shape[0])
     n_classes = len(np.unique(truth))
     if n_classes < 2:
         raise LabelError(f"the {len(truth)} labelled cells all carry the label '{truth[0]}': two classes are needed")
-    geometry = umap(cells, seed=seeds[0]) if space == "umap" else np.asarray(representation)
-    found = [cluster_graph(cells.obsp["connectivities"], n_clusters or n_classes, seed=seed) for seed in seeds]
-    rows = [ten_metrics(truth, one.labels[known], geometry[known], seed=seed) for one, seed in zip(found, seeds)]
+    x_nd = None if geometry is None else geometry[known]
+    found = [cluster_graph(graph, n_clusters or n_classes, seed=seed) for seed in seeds]
+    rows = [ten_metrics(truth, one.labels[known], x_nd, seed=seed) for one, seed in zip(found, seeds)]
     return Evaluation(
         protocol=protocol,
         scores=pd.DataFrame(rows, index=pd.Index(seeds, name="seed")),
         n_cells=len(truth),
-        n_unlabelled=cells.n_obs - len(truth),
+        n_unlabelled=graph.shape[0] - len(truth),
         n_classes=n_classes,
         n_clusters=tuple(one.n_clusters for one in found),
         space=space,

@@ -1,7 +1,15 @@
 """Figures and the one-file HTML report: arrays and tables in, axes or a page out."""
 
-from scfusionttt.report.figures import class_colours, confusion, genome_strip, training_curves, umap, umap_continuous
-from scfusionttt.report.html import Figure, Section, html_report
+from scfusionttt.report.figures import (
+    class_colours,
+    confusion,
+    genome_strip,
+    intervals,
+    training_curves,
+    umap,
+    umap_continuous,
+)
+from scfusionttt.report.html import Figure, Section, html_report, png
 from scfusionttt.report.tables import PROTOCOLS, Table, key_values, metric_table
 
 __all__ = [
@@ -13,8 +21,10 @@ __all__ = [
     "confusion",
     "genome_strip",
     "html_report",
+    "intervals",
     "key_values",
     "metric_table",
+    "png",
     "training_curves",
     "umap",
     "umap_continuous",

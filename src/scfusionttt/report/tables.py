@@ -35,6 +35,10 @@ METRICS = {
     "macro F1": ("mean F1 over classes", "↑"),
     "weighted F1": ("mean F1 over classes, weighted by their cells", "↑"),
     "ECE": ("expected calibration error", "↓"),
+    "kNN": ("share of cells whose neighbours vote for their label", "↑"),
+    "gene r": ("mean correlation of genes told from the representation by ridge regression, held-out cells", "↑"),
+    "protein r": ("the same of proteins", "↑"),
+    "GiB": ("most memory that the process held", "↓"),
 }
 
 

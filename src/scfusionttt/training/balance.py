@@ -1,6 +1,4 @@
-"""Give RNA and proteins the same say in the distances between cells, and no single programme of RNA most of it."""
-
-import math
+"""Give RNA and proteins the same say in the distances between cells."""
 
 import torch
 from torch import Tensor, nn
@@ -15,26 +13,20 @@ from scfusionttt.training.memory import cells_at_once
 MOST_CELLS = 5000
 #: Directions of z that no decoder looks at keep this share of the largest scale, so that the map can be undone.
 FLOOR = 1e-6
-#: A component counts by this power of its standard deviation. 1: distances are those of the rebuilt values, as suits
-#: proteins, which were chosen to tell cells apart; 0: all components alike. Genes were not chosen: their first few
-#: components (lineage, size of the cell) would hide all others, so they stand half-way.
-RNA_POWER, PROTEIN_POWER = 0.5, 1.0
 
 
 def balance_modalities(network: PretrainNetwork, cells: CellDataset, device: torch.device) -> None:
-    """Scale z so that a distance in it is one between rebuilt cells, both modalities weighted alike.
+    """Scale z so that a distance in it is the distance of the rebuilt cells, both modalities weighted alike.
 
     What the losses leave open is the scale of z: any linear map of it can be undone by the decoders. Here each
-    decoder is replaced by its least-squares line. The principal components of what it rebuilds are coordinates
-    ``z B`` of the cells; scaled by the powers above and to the same total variance for both modalities, they define
-    the distance, and z is multiplied by the root of the sum of ``B B'``. The map is folded into the bottleneck and
-    its inverse into the decoders, which rebuild the same values as before. Needs no label.
+    decoder is replaced by its least-squares line, ``rebuilt = z A``, and z is multiplied by the root of
+    ``sum over modalities of A A' / variance of the rebuilt modality``. The map is folded into the bottleneck and its
+    inverse into the decoders, which rebuild the same values as before. Needs no label.
     """
     step = -(-len(cells) // MOST_CELLS)
     z, rebuilt = _rebuild(network, cells.subset(cells.rows[::step]), device)
     mean = z.mean(dim=0)
-    powers = (RNA_POWER, PROTEIN_POWER)
-    metric = sum(_metric(z - mean, values, power) for values, power in zip(rebuilt, powers, strict=False))
+    metric = sum(_metric(z - mean, values) for values in rebuilt)
     scale, axes = torch.linalg.eigh(metric)
     root = scale.clamp(min=FLOOR * float(scale.max())).sqrt()
     forward, back = (axes * root) @ axes.T, (axes / root) @ axes.T
@@ -65,15 +57,11 @@ def _rebuild(network: PretrainNetwork, cells: CellDataset, device: torch.device)
     return z, rebuilt
 
 
-def _metric(z: Tensor, values: Tensor, power: float) -> Tensor:
-    """Return B B' [l, l]: z B are the scaled components of the least-squares line from centred z [n, l] to values."""
-    cells, spread, axes = torch.linalg.svd(z, full_matrices=False)
-    there = spread > 1e-6 * spread.max()
-    components, strength, _ = torch.linalg.svd(cells[:, there].T @ (values - values.mean(dim=0)), full_matrices=False)
-    scale = strength.pow(power)
-    scale = scale * math.sqrt(len(z)) / scale.norm().clamp(min=1e-12)
-    coordinates = (axes[there].T / spread[there]) @ (components * scale)
-    return coordinates @ coordinates.T
+def _metric(z: Tensor, values: Tensor) -> Tensor:
+    """Return A A' / variance, [l, l], of the least-squares line from centred z [n, l] to values [n, f]."""
+    values = values - values.mean(dim=0)
+    line = torch.linalg.lstsq(z, values, driver="gelsd").solution
+    return line @ line.T / values.square().sum(dim=1).mean().clamp(min=1e-12)
 
 
 def _weight(layer: nn.Linear) -> Tensor:

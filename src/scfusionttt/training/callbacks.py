@@ -2,16 +2,20 @@
 
 import sys
 import time
+from io import BytesIO
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import lightning as L
 import pandas as pd
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from scfusionttt.errors import NonFiniteLossError, name_some
+from scfusionttt.data.atomic import replacing
+from scfusionttt.errors import InputFileError, NonFiniteLossError, name_some
 
 #: Seconds after which a log without a bar says how far an epoch is.
 MINUTE = 60.0
@@ -73,6 +77,25 @@ class Keep(ModelCheckpoint):
         paths = {key: here(state[key]) for key in state if key.endswith("_model_path")}
         best = {here(path): score for path, score in state["best_k_models"].items()}
         super().load_state_dict({**state, **paths, "best_k_models": best, "dirpath": self.dirpath})
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Write a checkpoint whole or not at all: Lightning copies it from another disk, which a kill may cut short."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write to a file beside `path` and rename it; OutputError where the disk is full."""
+        content = BytesIO()
+        torch.save(checkpoint, content)  # straight to a file, a full disk would be a RuntimeError without a reason
+        with replacing(path) as temporary:
+            temporary.write_bytes(content.getbuffer())
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        """Read plain values and tensors; InputFileError where there is anything else, which could run code."""
+        try:
+            return torch.load(path, map_location=map_location or "cpu", weights_only=True)
+        except (RuntimeError, UnpicklingError, EOFError) as error:
+            told = str(error).splitlines()[0]
+            raise InputFileError(f"{path} cannot be read ({told}); remove {Path(path).parent} to start anew") from error
 
 
 class History(L.Callback):

@@ -17,13 +17,14 @@ def visible_tokens(
     n_proteins: int,
     *,
     mask_ratio: float,
+    protein_mask_ratio: float,
     hide_protein: float,
     generator: torch.Generator,
     device: torch.device,
 ) -> VisibleTokens:
-    """Hide `mask_ratio` of each modality's tokens, and in `hide_protein` of the cells all proteins."""
+    """Hide these shares of each cell's RNA and protein tokens, and in `hide_protein` of the cells all proteins."""
     rna = _keep(n_cells, n_rna_tokens, mask_ratio, generator)
-    protein = _keep(n_cells, n_proteins, mask_ratio, generator)
+    protein = _keep(n_cells, n_proteins, protein_mask_ratio, generator)
     without = torch.rand(n_cells, generator=generator) < hide_protein
     return VisibleTokens(rna.to(device), (protein & ~without[:, None]).to(device))
 

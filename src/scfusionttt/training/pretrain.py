@@ -21,6 +21,7 @@ class PretrainModule(StageModule[PretrainNetwork, PretrainConfig]):
     def __init__(self, network: PretrainNetwork, stage: PretrainConfig, *, seed: int) -> None:
         super().__init__(network, stage, seed=seed)
         self.hide_protein = stage.hide_protein
+        self.protein_mask_ratio = stage.protein_mask_ratio
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log the loss of held-back cells; every epoch hides the same tokens."""

@@ -13,7 +13,7 @@ from scfusionttt.training.classify import class_weights
 from scfusionttt.training.inference import embed
 
 #: Inverse strength of the L2 penalty, in the units of scikit-learn, on z in units of its standard deviations.
-C = 10.0
+C = 1.0
 
 
 def fit_head(

@@ -20,10 +20,20 @@ import torch
 from torch import nn
 
 from scfusionttt.config import StageConfig
+from scfusionttt.data.atomic import replacing
 from scfusionttt.data.loader import CellDataset, make_loader
 from scfusionttt.errors import SettingError
 from scfusionttt.training import memory
-from scfusionttt.training.callbacks import FiniteLoss, History, Keep, Patience, PlainProgress, RichProgress, StepSeed
+from scfusionttt.training.callbacks import (
+    FiniteLoss,
+    History,
+    Keep,
+    Patience,
+    PlainProgress,
+    RichProgress,
+    StepSeed,
+    WholeCheckpoints,
+)
 from scfusionttt.training.step import StageModule
 
 #: Advice of Lightning that does not apply: batches are made by one vectorised look-up, and small data are fine.
@@ -124,7 +134,7 @@ def fit(
             max_epochs=stage.n_epochs(len(train)), devices=1,
             accelerator={"cuda": "gpu"}.get(run.device.type, run.device.type),
             callbacks=callbacks, logger=False, enable_model_summary=False, enable_progress_bar=False,
-            num_sanity_val_steps=0, use_distributed_sampler=False,
+            num_sanity_val_steps=0, use_distributed_sampler=False, plugins=[WholeCheckpoints()],
         )  # fmt: skip
         with _interruptible(trainer):
             trainer.fit(
@@ -164,7 +174,8 @@ def _require_same_run(path: Path, run: Run) -> None:
             f"{path.parent} holds a run with other settings or cells: give those it was started with, "
             "or remove that folder to start anew"
         )
-    path.write_text(identity, encoding="utf-8")
+    with replacing(path) as temporary:  # cut short by a kill, it would refuse the resume
+        temporary.write_text(identity, encoding="utf-8")
 
 
 @contextmanager

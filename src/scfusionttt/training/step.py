@@ -1,5 +1,6 @@
 """What the stages share: one optimiser step per batch, whose cells may pass through the network a part at a time."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, Generic, TypeVar
 
@@ -18,7 +19,7 @@ S = TypeVar("S", bound=PretrainConfig | FinetuneConfig | TransferConfig)
 Batch = tuple[Tensor, ...]
 
 
-class StageModule(L.LightningModule, Generic[N, S]):
+class StageModule(L.LightningModule, ABC, Generic[N, S]):
     """Gradients of a batch's parts add up to those of the batch; the memory in use is that of one part.
 
     Every loss is a mean over entries of the batch. A subclass counts them for the whole batch (`totals`) and divides
@@ -43,26 +44,28 @@ class StageModule(L.LightningModule, Generic[N, S]):
         self.network: N = network
         self.stage: S = stage
         self.seed = seed
+        self.protein_mask_ratio = stage.mask_ratio
         #: Most cells that pass through the network together.
         self.cells_at_once = stage.batch_size
 
+    @abstractmethod
     def totals(self, batch: Batch, visible: VisibleTokens) -> dict[str, Tensor]:
         """Return what each term of the loss is divided by, over all cells of the batch."""
-        raise NotImplementedError
 
+    @abstractmethod
     def terms(
         self, batch: Batch, visible: VisibleTokens, totals: dict[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return a part's share of the loss to descend, and of the values to tell."""
-        raise NotImplementedError
 
     def hide(self, batch: Batch, step: int, *, validation: bool = False) -> VisibleTokens:
         """Draw the tokens of a batch that the encoders may see in this step."""
         inputs = inputs_of(batch)
         return visible_tokens(
             len(inputs.rna), self.network.backbone.rna_encoder.embedding.n_tokens, inputs.protein.shape[1],
-            mask_ratio=self.stage.mask_ratio, hide_protein=self.hide_protein,
-            generator=step_generator(self.seed, step, validation=validation), device=inputs.rna.device,
+            mask_ratio=self.stage.mask_ratio, protein_mask_ratio=self.protein_mask_ratio,
+            hide_protein=self.hide_protein, generator=step_generator(self.seed, step, validation=validation),
+            device=inputs.rna.device,
         )  # fmt: skip
 
     def losses(self, batch: Batch, visible: VisibleTokens, *, learn: bool = False) -> tuple[Tensor, dict[str, Tensor]]:

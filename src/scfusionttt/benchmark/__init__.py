@@ -1,0 +1,1 @@
+"""Our model and its peers on the same cells, by the same clustering and the same metrics."""

@@ -1,0 +1,3 @@
+from scfusionttt.cli import main
+
+main()

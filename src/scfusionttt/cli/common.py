@@ -1,0 +1,108 @@
+"""What several verbs do: read cells, read settings, save, print."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from scfusionttt.cli.options import Cells
+from scfusionttt.errors import SettingError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from scfusionttt.data.citeseq import CiteSeq
+
+
+def load(
+    path: Path, rna: str | None, protein: str | None, layer: str | None, cells: Cells, drop_empty: bool
+) -> tuple[Any, "CiteSeq"]:
+    """Return what the file holds, and its checked cells."""
+    from scfusionttt.data.citeseq import as_citeseq
+    from scfusionttt.data.read import read
+    from scfusionttt.data.validate import drop_empty as without_empty
+
+    source = read(path)
+    cite = as_citeseq(source, rna_modality=rna, protein_modality=protein, layer=layer, cells=cells.value)
+    if drop_empty:
+        cite, dropped = without_empty(cite)
+        if dropped:
+            typer.echo(f"{len(dropped)} empty cells left out: {', '.join(dropped)}", err=True)
+    return source, cite
+
+
+def as_settings(pairs: list[str] | None) -> dict[str, str]:
+    """Return the pairs of ``--set section.key=value``."""
+    for pair in pairs or []:
+        if "=" not in pair:
+            raise SettingError(f"--set {pair!r} has no value; write --set section.key=value")
+    return dict(pair.split("=", 1) for pair in pairs or [])
+
+
+def set_training(model: Any, pairs: list[str] | None) -> None:
+    """Change the settings of a trained model that are still open: not its features, nor its network."""
+    config = model.config.with_settings(as_settings(pairs))
+    if (config.data, config.network) != (model.config.data, model.config.network):
+        raise SettingError("--set data.* and network.* are settled by pretraining; give them to scfusionttt pretrain")
+    model.config = config
+
+
+def checkpoint_folder(out: Path, resume: bool) -> Path:
+    """Return the folder beside `out` that holds a run's state until the model is written."""
+    from scfusionttt.data.atomic import check_target
+
+    check_target(out, folder=True)
+    folder = out.with_name(f"{out.name}.training")
+    if folder.exists() and not resume:
+        raise SettingError(f"{folder} holds a run that was stopped: go on with --resume, or remove that folder")
+    return folder
+
+
+def save(model: Any, out: Path, checkpoints: Path) -> None:
+    """Write the model folder; the state of its run is no longer needed."""
+    import shutil
+
+    model.save(out)
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    typer.echo(f"{out}: written", err=True)
+
+
+def report_held_out(scores: dict[str, Any] | None, json_file: Path | None) -> None:
+    """Print the scores on held-out cells beside those of logistic regression."""
+    import pandas as pd
+
+    if scores is None:
+        typer.echo("no cells were held out, so nothing is scored; use --train-fraction or --split", err=True)
+        return
+    rows = {"scFusionTTT": scores["metrics"], "logistic regression": scores["logistic_regression"]["metrics"]}
+    metrics = pd.DataFrame.from_dict(rows, orient="index").drop(columns="ece")
+    print_table(f"held-out: {scores['n_cells']} cells never trained on; the same split for both", metrics)
+    print_table("held-out, by class", pd.DataFrame.from_dict(scores["per_class"], orient="index"))
+    write_json(json_file, scores)
+
+
+def print_table(title: str, table: "pd.DataFrame") -> None:
+    """Print a table as wide as it needs."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(title=title or None, title_justify="left", box=box.SIMPLE, collapse_padding=True, pad_edge=False)
+    shown.add_column(str(table.index.name or ""))
+    for column in table.columns:
+        shown.add_column(str(column), justify="right")
+    for name, row in zip(table.index, table.itertuples(index=False), strict=True):
+        shown.add_row(str(name), *(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row))
+    needed = Console(width=1000).measure(shown).maximum  # a name or a number is never cut off
+    Console(width=max(needed, len(title))).print(shown)
+
+
+def write_json(path: Path | None, value: Any) -> None:
+    """Write plain values as JSON, if a file was named."""
+    if path is None:
+        return
+    from scfusionttt.data.atomic import replacing
+
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1), encoding="utf-8")

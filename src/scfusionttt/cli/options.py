@@ -1,0 +1,61 @@
+"""Arguments and options that several verbs share."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Device(StrEnum):
+    """Where to compute."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+    mps = "mps"
+
+
+class Space(StrEnum):
+    """Where the geometric metrics are computed."""
+
+    rep = "rep"
+    umap = "umap"
+
+
+class Cells(StrEnum):
+    """What to do where RNA and proteins are of different cells."""
+
+    same = "same"
+    overlap = "overlap"
+    rna = "rna"
+
+
+Input = Annotated[Path, typer.Argument(metavar="INPUT", help=".h5mu, .h5ad, .zarr, 10x .h5 or 10x matrix folder")]
+Model = Annotated[Path, typer.Option("--model", metavar="MODEL", help="model folder")]
+OutModel = Annotated[Path, typer.Option("--out", metavar="MODEL", help="model folder to write")]
+OutFile = Annotated[Path, typer.Option("--out", metavar="FILE", help="file to write")]
+Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="also write the result as JSON")]
+Labels = Annotated[str, typer.Option("--labels", metavar="KEY", help="obs column with cell types")]
+Fraction = Annotated[
+    float | None,
+    typer.Option("--train-fraction", metavar="F", help="train on this share of each class, score the rest"),
+]
+Split = Annotated[str | None, typer.Option("--split", metavar="KEY", help="obs column that says train or test")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="change a setting; may be repeated")
+]
+Compute = Annotated[Device, typer.Option("--device", help="where to compute")]
+Memory = Annotated[
+    str | None,
+    typer.Option("--memory", metavar="SIZE", help="most memory to take: 6GiB, 4GB; 80 % of what is free if not given"),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="go on with a run that was stopped")]
+Rna = Annotated[str | None, typer.Option("--rna-modality", metavar="NAME", help="modality that holds the RNA")]
+Protein = Annotated[
+    str | None,
+    typer.Option("--protein-modality", metavar="NAME", help="modality (or obsm key) that holds the proteins"),
+]
+Layer = Annotated[str | None, typer.Option("--layer", metavar="NAME", help="layer that holds the raw counts")]
+WhichCells = Annotated[Cells, typer.Option("--cells", help="which cells, where RNA and proteins differ")]
+DropEmpty = Annotated[bool, typer.Option("--drop-empty", help="leave out cells without RNA counts, naming them")]

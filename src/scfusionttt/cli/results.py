@@ -1,0 +1,86 @@
+"""What a model gives: representations, cell types, scores."""
+
+from typing import Annotated
+
+import typer
+
+from scfusionttt.cli.common import load, print_table, write_json
+from scfusionttt.cli.options import (
+    Cells,
+    Compute,
+    Device,
+    DropEmpty,
+    Input,
+    Json,
+    Labels,
+    Layer,
+    Model,
+    OutFile,
+    Protein,
+    Rna,
+    Space,
+    WhichCells,
+)
+
+
+def embed(
+    input: Input, model: Model, out: OutFile, device: Compute = Device.auto, drop_empty: DropEmpty = False,
+    rna: Rna = None, protein: Protein = None, layer: Layer = None, cells: WhichCells = Cells.same,
+) -> None:  # fmt: skip
+    """Write the fused representation: .npy, .csv, or .h5ad, .h5mu, .zarr with obsm["X_fusionttt"], by the ending.
+
+    Example: scfusionttt embed pbmc.h5mu --model pbmc-model --out fused.h5mu
+    """
+    from scfusionttt.data.write import check_embedding_path, write_embedding
+    from scfusionttt.model import FusionTTT
+
+    check_embedding_path(out)
+    trained = FusionTTT.load(model, device=device.value)
+    source, cite = load(input, rna, protein, layer, cells, drop_empty)
+    check_embedding_path(out, source)
+    z = trained.embed(cite)
+    write_embedding(out, z, cite.rna.obs_names, source, rna_modality=rna)
+    typer.echo(f"{out}: {z.shape[0]} cells, {z.shape[1]} dimensions", err=True)
+
+
+def predict(
+    input: Input, model: Model, out: OutFile, device: Compute = Device.auto, drop_empty: DropEmpty = False,
+    rna: Rna = None, protein: Protein = None, layer: Layer = None, cells: WhichCells = Cells.same,
+) -> None:  # fmt: skip
+    """Name the cells: a table with cell, label, probability and one column per class.
+
+    Example: scfusionttt predict rna.h5ad --model typed --out types.csv
+    """
+    from scfusionttt.data.write import check_table_path, write_table
+    from scfusionttt.model import FusionTTT
+
+    check_table_path(out)
+    trained = FusionTTT.load(model, device=device.value)
+    _, cite = load(input, rna, protein, layer, cells, drop_empty)
+    table = trained.predict(cite)
+    write_table(out, table)
+    typer.echo(f"{out}: {len(table)} cells, {len(trained.classes)} classes", err=True)
+    counts = table["label"].value_counts()
+    for name, count in counts[counts > 0].items():
+        typer.echo(f"{count:8d}  {name}")
+
+
+def evaluate(
+    input: Input, labels: Labels,
+    rep: Annotated[str | None, typer.Option(metavar="KEY", help="obsm key; X_fusionttt if neither is given")] = None,
+    clusters: Annotated[str | None, typer.Option(metavar="KEY", help="obs column with clusters to score")] = None,
+    space: Annotated[Space, typer.Option(help="space of ASW, SC, CHI and DBI; umap is the paper's way")] = Space.rep,
+    json_file: Json = None,
+) -> None:  # fmt: skip
+    """Score a representation or clusters against labels by the ten metrics.
+
+    Example: scfusionttt evaluate fused.h5mu --labels cell_type --rep X_fusionttt
+    """
+    from scfusionttt.data.read import read
+    from scfusionttt.evaluation.slots import evaluate_slots
+
+    result = evaluate_slots(read(input), labels=labels, rep=rep, clusters=clusters, space=space.value)
+    note = f", {result.n_unlabelled} unlabelled left out" if result.n_unlabelled else ""
+    title = f"{result.protocol} protocol: {result.n_cells} cells, {result.n_classes} classes{note}"
+    print_table(title, result.summary())
+    write_json(json_file, result.to_dict())

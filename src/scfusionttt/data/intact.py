@@ -1,0 +1,100 @@
+"""A store before its values are read: what would run code, what is missing, what no memory holds."""
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from scfusionttt.errors import InputFileError
+
+_SPARSE = ("csr_matrix", "csc_matrix")
+
+
+def check_hdf5(path: Path, file: h5py.File) -> None:
+    """Refuse a file that declares more values than memory holds; a few bytes may declare any number."""
+    sizes: list[int] = []
+
+    def look(_: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            sizes.append((item.size or 0) * item.dtype.itemsize)
+
+    file.visititems(look)
+    _require_memory(path, sum(sizes))
+
+
+def check_zarr(path: Path) -> None:
+    """Refuse a store that declares more values than memory holds, or lacks chunks of a sparse matrix.
+
+    Zarr reads a missing chunk as zeros. It leaves out chunks that are zero, which a sparse matrix has none of; a dense
+    one may, so there it is a warning.
+    """
+    import zarr
+
+    store = zarr.open_group(path, mode="r")
+    arrays = dict(_arrays(store))
+    _require_memory(path, sum(prod(array.shape) * array.dtype.itemsize for array in arrays.values()))
+    sparse = {name for name, group in _groups(store) if _is_matrix(group)}
+    for name, array in arrays.items():
+        is_sparse = name.rpartition("/")[0] in sparse
+        if not (is_sparse or (array.ndim == 2 and array.dtype.kind in "fiu")):
+            continue
+        missing = array.nchunks - array.nchunks_initialized
+        if missing and is_sparse:
+            raise InputFileError(f"{path}: a chunk of {name} is missing; copy or write the whole store again")
+        if missing:
+            told = f"{path}: {missing} of {array.nchunks} chunks of {name} are not there and were read as zeros"
+            warnings.warn(f"{told}; copy the store again unless they are zero", stacklevel=2)
+
+
+@contextmanager
+def without_pickle(path: Path) -> Iterator[None]:
+    """Take Zarr's codec for pickled objects away while a store is read: decoding could run code."""
+    from numcodecs.registry import codec_registry
+
+    codec = codec_registry.pop("pickle", None)
+    try:
+        yield
+    except Exception as error:
+        if "pickle" not in str(error):
+            raise
+        raise InputFileError(
+            f"{path} holds pickled objects, which are never read; write it again without them"
+        ) from error
+    finally:
+        if codec is not None:
+            codec_registry["pickle"] = codec
+
+
+def _require_memory(path: Path, needed: int) -> None:
+    if not hasattr(os, "sysconf"):
+        return
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise InputFileError(
+            f"{path} declares {needed / 2**30:.0f} GiB of values, more than the {there / 2**30:.0f} GiB of memory "
+            "here; it is damaged, or leave out cells or features"
+        )
+
+
+def _is_matrix(group: Any) -> bool:
+    """Tell whether a group is a sparse matrix in which a chunk of zeros makes no sense (one of one gene may)."""
+    attributes = group.attrs
+    return attributes.get("encoding-type") in _SPARSE and min(attributes.get("shape", (0,))) > 1
+
+
+def _groups(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, below in group.groups():
+        yield prefix + name, below
+        yield from _groups(below, f"{prefix}{name}/")
+
+
+def _arrays(store: Any) -> Iterator[tuple[str, Any]]:
+    yield from store.arrays()
+    for name, group in _groups(store):
+        for own, array in group.arrays():
+            yield f"{name}/{own}", array

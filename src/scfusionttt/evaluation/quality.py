@@ -1,0 +1,49 @@
+"""How good a representation is without clusters: do neighbours share labels, does it tell what the cells measured."""
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import sparse
+
+from scfusionttt.evaluation.protocols import is_labelled
+
+_FOLDS = 5
+_RIDGE = 1.0
+
+
+def neighbour_agreement(graph: sparse.csr_matrix, labels: ArrayLike) -> float:
+    """Share of labelled cells whose labelled neighbours, weighted by the graph ``[n, n]``, vote for their own label.
+
+    A cell without labelled neighbours counts as wrong.
+    """
+    known = is_labelled(labels)
+    classes, codes = np.unique(np.asarray(labels, dtype=object)[known].astype(str), return_inverse=True)
+    votes_nc = graph[known][:, known] @ np.eye(len(classes))[codes]
+    return float(((votes_nc.argmax(axis=1) == codes) & (votes_nc.max(axis=1) > 0)).mean())
+
+
+def predicts(representation: ArrayLike, values: ArrayLike, *, seed: int = 0) -> float:
+    """Mean Pearson correlation, over features, of values predicted for held-out cells by ridge regression.
+
+    Parameters
+    ----------
+    representation
+        ``[n, d]``; each dimension is z-scored.
+    values
+        What is predicted, ``[n, f]``, finite; features that do not vary are left out, NaN where none does.
+    seed
+        Of the five folds, each predicted by the other four.
+    """
+    x_nd, y_nf = np.asarray(representation, dtype=np.float64), np.asarray(values, dtype=np.float64)
+    x_nd = (x_nd - x_nd.mean(axis=0)) / np.maximum(x_nd.std(axis=0), 1e-12)
+    y_nf = y_nf[:, y_nf.std(axis=0) > 0]
+    if not y_nf.shape[1]:
+        return np.nan
+    fold = np.random.default_rng(seed).permutation(len(x_nd)) % _FOLDS
+    told_nf = np.empty_like(y_nf)
+    for held_out in (fold == number for number in range(_FOLDS)):
+        x, y = x_nd[~held_out], y_nf[~held_out]
+        weights = np.linalg.solve(x.T @ x + _RIDGE * np.eye(x.shape[1]), x.T @ (y - y.mean(axis=0)))
+        told_nf[held_out] = x_nd[held_out] @ weights + y.mean(axis=0)
+    told, true = (values - values.mean(axis=0) for values in (told_nf, y_nf))
+    spread = np.sqrt((told**2).sum(axis=0) * (true**2).sum(axis=0))
+    return float(np.mean((told * true).sum(axis=0) / np.maximum(spread, 1e-12)))

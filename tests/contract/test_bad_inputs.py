@@ -1,0 +1,135 @@
+"""What bad and odd input gets, from the command line: one line and exit code 2, or a correct result."""
+
+import os
+import shlex
+
+import numpy as np
+import pytest
+from bad_inputs import CATALOGUE, PAGE, page
+from making import write
+
+from scfusionttt.data.quiet import quiet
+
+FAST = "--preset fast --epochs 1 --set network.width=16 --set network.encoder_blocks=1"
+VERBS = {
+    "validate": "validate {input} {options}",
+    "pretrain": f"pretrain {{input}} --out out/model {FAST} {{options}}",
+    "finetune": "finetune {input} --model model --labels {labels} --out out/model --set finetune.epochs=1 {options}",
+    "transfer": "transfer {input} --model typed --labels {labels} --out out/model --set transfer.epochs=1 {options}",
+    "embed": "embed {input} --model model --out out/z.npy {options}",
+    "predict": "predict {input} --model typed --out out/t.csv {options}",
+    "evaluate": "evaluate {input} --labels {labels} --clusters {labels}",
+}
+#: Options that a verb does not have.
+WITHOUT = {"validate": ("--drop-empty",), "transfer": ("--cells", "--protein-modality"), "evaluate": ("--",)}
+QUICK = [
+    *(("validate", case) for case in CATALOGUE if case.group != "Labels"),
+    *(("embed", case) for case in CATALOGUE if case.same or case.group == "Counts"),
+    *(("finetune" if case.refused else "evaluate", case) for case in CATALOGUE if case.group == "Labels"),
+]
+REST = [(verb, case) for verb in VERBS for case in CATALOGUE if (verb, case) not in QUICK]
+
+
+def _named(pairs):
+    return [pytest.param(verb, case, id=f"{verb}: {case.what}") for verb, case in pairs]
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory, trained):
+    """A folder with models."""
+    place = tmp_path_factory.mktemp("catalogue")
+    trained.pretrained.save(place / "model")
+    trained.finetuned.save(place / "typed")
+    (place / "out").mkdir()
+    return place
+
+
+@pytest.fixture(scope="session")
+def z(trained, cells):
+    """The representation of the good cells."""
+    return trained.pretrained.embed(cells)
+
+
+@pytest.fixture(scope="session")
+def made(place, cells):
+    """Return a function that makes a case once."""
+    paths = {}
+
+    def make(case):
+        if case not in paths:
+            folder = place / f"{len(paths)}"
+            folder.mkdir()
+            with quiet():
+                data = cells.copy()
+                result = case.make(data, folder)
+                paths[case] = (
+                    write(data if result is None else result, folder / "cells")
+                    if not hasattr(result, "exists")
+                    else result
+                )
+        return paths[case]
+
+    return make
+
+
+@pytest.fixture
+def given(place, made, scfusionttt, monkeypatch):
+    """Give a case to a verb; check exit code and lines; return what was told and written."""
+    monkeypatch.chdir(place)
+
+    def run(verb, case):
+        path = made(case)
+        if case.what == "no permission to read" and os.access(path, os.R_OK):
+            pytest.skip("this user may read everything")
+        before = content(place / "out")
+        result = scfusionttt(
+            VERBS[verb].format(input=shlex.quote(str(path)), options=case.options, labels=shlex.quote(case.labels))
+        )
+        told, refusal = result.out + result.err, case.refusal(verb)
+        if refusal is None:
+            assert result.code == 0, told
+            return told
+        assert result.code == 2, told
+        *notes, line = result.err.splitlines()
+        assert line.startswith("scfusionttt: ") and refusal in line, told
+        assert not any(note.startswith(("scfusionttt:", "Traceback")) for note in notes)
+        assert content(place / "out") == before, "a refusal writes nothing"
+        return told
+
+    return run
+
+
+def content(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def check(verb, case, told, place, z):
+    if case.refusal(verb) is not None:
+        return
+    if verb == "validate":
+        assert case.told in told
+    if verb == "embed":
+        found = np.load(place / "out" / "z.npy")
+        assert np.isfinite(found).all()
+        if case.same:
+            np.testing.assert_array_equal(found, z)
+
+
+@pytest.mark.parametrize(("verb", "case"), _named(QUICK))
+def test_an_input_of_the_catalogue(verb, case, given, place, z):
+    if any(option in case.options for option in WITHOUT.get(verb, ())):
+        pytest.skip(f"{verb} has no such option")
+    check(verb, case, given(verb, case), place, z)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("verb", "case"), _named(REST))
+def test_an_input_of_the_catalogue_by_every_verb(verb, case, given, place, z):
+    if any(option in case.options for option in WITHOUT.get(verb, ())):
+        pytest.skip(f"{verb} has no such option")
+    check(verb, case, given(verb, case), place, z)
+
+
+def test_the_page_is_that_of_the_catalogue():
+    assert len(CATALOGUE) >= 80
+    assert PAGE.read_text(encoding="utf-8") == page(), "run `python tests/contract/bad_inputs.py`"

@@ -1,0 +1,34 @@
+import numpy as np
+import pytest
+from scipy import sparse
+
+from scfusionttt.evaluation import evaluate_graph, evaluate_representation, neighbour_agreement, neighbours, predicts
+
+
+@pytest.fixture
+def blobs():
+    draw = np.random.default_rng(0)
+    codes = np.arange(91) % 3
+    return draw.normal(size=(91, 4)) * 0.1 + np.eye(4)[codes] * 5, np.array(["a", "b", "c"])[codes]
+
+
+def test_a_graph_is_scored_as_the_representation_it_came_from(blobs):
+    x, labels = blobs
+    graph = neighbours(x).obsp["connectivities"]
+    by_graph, by_x = evaluate_graph(graph, labels, seeds=[4]), evaluate_representation(x, labels, seeds=[4])
+    assert by_graph.mean["ARI"] == by_x.mean["ARI"] == 1
+    assert np.isnan(by_graph.mean["ASW"]) and by_graph.space is None
+
+
+def test_neighbours_vote_by_weight_and_unlabelled_ones_have_no_vote():
+    graph = sparse.csr_matrix([[0, 3, 2, 9], [3, 0, 0, 0], [2, 0, 0, 0], [9, 0, 0, 0]], dtype=float)
+    assert neighbour_agreement(graph, ["a", "a", "b", "unknown"]) == pytest.approx(2 / 3)
+    assert neighbour_agreement(sparse.csr_matrix((2, 2)), ["a", "b"]) == 0
+
+
+def test_what_a_representation_holds_is_predicted_and_noise_is_not(blobs):
+    x, _ = blobs
+    noise = np.random.default_rng(1).normal(size=(91, 5))
+    assert predicts(x, x[:, :2] + 3) > 0.99
+    assert abs(predicts(x, noise)) < 0.3
+    assert np.isnan(predicts(x, np.ones((91, 2))))

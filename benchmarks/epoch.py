@@ -39,13 +39,14 @@ class TimedPretraining(PretrainModule):
 
     def __init__(self, *arguments: Any, clock: Callable[[], float], **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.clock, self.seconds, self.last = clock, dict.fromkeys((*STEP, REST), 0.0), clock()
+        self.clock, self.seconds = clock, dict.fromkeys((*STEP, REST), 0.0)
+        self.last, self.latest = clock(), REST
 
     def note(self, phase: str) -> None:
         """Add the time since the last note to a phase."""
         now = self.clock()
         self.seconds[phase] += now - self.last
-        self.last = now
+        self.last, self.latest = now, phase
 
     def on_train_epoch_start(self) -> None:
         """End what came before the first batch."""
@@ -55,12 +56,17 @@ class TimedPretraining(PretrainModule):
         """End the loading of a batch."""
         self.note("loading")
 
-    def on_before_backward(self, loss: torch.Tensor) -> None:
-        """End a forward."""
-        self.note("forward")
+    def terms(self, *arguments: Any) -> Any:
+        """End the forward of a batch, or of a part of it; between two parts lies a backward."""
+        if self.training and self.latest == "forward":
+            self.note("backward")
+        found = super().terms(*arguments)
+        if self.training:
+            self.note("forward")
+        return found
 
-    def on_after_backward(self) -> None:
-        """End a backward."""
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        """End the backward, the clipping of gradients included."""
         self.note("backward")
 
     def on_train_batch_end(self, *_: Any) -> None:

@@ -159,6 +159,7 @@ def test_an_epoch_is_split_and_told(cells, monkeypatch, tmp_path, capsys):
     rows = {row["network"]: row for row in figures["epochs"]}
     assert rows.keys() == training.NETWORKS.keys()
     for row in rows.values():
+        assert all(row[phase] > 0 for phase in epoch.STEP)
         assert row["process"] == pytest.approx(sum(row[phase] for phase in (*epoch.STEP, epoch.REST)))
     assert 0 < rows[training.TTT]["operator"] < rows[training.TTT]["both"] < 1
     assert rows["mixer=attention"]["operator"] > 0

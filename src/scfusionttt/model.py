@@ -6,7 +6,7 @@ import platform
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Self, TypeAlias
+from typing import Any, Literal, Self, TypeAlias, overload
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,7 @@ from scfusionttt.data.validate import check, require_usable
 from scfusionttt.data.values import Preprocessing
 from scfusionttt.errors import InputDataError, ModelFolderError, SettingError
 from scfusionttt.evaluation import Evaluation, evaluate_predictions, peers
+from scfusionttt.explain.surprise import as_track, write_track
 from scfusionttt.model_folder import ModelFolder
 from scfusionttt.nn.networks import (
     ClassifierNetwork,
@@ -218,25 +219,51 @@ class FusionTTT:
         student._learn_classes(cite, codes, train, held_out, checkpoints, resume)
         return student
 
-    def embed(self, data: Data, *, inplace: bool = False) -> np.ndarray:
-        """Return the fused representation of each cell.
+    @overload
+    def embed(self, data: Data, *, inplace: bool = False, surprise: Literal[False] = False) -> np.ndarray: ...
+
+    @overload
+    def embed(self, data: Data, *, inplace: bool = False, surprise: Literal[True]) -> tuple[np.ndarray, AnnData]: ...
+
+    def embed(
+        self, data: Data, *, inplace: bool = False, surprise: bool = False
+    ) -> np.ndarray | tuple[np.ndarray, AnnData]:
+        """Return the fused representation of each cell, and how each stretch of its genome surprised the model.
 
         Parameters
         ----------
         inplace
-            Also write it to ``data.obsm["X_fusionttt"]``.
+            Also write it to ``data.obsm["X_fusionttt"]``, and the surprise as :func:`scfusionttt.explain.write_track`.
+        surprise
+            Also return the inner loss of the RNA encoder's TTT layers at each gene token.
 
         Returns
         -------
-        float32 [n, n_latent], cells in the input's order, in arbitrary units: distances within one model compare.
+        float32 [n, n_latent], cells in the input's order, in arbitrary units: distances within one model compare;
+        with `surprise`, also AnnData [n, tokens], see :func:`scfusionttt.explain.as_track`.
+
+        Raises
+        ------
+        SettingError
+            Surprise is asked of a model without TTT layers in its RNA encoder.
         """
         network = self._trained()
         cite = _usable(data)
         target = _same_cells(data, cite) if inplace else None
-        z = inference.embed(network, self._cells(cite), choose_device(self.device))
+        cells, device = self._cells(cite), choose_device(self.device)
+        if surprise:
+            z, loss = inference.embed_and_surprise(network, cells, device)
+        else:
+            z = inference.embed(network, cells, device)
         if target is not None:
             target.obsm[keys.X_FUSIONTTT] = z
-        return z
+        if not surprise:
+            return z
+        assert self.features is not None
+        track = as_track(loss, self.features.genes, cite.rna.obs_names, patch=self.config.network.patch)
+        if target is not None:
+            write_track(target, track)
+        return z, track
 
     def predict(self, data: Data, *, inplace: bool = False) -> pd.DataFrame:
         """Return the class of each cell: columns label, probability (0..1, softmax), and one per class.
@@ -262,8 +289,8 @@ class FusionTTT:
 
         Returns
         -------
-        DataFrame [n, p] in the units of the model's log-ratios: ``log1p(count / geometric mean over the training
-        cells)``, natural logarithm.
+        DataFrame [n, p] in the units of the model's log-ratios: ``log1p(count / geometric mean)``, the mean over the
+        training cells, natural logarithm.
 
         Raises
         ------

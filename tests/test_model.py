@@ -110,7 +110,7 @@ def test_cells_unlike_any_known_class_are_named_unknown_where_asked_for(trained,
     assert (table["label"] == "unknown").equals(table["usual"] <= 0.01)
     assert (table["label"][:10] == "unknown").mean() > 0.5
     assert (table["label"][10:] == "unknown").mean() < 0.2  # told from the few cells held back
-    with pytest.raises(SettingError, match="give 0.01"):
+    with pytest.raises(SettingError, match=r"give 0\.01"):
         trained.finetuned.predict(odd, unknown=1.5)
 
 

@@ -19,7 +19,7 @@ Mixer = Literal["ttt", "ttt_mlp", "attention", "none"]
 Fusion = Literal["ttt", "attention", "add"]
 Direction = Literal["both", "alternate", "forward"]
 Order = Literal["genome", "reverse", "shuffled", "expression", "list"]
-Scale = Literal["per_feature", "global", "none"]
+Scale = Literal["shrunk", "per_feature", "global", "none"]
 Precision = Literal["float32", "bf16"]
 
 
@@ -36,8 +36,9 @@ class DataConfig:
     order_seed: int = 0
     #: Counts per cell after library-size normalisation, before log1p.
     target_sum: float = 1e4
-    #: Per-feature z-score, centring with one common scale, or neither.
-    scale: Scale = "per_feature"
+    #: Divided by the standard deviation to the power 3/4 (genes; proteins are z-scored), by the standard deviation, by
+    #: one common scale, or not even centred.
+    scale: Scale = "shrunk"
     #: Scaled values are cut at +- clip.
     clip: float = 10.0
     #: Keep isotype controls as features.

@@ -44,8 +44,8 @@ def _set_temperature(network: ClassifierNetwork, z: Tensor, codes: Tensor) -> No
     scores = network.head(z).double()
     losses = torch.stack([cross_entropy(scores / temperature, codes) for temperature in TEMPERATURES])
     temperature = float(TEMPERATURES[losses.argmin()])
-    network.head.weight /= temperature
-    network.head.bias /= temperature
+    network.head.weight.div_(temperature)
+    network.head.bias.div_(temperature)
 
 
 def _set_classes(network: ClassifierNetwork, z: Tensor, codes: Tensor) -> None:

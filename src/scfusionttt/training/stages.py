@@ -60,9 +60,12 @@ def train_classifier(
             hide_protein=hide_protein, class_balance=stage.class_balance, seed=run.seed,
         )  # fmt: skip
     counts = torch.from_numpy(np.bincount(train.labels[train.rows], minlength=network.head.out_features))
-    kind, name = (FinetuneModule, "finetune") if isinstance(stage, FinetuneConfig) else (TransferModule, "transfer")
-    module = kind(network, stage, class_counts=counts, seed=run.seed)
-    history = fit(module, train, validation, stage, run, name=name)
+    if isinstance(stage, FinetuneConfig):
+        module = FinetuneModule(network, stage, class_counts=counts, seed=run.seed)
+        history = fit(module, train, validation, stage, run, name="finetune")
+    else:
+        student = TransferModule(network, stage, class_counts=counts, seed=run.seed)
+        history = fit(student, train, validation, stage, run, name="transfer")
     if validation is not None and len(validation):
         calibrate(network, train, validation, run.device)
     return history

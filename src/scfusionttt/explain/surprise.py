@@ -2,7 +2,8 @@
 
 A TTT layer asks every token to rebuild one view of it from another with what it has learned from the tokens before; how
 far it is off, ``|f(k) - v|^2 / 2``, is computed anyway. The conventions are those of infercnvpy: ``var`` with
-chromosome, start and end, ``obsm["X_surprise"]`` and ``uns["surprise"]["chr_pos"]``, so that ``infercnvpy.pl.chromosome_heatmap(adata, use_rep="surprise")`` draws it.
+chromosome, start and end, ``obsm["X_surprise"]`` and ``uns["surprise"]["chr_pos"]``, so that
+``infercnvpy.pl.chromosome_heatmap(adata, use_rep="surprise")`` draws it.
 """
 
 from typing import Literal

@@ -1,7 +1,7 @@
 """Whether the TTT layers' inner loss points at cells, and at places in the genome, that the model has not learned.
 
 1. A class is left out of pretraining and fine-tuning. AUROC of its cells against held-out cells of the known classes,
-   by surprise and by the baseline, 1 - highest softmax.
+   by surprise and by the baselines: 1 - highest softmax, and distance from the classes (``--unknown``).
 2. A chromosome arm is gained in cells that the model was not trained on: every count of the arm brings half a count
    more (binomial). AUROC of that arm among the arms of the same cell, by surprise and by the baseline, mean expression.
 
@@ -80,12 +80,13 @@ def unseen_class(
     _, track = model.embed(cite[rows], surprise=True)
     told = np.asarray(relative(track, np.arange(len(rows)) < len(train)).X)[len(train) :]
     is_new = np.arange(len(held_out) + len(out)) >= len(held_out)
-    softmax = model.predict(cite[rows[len(train) :]])["probability"]
+    predicted = model.predict(cite[rows[len(train) :]], unknown=0.01)
     return {
         "cells": len(out),
         "surprise, mean": roc_auc_score(is_new, told.mean(axis=1)),
         "surprise, mean square": roc_auc_score(is_new, np.square(told).mean(axis=1)),
-        "1 - softmax": roc_auc_score(is_new, 1 - softmax),
+        "1 - softmax": roc_auc_score(is_new, 1 - predicted["probability"]),
+        "1 - usual": roc_auc_score(is_new, 1 - predicted["usual"]),
     }
 
 

@@ -26,6 +26,7 @@ from scfusionttt.data.validate import check, require_usable
 from scfusionttt.data.values import Preprocessing
 from scfusionttt.errors import InputDataError, ModelFolderError, SettingError
 from scfusionttt.evaluation import Evaluation, evaluate_predictions, peers
+from scfusionttt.explain.relevance import find_target, relevance
 from scfusionttt.explain.surprise import as_track, write_track
 from scfusionttt.model_folder import ModelFolder
 from scfusionttt.nn.networks import (
@@ -324,6 +325,44 @@ class FusionTTT:
         scaled = inference.rebuilt_proteins(network, self._cells(cite), choose_device(self.device))
         values = scaled * scaler.std + scaler.mean
         return pd.DataFrame(values, index=cite.rna.obs_names, columns=self.features.proteins["name"].tolist())
+
+    def explain(
+        self, data: Data, target: str, *, labels: str | None = None, cells: int = 500, **options: Any
+    ) -> pd.DataFrame:
+        """Return the genes and proteins that a protein (pretrained model) or a class (later stages) rests on.
+
+        Parameters
+        ----------
+        target
+            Name of a protein, which is then rebuilt without looking at it, or of a class.
+        labels
+            obs column with cell types: contributions are averaged by type, and a class is held against it.
+        cells
+            How many cells to look at, drawn at random.
+        **options
+            ``steps``, ``masked``, ``permutations``, ``level``, as in :func:`scfusionttt.explain.relevance`.
+
+        Returns
+        -------
+        DataFrame as of :func:`scfusionttt.explain.relevance`: only what exceeds chance, highest first.
+
+        Raises
+        ------
+        SettingError
+            The model knows no such protein or class, or it does not vary among the cells.
+        """
+        network = self._trained()
+        assert self.features is not None
+        chosen = find_target(target, network, self.features.proteins, self.classes)
+        cite = _usable(data)
+        drawn = np.sort(np.random.default_rng(self.config.seed).permutation(cite.rna.n_obs)[:cells])
+        codes, names = (None, [""]) if labels is None else usable_labels(cite.obs, labels)
+        types = None if codes is None else np.array([*names, None], dtype=object)[codes[drawn]]
+        is_target = None if types is None or chosen.label is None else types == chosen.name
+        return relevance(
+            network, self._cells(cite).subset(drawn), self.features.table, chosen, choose_device(self.device),
+            types=types, is_target=is_target, seed=self.config.seed, **options,
+        )  # fmt: skip
 
     def save(self, path: str | Path) -> None:
         """Write the model folder: weights.safetensors, manifest.json, history.csv."""

@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 import scanpy as sc
 
+from scfusionttt.data.quiet import quiet
 from scfusionttt.data.write import write_embedding
 
 
 @pytest.fixture
 def embedded(cells, trained):
     """The user's MuData with the representation in it."""
-    data = cells.copy()
+    with quiet():
+        data = cells.copy()
     trained.pretrained.embed(data, inplace=True)
     return data
 

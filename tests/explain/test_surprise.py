@@ -83,7 +83,7 @@ def test_embedding_is_the_same_with_surprise_and_the_loss_is_that_of_the_layer(c
 
 
 def test_surprise_goes_into_the_user_s_data_where_asked(cells, trained):
-    data = cells.copy()
+    data = cells["rna"].copy()
     _, track = trained.pretrained.embed(data, surprise=True, inplace=True)
     assert np.array_equal(data.obsm["X_surprise"], track.X)
 

@@ -97,7 +97,7 @@ def relevance(
     truth = _truth(network, cells, target, device, is_target)
     known = np.flatnonzero(np.isfinite(truth))
     cells, truth = cells.subset(cells.rows[known]), truth[known]
-    if not len(truth) or truth.std() == 0:
+    if not len(truth) or np.ptp(truth) == 0:
         raise SettingError(
             f"{target.name} is the same in all {len(truth)} cells that it is known of: nothing to explain"
         )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from scfusionttt.config import NetworkConfig
 from scfusionttt.errors import SettingError
-from scfusionttt.ttt import TTTOutput, step_sizes, ttt_linear, ttt_mlp
+from scfusionttt.ttt import TTTOutput, split_heads, step_sizes, ttt_linear, ttt_mlp
 
 
 class TTTMixer(nn.Module):
@@ -46,7 +46,7 @@ class TTTMixer(nn.Module):
         """Mix tokens [n, t, d]."""
         # Under autocast the projections are half precision: to the operator's own once, not once in each direction.
         qkv, gate = (x.to(self.inner_scale.dtype) for x in (self.qkv(tokens), self.gate(tokens)))
-        q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each [n, h, t, f]
+        q, k, v = split_heads(qkv, self.heads)  # each [n, h, t, f]
         lr_nht = self.inner_lr / q.shape[-1] * torch.sigmoid(gate).transpose(1, 2)
         state = [p for pair in zip(self.inner_weights, self.inner_biases, strict=True) for p in pair]
         arguments = (q, k, v, lr_nht, step_sizes(self.step_delta), *state, self.inner_scale, self.inner_shift)
@@ -67,7 +67,7 @@ class AttentionMixer(nn.Module):
 
     def forward(self, tokens: Tensor, present: Tensor) -> Tensor:
         """Mix tokens [n, t, d]."""
-        q, k, v = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = split_heads(self.qkv(tokens), self.heads)
         # A cell without any present token would divide by zero: it attends everywhere, and its tokens stay absent.
         visible = present | ~present.any(dim=1, keepdim=True)
         mixed = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=visible[:, None, None, :])

@@ -15,6 +15,7 @@ from scfusionttt.ttt import cpu_kernels as kernels
 from scfusionttt.ttt.cpu_memory import SEGMENT, Layer, Tokens, make_scratch, zeros_on_a_line
 from scfusionttt.ttt.cpu_vector import padded
 from scfusionttt.ttt.definition import State
+from scfusionttt.ttt.packed import empty_heads
 from scfusionttt.ttt.rope import rotations
 
 
@@ -62,7 +63,7 @@ class _TTTLinear(torch.autograd.Function):
         shared = w0.stride(0) == 0 and b0.stride(0) == 0
         first = _joined(w0[:1], b0[:1]) if shared else _joined(w0, b0)
         for i, reverse in enumerate(directions):
-            tokens = _tokens(q, k, v, lr, mask, out, loss, reverse, i > 0)
+            tokens = _tokens(q, k, v, lr, mask, out, loss, out, reverse, i > 0)
             arrays = [x.numpy() for x in (first, _flat(out), _flat(loss), states[i], final)]
             _share(kernels.forward, b * h, tokens, layer, *arrays)
         ctx.save_for_backward(q, k, v, lr, tau, gamma, beta, mask, *states)
@@ -75,12 +76,12 @@ class _TTTLinear(torch.autograd.Function):
         q, k, v, lr, tau, gamma, beta, mask, *states = ctx.saved_tensors
         causal, directions, rope = ctx.how
         b, h, _, f = q.shape
-        dq, dk, dv = (_tokens_like(q) for _ in range(3))
+        dq, dk, dv = empty_heads(q)
         dlr, dloss, dout = lr.new_empty(lr.shape), dloss.contiguous(), _heads_last(dout)
         dtau, dnorm = q.new_zeros(b * h, 1, padded(len(tau))), q.new_zeros(*states[0].shape[:2], 2, padded(f))
         layer, dfirst = _layer(tau, gamma, beta, causal, rope), []
         for i, reverse in enumerate(directions):
-            tokens = _tokens(q, k, v, lr, mask, dout, dloss, reverse, i > 0)
+            tokens = _tokens(q, k, v, lr, mask, dout, dloss, dq, reverse, i > 0)
             last = reverse == directions[-1]  # the one whose final state was returned
             dfirst.append(_joined(dw, db) if last else torch.zeros_like(states[i][:, 0]))
             flat = [_flat(x) for x in (dout, dloss, dq, dk, dv, dlr)]
@@ -117,10 +118,10 @@ def _pool(process: int, threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="ttt")  # of its own process: threads do not outlive a fork
 
 
-def _tokens(q, k, v, lr, mask, out, loss, reverse, add) -> Tokens:
+def _tokens(q, k, v, lr, mask, out, loss, dq, reverse, add) -> Tokens:
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
     strides = [x.stride()[:3] for x in (q, k, v, lr)] + [(mask.stride(0), 0, mask.stride(1))]
-    strides += [out.stride()[:3], loss.stride()]
+    strides += [out.stride()[:3], loss.stride(), dq.stride()[:3]]
     arrays = [_flat(x).numpy() for x in (q, k, v, lr, mask)]
     return Tokens(*arrays, np.array(strides), q.shape[2], q.shape[1], reverse, add)  # type: ignore
 

@@ -1,4 +1,4 @@
-"""Layers that let the tokens of a cell see one another, one interface: ``mixer(tokens, present) -> tokens``.
+"""Layers that let the tokens of a cell see one another, one interface: ``mixer(tokens, present, first) -> tokens``.
 
 Shapes: n cells, t tokens, h heads, f units per head, d = h * f width. Absent tokens influence no other token.
 """
@@ -42,8 +42,8 @@ class TTTMixer(nn.Module):
             nn.init.normal_(projection.weight, std=0.02)
         nn.init.zeros_(self.gate.bias)
 
-    def forward(self, tokens: Tensor, present: Tensor) -> Tensor:
-        """Mix tokens [n, t, d]."""
+    def forward(self, tokens: Tensor, present: Tensor, first: int = 0) -> Tensor:
+        """Mix tokens [n, t, d]; return those from `first` on."""
         # Under autocast the projections are half precision: to the operator's own once, not once in each direction.
         qkv, gate = (x.to(self.inner_scale.dtype) for x in (self.qkv(tokens), self.gate(tokens)))
         q, k, v = split_heads(qkv, self.heads)  # each [n, h, t, f]
@@ -53,7 +53,7 @@ class TTTMixer(nn.Module):
         options = {"mini_batch": self.mini_batch, "mask": present, "causal": self.causal}
         which = {"reverse": self.directions[0], "both": len(self.directions) > 1}
         mixed = self.operator(*arguments, **options, **which).out
-        return self.out(self.norm(mixed.transpose(1, 2).flatten(2)))
+        return self.out(self.norm(mixed[:, :, first:].transpose(1, 2).flatten(2)))
 
 
 class AttentionMixer(nn.Module):
@@ -65,12 +65,12 @@ class AttentionMixer(nn.Module):
         self.qkv = nn.Linear(config.width, 3 * config.width, bias=False)
         self.out = nn.Linear(config.width, config.width, bias=False)
 
-    def forward(self, tokens: Tensor, present: Tensor) -> Tensor:
-        """Mix tokens [n, t, d]."""
+    def forward(self, tokens: Tensor, present: Tensor, first: int = 0) -> Tensor:
+        """Mix tokens [n, t, d]; return those from `first` on."""
         q, k, v = split_heads(self.qkv(tokens), self.heads)
         # A cell without any present token would divide by zero: it attends everywhere, and its tokens stay absent.
         visible = present | ~present.any(dim=1, keepdim=True)
-        mixed = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=visible[:, None, None, :])
+        mixed = nn.functional.scaled_dot_product_attention(q[:, :, first:], k, v, attn_mask=visible[:, None, None, :])
         return self.out(mixed.transpose(1, 2).flatten(2))
 
 

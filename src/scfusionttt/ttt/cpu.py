@@ -1,6 +1,7 @@
 """TTT-Linear on the CPU: hands tensors to the compiled kernels in place, and shares cells out over torch's threads."""
 
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
@@ -104,13 +105,23 @@ class _TTTLinear(torch.autograd.Function):
 def _share(kernel: Callable, cells: int, tokens: Tokens, layer: Layer, *arguments: Any) -> None:
     """Run a kernel over all cells x heads, a part on each of the threads that torch may use."""
     threads = min(torch.get_num_threads(), cells)
-    scratch = [make_scratch(layer.mini_batch, layer.channels, layer.tau.dtype) for _ in range(threads)]
     bounds = [(cells * i // threads, cells * (i + 1) // threads) for i in range(threads)]
-    jobs = [partial(kernel, tokens, layer, own, *arguments, *part) for own, part in zip(scratch, bounds)]
+    jobs = [partial(_run, kernel, tokens, layer, *arguments, *part) for part in bounds]
     waiting = [_pool(os.getpid(), threads).submit(job) for job in jobs[1:]]
     jobs[0]()
     for job in waiting:
         job.result()
+
+
+def _run(kernel: Callable, tokens: Tokens, layer: Layer, *arguments: Any) -> None:
+    """Run a kernel in this thread's own memory, which stays: fresh pages cost more than a short sequence."""
+    sizes = layer.mini_batch, layer.channels, layer.tau.dtype
+    if getattr(_own, "sizes", None) != sizes:
+        _own.sizes, _own.scratch = sizes, make_scratch(*sizes)
+    kernel(tokens, layer, _own.scratch, *arguments)
+
+
+_own = threading.local()
 
 
 @cache

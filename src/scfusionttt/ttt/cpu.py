@@ -56,19 +56,17 @@ class _TTTLinear(torch.autograd.Function):
         out, loss = _tokens_like(q), lr.new_empty(lr.shape)
         layer = _layer(tau, gamma, beta, causal, rope)
         segments = -(-t // (len(tau) * SEGMENT)) if keep else 0
-        size = padded(f)
-        states, final = (
-            [q.new_empty(b * h, segments, size + 1, size) for _ in directions],
-            q.new_empty(b * h, size + 1, size),
-        )
         shared = w0.stride(0) == 0 and b0.stride(0) == 0
         first = _joined(w0[:1], b0[:1]) if shared else _joined(w0, b0)
+        final = first.new_empty(b * h, *first.shape[1:])
+        states = [first.new_empty(b * h, segments, *first.shape[1:]) for _ in directions]
         for i, reverse in enumerate(directions):
             tokens = _tokens(q, k, v, lr, mask, out, loss, out, reverse, i > 0)
             arrays = [x.numpy() for x in (first, _flat(out), _flat(loss), states[i], final)]
             _share(kernels.forward, b * h, tokens, layer, *arrays)
         ctx.save_for_backward(q, k, v, lr, tau, gamma, beta, mask, *states)
         ctx.how = causal, directions, rope
+        ctx.set_materialize_grads(False)
         return out, loss, *_split(final, b, f)
 
     @staticmethod
@@ -78,28 +76,22 @@ class _TTTLinear(torch.autograd.Function):
         causal, directions, rope = ctx.how
         b, h, _, f = q.shape
         dq, dk, dv = empty_heads(q)
-        dlr, dloss, dout = lr.new_empty(lr.shape), dloss.contiguous(), _heads_last(dout)
+        dout, dloss = _heads_last(_zeros_if_none(dout, q)), _zeros_if_none(dloss, lr).contiguous()
+        dlr, dfirst = torch.empty_like(dloss), torch.zeros_like(states[0][:, 0])
         dtau, dnorm = q.new_zeros(b * h, 1, padded(len(tau))), q.new_zeros(*states[0].shape[:2], 2, padded(f))
-        layer, dfirst = _layer(tau, gamma, beta, causal, rope), []
+        layer = _layer(tau, gamma, beta, causal, rope)
         for i, reverse in enumerate(directions):
             tokens = _tokens(q, k, v, lr, mask, dout, dloss, dq, reverse, i > 0)
-            last = reverse == directions[-1]  # the one whose final state was returned
-            dfirst.append(_joined(dw, db) if last else torch.zeros_like(states[i][:, 0]))
+            dstate = torch.zeros_like(dfirst)
+            if reverse == directions[-1]:  # whose final state was returned
+                _put(_split(dstate, b, f), dw, db)
             flat = [_flat(x) for x in (dout, dloss, dq, dk, dv, dlr)]
-            arrays = [x.numpy() for x in (states[i], *flat, dfirst[i], dtau, dnorm)]
+            arrays = [x.numpy() for x in (states[i], *flat, dstate, dtau, dnorm)]
             _share(kernels.backward, b * h, tokens, layer, *arrays)
+            dfirst += dstate
         dgamma, dbeta = dnorm[..., :f].sum(1).unflatten(0, (b, h)).sum(0).unbind(1)
-        return (
-            dq,
-            dk,
-            dv,
-            dlr,
-            dtau[:, 0, : len(tau)].sum(0),
-            *_split(torch.stack(dfirst).sum(0), b, f),
-            dgamma,
-            dbeta,
-            *[None] * 5,
-        )
+        dtau = dtau[:, 0, : len(tau)].sum(0)
+        return dq, dk, dv, dlr, dtau, *_split(dfirst, b, f), dgamma, dbeta, *[None] * 5
 
 
 def _share(kernel: Callable, cells: int, tokens: Tokens, layer: Layer, *arguments: Any) -> None:
@@ -178,13 +170,22 @@ def _tokens_like(x: Tensor) -> Tensor:
 
 def _joined(w: Tensor, b: Tensor) -> Tensor:
     """[b, h, f, f] and [b, h, f] -> [b * h, f + 1, f], filled up with zeros to the kernel's sizes."""
-    f = w.shape[-1]
-    size = padded(f)
-    joined = w.new_zeros(*w.shape[:2], size + 1, size)
-    joined[:, :, :f, :f], joined[:, :, -1, :f] = w, b
-    return joined.flatten(0, 1)
+    (cells, heads, f), size = b.shape, padded(b.shape[-1])
+    joined = w.new_zeros(cells * heads, size + 1, size)
+    _put(_split(joined, cells, f), w, b)
+    return joined
+
+
+def _put(parts: tuple[Tensor, Tensor], *given: Tensor | None) -> None:
+    for there, x in zip(parts, given, strict=True):
+        if x is not None:
+            there.copy_(x)
 
 
 def _split(joined: Tensor, cells: int, f: int) -> tuple[Tensor, Tensor]:
     joined = joined.unflatten(0, (cells, -1))
-    return joined[:, :, :f, :f].contiguous(), joined[:, :, -1, :f].contiguous()
+    return joined[:, :, :f, :f], joined[:, :, -1, :f]
+
+
+def _zeros_if_none(x: Tensor | None, like: Tensor) -> Tensor:
+    return torch.zeros_like(like) if x is None else x

@@ -63,7 +63,7 @@ def main() -> None:
     cells = cite[np.sort(np.random.default_rng(given.seed).permutation(cite.rna.n_obs)[: given.cells])]
     found = pairs(model, cells)
     known = found["known"].to_numpy()
-    row = {"pairs": len(found), "known": int(known.sum()), "by chance": known.mean()}
+    row: dict[str, float] = {"pairs": len(found), "known": int(known.sum()), "by chance": known.mean()}
     row |= {name: known[np.argsort(-found[name], kind="stable")[: given.first]].mean() for name in ("share", "r")}
     table = pd.DataFrame([row], index=[Path(given.input).stem]).rename(columns={"r": "correlation"})
     print_table(table, f"precision of the first {given.first} gene-protein pairs")

@@ -53,7 +53,8 @@ def main() -> None:
     drawn = np.random.default_rng(given.seed).permutation(np.flatnonzero(codes >= 0))[: given.cells]
     cite, codes = cite[np.sort(drawn)], codes[np.sort(drawn)]
 
-    rows, gains = {}, pd.DataFrame()
+    rows: dict[str, dict[str, float]] = {}
+    gains = pd.DataFrame()
     for name in given.classes or names:
         out = np.flatnonzero(codes == names.index(name))
         known = np.flatnonzero(codes != names.index(name))
@@ -100,7 +101,7 @@ def gained_arms(model: FusionTTT, train: CiteSeq, cells: CiteSeq, seed: int) -> 
     columns = match_features(cells, model.features).genes[arm_of_gene.index]
     rng = np.random.default_rng(seed)
     reference = tracks(model, train)
-    rows = {}
+    rows: dict[str, dict[str, float]] = {}
     for arm in tried:
         gained = gain(cells, columns[(arm_of_gene == arm).to_numpy()], rng)
         rows[arm] = {"genes": int(counts[arm])}

@@ -113,8 +113,10 @@ def relevance(
     table["share_by_masking"] = np.nan
     if len(first):
         table.loc[first, "share_by_masking"] = share(_masking(output, cells, target, device, first, batch), truth)
-    for name in [] if types is None else pd.unique(pd.Series(types[known]).dropna()):
-        table[f"mean in {name}"] = contribution_nf[types[known] == name].mean(axis=0)[table.index]
+    if types is not None:
+        of_known = types[known]
+        for name in pd.unique(pd.Series(of_known).dropna()):
+            table[f"mean in {name}"] = contribution_nf[of_known == name].mean(axis=0)[table.index]
     return table.reset_index(drop=True)
 
 

@@ -179,7 +179,7 @@ class PretrainConfig(StageConfig):
 class FinetuneConfig(StageConfig):
     """Stage 2: cross-entropy on labelled CITE-seq."""
 
-    epochs: int | None = 3
+    steps: int = 300
     lr: float = 2e-5
     #: Learning rate of the pretrained body as a share of the head's.
     body_lr_ratio: float = 1.0
@@ -198,7 +198,7 @@ class FinetuneConfig(StageConfig):
 class TransferConfig(StageConfig):
     """Stage 3: RNA-only data; RNA encoder and fusion stay as they are."""
 
-    epochs: int | None = 3
+    steps: int = 300
     lr: float = 1e-4
     #: As in stage 2.
     probe: bool = True
@@ -300,8 +300,8 @@ def _fast() -> Config:
         data=DataConfig(n_genes=2000),
         network=NetworkConfig(width=32, heads=2, latent=16),
         pretrain=PretrainConfig(epochs=8, lr=3e-3),
-        finetune=FinetuneConfig(lr=1e-4),
-        transfer=TransferConfig(lr=5e-4),
+        finetune=FinetuneConfig(steps=60, lr=1e-4),
+        transfer=TransferConfig(steps=60, lr=5e-4),
     )
 
 

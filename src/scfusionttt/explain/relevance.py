@@ -62,7 +62,7 @@ def relevance(
     *,
     types: np.ndarray | None = None,
     is_target: np.ndarray | None = None,
-    steps: int = 16,
+    steps: int = 64,
     masked: int = 50,
     permutations: int = 200,
     level: float = 0.05,
@@ -81,7 +81,7 @@ def relevance(
     is_target
         [n] bool, which cells are of the class; None: those that the model gives it.
     steps
-        Of integrated gradients.
+        Of integrated gradients; near the mean cell the norms bend the path: 16 are far off, 150 within 1 %.
     masked
         How many of the first features are also masked, one at a time.
     level

@@ -19,10 +19,10 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.measure import environment, print_table, write_json
-from scfusionttt import FusionTTT
 from scfusionttt.data.citeseq import CiteSeq, as_citeseq
 from scfusionttt.data.features import match_features
 from scfusionttt.data.read import read
+from scfusionttt.model import FusionTTT
 
 #: Markers by the gene that codes for the protein, which is known of itself.
 MARKERS = {

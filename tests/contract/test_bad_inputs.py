@@ -104,7 +104,7 @@ def given(place, made, scfusionttt, monkeypatch):
 def check(verb, case, told, place, z):
     if case.refusal(verb) is not None:
         return
-    if verb == "validate":
+    if verb == "validate" and not case.refused:
         assert case.told in told
     if verb == "embed":
         found = np.load(place / "out" / "z.npy")

@@ -150,7 +150,7 @@ def fit(
 
 def load_weights(module: nn.Module, checkpoint: Path) -> None:
     """Load a checkpoint's weights into a module; nothing in the file can run code."""
-    module.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"])
+    module.load_state_dict(WholeCheckpoints().load_checkpoint(checkpoint)["state_dict"])
 
 
 @contextmanager

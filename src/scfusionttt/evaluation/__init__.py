@@ -5,6 +5,7 @@ from scfusionttt.evaluation.classification import (
     classification_scores,
     confusion,
     expected_calibration_error,
+    reliability,
 )
 from scfusionttt.evaluation.clustering import Clustering, cluster, cluster_graph, neighbours, umap
 from scfusionttt.evaluation.metrics import METRICS, ten_metrics
@@ -36,6 +37,7 @@ __all__ = [
     "neighbour_agreement",
     "neighbours",
     "predicts",
+    "reliability",
     "ten_metrics",
     "umap",
 ]

@@ -169,11 +169,11 @@ def test_a_student_ignores_measured_proteins_bit_for_bit(network, cells):
     assert_same(outputs(student, with_proteins), outputs(student, without))
 
 
-def test_only_projection_and_head_of_a_student_learn_and_fine_tuning_frees_the_rest(network):
+def test_only_projection_and_head_of_a_student_learn_and_fine_tuning_frees_the_rest(network, config):
     student = network("transfer")
     learning = {name for name, p in student.named_parameters() if p.requires_grad}
     assert learning == {n for n, _ in student.named_parameters() if n.startswith(("head.", "backbone.projection."))}
-    assert all(p.requires_grad for p in ClassifierNetwork(student.backbone, 4).parameters())
+    assert all(p.requires_grad for p in ClassifierNetwork(student.backbone, 4, config()).parameters())
 
 
 def test_a_student_of_a_model_without_proteins_learns_its_head(network):

@@ -8,6 +8,7 @@ from scfusionttt.evaluation.classification import (
     reliability,
 )
 from scfusionttt.evaluation.clustering import Clustering, cluster, cluster_graph, neighbours, umap
+from scfusionttt.evaluation.markers import top_features
 from scfusionttt.evaluation.metrics import METRICS, ten_metrics
 from scfusionttt.evaluation.protocols import (
     Evaluation,
@@ -39,5 +40,6 @@ __all__ = [
     "predicts",
     "reliability",
     "ten_metrics",
+    "top_features",
     "umap",
 ]

@@ -1,5 +1,7 @@
 """Groups of cells along the genome, and where a model's features lie on the chromosomes."""
 
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -49,9 +51,11 @@ def chromosome_heatmap(
     mean = values.to_numpy(dtype=float)[:, track.order]
     mean = mean - np.nanmean(mean, axis=0) if len(mean) > 1 else mean
     edges = _windows(track)
-    windows = np.stack([mean[:, a:b].mean(axis=1) for a, b in zip(edges, edges[1:])], axis=1)
+    windows = np.stack([mean[:, a:b].mean(axis=1) for a, b in pairwise(edges)], axis=1)
     most = float(np.nanpercentile(np.abs(windows), 99)) or 1.0
-    drawn = ax.pcolormesh(edges, np.arange(len(values) + 1), windows, cmap="RdBu_r", vmin=-most, vmax=most, rasterized=True)
+    drawn = ax.pcolormesh(
+        edges, np.arange(len(values) + 1), windows, cmap="RdBu_r", vmin=-most, vmax=most, rasterized=True
+    )
     ax.vlines([first for _, first, _ in track.bands[1:]], 0, len(values), color=INK, linewidth=0.5)
     ax.invert_yaxis()
     ax.set_yticks(np.arange(len(values)) + 0.5, [shorten(name) for name in values.index])
@@ -83,7 +87,10 @@ def gene_places(
         [p]: `name`, `chromosome`, `start` (bp) of the coding gene.
     """
     track = Track(genes)
-    chromosome, start = track.chromosome, pd.to_numeric(genes["start"], errors="coerce").to_numpy(float, na_value=np.nan)
+    chromosome, start = (
+        track.chromosome,
+        pd.to_numeric(genes["start"], errors="coerce").to_numpy(float, na_value=np.nan),
+    )
     shown = [name for name, _, _ in track.bands if name not in (SCAFFOLDS, UNPLACED)]
     ax = new_axes(11.0, 1.2 + 0.24 * max(len(shown), 3))[0] if ax is None else ax
     if not shown:

@@ -1,6 +1,6 @@
 """Draw an example of each function of scfusionttt.plot from a fine-tuned model and its cells.
 
-python docs/make_gallery.py typed pbmc.h5mu --labels cell_type --results benchmark/results.csv --orders ablation/results.csv
+python docs/make_gallery.py typed pbmc.h5mu --labels cell_type --results bench/results.csv --orders orders/results.csv
 """
 
 import argparse

@@ -6,7 +6,7 @@ X_FUSIONTTT = "X_fusionttt"
 LABEL = "fusionttt_label"
 PROBABILITY = "fusionttt_probability"
 #: obs: how much a cell surprised the model, mean inner loss; coloured by where it is there.
-SURPRISE = "surprise"
+CELL_SURPRISE = "surprise"
 #: layers: where raw counts are looked for before X.
 COUNTS = "counts"
 

@@ -16,9 +16,8 @@ def typed(trained, cells, tmp_path_factory):
     out = tmp_path_factory.mktemp("report") / "report.html"
     cite = deepcopy(as_citeseq(cells))
     cite.obs["surprise"] = np.linspace(0, 1, len(cite.obs))
-    cite.obs["cell_type"] = cite.obs["cell_type"].astype(str).replace({"CD4 T": "<script>CD4"})
-    names = cite.obs["cell_type"].unique()
-    cite.obs["cell_type"] = cite.obs["cell_type"].replace({names[0]: "<script>alert(1)</script>"})
+    types = cite.obs["cell_type"].astype(str)
+    cite.obs["cell_type"] = types.replace({types.iloc[0]: "<script>alert(1)</script>"})
     genes = cite.rna.var_names[:1].tolist()
     found = write_report(trained.finetuned, cite, out, labels="cell_type", genes=genes, command="scfusionttt report")
     return SimpleNamespace(found=found, page=out.read_text(encoding="utf-8"), cite=cite)
@@ -33,7 +32,7 @@ def test_the_page_has_every_section_and_needs_no_network(typed):
         "The cells", "What went in", "How training went", "Clusters", "Cell types", "Scores",
         "The genome as a sequence", "Settings, versions and commands",
     ]  # fmt: skip
-    assert "http" not in re.sub(r"data:image/png;base64,[^\"]*|http-equiv", "", typed.page)
+    assert "://" not in typed.page
     assert "<script>alert" not in typed.page
     assert '"name":"surprise"' in typed.page
 

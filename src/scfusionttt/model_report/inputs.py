@@ -9,7 +9,7 @@ from scfusionttt.data.preprocess import library_sizes
 from scfusionttt.data.validate import check
 from scfusionttt.errors import FeatureError, name_some
 from scfusionttt.genome import resolve_antibodies, resolve_genes
-from scfusionttt.keys import SURPRISE
+from scfusionttt.keys import CELL_SURPRISE
 from scfusionttt.model_report.gather import Findings
 from scfusionttt.report import CellMap, Section, Table, Values, key_values
 
@@ -24,7 +24,7 @@ def map_section(found: Findings, genes: Sequence[str] = ()) -> Section:
     categories["cluster"] = found.clusters
     if found.predictions is not None:
         categories["predicted"] = found.predictions["label"].astype(str).to_numpy()
-    chosen = _map_genes(found, genes)
+    chosen = np.array(_map_genes(found, genes), dtype=int)
     names = found.features.genes["name"].to_numpy()
     expression = pd.DataFrame(found.lognorm[:, chosen].toarray(), columns=names[chosen])
     proteins = pd.DataFrame(found.log_ratios, columns=found.features.proteins["name"].to_numpy())
@@ -50,7 +50,7 @@ def _cell_values(found: Findings) -> list[Values]:
     columns = {"RNA counts": ("log10", np.log10(np.maximum(library_sizes(found.cite.rna.X), 1)))}
     if found.predictions is not None:
         columns = {"probability": ("0 to 1", found.predictions["probability"].to_numpy())} | columns
-    surprise = found.cite.obs.get(SURPRISE)
+    surprise = found.cite.obs.get(CELL_SURPRISE)
     if surprise is not None and pd.api.types.is_numeric_dtype(surprise):
         columns["surprise"] = ("inner loss", surprise.to_numpy(dtype=float, na_value=np.nan))
     return [Values("cell", unit, pd.DataFrame({name: column})) for name, (unit, column) in columns.items()]

@@ -105,7 +105,7 @@ def gene_places(
         ax.text(1.005, row, f"{len(here):,}", transform=ax.get_yaxis_transform(), fontsize=7.5, color=INK, va="center")
     ax.text(1.005, -0.9, "genes", transform=ax.get_yaxis_transform(), fontsize=7.5, color=INK, va="center")
     if proteins is not None and len(proteins):
-        _name_proteins(ax, proteins, shown)
+        _name_proteins(ax, proteins, shown, letter=float(np.nanmax(start)) / _MEGABASE / 145)
     ax.set_yticks(range(len(shown)), shown)
     ax.set(ylim=(len(shown) - 0.3, -0.9), xlabel="position, million base pairs")
     ax.margins(x=0.01)
@@ -116,17 +116,17 @@ def gene_places(
     return ax
 
 
-def _name_proteins(ax: Axes, proteins: pd.DataFrame, shown: list[str]) -> None:
-    """Mark proteins; names that would touch stand in one text."""
+def _name_proteins(ax: Axes, proteins: pd.DataFrame, shown: list[str], *, letter: float) -> None:
+    """Mark proteins and name each to its right, after the name before it; `letter` is a letter's width there."""
     places = proteins.assign(row=Track(proteins).chromosome.map({name: row for row, name in enumerate(shown)}))
     places = places.dropna(subset=["row", "start"]).sort_values(["row", "start"])
     end: dict[int, float] = {}
     for row, start, name in zip(places["row"].astype(int), places["start"].astype(float), places["name"]):
         x = start / _MEGABASE
         ax.plot([x], [row], "o", color=PALETTE[5], markersize=4, zorder=3)
-        at = max(x + 1.2, end.get(row, 0.0))
+        at = max(x + 0.7 * letter, end.get(row, 0.0))
         text = shorten(name, 18)
-        end[row] = at + 1.75 * len(text) + 2
+        end[row] = at + letter * (len(text) + 1)
         label = ax.text(at, row - 0.02, text, fontsize=7, color=INK, va="center", zorder=4)
         literal(label).set_bbox({"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.4})
 

@@ -123,7 +123,7 @@ def test_a_cell_does_not_depend_on_the_others_of_its_batch(network, cells, mixer
     alone = [outputs(tested, CellInputs(*(x[i : i + 1] for x in inputs))) for i in range(9)]
     for k, whole in enumerate(together):
         torch.testing.assert_close(shuffled[k], whole[order], rtol=1e-6, atol=1e-6)
-        torch.testing.assert_close(torch.cat([one[k] for one in alone]), whole, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(torch.cat([one[k] for one in alone]), whole, rtol=1e-6, atol=5e-6)
 
 
 def test_cells_without_proteins_are_read_through_the_projection(network, cells):

@@ -27,8 +27,8 @@ class SlotPool(nn.Module):
         """Pool tokens [n, t, d] to [n, slots * d]."""
         n_tokens = present.shape[1]
         scale_n = n_tokens / present.sum(dim=1).clamp(min=1)
-        weights_nt = present * scale_n[:, None]
-        return torch.einsum("ntd,nt,st->nsd", tokens, weights_nt, self.weights).flatten(1)
+        weights_nst = (present * scale_n[:, None])[:, None] * self.weights
+        return (weights_nst @ tokens).flatten(1)
 
 
 class CellRepresentation(nn.Module):

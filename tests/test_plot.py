@@ -5,6 +5,7 @@ from anndata import AnnData
 from matplotlib import pyplot
 
 from scfusionttt import plot
+from scfusionttt.data.quiet import quiet
 from scfusionttt.errors import InputDataError, LabelError, SettingError
 
 ROWS = [
@@ -24,7 +25,8 @@ def closed():
 @pytest.fixture
 def mapped(cells):
     """The cells with a map and predictions."""
-    data = cells.copy()
+    with quiet():
+        data = cells.copy()
     rng = np.random.default_rng(0)
     data.obsm["X_umap"] = rng.normal(size=(data.n_obs, 2))
     data.obs["fusionttt_label"] = data.obs["cell_type"].to_numpy()

@@ -4,7 +4,7 @@ Axes that are not given are made by pyplot, so that a notebook shows them. Nothi
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,7 @@ from scfusionttt.report.figures.style import natural_key, new_axes, on_pyplot
 
 __all__ = ["chromosomes", "comparison", "confusion", "genome_strip", "order_study", "training_curves", "umap"]
 
-Data = AnnData | MuData
+Data: TypeAlias = "AnnData | MuData"
 
 
 def umap(
@@ -55,19 +55,18 @@ def umap(
     if basis not in data.obsm:
         remedy = "sc.pp.neighbors(data, use_rep='X_fusionttt'), then sc.tl.umap(data)"
         raise InputDataError(f"there is no obsm['{basis}']; make one with {remedy}")
-    if axes is None:
-        with on_pyplot():
-            axes = new_axes(5.4 * max(len(names), 1), 4.4, panels=max(len(names), 1))
-    elif len(axes) != len(names):
+    if axes is not None and len(axes) != len(names):
         raise SettingError(f"{len(names)} colours but {len(axes)} axes; give one for each")
+    with on_pyplot():
+        panels = new_axes(5.4 * len(names), 4.4, panels=len(names)) if axes is None else np.asarray(axes, dtype=object)
     coords = np.asarray(data.obsm[basis])[:, :2]
-    for ax, name in zip(axes, names):
+    for ax, name in zip(panels, names):
         values, unit = _values(data, name)
         if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
             figures.umap_continuous(coords, values, unit, title=name, ax=ax)
         else:
             figures.umap(coords, values, title=name, ax=ax)
-    return np.asarray(axes, dtype=object)
+    return panels
 
 
 def training_curves(model: Any, *, metric: str = "loss") -> NDArray[Any]:
@@ -223,8 +222,7 @@ def _places(rna: AnnData, species: str | None) -> tuple[pd.DataFrame, str]:
 
 
 def _row(modality: AnnData, cell: str) -> NDArray[np.float64]:
-    row = modality.X[modality.obs_names.get_loc(cell)]
-    return np.asarray(row.toarray() if sparse.issparse(row) else row, dtype=float).ravel()
+    return _dense(modality.X[modality.obs_names.get_loc(cell)])
 
 
 def _column(data: Data, key: str) -> pd.Series:
@@ -258,9 +256,12 @@ def _values(data: Data, name: str) -> tuple[pd.Series, str]:
 
 
 def _feature(data: Data, part: AnnData, name: str) -> pd.Series:
-    column = part[:, name].X
-    values = np.asarray(column.toarray() if sparse.issparse(column) else column, dtype=float)[:, 0]
-    return pd.Series(values, index=part.obs_names).reindex(data.obs_names)
+    return pd.Series(_dense(part[:, name].X), index=part.obs_names).reindex(data.obs_names)
+
+
+def _dense(line: Any) -> NDArray[np.float64]:
+    """Return one row or column of a matrix of any kind."""
+    return np.asarray(line.toarray() if sparse.issparse(line) else line, dtype=np.float64).ravel()
 
 
 def _parts(data: Data) -> Mapping[str, AnnData]:

@@ -65,8 +65,8 @@ class CellMap:
     caption: str = ""
 
     def __post_init__(self) -> None:
-        lengths = {len(one) for one in [self.cells, *self.categories.values(), *(v.table for v in self.values)]}
-        if lengths != {len(np.asarray(self.coords))}:
+        told = [self.coords, *self.categories.values(), *(group.table for group in self.values)]
+        if {len(np.asarray(one)) for one in told} != {len(self.cells)}:
             raise InputDataError("every class and value of a map needs one entry for each of its cells")
 
     @property

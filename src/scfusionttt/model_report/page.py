@@ -111,10 +111,11 @@ def _training_section(model: FusionTTT) -> Section:
     history = model.history
     rows: dict[str, dict[str, float]] = {}
     for stage, own in history.groupby("stage", sort=False) if len(history) else []:
-        rows[stage] = {"epochs": int(own["epoch"].nunique()), "seconds": round(float(own["seconds"].sum()))}
-        if len(losses := own.get("val_loss", pd.Series(dtype=float)).dropna()):
-            best = own.loc[losses.idxmin()]
-            rows[stage] |= {"lowest validation loss": best["val_loss"], "at epoch": int(best["epoch"])}
+        line: dict[str, float] = {"epochs": own["epoch"].nunique(), "seconds": round(float(own["seconds"].sum()))}
+        if "val_loss" in own and own["val_loss"].notna().any():
+            best = own.nsmallest(1, "val_loss").iloc[0]
+            line |= {"lowest validation loss": best["val_loss"], "at epoch": int(best["epoch"])}
+        rows[str(stage)] = line
     return Section(
         "How training went",
         "" if rows else "No training was recorded.",

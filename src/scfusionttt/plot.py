@@ -12,7 +12,6 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 from mudata import MuData
 from numpy.typing import NDArray
-from scipy import sparse
 
 from scfusionttt import keys
 from scfusionttt.errors import InputDataError, LabelError, SettingError
@@ -261,7 +260,7 @@ def _feature(data: Data, part: AnnData, name: str) -> pd.Series:
 
 def _dense(line: Any) -> NDArray[np.float64]:
     """Return one row or column of a matrix of any kind."""
-    return np.asarray(line.toarray() if sparse.issparse(line) else line, dtype=np.float64).ravel()
+    return np.asarray(line.toarray() if hasattr(line, "toarray") else line, dtype=np.float64).ravel()
 
 
 def _parts(data: Data) -> Mapping[str, AnnData]:

@@ -54,6 +54,7 @@ def file(tmp_path_factory):
 @pytest.fixture
 def page(chromium, file):
     page = chromium.new_page(viewport={"width": 1200, "height": 900})
+    page.set_default_timeout(120_000)  # a busy machine is no error
     said = []
     page.on("console", lambda message: said.append(message.text))
     page.on("pageerror", lambda error: said.append(str(error)))

@@ -75,7 +75,7 @@ def input_section(found: Findings) -> Section:
     if found.cite.protein is not None:
         tables.append(_proteins(found))
     odd = [str(finding) for finding in check(found.cite) if finding.severity != "error"]
-    told = "Nothing odd was found in the values." if not odd else "Worth knowing: " + ".\n\n".join(odd) + "."
+    told = "\n\n".join(["Worth knowing:", *odd]) if odd else "Nothing odd was found in the values."
     return Section("What went in", told, tables=tables)
 
 

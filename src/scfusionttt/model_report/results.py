@@ -67,17 +67,20 @@ def types_section(found: Findings) -> Section:
     predicted, truth = told["label"].astype(str).to_numpy()[cells], found.truth[cells]
     assert scores.per_class is not None
     per_class = scores.per_class.astype({"support": int}).rename(columns={"support": "cells"})
+    order = sorted(per_class.index, key=natural_key)
+    counts = confusion(truth, predicted)
+    counts = counts.loc[order, sorted(counts.columns, key=natural_key)]
     bins = reliability(truth, predicted, told["probability"].to_numpy()[cells])
     return Section(
         "Cell types",
         f"Scored on {cells.sum():,} of {found.n_cells:,} cells: {_WHICH[protocol]}.",
         tables=[
             metric_table(scores.summary(), protocol=protocol, caption="Predicted against known types"),
-            Table(per_class, "Class by class", protocol, "f1: harmonic mean of precision and recall"),
+            Table(per_class.loc[order], "Class by class", protocol, "f1: harmonic mean of precision and recall"),
         ],
         figures=[
             Figure(
-                report.confusion(confusion(truth, predicted)),
+                report.confusion(counts),
                 f"Known against predicted type ({protocol}).",
                 "confusion matrix: known types in rows, predicted types in columns; the table by class says the same",
             ),

@@ -29,8 +29,7 @@ def calibration(bins: pd.DataFrame, *, title: str = "", ax: Axes | None = None) 
     ax.annotate("as sure as right", (0.06, 0.06), xytext=(0, 5), textcoords="offset points", rotation=45,
                 rotation_mode="anchor", transform_rotates_text=True, fontsize=7.5, color=MUTED)  # fmt: skip
     ax.vlines(bins["confidence"], bins["confidence"], bins["accuracy"], color=PALETTE[5], linewidth=1.4)
-    ax.plot(bins["confidence"], bins["accuracy"], color=PALETTE[0], linewidth=1.2)
-    ax.scatter(bins["confidence"], bins["accuracy"], s=14 + 240 * cells / total, color=PALETTE[0], zorder=3)
+    ax.scatter(bins["confidence"], bins["accuracy"], s=6 + 250 * cells / total, color=PALETTE[0], zorder=3)
     told = f"expected calibration error {float((gap * cells).sum() / total):.3f}\n{total:,.0f} cells"
     literal(ax.text(0.97, 0.04, told, transform=ax.transAxes, ha="right", va="bottom", fontsize=8.5, color=INK))
     ax.set(xlim=(0, 1.03), ylim=(0, 1.03), aspect="equal", xlabel="probability of the predicted class")

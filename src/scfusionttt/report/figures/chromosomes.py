@@ -31,7 +31,8 @@ def chromosome_heatmap(
 ) -> Axes:
     """Draw groups of cells (rows) along the genome (columns): each window of 20 genes against the mean of all groups.
 
-    A window never crosses the end of a chromosome. Red is above, blue below the mean over groups.
+    A window never crosses the end of a chromosome. Red is above, blue below the mean over groups, after the median of
+    the group's windows is taken off: cells with more RNA are not red throughout.
 
     Parameters
     ----------
@@ -52,6 +53,7 @@ def chromosome_heatmap(
     mean = mean - np.nanmean(mean, axis=0) if len(mean) > 1 else mean
     edges = _windows(track)
     windows = np.stack([mean[:, a:b].mean(axis=1) for a, b in pairwise(edges)], axis=1)
+    windows -= np.median(windows, axis=1, keepdims=True)
     most = float(np.nanpercentile(np.abs(windows), 99)) or 1.0
     drawn = ax.pcolormesh(
         edges, np.arange(len(values) + 1), windows, cmap="RdBu_r", vmin=-most, vmax=most, rasterized=True

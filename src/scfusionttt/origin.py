@@ -50,7 +50,7 @@ class Origin:
     def from_dict(cls, manifest: Mapping[str, Any]) -> "Origin":
         """Build from a manifest; older ones lack some of it."""
         text = manifest.get("taught")
-        taught = None if text is None else np.frombuffer(base64.b64decode(text), dtype="<u4")
+        taught = None if text is None else np.frombuffer(base64.b64decode(text, validate=True), dtype="<u4")
         return cls(tuple(map(str, manifest.get("commands", ()))), taught, dict(manifest.get("versions", {})))
 
 

@@ -68,8 +68,8 @@ def types_section(found: Findings) -> Section:
     assert scores.per_class is not None
     per_class = scores.per_class.astype({"support": int}).rename(columns={"support": "cells"})
     order = sorted(per_class.index, key=natural_key)
-    counts = confusion(truth, predicted)
-    counts = counts.loc[order, sorted(counts.columns, key=natural_key)]
+    pairs = confusion(truth, predicted)
+    pairs = pairs.loc[order, sorted(pairs.columns, key=natural_key)]
     bins = reliability(truth, predicted, told["probability"].to_numpy()[cells])
     return Section(
         "Cell types",
@@ -80,7 +80,7 @@ def types_section(found: Findings) -> Section:
         ],
         figures=[
             Figure(
-                report.confusion(counts),
+                report.confusion(pairs),
                 f"Known against predicted type ({protocol}).",
                 "confusion matrix: known types in rows, predicted types in columns; the table by class says the same",
             ),

@@ -19,8 +19,9 @@ from scfusionttt.config import Config
 from scfusionttt.config import preset as named_preset
 from scfusionttt.data.citeseq import CiteSeq, as_citeseq
 from scfusionttt.data.features import Features, choose_features, match_features
-from scfusionttt.data.loader import CellDataset
+from scfusionttt.data.loader import CellDataset, StreamedCells, cell_dataset
 from scfusionttt.data.split import train_and_held_out, usable_labels
+from scfusionttt.data.store import StoredCiteSeq
 from scfusionttt.data.validate import check, require_usable
 from scfusionttt.data.values import Preprocessing
 from scfusionttt.errors import InputDataError, ModelFolderError, SettingError
@@ -113,7 +114,7 @@ class FusionTTT:
         Parameters
         ----------
         data
-            Raw counts.
+            Raw counts: AnnData, MuData, or an opened store (`scfusionttt.data.store.open_store`), which is streamed.
         species
             ``human`` or ``mouse``; None: by the gene names.
         checkpoints, resume
@@ -127,7 +128,7 @@ class FusionTTT:
         cite = _usable(data, learn=True)
         network = self._start(cite, species)
         assert self.features is not None and self.preprocessing is not None
-        cells = CellDataset(cite, match_features(cite, self.features), self.preprocessing)
+        cells = cell_dataset(cite, match_features(cite, self.features), self.preprocessing)
         self.history = train_pretraining(network, cells, self.config.pretrain, self._run(cells, checkpoints, resume))
         return self
 
@@ -375,7 +376,7 @@ class FusionTTT:
         assert self.features is not None and self.preprocessing is not None
         match = match_features(cite, self.features)
         _tell(match.notes)
-        return CellDataset(cite, match, self.preprocessing, labels=labels)
+        return cell_dataset(cite, match, self.preprocessing, labels=labels)
 
     def _predictions(self, network: ClassifierNetwork, cells: CellDataset) -> pd.DataFrame:
         probability = inference.probabilities(network, cells, choose_device(self.device))
@@ -408,10 +409,14 @@ class FusionTTT:
         self.metrics.pop(str(self.stage), None)  # of an earlier run, on other labels or another split
         if len(held_out):
             scores = self._score(network, labelled.subset(held_out)).to_dict()
+            self.metrics[str(self.stage)] = scores
+            if isinstance(labelled, StreamedCells):
+                log.info("logistic regression is not scored beside: it would need all cells of the store in memory")
+                return
             peer = peers.score_logistic_regression(
                 labelled.rna, labelled.protein, np.asarray(self.classes)[codes], train, held_out
             )
-            self.metrics[str(self.stage)] = {**scores, "logistic_regression": peer.to_dict()}
+            scores["logistic_regression"] = peer.to_dict()
 
     def _score(self, network: ClassifierNetwork, cells: CellDataset) -> Evaluation:
         table = self._predictions(network, cells)
@@ -422,6 +427,8 @@ class FusionTTT:
 def _usable(data: Data, *, learn: bool = False) -> CiteSeq:
     """Return the checked cells; with `learn`, also tell what is odd about cells to learn from."""
     cite = as_citeseq(data)
+    if isinstance(cite, StoredCiteSeq):
+        return cite
     findings = check(cite)
     require_usable(findings)
     for finding in findings:

@@ -13,13 +13,29 @@ from typing import Annotated, Any
 import typer
 
 from scfusionttt.cli.compare import ablate, benchmark
+from scfusionttt.cli.large import plan, store
 from scfusionttt.cli.look import demo, doctor, genes, validate
 from scfusionttt.cli.results import embed, evaluate, predict
 from scfusionttt.cli.stages import finetune, pretrain, transfer
 from scfusionttt.errors import UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
-for verb in (demo, validate, pretrain, finetune, transfer, embed, predict, evaluate, benchmark, ablate, genes, doctor):
+for verb in (
+    demo,
+    validate,
+    pretrain,
+    finetune,
+    transfer,
+    embed,
+    predict,
+    evaluate,
+    store,
+    plan,
+    benchmark,
+    ablate,
+    genes,
+    doctor,
+):
     app.command()(verb)
 INTERRUPTED, TERMINATED = 130, 143
 

@@ -34,12 +34,15 @@ def join_features(inputs: Sequence[CiteSeq], *, species: str | None = None) -> J
     FeatureError
         When the inputs are of different species.
     """
-    genes = [resolve_genes(cite.rna.var_names, gene_ids=cite.rna.var.get("gene_ids"), species=species) for cite in inputs]
+    genes = [
+        resolve_genes(cite.rna.var_names, gene_ids=cite.rna.var.get("gene_ids"), species=species) for cite in inputs
+    ]
     found = sorted({resolution.species for resolution in genes})
     if len(found) > 1:
         raise FeatureError(f"the inputs are of different species ({', '.join(found)}); write a store for each")
     tables = [
-        resolution.table.assign(key=resolution.table["gene_id"].fillna(resolution.table["name"])) for resolution in genes
+        resolution.table.assign(key=resolution.table["gene_id"].fillna(resolution.table["name"]))
+        for resolution in genes
     ]
     panels = [_panel(cite, found[0]) for cite in inputs]
     rna, protein = _union(tables, "rna"), _union(panels, "protein")

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
@@ -62,14 +61,15 @@ class StoredCiteSeq(CiteSeq):
         """
         counts = self._counts(self.places[rows])
         n_genes = self.rna.n_vars
-        rna = self.rna[rows].copy()
-        rna.X = counts[:, :n_genes]
-        if self.protein is None:
-            return CiteSeq(rna, None, self.obs.iloc[rows])
-        protein = self.protein[rows].copy()
-        panel, measured = gene_panels(protein)
-        protein.X = np.where(measured[panel], counts[:, n_genes:].toarray(), np.float32(np.nan))
-        return CiteSeq(rna, protein, self.obs.iloc[rows])
+        with quiet():
+            rna = self.rna[rows].copy()
+            rna.X = counts[:, :n_genes]
+            if self.protein is None:
+                return CiteSeq(rna, None, self.obs.iloc[rows])
+            protein = self.protein[rows].copy()
+            panel, measured = gene_panels(protein)
+            protein.X = np.where(measured[panel], counts[:, n_genes:].toarray(), np.float32(np.nan))
+            return CiteSeq(rna, protein, self.obs.iloc[rows])
 
     def _counts(self, places: np.ndarray) -> sparse.csr_matrix:
         """Return the counts that lie at these places, read a block at a time."""

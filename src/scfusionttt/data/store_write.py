@@ -27,6 +27,8 @@ log = logging.getLogger("scfusionttt")
 TOGETHER = 32
 #: Values per chunk, the least that is read, and per shard, a file.
 CHUNK, SHARD = 2**16, 2**22
+#: Bytes that a value takes on disk, column and all; measured on simulated and real counts.
+STORED_BYTES = 2.0
 
 
 def write_store(
@@ -56,9 +58,7 @@ def write_store(
         When an input cannot be used, naming it, or the store cannot be written.
     """
     path = Path(path)
-    if path.exists():
-        raise OutputError(f"{path} exists and is left alone; remove it, or choose another name")
-    check_target(path, folder=True)
+    check_store_path(path)
     names = [source.path.stem for source in sources]
     if len(set(names)) < len(names):
         raise InputDataError(f"two inputs have the same name ({', '.join(names)}), which tells cells apart; rename one")
@@ -68,6 +68,13 @@ def write_store(
         for mixture in _mixtures(sources, joined, names, np.random.default_rng(seed), drop_empty):
             writer.append(*mixture)
         return writer.finish()
+
+
+def check_store_path(path: Path) -> None:
+    """Raise OutputError now, before the work, if no store can be written there."""
+    if path.exists():
+        raise OutputError(f"{path} exists and is left alone; remove it, or choose another name")
+    check_target(path, folder=True)
 
 
 def _mixtures(

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -38,6 +39,10 @@ def _run(
 ) -> np.ndarray:
     network.to(device).eval()
     with torch.inference_mode():
-        loader = make_loader(cells, batch_size=cells_at_once(network, device))
-        batches = (CellInputs(*(part.to(device) for part in inputs_of(batch))) for batch in loader)
-        return torch.cat([read(inputs).cpu() for inputs in batches]).numpy()
+        pieces, rows = [], []
+        for batch in make_loader(cells, batch_size=cells_at_once(network, device)):
+            pieces.append(read(CellInputs(*(part.to(device) for part in inputs_of(batch)))).cpu())
+            rows.append(batch.row)
+    result, came = torch.cat(pieces).numpy(), torch.cat(rows).numpy()
+    # Cells of a store come as they lie on disk.
+    return result if np.array_equal(came, cells.rows) else result[pd.Index(came).get_indexer(cells.rows)]

@@ -1,6 +1,5 @@
 """The public face: one object that is pretrained, fine-tuned, transferred, asked and saved."""
 
-import hashlib
 import logging
 import platform
 from collections.abc import Iterable
@@ -359,12 +358,7 @@ class FusionTTT:
     def _run(self, cells: CellDataset, checkpoints: Path | None, resume: bool) -> Run:
         device = choose_device(self.device)
         log.info("%s: %d cells on %s", self.stage, len(cells), device)
-        names = "\n".join(cells.cell_names[cells.rows])
-        identity = {
-            "stage": self.stage,
-            "settings": self.config.to_dict(),
-            "cells": hashlib.sha256(names.encode("utf-8", "surrogatepass")).hexdigest(),
-        }
+        identity = {"stage": self.stage, "settings": self.config.to_dict(), "cells": cells.fingerprint()}
         return Run(
             device=device, seed=self.config.seed, checkpoints=checkpoints, resume=resume, progress=self.progress,
             memory=self.memory, identity=identity,

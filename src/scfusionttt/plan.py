@@ -12,9 +12,8 @@ from scfusionttt.config import Config
 from scfusionttt.data.citeseq import CiteSeq
 from scfusionttt.data.features import match_features
 from scfusionttt.data.loader import CellDataset
-from scfusionttt.data.sampler import BLOCK, WINDOW
 from scfusionttt.data.sources import Source
-from scfusionttt.data.store import StoredCiteSeq
+from scfusionttt.data.store import BLOCK, WINDOW, StoredCiteSeq
 from scfusionttt.data.store_write import STORED_BYTES
 from scfusionttt.data.validate import drop_empty
 from scfusionttt.model import FusionTTT

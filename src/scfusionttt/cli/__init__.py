@@ -20,22 +20,8 @@ from scfusionttt.cli.stages import finetune, pretrain, transfer
 from scfusionttt.errors import UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
-for verb in (
-    demo,
-    validate,
-    pretrain,
-    finetune,
-    transfer,
-    embed,
-    predict,
-    evaluate,
-    store,
-    plan,
-    benchmark,
-    ablate,
-    genes,
-    doctor,
-):
+TRAIN, LARGE = (pretrain, finetune, transfer), (store, plan)
+for verb in (demo, validate, *TRAIN, embed, predict, evaluate, *LARGE, benchmark, ablate, genes, doctor):
     app.command()(verb)
 INTERRUPTED, TERMINATED = 130, 143
 

@@ -40,10 +40,7 @@ def join_features(inputs: Sequence[CiteSeq], *, species: str | None = None) -> J
     found = sorted({resolution.species for resolution in genes})
     if len(found) > 1:
         raise FeatureError(f"the inputs are of different species ({', '.join(found)}); write a store for each")
-    tables = [
-        resolution.table.assign(key=resolution.table["gene_id"].fillna(resolution.table["name"]))
-        for resolution in genes
-    ]
+    tables = [one.table.assign(key=one.table["gene_id"].fillna(one.table["name"])) for one in genes]
     panels = [_panel(cite, found[0]) for cite in inputs]
     rna, protein = _union(tables, "rna"), _union(panels, "protein")
     var = pd.concat([rna, protein])
@@ -64,8 +61,8 @@ def _union(tables: Sequence[pd.DataFrame], modality: str) -> pd.DataFrame:
     rows = pd.concat([_numbered(table) for table in tables]).drop_duplicates(["key", "nth"])
     rows = rows.iloc[order_features(rows, "genome")]
     types = GENE_EXPRESSION if modality == "rna" else ANTIBODY_CAPTURE
-    text = {name: rows[source].astype(object).fillna("").astype(str)
-            for name, source in (("gene_ids", "gene_id"), ("symbol", "symbol"), ("chromosome", "chromosome"))}  # fmt: skip
+    as_text = {"gene_ids": "gene_id", "symbol": "symbol", "chromosome": "chromosome"}
+    text = {name: rows[source].astype(object).fillna("").astype(str) for name, source in as_text.items()}
     start = pd.to_numeric(rows["start"]).astype("float64")  # base pairs; NaN where not placed
     return rows[["name", "key", "nth"]].assign(**{MODALITY: modality, FEATURE_TYPES: types}, **text, start=start)
 

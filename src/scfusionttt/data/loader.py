@@ -1,5 +1,6 @@
 """Cells as batches: sparse in memory, or a window of a store at a time; dense one batch at a time."""
 
+import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol, Self
@@ -12,8 +13,8 @@ from torch.utils.data.distributed import DistributedSampler
 
 from scfusionttt.data.citeseq import CiteSeq
 from scfusionttt.data.features import Match
-from scfusionttt.data.sampler import WINDOW, BlockSampler
-from scfusionttt.data.store import StoredCiteSeq
+from scfusionttt.data.sampler import BlockSampler
+from scfusionttt.data.store import WINDOW, StoredCiteSeq
 from scfusionttt.data.values import Preprocessing, present_genes
 
 
@@ -70,6 +71,11 @@ class CellDataset(Dataset):
         view.__dict__ = {**self.__dict__, "rows": np.asarray(rows)}
         return view
 
+    def fingerprint(self) -> str:
+        """Return what tells these cells from others, and from the same in another order."""
+        names = "\n".join(self.cell_names[self.rows])
+        return hashlib.sha256(names.encode("utf-8", "surrogatepass")).hexdigest()
+
     def __len__(self) -> int:
         return len(self.rows)
 
@@ -100,6 +106,10 @@ class StreamedCells(CellDataset):
     def _take(self, cite: CiteSeq, match: Match) -> None:
         assert isinstance(cite, StoredCiteSeq)
         self.cite, self.match = cite, match
+
+    def fingerprint(self) -> str:
+        """Return what also tells the store from another of the same cells: batches are drawn by where these lie."""
+        return super().fingerprint() + hashlib.sha256(self.cite.places[self.rows].tobytes()).hexdigest()
 
     def read(self, positions: np.ndarray) -> CellDataset:
         """Return the cells at these positions with their values in memory; their rows count from 0."""

@@ -5,8 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 from torch.utils.data import Sampler
 
-#: Cells that are read from a store in one piece, and cells held in memory at a time, among which batches are drawn.
-BLOCK, WINDOW = 256, 4096
+from scfusionttt.data.store import BLOCK, WINDOW
 
 
 class BlockSampler(Sampler[int]):

@@ -13,12 +13,13 @@ from scipy import sparse
 from scfusionttt.data.citeseq import CiteSeq, gene_panels
 from scfusionttt.data.intact import damaged, without_pickle
 from scfusionttt.data.quiet import quiet
-from scfusionttt.data.sampler import BLOCK, WINDOW
 from scfusionttt.errors import InputFileError
 from scfusionttt.keys import INPUT, MEASURED, MODALITY, ROW, STORE
 
 #: Raised when older readers could no longer understand what is written.
 FORMAT_VERSION = 1
+#: Cells that are read in one piece, and cells that are held in memory at a time.
+BLOCK, WINDOW = 256, 4096
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,9 +15,8 @@ from scfusionttt.data.counts import named
 from scfusionttt.data.joined import Joined, join_features
 from scfusionttt.data.preprocess import library_sizes
 from scfusionttt.data.quiet import quiet
-from scfusionttt.data.sampler import BLOCK
 from scfusionttt.data.sources import Source
-from scfusionttt.data.store import FORMAT_VERSION
+from scfusionttt.data.store import BLOCK, FORMAT_VERSION
 from scfusionttt.errors import InputDataError, OutputError, UserError
 from scfusionttt.keys import INPUT, MEASURED, ROW, STORE
 
@@ -190,7 +189,7 @@ class _Writer:
 
 def _writable(obs: pd.DataFrame) -> pd.DataFrame:
     """Make columns of several kinds of values text, as those are that two inputs fill differently."""
-    for column in obs.columns[obs.dtypes == object]:
+    for column in obs.select_dtypes(include="object").columns:
         values = obs[column]
         obs[column] = values.astype(str).where(values.notna()).astype("category")
     obs.columns = obs.columns.astype(str)

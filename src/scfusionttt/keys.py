@@ -21,5 +21,7 @@ ANTIBODY_CAPTURE = "Antibody Capture"
 #: all inputs; var: rna or protein; varm: whether a feature was measured in each input, bool [f, inputs].
 STORE, INPUT, ROW, MODALITY, MEASURED = "scfusionttt_store", "store_input", "store_row", "modality", "store_measured"
 
+#: The label of a cell unlike any known class.
+UNKNOWN = "unknown"
 #: Label values that mean "not labelled".
-UNLABELLED = frozenset({"", "nan", "na", "none", "unknown", "unassigned", "unlabelled", "unlabeled"})
+UNLABELLED = frozenset({"", "nan", "na", "none", UNKNOWN, "unassigned", "unlabelled", "unlabeled"})

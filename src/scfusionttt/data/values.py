@@ -46,14 +46,10 @@ class Preprocessing:
             rna=Standardizer.identity(len(match.genes)),
             protein=Standardizer.identity(len(match.proteins)),
         )
-        if config.scale == "none":
+        if config.scale == "none":  # which needs no pass over the cells
             return unscaled
         rna, protein = unscaled._moments(cite, match)
-        scalers = {
-            name: Standardizer.of(found, scale=config.scale, clip=config.clip)
-            for name, found in (("rna", rna), ("protein", protein))
-        }
-        return replace(unscaled, **scalers)
+        return replace(unscaled, rna=_scaler(rna, config), protein=_scaler(protein, config, among_few=True))
 
     def adapted(self, cite: CiteSeq, match: Match, config: DataConfig) -> "Preprocessing":
         """Return the constants with mean and deviation of each gene taken from other cells of another platform.
@@ -63,7 +59,7 @@ class Preprocessing:
         if config.scale == "none":
             return self
         there = match.genes >= 0
-        own = Standardizer.of(self._moments(cite, match)[0][there], scale=config.scale, clip=config.clip)
+        own = _scaler(self._moments(cite, match)[0][there], config)
         mean, std = self.rna.mean.copy(), self.rna.std.copy()
         mean[there], std[there] = own.mean, own.std
         return replace(self, rna=replace(self.rna, mean=mean, std=std))
@@ -110,6 +106,14 @@ class Preprocessing:
             rna=Standardizer.from_dict(values["rna"]),
             protein=Standardizer.from_dict(values["protein"]),
         )
+
+
+def _scaler(found: Moments, config: DataConfig, *, among_few: bool = False) -> Standardizer:
+    """Fit the scaler; `among_few` features, chosen by hand as a panel's proteins are, each has the same say."""
+    if config.scale == "none":
+        return Standardizer.identity(len(found.mean))
+    scale = "per_feature" if among_few and config.scale == "shrunk" else config.scale
+    return Standardizer.of(found, scale=scale, clip=config.clip)
 
 
 def gene_counts(cite: CiteSeq, match: Match) -> sp.csr_matrix:

@@ -69,7 +69,7 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(path, tiny, small_windows, t
 
     def stopped(self, positions):
         calls.append(1)
-        if len(calls) == 14:  # in the third epoch: 5 windows an epoch, before it 2 cells by which memory is measured
+        if len(calls) == 14:  # in the third epoch of 4 windows each, behind 2 reads that measure memory
             raise KeyboardInterrupt
         return read(self, positions)
 

@@ -16,16 +16,23 @@ if TYPE_CHECKING:
 
 
 def load(
-    path: Path, rna: str | None, protein: str | None, layer: str | None, cells: Cells, drop_empty: bool
+    path: Path,
+    rna: str | None,
+    protein: str | None,
+    layer: str | None,
+    cells: Cells,
+    drop_empty: bool,
+    *,
+    stream: bool = True,
 ) -> tuple[Any, "CiteSeq"]:
-    """Return what the file holds, and its checked cells."""
+    """Return what the file holds, and its checked cells; with `stream`, it may be a store."""
     from scfusionttt.data.citeseq import as_citeseq
     from scfusionttt.data.read import read
     from scfusionttt.data.store import is_store
     from scfusionttt.data.validate import drop_empty as without_empty
 
-    if is_store(path):
-        return _load_store(path, (rna, protein, layer, None if cells is Cells.same else cells))
+    if stream and is_store(path):
+        return _load_store(path, settled=any((rna, protein, layer, cells is Cells.overlap)))
     source = read(path)
     cite = as_citeseq(source, rna_modality=rna, protein_modality=protein, layer=layer, cells=cells.value)
     if drop_empty:
@@ -35,13 +42,13 @@ def load(
     return source, cite
 
 
-def _load_store(path: Path, options: tuple[str | None, ...]) -> tuple[Any, "CiteSeq"]:
+def _load_store(path: Path, *, settled: bool) -> tuple[Any, "CiteSeq"]:
     """Return what is known of a store's cells, and the store, which is streamed."""
     from anndata import AnnData
 
     from scfusionttt.data.store import open_store
 
-    if any(options):
+    if settled:
         raise SettingError(
             f"{path} is a store, in which modalities, layer and cells are settled; give these options to "
             "scfusionttt store"

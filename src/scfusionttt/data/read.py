@@ -107,6 +107,10 @@ def _other_kind(path: Path, start: bytes) -> str:
 
 
 def _read_folder(path: Path) -> AnnData | MuData:
+    if is_store(path):
+        raise InputFileError(
+            f"{path} is a store, which is read by pretrain, finetune, transfer, embed, predict and plan only"
+        )
     if any((path / name).exists() for name in ("zarr.json", ".zgroup")):
         return _read_zarr(path)
     matrices = sorted([*path.glob("*matrix.mtx"), *path.glob("*matrix.mtx.gz")])
@@ -124,10 +128,6 @@ def _read_folder(path: Path) -> AnnData | MuData:
 def _read_zarr(path: Path) -> AnnData | MuData:
     with damaged(path), without_pickle(path):
         check_zarr(path)
-        if is_store(path):
-            raise InputFileError(
-                f"{path} is a store, which is read by pretrain, finetune, transfer, embed, predict and plan only"
-            )
         return mudata.read_zarr(path)
 
 

@@ -1,6 +1,7 @@
 """Inputs opened so that some of their cells can be read at a time: matrices stay on disk where the format allows it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from scfusionttt.data.intact import check_zarr, damaged, without_pickle
 from scfusionttt.data.quiet import quiet
 from scfusionttt.data.read import read
 from scfusionttt.data.store import is_store
+from scfusionttt.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -60,14 +62,25 @@ def open_source(
     }  # fmt: skip
     data = _open_lazily(path)
     if data is None:
-        cite = as_citeseq(read(path), **options)
+        with naming(path):
+            cite = as_citeseq(read(path), **options)
         return Source(path, cite.rna.n_obs, lambda rows: cite[rows])
 
     def part(rows: slice) -> CiteSeq:
-        with damaged(path), quiet():
+        with naming(path), damaged(path), quiet():
             return assemble(data[rows], **options)[0]
 
     return Source(path, data.n_obs, part)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Say in errors which of several inputs they are about."""
+    try:
+        yield
+    except UserError as error:
+        told = str(error)
+        raise type(error)(told if told.startswith(str(path)) else f"{path}: {told}") from error
 
 
 def _open_lazily(path: Path) -> AnnData | MuData | None:

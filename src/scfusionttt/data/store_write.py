@@ -15,9 +15,9 @@ from scfusionttt.data.counts import named
 from scfusionttt.data.joined import Joined, join_features
 from scfusionttt.data.preprocess import library_sizes
 from scfusionttt.data.quiet import quiet
-from scfusionttt.data.sources import Source
+from scfusionttt.data.sources import Source, naming
 from scfusionttt.data.store import BLOCK, FORMAT_VERSION
-from scfusionttt.errors import InputDataError, OutputError, UserError
+from scfusionttt.errors import InputDataError, OutputError
 from scfusionttt.keys import INPUT, MEASURED, ROW, STORE
 
 log = logging.getLogger("scfusionttt")
@@ -101,15 +101,12 @@ def _mixtures(
 
 
 def _read(source: Source, rows: slice) -> CiteSeq:
-    """Return checked cells; an error names the input."""
-    try:
-        cite = source.read(rows)
+    """Return checked cells."""
+    cite = source.read(rows)
+    with naming(source.path):
         for finding in count_findings(cite):
             if finding.severity == "error":
                 raise InputDataError(str(finding))
-    except UserError as error:
-        told = str(error)
-        raise type(error)(told if told.startswith(str(source.path)) else f"{source.path}: {told}") from error
     return cite
 
 

@@ -441,9 +441,9 @@ class FusionTTT:
 
 def _usable(data: Data, *, learn: bool = False) -> CiteSeq:
     """Return the checked cells; with `learn`, also tell what is odd about cells to learn from."""
+    if isinstance(data, StoredCiteSeq):  # checked when it was written
+        return data
     cite = as_citeseq(data)
-    if isinstance(cite, StoredCiteSeq):
-        return cite
     findings = check(cite)
     require_usable(findings)
     for finding in findings:

@@ -224,7 +224,7 @@ def test_a_store_is_not_read_as_if_missing_were_zero(folder):
 def rna_only(path, names, empty=()):
     counts = np.random.default_rng(0).poisson(1.0, (len(names), 300)).astype(np.float32)
     counts[list(empty)] = 0
-    genes = simulate(5, 300, 2, 2)["rna"].var_names
+    genes = simulate(8, 300, 2, 2)["rna"].var_names
     AnnData(sparse.csr_matrix(counts), pd.DataFrame(index=names), pd.DataFrame(index=genes)).write_h5ad(path)
     return path
 

@@ -142,6 +142,8 @@ class Batches(Protocol):
 class StreamLoader:
     """Batches of a store's cells. While one window of cells is used, a thread reads the next."""
 
+    batch_sampler = None  # Lightning asks whoever has a sampler
+
     def __init__(self, cells: StreamedCells, sampler: BlockSampler, *, batch_size: int) -> None:
         self.cells, self.sampler, self.batch_size = cells, sampler, batch_size
 

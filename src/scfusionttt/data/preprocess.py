@@ -88,7 +88,7 @@ def most_variable(scaled: Moments, *, n_top: int) -> np.ndarray:
     mean = np.where(scaled.mean > 0, scaled.mean, 1e-12)
     ratio = scaled.squares / np.maximum(scaled.n - 1, 1) / mean
     dispersion = pd.Series(np.log(ratio, out=np.full(n_genes, np.nan), where=ratio > 0))
-    bins = dispersion.groupby(pd.cut(np.log1p(mean), bins=20), observed=True)
+    bins = dispersion.groupby(pd.cut(pd.Series(np.log1p(mean)), bins=20), observed=True)
     centre, spread = bins.transform("mean"), bins.transform("std")
     alone = spread.isna()  # a gene alone in its bin counts as one deviation above its mean
     centre, spread = centre.where(~alone, 0.0), spread.where(~alone, centre)

@@ -93,7 +93,7 @@ def _mixtures(
             cite = _read(sources[number], rows)
             kept = _not_empty(sources[number], cite, drop_empty=drop_empty)
             counts.append(_placed(cite, joined, number)[kept])
-            told = {INPUT: pd.Categorical.from_codes(np.full(cite.rna.n_obs, number), categories=names)}
+            told = {INPUT: pd.Categorical.from_codes(np.full(cite.rna.n_obs, number), categories=pd.Index(names))}
             tables.append(cite.obs.assign(**told, **{ROW: first[number] + np.arange(rows.start, rows.stop)})[kept])
         order = rng.permutation(sum(map(len, tables)))
         yield sparse.csr_matrix(sparse.vstack(counts, format="csr")[order]), pd.concat(tables).iloc[order]
@@ -149,7 +149,8 @@ class _Writer:
         layout = {
             "chunks": (CHUNK,), "shards": (SHARD,), "compressors": (packed, Crc32cCodec()), "indptr_dtype": np.int64,
         }  # fmt: skip
-        write_elem(self.group, "X", sparse.csr_matrix((0, len(joined.var)), dtype=np.float32), dataset_kwargs=layout)
+        empty = sparse.csr_matrix(np.empty((0, len(joined.var)), dtype=np.float32))
+        write_elem(self.group, "X", empty, dataset_kwargs=layout)
         self.tables: list[pd.DataFrame] = []
 
     def append(self, counts: sparse.csr_matrix, obs: pd.DataFrame) -> None:

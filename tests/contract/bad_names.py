@@ -11,7 +11,7 @@ from scfusionttt.data.quiet import quiet
 from scfusionttt.data.simulate import simulate
 
 TOO_FEW_GENES = "of the model's 300 genes are in the input"
-NO_NAMES = "no gene resolves"
+NO_NAMES = "the genes are neither human nor mouse"
 #: Every verb that reads with a trained model.
 BY_MODEL = ("finetune", "transfer", "embed", "predict")
 
@@ -186,7 +186,11 @@ CASES = {
     "symbols and Ensembl ids mixed": used(_ids(0.5)),
     "lower-case symbols": used(features(lambda names: names.str.lower(), ids=False)),
     "symbols with a prefix hg19_": used(features(lambda names: "hg19_" + names, ids=False)),
-    "genes of two species": used(_barnyard, "300 human and 120 mouse genes by prefix; keep one species"),
+    "genes of two species": used(
+        _barnyard,
+        "300 human and 120 mouse genes by prefix; keep one species",
+        verbs={"pretrain": "a mixture of 300 human and 120 mouse genes"},
+    ),
     "mouse, to a human model": used(_mouse, verbs=dict.fromkeys(BY_MODEL, "give human data")),
     "a gene and a protein of one name": used(_types("Gene Expression", "Antibody Capture")),
     "feature types in lower case": used(_types("gene expression", "antibody capture")),

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 
 import numpy as np
 import pytest
@@ -81,7 +82,8 @@ def given(place, made, scfusionttt, monkeypatch):
         path = made(case)
         if case.what == "no permission to read" and os.access(path, os.R_OK):
             pytest.skip("this user may read everything")
-        before = content(place / "out")
+        shutil.rmtree(place / "out")  # with whatever an earlier case left there
+        (place / "out").mkdir()
         result = scfusionttt(
             VERBS[verb].format(input=shlex.quote(str(path)), options=case.options, labels=shlex.quote(case.labels))
         )
@@ -93,20 +95,16 @@ def given(place, made, scfusionttt, monkeypatch):
         *notes, line = result.err.splitlines()
         assert line.startswith("scfusionttt: ") and refusal in line, told
         assert not any(note.startswith(("scfusionttt:", "Traceback")) for note in notes)
-        assert content(place / "out") == before, "a refusal writes nothing"
+        assert not list((place / "out").iterdir()), "a refusal writes nothing"
         return told
 
     return run
 
 
-def content(folder):
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 def check(verb, case, told, place, z):
     if case.refusal(verb) is not None:
         return
-    if verb == "validate":
+    if verb == "validate" and not case.refused:
         assert case.told in told
     if verb == "embed":
         found = np.load(place / "out" / "z.npy")

@@ -150,7 +150,7 @@ def fit(
 
 def load_weights(module: nn.Module, checkpoint: Path) -> None:
     """Load a checkpoint's weights into a module; nothing in the file can run code."""
-    module.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"])
+    module.load_state_dict(WholeCheckpoints().load_checkpoint(checkpoint)["state_dict"])
 
 
 @contextmanager
@@ -168,14 +168,14 @@ def _checkpoint_folder(folder: Path | None) -> Iterator[Path]:
 
 
 def _require_same_run(path: Path, run: Run) -> None:
-    identity = json.dumps(run.identity, sort_keys=True)
-    if run.resume and path.exists() and path.read_text(encoding="utf-8") != identity:
+    identity = json.dumps(run.identity, sort_keys=True).encode()
+    if run.resume and path.exists() and path.read_bytes() != identity:
         raise SettingError(
             f"{path.parent} holds a run with other settings or cells: give those it was started with, "
             "or remove that folder to start anew"
         )
     with replacing(path) as temporary:  # cut short by a kill, it would refuse the resume
-        temporary.write_text(identity, encoding="utf-8")
+        temporary.write_bytes(identity)
 
 
 @contextmanager

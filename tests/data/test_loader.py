@@ -24,9 +24,7 @@ def cite():
 def dataset(cite):
     """Cells of which two genes and a protein of the model are missing."""
     match = Match(genes=np.r_[np.arange(300)[::-1], -1, -1], proteins=np.r_[np.arange(8), -1])
-    return CellDataset(
-        cite, match, Preprocessing.fit(cite, match, DataConfig(scale="per_feature")), labels=np.arange(60) % 3
-    )
+    return CellDataset(cite, match, Preprocessing.fit(cite, match, DataConfig()), labels=np.arange(60) % 3)
 
 
 @given(st.integers(1, 70), st.integers(0, 5))

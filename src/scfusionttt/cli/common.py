@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from scfusionttt.cli.options import Cells
+from scfusionttt.cli.processes import is_first
 from scfusionttt.errors import SettingError
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def checkpoint_folder(out: Path, resume: bool) -> Path:
 
     check_target(out, folder=True)
     folder = out.with_name(f"{out.name}.training")
-    if folder.exists() and not resume:
+    if folder.exists() and not resume and is_first():
         raise SettingError(f"{folder} holds a run that was stopped: go on with --resume, or remove that folder")
     return folder
 
@@ -63,6 +64,8 @@ def save(model: Any, out: Path, checkpoints: Path) -> None:
     """Write the model folder; the state of its run is no longer needed."""
     import shutil
 
+    if not is_first():
+        return
     model.save(out)
     shutil.rmtree(checkpoints, ignore_errors=True)
     typer.echo(f"{out}: written", err=True)
@@ -100,7 +103,7 @@ def print_table(title: str, table: "pd.DataFrame") -> None:
 
 def write_json(path: Path | None, value: Any) -> None:
     """Write plain values as JSON, if a file was named."""
-    if path is None:
+    if path is None or not is_first():
         return
     from scfusionttt.data.atomic import replacing
 

@@ -1,5 +1,7 @@
 """Cells as batches: sparse in memory, dense one batch at a time."""
 
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +13,7 @@ from torch.utils.data.distributed import DistributedSampler
 from scfusionttt.data.citeseq import CiteSeq
 from scfusionttt.data.features import Match
 from scfusionttt.data.values import Preprocessing
+from scfusionttt.errors import SettingError
 
 
 class CellBatch(NamedTuple):
@@ -85,16 +88,52 @@ class CellDataset(Dataset):
         return self.__getitems__([position])
 
 
-def make_loader(dataset: CellDataset, *, batch_size: int, shuffle_seed: int | None = None) -> DataLoader:
+class SharedBatches(Sampler[list[int]]):
+    """The share of one of several ranks in each batch: together they read what one process reads, no cell twice.
+
+    A last batch of fewer cells than there are ranks joins the one before, for no rank may be without a cell.
+    """
+
+    def __init__(self, sampler: Sampler[int], batch_size: int, *, rank: int, size: int) -> None:
+        self.sampler, self.batch_size, self.rank, self.size = sampler, batch_size, rank, size
+        if min(batch_size, len(sampler)) < size:  # type: ignore[arg-type]
+            raise SettingError(
+                f"{size} processes cannot share a batch of {min(batch_size, len(sampler))} cells; "  # type: ignore[arg-type]
+                "use fewer, or a larger batch_size"
+            )
+
+    def __iter__(self) -> Iterator[list[int]]:
+        cells = np.fromiter(self.sampler, dtype=np.int64)
+        for start, stop in self._bounds():
+            yield np.array_split(cells[start:stop], self.size)[self.rank].tolist()
+
+    def __len__(self) -> int:
+        return len(self._bounds())
+
+    def _bounds(self) -> list[tuple[int, int]]:
+        n = len(self.sampler)  # type: ignore[arg-type]
+        starts = list(range(0, n, self.batch_size))
+        if n - starts[-1] < self.size:
+            starts.pop()
+        return list(pairwise([*starts, n]))
+
+
+def make_loader(
+    dataset: CellDataset, *, batch_size: int, shuffle_seed: int | None = None, rank: int = 0, size: int = 1
+) -> DataLoader:
     """Return batches of `dataset`, shuffled anew each epoch from `shuffle_seed`; in order where it is None.
 
-    The order of an epoch depends on the seed and the epoch's number alone, so that a resumed run sees the same.
+    The order of an epoch depends on the seed and the epoch's number alone, so that a resumed run sees the same. Of
+    several ranks (`size`), each gets its share of every batch.
     """
     sampler: Sampler[int] = SequentialSampler(dataset)
     if shuffle_seed is not None:
         sampler = DistributedSampler(dataset, num_replicas=1, rank=0, shuffle=True, seed=shuffle_seed)
+    drawn: dict[str, Any] = {"batch_size": batch_size, "sampler": sampler}
+    if size > 1:
+        drawn = {"batch_sampler": SharedBatches(sampler, batch_size, rank=rank, size=size)}
     # A generator of its own: the loader would draw from the caller's random state else.
-    return DataLoader(dataset, batch_size=batch_size, sampler=sampler, collate_fn=_as_is, generator=torch.Generator())
+    return DataLoader(dataset, collate_fn=_as_is, generator=torch.Generator(), **drawn)
 
 
 def _as_is(batch: Any) -> Any:

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 from scfusionttt.errors import SettingError
@@ -53,6 +54,7 @@ def start(devices: int, nodes: int) -> None:
     if _rank:  # every process meets the same errors and tells the same: once is enough
         logging.getLogger("scfusionttt").setLevel(logging.CRITICAL)
         sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
+        sys.excepthook = lambda *error: traceback.print_exception(*error, file=sys.__stderr__)
 
 
 def _start_others(devices: int) -> None:

@@ -46,7 +46,7 @@ def join(devices: int, nodes: int, device: torch.device) -> None:
         When another number of processes was started, or a machine has fewer GPUs.
     """
     global _here
-    if devices * nodes == 1 or distributed.is_initialized():
+    if devices * nodes == 1 or _here.size > 1:
         return
     started = int(os.environ.get("WORLD_SIZE", 1))
     if started != devices * nodes:
@@ -60,9 +60,10 @@ def join(devices: int, nodes: int, device: torch.device) -> None:
         if torch.cuda.device_count() < devices:
             raise SettingError(f"this machine has {torch.cuda.device_count()} GPUs; use --devices for as many or fewer")
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    with telling_of_a_lost_rank():
-        distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
-    atexit.register(_leave)
+    if not distributed.is_initialized():
+        with telling_of_a_lost_rank():
+            distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+        atexit.register(_leave)
     _here = Ranks(distributed.get_rank(), started, devices)
 
 

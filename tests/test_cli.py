@@ -143,6 +143,13 @@ def test_predict_writes_a_row_per_cell(here, scfusionttt, trained, rna_cells):
     assert "genes: 300 of the model's 300 found" in result.err
 
 
+def test_predict_names_no_more_cells_unknown_than_asked_for(here, scfusionttt):
+    done(scfusionttt("predict cells.h5mu --model typed --out types.csv --unknown 0.05"))
+    table = pd.read_csv("types.csv")
+    assert ((table["label"] == "unknown") == (table["usual"] <= 0.05)).all()
+    assert (table["label"] == "unknown").mean() < 0.25
+
+
 def test_evaluate_scores_a_representation_or_clusters(here, scfusionttt):
     done(scfusionttt("embed cells.h5mu --model typed --out z.h5ad"))
     data = read("z.h5ad")

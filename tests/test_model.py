@@ -99,6 +99,21 @@ def test_predictions_are_probabilities_and_their_largest(stage, trained, cells, 
         assert (table["probability"] == table[model.classes].max(axis=1)).all()
 
 
+def test_cells_unlike_any_known_class_are_named_unknown_where_asked_for(trained, cells):
+    odd, rng = copied(cells), np.random.default_rng(0)
+    for modality in odd.mod.values():  # ten cells whose every gene is swapped for another's
+        shuffled = modality.X.toarray() if sparse.issparse(modality.X) else modality.X.copy()
+        shuffled[:10] = shuffled[:10][:, rng.permutation(modality.n_vars)]
+        modality.X = sparse.csr_matrix(shuffled) if sparse.issparse(modality.X) else shuffled
+    table = trained.finetuned.predict(odd, unknown=0.01)
+    assert list(table)[:3] == ["label", "probability", "usual"]
+    assert (table["label"] == "unknown").equals(table["usual"] <= 0.01)
+    assert (table["label"][:10] == "unknown").mean() > 0.5
+    assert (table["label"][10:] == "unknown").mean() < 0.2  # told from the few cells held back
+    with pytest.raises(SettingError, match=r"give 0\.01"):
+        trained.finetuned.predict(odd, unknown=1.5)
+
+
 def test_the_history_tells_every_stage(trained):
     history = trained.student.history
     assert list(history.groupby("stage", sort=False).size().items()) == [

@@ -19,7 +19,7 @@ Mixer = Literal["ttt", "ttt_mlp", "attention", "none"]
 Fusion = Literal["ttt", "attention", "add"]
 Direction = Literal["both", "alternate", "forward"]
 Order = Literal["genome", "reverse", "shuffled", "expression", "list"]
-Scale = Literal["per_feature", "global", "none"]
+Scale = Literal["shrunk", "per_feature", "global", "none"]
 Precision = Literal["float32", "bf16"]
 
 
@@ -36,8 +36,9 @@ class DataConfig:
     order_seed: int = 0
     #: Counts per cell after library-size normalisation, before log1p.
     target_sum: float = 1e4
-    #: Per-feature z-score, centring with one common scale, or neither.
-    scale: Scale = "per_feature"
+    #: Divided by the standard deviation to the power 3/4 (genes; proteins are z-scored), by the standard deviation, by
+    #: one common scale, or not even centred.
+    scale: Scale = "shrunk"
     #: Scaled values are cut at +- clip.
     clip: float = 10.0
     #: Keep isotype controls as features.
@@ -79,6 +80,8 @@ class NetworkConfig:
     latent: int = 32
     #: Learned weighted means of the tokens that the representation is made from.
     pool_slots: int = 8
+    #: Landmark cells of the classifier's kernel head; 0: a linear head on z, as published.
+    landmarks: int = 500
     #: Of the matrix products in the blocks; all else, the TTT operator too, is float32. CPUs may be slower in bf16.
     precision: Precision = "float32"
     #: Keep only what goes into a block and compute the rest again in the backward: less memory, more time.
@@ -88,7 +91,7 @@ class NetworkConfig:
         """Refuse sizes that no network can have."""
         for name in ("patch", "width", "heads", "mini_batch", "pool_slots"):
             require(getattr(self, name) >= 1, f"network.{name} must be at least 1")
-        for name in ("encoder_blocks", "decoder_blocks", "latent"):
+        for name in ("encoder_blocks", "decoder_blocks", "latent", "landmarks"):
             require(getattr(self, name) >= 0, f"network.{name} must not be negative")
         require(self.mlp_ratio * self.width >= 1, "network.mlp_ratio must leave at least one unit")
         require(self.width % (2 * self.heads) == 0, "network.width must be a multiple of 2 * network.heads")
@@ -216,11 +219,16 @@ class Config:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse a seed that some generator could not take, and a loss on what is not built."""
+        """Refuse a seed that some generator could not take, and what is to learn but is not built."""
         require(
             not self.pretrain.masked_weight or self.network.decoder_blocks > 0,
             "pretrain.masked_weight needs network.decoder_blocks of at least 1",
         )
+        for name in ("finetune", "transfer"):
+            require(
+                getattr(self, name).probe or not self.network.landmarks,
+                f"{name}.probe=false starts from a random head, which needs network.landmarks=0",
+            )
         require(0 <= self.seed < 2**32, "seed must be a whole number from 0 to 4294967295")
 
     def with_settings(self, settings: Mapping[str, Any]) -> "Config":
@@ -268,7 +276,7 @@ def _paper() -> Config:
         data=DataConfig(n_genes=4000, scale="none"),
         network=NetworkConfig(
             patch=10, width=128, heads=2, encoder_blocks=6, decoder_blocks=4, mlp_ratio=4.0, dropout=0.1,
-            direction="forward", causal=True, latent=0,
+            direction="forward", causal=True, latent=0, landmarks=0,
         ),
         pretrain=PretrainConfig(
             epochs=500, batch_size=128, lr=2.5e-4, warmup=0.02, mask_ratio=0.15, protein_mask_ratio=0.15,

@@ -17,5 +17,7 @@ FEATURE_TYPES = "feature_types"
 GENE_EXPRESSION = "Gene Expression"
 ANTIBODY_CAPTURE = "Antibody Capture"
 
+#: The label of a cell unlike any known class.
+UNKNOWN = "unknown"
 #: Label values that mean "not labelled".
-UNLABELLED = frozenset({"", "nan", "na", "none", "unknown", "unassigned", "unlabelled", "unlabeled"})
+UNLABELLED = frozenset({"", "nan", "na", "none", UNKNOWN, "unassigned", "unlabelled", "unlabeled"})

@@ -17,6 +17,7 @@ from mudata import MuData
 from scfusionttt import keys
 from scfusionttt.config import Config
 from scfusionttt.config import preset as named_preset
+from scfusionttt.config_text import require
 from scfusionttt.data.citeseq import CiteSeq, as_citeseq
 from scfusionttt.data.features import Features, choose_features, match_features
 from scfusionttt.data.loader import CellDataset
@@ -170,7 +171,7 @@ class FusionTTT:
             cite.obs, codes, train_fraction=train_fraction, split=split, seed=self.config.seed
         )
         self.classes, self.stage = classes, "finetune"
-        self.network = self._seeded(lambda: ClassifierNetwork(backbone, len(classes)))
+        self.network = self._seeded(lambda: ClassifierNetwork(backbone, len(classes), self.config.network))
         self._learn_classes(cite, codes, train, held_out, checkpoints, resume)
         return self
 
@@ -245,20 +246,34 @@ class FusionTTT:
             target.obsm[keys.X_FUSIONTTT] = z
         return z
 
-    def predict(self, data: Data, *, inplace: bool = False) -> pd.DataFrame:
+    def predict(self, data: Data, *, unknown: float | None = None, inplace: bool = False) -> pd.DataFrame:
         """Return the class of each cell: columns label, probability (0..1, softmax), and one per class.
 
         Parameters
         ----------
+        unknown
+            Name a cell ``unknown`` where no more than this share (0..1) of the known cells lies as far as it does from
+            every class; the column ``usual`` tells that share. See :class:`~scfusionttt.nn.heads.Novelty`.
         inplace
             Also write label and probability to ``data.obs``.
+
+        Raises
+        ------
+        SettingError
+            When the model knows no classes, or `unknown` is asked for and its distances were never calibrated.
         """
         network = self._trained()
         if not isinstance(network, ClassifierNetwork):
             raise SettingError("this model knows no classes; run finetune first")
         cite = _usable(data)
         target = _same_cells(data, cite) if inplace else None
-        table = self._predictions(network, self._cells(cite))
+        if unknown is not None:
+            require(0 < unknown < 1, f"unknown={unknown} is no share of the known cells; give 0.01, say")
+            require(
+                network.novelty.is_calibrated,
+                "this model cannot tell unknown cells; fine-tune it with validation_fraction above 0",
+            )
+        table = self._predictions(network, self._cells(cite), unknown)
         if target is not None:
             target.obs[keys.LABEL] = table["label"].to_numpy()
             target.obs[keys.PROBABILITY] = table["probability"].to_numpy()
@@ -339,7 +354,10 @@ class FusionTTT:
             model.classes, model.stage = list(manifest["classes"]), manifest["stage"]
             model.metrics, model.history = dict(manifest["metrics"]), folder.history
             model.network = model._build(len(model.classes))
-            model.network.load_state_dict(dict(folder.weights))
+            found = model.network.load_state_dict(dict(folder.weights), strict=False)
+            lost = [name for name in found.missing_keys if not name.startswith("novelty.")]  # format 1 knew none
+            if lost or found.unexpected_keys:
+                raise ValueError(f"weights {', '.join([*lost, *found.unexpected_keys][:3])}")
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, SettingError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ModelFolderError(f"{path}: manifest and weights do not fit together ({reason})") from error
@@ -397,14 +415,17 @@ class FusionTTT:
         _tell(match.notes)
         return CellDataset(cite, match, self.preprocessing, labels=labels)
 
-    def _predictions(self, network: ClassifierNetwork, cells: CellDataset) -> pd.DataFrame:
-        probability = inference.probabilities(network, cells, self._device())
+    def _predictions(
+        self, network: ClassifierNetwork, cells: CellDataset, unknown: float | None = None
+    ) -> pd.DataFrame:
+        probability, usual = inference.probabilities(network, cells, self._device())
         best = probability.argmax(axis=1)
         index = pd.Index(cells.cell_names[cells.rows], name="cell")
-        told = {
-            "label": pd.Categorical.from_codes(best, categories=pd.Index(self.classes)),
-            "probability": probability[np.arange(len(best)), best],
-        }
+        label = pd.Series(pd.Categorical.from_codes(best, categories=pd.Index(self.classes)), index=index)
+        told = {"label": label, "probability": probability[np.arange(len(best)), best]}
+        if unknown is not None:
+            known = label if keys.UNKNOWN in self.classes else label.cat.add_categories(keys.UNKNOWN)
+            told |= {"label": known.mask(usual <= unknown, keys.UNKNOWN), "usual": usual}
         by_class = pd.DataFrame(probability, index=index, columns=self.classes)
         return pd.concat([pd.DataFrame(told, index=index), by_class], axis=1)
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from scfusionttt.data.atomic import replacing
 from scfusionttt.errors import ModelFolderError
 
-#: Raised when older readers could no longer understand what is written.
-FORMAT_VERSION = 1
+#: Raised when older readers could no longer understand what is written. 2: kernel head, novelty.
+FORMAT_VERSION = 2
 
 WEIGHTS, MANIFEST, HISTORY = "weights.safetensors", "manifest.json", "history.csv"
 _KEYS = ("stage", "settings", "species", "features", "preprocessing", "classes", "metrics")
@@ -74,7 +74,7 @@ class ModelFolder:
         for name in (MANIFEST, WEIGHTS, HISTORY):
             if not (folder / name).is_file():
                 raise ModelFolderError(f"{path}: {name} is missing; copy the whole model folder")
-        manifest = _read_manifest(folder / MANIFEST)
+        manifest = _upgraded(_read_manifest(folder / MANIFEST))
         try:
             weights = load_file(folder / WEIGHTS)
             history = pd.read_csv(folder / HISTORY)
@@ -98,4 +98,12 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     missing = [key for key in _KEYS if key not in manifest]
     if missing:
         raise ModelFolderError(f"{path}: lacks {', '.join(missing)}; copy the model folder again")
+    return manifest
+
+
+def _upgraded(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return the manifest as today's would say it: heads were linear before format 2."""
+    if manifest["format_version"] < 2 and isinstance(manifest["settings"], dict):
+        network = {"landmarks": 0, **manifest["settings"].get("network", {})}
+        return {**manifest, "settings": {**manifest["settings"], "network": network}}
     return manifest

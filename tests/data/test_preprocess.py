@@ -163,6 +163,14 @@ def test_global_scale_centres_each_feature_and_keeps_their_ratios():
         Standardizer.fit(dense, scale="local")
 
 
+def test_shrunk_scale_lets_features_that_vary_more_weigh_a_little_more():
+    dense = counts().toarray() * np.linspace(0, 5, 60, dtype=np.float32)  # the first feature is constant
+    values = Standardizer.fit(dense, scale="shrunk", clip=None).transform(dense).astype(float)
+    weight, spread = values.std(axis=0)[1:], dense.std(axis=0)[1:]
+    np.testing.assert_allclose(weight / weight[0], (spread / spread[0]) ** 0.25, rtol=1e-4)
+    np.testing.assert_allclose((values**2).mean(), 1, rtol=1e-5)
+
+
 def test_nothing_is_made_dense(monkeypatch):
     def refuse(self, *args, **kwargs):
         raise AssertionError("made dense")

@@ -39,7 +39,7 @@ def fields(preprocessing):
     return [preprocessing.gene_share, preprocessing.log_geometric_mean, rna.mean, rna.std, protein.mean, protein.std]
 
 
-@pytest.mark.parametrize("scale", ["per_feature", "global", "none"])
+@pytest.mark.parametrize("scale", ["shrunk", "per_feature", "global", "none"])
 def test_constants_survive_json_to_the_bit(cite, scale):
     fitted = Preprocessing.fit(cite, ALL, DataConfig(scale=scale))
     again = Preprocessing.from_dict(json.loads(json.dumps(fitted.to_dict(), allow_nan=False)))
@@ -99,7 +99,7 @@ def test_scaling_centres_each_feature_or_uses_one_scale_or_leaves_values_alone(c
     assert fitted["none"].rna.clip is None
 
 
-@pytest.mark.parametrize("scale", ["per_feature", "global", "none"])
+@pytest.mark.parametrize("scale", ["shrunk", "per_feature", "global", "none"])
 def test_adapting_takes_the_genes_of_the_other_platform_in_the_models_own_way(cite, query, scale):
     """It once z-scored genes whatever the model was trained on, so that `paper` saw values it had never met."""
     config = DataConfig(scale=scale)

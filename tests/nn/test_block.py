@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from scfusionttt.nn.block import Stack
+from scfusionttt.nn.block import Block, Stack
 
 PRESENT = torch.rand(3, 37, generator=torch.Generator().manual_seed(1)) > 0.2
 
@@ -53,3 +53,15 @@ def test_the_operator_is_given_float32_whatever_the_precision(config, seeded, mi
     stack(tokens(), PRESENT)
     assert seen[0] == torch.bfloat16
     assert set(seen[1:]) == {torch.float32}
+
+
+@pytest.mark.parametrize("mixer", ["ttt", "ttt_mlp", "attention", "none"])
+@pytest.mark.parametrize("first", [0, 5, 36])
+def test_what_is_not_wanted_is_left_out_and_still_mixed_in(config, seeded, mixer, first):
+    block = seeded(Block, config(mixer=mixer)).double()
+    values = tokens().detach().double().requires_grad_()
+    results = []
+    for out in (block(values, PRESENT, first), block(values, PRESENT)[:, first:]):
+        results.append((out, *torch.autograd.grad(out.sin().sum(), [values, *block.parameters()])))
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)

@@ -1,6 +1,7 @@
+import numpy as np
 import torch
 
-from scfusionttt.nn.heads import CellRepresentation, ProteinProjection, SlotPool
+from scfusionttt.nn.heads import CellRepresentation, KernelHead, ProteinProjection, SlotPool
 
 
 def test_the_first_slot_starts_as_the_mean_of_the_present_tokens(config):
@@ -25,3 +26,17 @@ def test_without_a_bottleneck_the_representation_is_the_mean_of_each_modality_si
 def test_the_projection_makes_one_token_for_each_protein(config):
     projected = ProteinProjection(7, 3, config())(torch.randn(2, 7, 16), torch.ones(2, 7, dtype=torch.bool))
     assert projected.shape == (2, 3, 16)
+
+
+def test_a_kernel_head_scores_by_the_similarity_to_its_landmarks():
+    head, z = KernelHead(3, 2, 5), torch.randn(7, 3)
+    head.landmarks.copy_(torch.randn(5, 3))
+    head.gamma.fill_(0.3)
+    similarity = np.exp(-0.3 * ((z[:, None] - head.landmarks) ** 2).sum(dim=2).numpy())
+    expected = similarity @ head.weight.detach().numpy().T + head.bias.detach().numpy()
+    np.testing.assert_allclose(head(z).detach(), expected, atol=1e-6)
+
+
+def test_far_from_every_landmark_a_kernel_head_knows_nothing():
+    head = KernelHead(3, 2, 5)
+    torch.testing.assert_close(head(torch.full((1, 3), 1e3))[0], head.bias)

@@ -123,7 +123,7 @@ def test_a_cell_does_not_depend_on_the_others_of_its_batch(network, cells, mixer
     alone = [outputs(tested, CellInputs(*(x[i : i + 1] for x in inputs))) for i in range(9)]
     for k, whole in enumerate(together):
         torch.testing.assert_close(shuffled[k], whole[order], rtol=1e-6, atol=1e-6)
-        torch.testing.assert_close(torch.cat([one[k] for one in alone]), whole, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(torch.cat([one[k] for one in alone]), whole, rtol=1e-6, atol=5e-6)
 
 
 def test_cells_without_proteins_are_read_through_the_projection(network, cells):
@@ -169,11 +169,11 @@ def test_a_student_ignores_measured_proteins_bit_for_bit(network, cells):
     assert_same(outputs(student, with_proteins), outputs(student, without))
 
 
-def test_only_projection_and_head_of_a_student_learn_and_fine_tuning_frees_the_rest(network):
+def test_only_projection_and_head_of_a_student_learn_and_fine_tuning_frees_the_rest(network, config):
     student = network("transfer")
     learning = {name for name, p in student.named_parameters() if p.requires_grad}
     assert learning == {n for n, _ in student.named_parameters() if n.startswith(("head.", "backbone.projection."))}
-    assert all(p.requires_grad for p in ClassifierNetwork(student.backbone, 4).parameters())
+    assert all(p.requires_grad for p in ClassifierNetwork(student.backbone, 4, config()).parameters())
 
 
 def test_a_student_of_a_model_without_proteins_learns_its_head(network):

@@ -1,5 +1,7 @@
 """Tiny simulated cells and settings; networks that train within a second."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -34,6 +36,7 @@ def config():
         "decoder_blocks": 1,
         "latent": 6,
         "pool_slots": 2,
+        "landmarks": 40,
         "dropout": 0.1,
     }
     # Weights are held against those of the checkpoints: balancing, which follows, has a test of its own.
@@ -56,12 +59,12 @@ def cells(config):
 
 @pytest.fixture(scope="session")
 def network(config):
-    """Return a factory of networks for these cells, by stage and seed."""
+    """Return a factory of networks for these cells, by stage, seed and settings."""
 
-    def make(stage="pretrain", *, seed=0):
+    def make(stage="pretrain", *, seed=0, **settings):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            return build_network(stage, 300, 8, 3, config.network)
+            return build_network(stage, 300, 8, 3, replace(config.network, **settings))
 
     return make
 

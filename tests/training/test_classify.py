@@ -45,9 +45,9 @@ def test_balancing_lets_a_rare_class_be_learned(network, cells, config, run):
     found = {}
     for balance in (True, False):
         learn = {"epochs": 6, "lr": 0.02, "body_lr_ratio": 0.25, "validation_fraction": 0.0, "label_smoothing": 0.05}
-        classifier = network("finetune")
+        classifier = network("finetune", landmarks=0)
         stage = replace(config.finetune, **learn, class_balance=balance, probe=False)
         train_classifier(classifier, cells, stage, run())
-        predicted = probabilities(classifier, cells, torch.device("cpu")).argmax(axis=1)
+        predicted = probabilities(classifier, cells, torch.device("cpu"))[0].argmax(axis=1)
         found[balance] = (predicted == cells.labels)[rare].mean()
     assert found[True] > found[False] + 0.2

@@ -1,4 +1,4 @@
-"""A classifier starts from the logistic regression on z, folded into its head."""
+"""A classifier starts from the logistic regression on z, or on its kernel, folded into its head."""
 
 import numpy as np
 import pytest
@@ -6,32 +6,50 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from scfusionttt.training.inference import embed, probabilities
-from scfusionttt.training.probe import C, fit_head
+from scfusionttt.training.probe import C_KERNEL, C_LINEAR, fit_head
 
 CPU = torch.device("cpu")
 
 
-def probed(network, cells, **settings):
-    classifier = network("finetune")
-    fit_head(classifier, cells, CPU, **{"hide_protein": 0.0, "class_balance": False, **settings})
+def probed(network, cells, landmarks=40, **settings):
+    classifier = network("finetune", landmarks=landmarks)
+    fit_head(classifier, cells, CPU, **{"hide_protein": 0.0, "class_balance": False, "seed": 0, **settings})
     return classifier
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
-def test_the_head_gives_the_probabilities_of_the_regression(network, cells, n_classes):
+@pytest.mark.parametrize("landmarks", [0, 40])
+def test_the_head_gives_the_probabilities_of_the_regression(network, cells, n_classes, landmarks):
     few = cells.subset(cells.rows[cells.labels < n_classes])
-    classifier, codes = probed(network, few), few.labels[few.rows]
+    classifier, codes = probed(network, few, landmarks), few.labels[few.rows]
     z = embed(classifier, few, CPU).astype(float)
-    z = (z - z.mean(axis=0)) / z.std(axis=0)
-    expected = LogisticRegression(C=C, max_iter=1000).fit(z, codes).predict_proba(z)
-    found = probabilities(classifier, few, CPU)
+    if landmarks:
+        points, gamma = classifier.head.landmarks.numpy().astype(float), float(classifier.head.gamma)
+        root = np.linalg.cholesky(np.linalg.inv(kernel(points, points, gamma) + 1e-9 * np.eye(landmarks)))
+        features, strength = kernel(z, points, gamma) @ root, C_KERNEL
+    else:
+        features, strength = z / z.std(axis=0), C_LINEAR
+    features = features - features.mean(axis=0)
+    expected = LogisticRegression(C=strength, max_iter=3000).fit(features, codes).predict_proba(features)
+    found = probabilities(classifier, few, CPU)[0]
     share = found[:, :n_classes] / found[:, :n_classes].sum(axis=1, keepdims=True)
     np.testing.assert_allclose(share, expected, atol=2e-3)
 
 
+def kernel(a, b, gamma):
+    return np.exp(-gamma * ((a[:, None] - b) ** 2).sum(axis=2))
+
+
+def test_few_cells_stand_for_several_landmarks_each(network, cells):
+    few = cells.subset(cells.rows[:15])
+    classifier = probed(network, few, landmarks=40)
+    assert len(classifier.head.landmarks.unique(dim=0)) <= 15
+    assert (probabilities(classifier, few, CPU)[0].argmax(axis=1) == few.labels[few.rows]).mean() > 0.9
+
+
 def test_a_class_without_cells_to_learn_from_is_never_named(network, cells):
     few = cells.subset(cells.rows[cells.labels != 1])
-    assert not (probabilities(probed(network, few), cells, CPU).argmax(axis=1) == 1).any()
+    assert not (probabilities(probed(network, few), cells, CPU)[0].argmax(axis=1) == 1).any()
 
 
 def test_the_body_stays_as_it_was(network, cells):

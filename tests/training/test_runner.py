@@ -244,9 +244,9 @@ def test_the_advice_names_the_stage_at_hand(network, cells, config, run, monkeyp
 
 def test_frozen_weights_of_a_student_stay_to_the_bit_and_the_rest_learns(network, cells, config, run):
     student = network("transfer")
-    before = {name: value.clone() for name, value in student.state_dict().items()}
+    before = {name: value.detach().clone() for name, value in student.named_parameters()}
     history = train_classifier(student, cells, replace(config.transfer, epochs=1), run())
-    after = student.state_dict()
+    after = dict(student.named_parameters())
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {name for name, p in student.named_parameters() if p.requires_grad}
     assert set(history["stage"]) == {"transfer"}

@@ -20,7 +20,7 @@ def module(network, config):
 
     def make(stage):
         settings = getattr(config, stage)
-        fresh = network(stage).train()
+        fresh = network(stage, landmarks=0).train()  # landmarks that none placed give no gradient to speak of
         for part in fresh.modules():
             if isinstance(part, nn.Dropout):
                 part.p = 0.0

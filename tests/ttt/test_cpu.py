@@ -53,6 +53,18 @@ def test_callers_in_several_threads_at_once(two_threads):
             assert all(torch.equal(x, y) for x, y in zip(found, expected))
 
 
+@pytest.mark.parametrize(("f", "mini_batch"), [(10, 16), (16, 5)])
+def test_what_a_call_leaves_in_a_threads_memory_reaches_no_other(f, mini_batch):
+    inputs = tensors(f=f) | {"tau": step_sizes(torch.zeros(mini_batch).double()).requires_grad_()}
+    options = {"mini_batch": mini_batch, "mask": torch.arange(250).view(5, 50) % 7 > 0}
+    expected = [gradients(inputs, causal=causal, **options) for causal in (True, False)]
+    for causal in (True, False):
+        spoilt = {name: (x.detach() * float("nan")).requires_grad_() for name, x in inputs.items()}
+        assert gradients(spoilt, causal=causal, **options)[0].isnan().any()
+    for causal, clean in zip((True, False), expected, strict=True):
+        assert all(torch.equal(x, y) for x, y in zip(gradients(inputs, causal=causal, **options), clean, strict=True))
+
+
 def test_outputs_lie_as_the_next_projection_reads_them():
     out = ttt_linear(**tensors(), backend="cpu").out
     assert out.transpose(1, 2).is_contiguous()

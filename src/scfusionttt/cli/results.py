@@ -50,8 +50,12 @@ def embed(
 
 
 def predict(
-    input: Input, model: Model, out: OutFile, device: Compute = Device.auto,
-    devices: Devices = 1, nodes: Nodes = 1, drop_empty: DropEmpty = False,
+    input: Input, model: Model, out: OutFile,
+    unknown: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help="name a cell unknown where so few of the known are as unusual: 0.01"),
+    ] = None,
+    device: Compute = Device.auto, devices: Devices = 1, nodes: Nodes = 1, drop_empty: DropEmpty = False,
     rna: Rna = None, protein: Protein = None, layer: Layer = None, cells: WhichCells = Cells.same,
 ) -> None:  # fmt: skip
     """Name the cells: a table with cell, label, probability and one column per class.
@@ -65,7 +69,7 @@ def predict(
     check_table_path(out)
     trained = FusionTTT.load(model, device=device.value, devices=devices, nodes=nodes)
     _, cite = load(input, rna, protein, layer, cells, drop_empty)
-    table = trained.predict(cite)
+    table = trained.predict(cite, unknown=unknown)
     if is_first():
         write_table(out, table)
     typer.echo(f"{out}: {len(table)} cells, {len(trained.classes)} classes", err=True)

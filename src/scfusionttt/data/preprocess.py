@@ -16,6 +16,8 @@ from scfusionttt.threads import threads_kept
 
 #: A deviation below this share of the mean is rounding of a constant feature.
 _CONSTANT = 1e-7
+#: Of the scale ``shrunk``: 1 would be that of each feature, 0 one for all (docs/recipe.md tells what was tried).
+SHRINKAGE = 0.75
 
 
 def library_sizes(counts: sparse.csr_matrix) -> np.ndarray:
@@ -125,7 +127,9 @@ class Standardizer:
     ----------
     mean, std
         float64 [f]; `std` is the population one (ddof 0), and 1 for a constant feature. With the scale ``global``
-        it is the same for all: the root of the mean variance.
+        it is the same for all: the root of the mean variance. With ``shrunk`` it is the population one to the power
+        `SHRINKAGE`, times what makes the mean variance of scaled features 1: features that vary more weigh more, but
+        not as much more as with one scale for all.
     clip
         Largest absolute value, or None.
     """
@@ -139,17 +143,19 @@ class Standardizer:
         cls,
         matrix: sparse.csr_matrix | np.ndarray,
         *,
-        scale: Literal["per_feature", "global"] = "per_feature",
+        scale: Literal["shrunk", "per_feature", "global"] = "per_feature",
         clip: float | None = 10.0,
     ) -> "Standardizer":
         """Take the moments of a matrix [n, f] without making it dense; NaN entries of a dense one are left out."""
-        if scale not in ("per_feature", "global"):
-            raise SettingError(f"scale='{scale}' is not known; choose per_feature or global")
+        if scale not in ("shrunk", "per_feature", "global"):
+            raise SettingError(f"scale='{scale}' is not known; choose shrunk, per_feature or global")
         mean, variance = _sparse_moments(matrix) if sparse.issparse(matrix) else _dense_moments(matrix)
         std = np.sqrt(variance)
         std[std <= _CONSTANT * np.abs(mean)] = 0.0
         if scale == "global":
             std[:] = np.sqrt(np.mean(std**2))
+        elif scale == "shrunk":
+            std = std**SHRINKAGE * np.sqrt(np.mean(std ** (2 - 2 * SHRINKAGE)))
         return cls(mean, np.where(std > 0, std, 1.0), clip)
 
     @classmethod

@@ -49,7 +49,7 @@ class Preprocessing:
             gene_share=gene_share,
             log_geometric_mean=log_geometric_mean,
             rna=_scaler(lognorm, config),
-            protein=_scaler(values, config),
+            protein=_scaler(values, config, among_few=True),
         )
 
     def adapted(self, cite: CiteSeq, match: Match, config: DataConfig) -> "Preprocessing":
@@ -96,10 +96,12 @@ class Preprocessing:
         )
 
 
-def _scaler(values: sp.csr_matrix | np.ndarray, config: DataConfig) -> Standardizer:
+def _scaler(values: sp.csr_matrix | np.ndarray, config: DataConfig, *, among_few: bool = False) -> Standardizer:
+    """Fit the scaler; `among_few` features, chosen by hand as a panel's proteins are, each has the same say."""
     if config.scale == "none":
         return Standardizer.identity(values.shape[1])
-    return Standardizer.fit(values, scale=config.scale, clip=config.clip)
+    scale = "per_feature" if among_few and config.scale == "shrunk" else config.scale
+    return Standardizer.fit(values, scale=scale, clip=config.clip)
 
 
 def gene_counts(cite: CiteSeq, match: Match) -> sp.csr_matrix:

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from scfusionttt.config import NetworkConfig
 from scfusionttt.nn.block import Stack
 from scfusionttt.nn.embedding import FeatureReadout
+from scfusionttt.nn.norm import RMSNorm
 
 
 class TokenDecoder(nn.Module):
@@ -16,7 +17,7 @@ class TokenDecoder(nn.Module):
         self.mask_token = nn.Parameter(0.02 * torch.randn(config.width))
         self.position = nn.Parameter(0.02 * torch.randn(n_tokens, config.width))
         self.stack = Stack(config, config.decoder_blocks)
-        self.norm = nn.RMSNorm(config.width, eps=1e-6)
+        self.norm = RMSNorm(config.width)
         self.readout = FeatureReadout(n_features, patch=patch, width=config.width)
 
     def forward(self, tokens: Tensor, visible: Tensor) -> Tensor:

@@ -31,8 +31,9 @@ class FeatureEmbedding(nn.Module):
         tokens [n, t, d] and which of them are present [n, t].
         """
         values_ntk = self.patched(torch.where(present, values, 0.0))
-        tokens_ntd = torch.einsum("ntk,tkd->ntd", values_ntk, self.vectors) + self.position
-        return tokens_ntd, self.patched(present).any(dim=-1)
+        tokens_tnd = torch.baddbmm(self.position[:, None], values_ntk.transpose(0, 1), self.vectors)
+        # Laid out as a product per token leaves them, they would be copied by every layer that follows.
+        return tokens_tnd.transpose(0, 1).contiguous(), self.patched(present).any(dim=-1)
 
     def patched(self, features: Tensor) -> Tensor:
         """Cut [n, f] into tokens [n, t, k]; the last token is filled up with zeros (False)."""

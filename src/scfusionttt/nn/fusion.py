@@ -24,8 +24,8 @@ class Fusion(nn.Module):
         """Fuse own [n, t, d] with other [n, u, d]; returns [n, t, d]."""
         if self.block is None:
             return own + self.weight * masked_mean(other, other_present)[:, None]
-        both = self.block(torch.cat([other, own], dim=1), torch.cat([other_present, own_present], dim=1))
-        return own + self.weight * both[:, other.shape[1] :]
+        tokens, present = torch.cat([other, own], dim=1), torch.cat([other_present, own_present], dim=1)
+        return own + self.weight * self.block(tokens, present, first=other.shape[1])
 
 
 def masked_mean(tokens: Tensor, present: Tensor) -> Tensor:

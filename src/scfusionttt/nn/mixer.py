@@ -1,4 +1,4 @@
-"""Layers that let the tokens of a cell see one another, one interface: ``mixer(tokens, present) -> tokens``.
+"""Layers that let the tokens of a cell see one another, one interface: ``mixer(tokens, present, first) -> tokens``.
 
 Shapes: n cells, t tokens, h heads, f units per head, d = h * f width. Absent tokens influence no other token.
 """
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from scfusionttt.config import NetworkConfig
 from scfusionttt.errors import SettingError
-from scfusionttt.ttt import TTTOutput, step_sizes, ttt_linear, ttt_mlp
+from scfusionttt.ttt import TTTOutput, split_heads, step_sizes, ttt_linear, ttt_mlp
 
 
 class TTTMixer(nn.Module):
@@ -42,18 +42,18 @@ class TTTMixer(nn.Module):
             nn.init.normal_(projection.weight, std=0.02)
         nn.init.zeros_(self.gate.bias)
 
-    def forward(self, tokens: Tensor, present: Tensor) -> Tensor:
-        """Mix tokens [n, t, d]."""
+    def forward(self, tokens: Tensor, present: Tensor, first: int = 0) -> Tensor:
+        """Mix tokens [n, t, d]; return those from `first` on."""
         # Under autocast the projections are half precision: to the operator's own once, not once in each direction.
         qkv, gate = (x.to(self.inner_scale.dtype) for x in (self.qkv(tokens), self.gate(tokens)))
-        q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each [n, h, t, f]
+        q, k, v = split_heads(qkv, self.heads)  # each [n, h, t, f]
         lr_nht = self.inner_lr / q.shape[-1] * torch.sigmoid(gate).transpose(1, 2)
         state = [p for pair in zip(self.inner_weights, self.inner_biases, strict=True) for p in pair]
         arguments = (q, k, v, lr_nht, step_sizes(self.step_delta), *state, self.inner_scale, self.inner_shift)
         options = {"mini_batch": self.mini_batch, "mask": present, "causal": self.causal}
         which = {"reverse": self.directions[0], "both": len(self.directions) > 1}
         mixed = self.operator(*arguments, **options, **which).out
-        return self.out(self.norm(mixed.transpose(1, 2).flatten(2)))
+        return self.out(self.norm(mixed[:, :, first:].transpose(1, 2).flatten(2)))
 
 
 class AttentionMixer(nn.Module):
@@ -65,12 +65,12 @@ class AttentionMixer(nn.Module):
         self.qkv = nn.Linear(config.width, 3 * config.width, bias=False)
         self.out = nn.Linear(config.width, config.width, bias=False)
 
-    def forward(self, tokens: Tensor, present: Tensor) -> Tensor:
-        """Mix tokens [n, t, d]."""
-        q, k, v = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+    def forward(self, tokens: Tensor, present: Tensor, first: int = 0) -> Tensor:
+        """Mix tokens [n, t, d]; return those from `first` on."""
+        q, k, v = split_heads(self.qkv(tokens), self.heads)
         # A cell without any present token would divide by zero: it attends everywhere, and its tokens stay absent.
         visible = present | ~present.any(dim=1, keepdim=True)
-        mixed = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=visible[:, None, None, :])
+        mixed = nn.functional.scaled_dot_product_attention(q[:, :, first:], k, v, attn_mask=visible[:, None, None, :])
         return self.out(mixed.transpose(1, 2).flatten(2))
 
 

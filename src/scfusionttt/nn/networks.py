@@ -13,7 +13,7 @@ from scfusionttt.config import NetworkConfig
 from scfusionttt.nn.decoder import RepresentationDecoder, TokenDecoder
 from scfusionttt.nn.encoder import ModalityEncoder
 from scfusionttt.nn.fusion import Fusion
-from scfusionttt.nn.heads import CellRepresentation, ProteinProjection
+from scfusionttt.nn.heads import CellRepresentation, KernelHead, Novelty, ProteinProjection
 from scfusionttt.nn.inputs import CellInputs, VisibleTokens
 
 
@@ -160,12 +160,17 @@ class PretrainNetwork(nn.Module):
 
 
 class ClassifierNetwork(nn.Module):
-    """Stage 2: the pretrained backbone and a linear head on z; the decoders are gone."""
+    """Stage 2: the pretrained backbone and a head on z, linear (as published) where there are no landmarks."""
 
-    def __init__(self, backbone: FusionBackbone, n_classes: int) -> None:
+    def __init__(self, backbone: FusionBackbone, n_classes: int, config: NetworkConfig) -> None:
         super().__init__()
         self.backbone = backbone.requires_grad_(True)  # a student's is frozen
-        self.head = nn.Linear(backbone.n_latent, n_classes)
+        self.head = (
+            KernelHead(backbone.n_latent, n_classes, config.landmarks)
+            if config.landmarks
+            else nn.Linear(backbone.n_latent, n_classes)
+        )
+        self.novelty = Novelty(backbone.n_latent, n_classes)
 
     def forward(
         self,
@@ -178,12 +183,17 @@ class ClassifierNetwork(nn.Module):
         fused = self.backbone(inputs, visible, spread=spread)
         return self.head(fused.z), fused
 
+    def parts_by_class(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Return what all classes share, head and novelty, and what has a row for each class."""
+        shared = [*self.head.buffers(), self.novelty.whitening, self.novelty.quantiles]
+        return shared, [self.head.weight, self.head.bias, self.novelty.means]
+
 
 class TransferNetwork(ClassifierNetwork):
     """Stage 3: RNA only. RNA encoder and fusion are frozen; the projection and the head learn."""
 
-    def __init__(self, backbone: FusionBackbone, n_classes: int) -> None:
-        super().__init__(backbone, n_classes)
+    def __init__(self, backbone: FusionBackbone, n_classes: int, config: NetworkConfig) -> None:
+        super().__init__(backbone, n_classes, config)
         self.backbone.requires_grad_(False)
         for part in self.trained_parts():
             part.requires_grad_(True)
@@ -214,16 +224,20 @@ def build_network(stage: str, n_genes: int, n_proteins: int, n_classes: int, con
     if stage == "pretrain":
         return PretrainNetwork(n_genes, n_proteins, config)
     kind = {"finetune": ClassifierNetwork, "transfer": TransferNetwork}[stage]
-    return kind(FusionBackbone(n_genes, n_proteins, config), n_classes)
+    return kind(FusionBackbone(n_genes, n_proteins, config), n_classes, config)
 
 
 def carry_over(teacher: Network, known: list[str], student: Network, classes: list[str]) -> None:
-    """Copy the backbone, and the head's weights of the classes that both know."""
+    """Copy the backbone, and what is known of the classes that both know."""
     assert isinstance(student, ClassifierNetwork)
     student.backbone.load_state_dict(teacher.backbone.state_dict())
     shared = [name for name in classes if name in known]
     if isinstance(teacher, ClassifierNetwork) and shared:
         there, here = ([names.index(name) for name in shared] for names in (known, classes))
+        of_all, of_class = teacher.parts_by_class()
+        to_all, to_class = student.parts_by_class()
         with torch.no_grad():
-            student.head.weight[here] = teacher.head.weight[there]
-            student.head.bias[here] = teacher.head.bias[there]
+            for source, target in zip(of_all, to_all, strict=True):
+                target.copy_(source)
+            for source, target in zip(of_class, to_class, strict=True):
+                target[here] = source[there]

@@ -24,9 +24,20 @@ def embed(network: Network, cells: CellDataset, device: torch.device, *, rna_onl
     return _run(network, cells, device, read)
 
 
-def probabilities(network: ClassifierNetwork, cells: CellDataset, device: torch.device) -> np.ndarray:
-    """Return the softmax of the class scores, float32 [n, c], 0..1."""
-    return _run(network, cells, device, lambda inputs: network(inputs)[0].softmax(dim=1))
+def probabilities(
+    network: ClassifierNetwork, cells: CellDataset, device: torch.device
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the softmax of the class scores, float32 [n, c], and how usual each cell is, float32 [n]; all 0..1."""
+
+    def read(inputs: CellInputs) -> Tensor:
+        scores, fused = network(inputs)
+        seen = fused.protein_visible
+        by_rna = scores.new_ones(len(scores), dtype=torch.bool) if seen is None else ~seen.any(dim=1)
+        usual = network.novelty.usual(network.novelty(fused.z), by_rna)
+        return torch.cat([scores.softmax(dim=1), usual[:, None]], dim=1)
+
+    told = _run(network, cells, device, read)
+    return told[:, :-1], told[:, -1]
 
 
 def rebuilt_proteins(network: PretrainNetwork, cells: CellDataset, device: torch.device) -> np.ndarray:

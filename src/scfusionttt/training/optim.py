@@ -26,7 +26,8 @@ def adamw_with_cosine(groups: Iterable[tuple[nn.Module, float]], stage: StageCon
         vectors = [p for name, p in learning.items() if p.ndim <= 1 or _VECTOR.search(name)]
         split.append({"params": matrices, "lr": lr, "weight_decay": stage.weight_decay})
         split.append({"params": vectors, "lr": lr, "weight_decay": 0.0})
-    optimizer = torch.optim.AdamW([group for group in split if group["params"]], lr=stage.lr, betas=(0.9, 0.95))
+    filled = [group for group in split if group["params"]]
+    optimizer = torch.optim.AdamW(filled, lr=stage.lr, betas=(0.9, 0.95), fused=True)
     n_warmup = max(1, round(stage.warmup * n_steps))
 
     def factor(step: int) -> float:

@@ -1,4 +1,4 @@
-"""Start a classifier from the best head on the representation as it is: linear probing before fine-tuning.
+"""Start a classifier from the best head on the representation as it is: probing before fine-tuning.
 
 A head that starts at random pulls the pretrained body out of shape while it finds its place (Kumar et al.,
 arXiv 2202.10054); one that starts where the loss is least does not.
@@ -6,20 +6,39 @@ arXiv 2202.10054); one that starts where the loss is least does not.
 
 import numpy as np
 import torch
+from torch import nn
 
 from scfusionttt.data.loader import CellDataset
+from scfusionttt.data.split import stratified_split
+from scfusionttt.nn.heads import KernelHead, gaussian_similarity
 from scfusionttt.nn.networks import ClassifierNetwork
 from scfusionttt.training.classify import class_weights
 from scfusionttt.training.inference import embed
 
-#: Inverse strength of the L2 penalty, in the units of scikit-learn, on z in units of its standard deviations.
-C = 1.0
+#: Inverse strength of the L2 penalty, in the units of scikit-learn: of the line through z in units of its standard
+#: deviations, and of the kernel machine, whose kernel is 1 at a distance of 0.
+C_LINEAR = 1.0
+C_KERNEL = 100.0
+#: The kernel falls to exp(-SHARPNESS) at the median distance between landmarks.
+SHARPNESS = 2.0
+#: Cells that the regression is fitted on; more change it little.
+MOST_CELLS = 20_000
+#: Directions of the landmarks' kernel below this eigenvalue are noise of rounding.
+FLOOR = 1e-6
 
 
 def fit_head(
-    network: ClassifierNetwork, cells: CellDataset, device: torch.device, *, hide_protein: float, class_balance: bool
+    network: ClassifierNetwork,
+    cells: CellDataset,
+    device: torch.device,
+    *,
+    hide_protein: float,
+    class_balance: bool,
+    seed: int,
 ) -> None:
-    """Set the head to the logistic regression of the classes on z; the body stays as it is.
+    """Set the head to the logistic regression of the classes on z, or on its similarity to landmarks drawn from z.
+
+    The body stays as it is.
 
     Parameters
     ----------
@@ -31,9 +50,14 @@ def fit_head(
         Weight of each cell as seen by RNA alone, 1 - hide_protein that of the cell with its proteins.
     class_balance
         Weigh classes by 1 / sqrt(cells).
+    seed
+        Draws the landmarks.
     """
     from sklearn.linear_model import LogisticRegression
 
+    if len(cells) > MOST_CELLS:
+        kept, _ = stratified_split(cells.labels[cells.rows], fraction=MOST_CELLS / len(cells), seed=seed)
+        cells = cells.subset(cells.rows[kept])
     codes = cells.labels[cells.rows]
     if len(np.unique(codes)) < 2:
         return
@@ -41,19 +65,15 @@ def fit_head(
     z, weights, codes = _views(network, cells, device, weights, codes, hide_protein)
     if not np.isfinite(z).all():  # the first step of training says what to do about it
         return
-    mean, deviation = z.mean(axis=0), z.std(axis=0).clip(min=1e-6)
-    fitted = LogisticRegression(C=C, max_iter=1000).fit((z - mean) / deviation, codes, sample_weight=weights)
-    slope, intercept = fitted.coef_, fitted.intercept_
-    if len(slope) == 1:  # of two classes scikit-learn gives the difference
-        slope, intercept = (np.concatenate([-half, half]) for half in (slope / 2, intercept / 2))
-    slope = slope / deviation
-    intercept = intercept - slope @ mean
-    with torch.no_grad():
-        network.head.weight.zero_()
-        network.head.bias.fill_(float(intercept.min()))  # a class without a cell to learn from
-        here = torch.as_tensor(fitted.classes_, device=network.head.bias.device).long()
-        network.head.weight[here] = torch.as_tensor(slope).to(network.head.weight)
-        network.head.bias[here] = torch.as_tensor(intercept).to(network.head.bias)
+    if isinstance(network.head, KernelHead):
+        features, back = _kernel_features(z, network.head, seed)
+        strength = C_KERNEL
+    else:
+        deviation = z.std(axis=0).clip(min=1e-6)
+        features, back, strength = z / deviation, np.diag(1 / deviation), C_LINEAR
+    mean = features.mean(axis=0)
+    fitted = LogisticRegression(C=strength, max_iter=1000).fit(features - mean, codes, sample_weight=weights)
+    _set(network.head, fitted.classes_, fitted.coef_ @ back, fitted.intercept_ - fitted.coef_ @ mean)
 
 
 def _views(network, cells, device, weights, codes, hide_protein):
@@ -64,3 +84,36 @@ def _views(network, cells, device, weights, codes, hide_protein):
     rna = embed(network, cells, device, rna_only=True)
     both = np.concatenate([z, rna]).astype(float)
     return both, np.concatenate([(1 - hide_protein) * weights, hide_protein * weights]), np.tile(codes, 2)
+
+
+def _kernel_features(z: np.ndarray, head: KernelHead, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Place the landmarks; return features whose inner products are the kernel (Nystroem), and the map to them.
+
+    Returns
+    -------
+    features [n, m] and ``back`` [m, m] with ``features = similarity @ back.T``.
+    """
+    n_landmarks = head.in_features
+    drawn = np.random.default_rng(seed).choice(len(z), n_landmarks, replace=len(z) < n_landmarks)
+    with torch.no_grad():
+        head.landmarks.copy_(torch.from_numpy(z[drawn]))
+        landmarks = head.landmarks.double().cpu()
+        squares = torch.cdist(landmarks, landmarks).square()
+        apart = squares[squares > 0]
+        head.gamma.fill_(SHARPNESS / float(apart.median()) if len(apart) else 1.0)
+        gamma = head.gamma.double().cpu()
+        scale, axes = torch.linalg.eigh((-gamma * squares).exp())
+        back = (axes / scale.clamp(min=FLOOR).sqrt()).T
+        return (gaussian_similarity(torch.from_numpy(z), landmarks, gamma) @ back.T).numpy(), back.numpy()
+
+
+def _set(head: nn.Linear, classes: np.ndarray, slope: np.ndarray, intercept: np.ndarray) -> None:
+    """Write the regression's rows [c, m] to those of its classes; a class without a cell is never named."""
+    if len(slope) == 1:  # of two classes scikit-learn gives the difference
+        slope, intercept = (np.concatenate([-half, half]) for half in (slope / 2, intercept / 2))
+    with torch.no_grad():
+        head.weight.zero_()
+        head.bias.fill_(float(intercept.min()))
+        here = torch.as_tensor(classes, device=head.bias.device).long()
+        head.weight[here] = torch.as_tensor(slope).to(head.weight)
+        head.bias[here] = torch.as_tensor(intercept).to(head.bias)

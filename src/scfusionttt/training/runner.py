@@ -175,8 +175,8 @@ def _checkpoint_folder(folder: Path | None) -> Iterator[Path]:
 
 
 def _require_same_run(path: Path, run: Run) -> None:
-    identity = json.dumps(run.identity, sort_keys=True)
-    if run.resume and path.exists() and path.read_text(encoding="utf-8") != identity:
+    identity = json.dumps(run.identity, sort_keys=True).encode()
+    if run.resume and path.exists() and path.read_bytes() != identity:
         raise SettingError(
             f"{path.parent} holds a run with other settings or cells: give those it was started with, "
             "or remove that folder to start anew"
@@ -184,7 +184,7 @@ def _require_same_run(path: Path, run: Run) -> None:
     if ranks.here().rank:
         return
     with replacing(path) as temporary:  # cut short by a kill, it would refuse the resume
-        temporary.write_text(identity, encoding="utf-8")
+        temporary.write_bytes(identity)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from scfusionttt.data.loader import CellDataset
 from scfusionttt.data.split import random_split, stratified_split
 from scfusionttt.nn.networks import ClassifierNetwork, PretrainNetwork
 from scfusionttt.training.balance import balance_modalities
+from scfusionttt.training.calibrate import calibrate
 from scfusionttt.training.finetune import FinetuneModule
 from scfusionttt.training.pretrain import PretrainModule
 from scfusionttt.training.probe import fit_head
@@ -54,10 +55,17 @@ def train_classifier(
         train, validation = cells.subset(cells.rows[learn]), cells.subset(cells.rows[steer])
     if stage.probe:
         hide_protein = stage.hide_protein if isinstance(stage, FinetuneConfig) else 0.0
-        fit_head(network, train, run.device, hide_protein=hide_protein, class_balance=stage.class_balance)
+        fit_head(
+            network, train, run.device,
+            hide_protein=hide_protein, class_balance=stage.class_balance, seed=run.seed,
+        )  # fmt: skip
     counts = torch.from_numpy(np.bincount(train.labels[train.rows], minlength=network.head.out_features))
     if isinstance(stage, FinetuneConfig):
         module = FinetuneModule(network, stage, class_counts=counts, seed=run.seed)
-        return fit(module, train, validation, stage, run, name="finetune")
-    student = TransferModule(network, stage, class_counts=counts, seed=run.seed)
-    return fit(student, train, validation, stage, run, name="transfer")
+        history = fit(module, train, validation, stage, run, name="finetune")
+    else:
+        student = TransferModule(network, stage, class_counts=counts, seed=run.seed)
+        history = fit(student, train, validation, stage, run, name="transfer")
+    if validation is not None and len(validation):
+        calibrate(network, train, validation, run.device)
+    return history

@@ -5,5 +5,6 @@
 
 from scfusionttt.ttt.backends import BACKENDS, choose_backend
 from scfusionttt.ttt.dispatch import TTTOutput, step_sizes, ttt_linear, ttt_mlp
+from scfusionttt.ttt.packed import split_heads
 
-__all__ = ["BACKENDS", "TTTOutput", "choose_backend", "step_sizes", "ttt_linear", "ttt_mlp"]
+__all__ = ["BACKENDS", "TTTOutput", "choose_backend", "split_heads", "step_sizes", "ttt_linear", "ttt_mlp"]

@@ -1,6 +1,7 @@
 """TTT-Linear on the CPU: hands tensors to the compiled kernels in place, and shares cells out over torch's threads."""
 
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
@@ -15,6 +16,7 @@ from scfusionttt.ttt import cpu_kernels as kernels
 from scfusionttt.ttt.cpu_memory import SEGMENT, Layer, Tokens, make_scratch, zeros_on_a_line
 from scfusionttt.ttt.cpu_vector import padded
 from scfusionttt.ttt.definition import State
+from scfusionttt.ttt.packed import empty_heads
 from scfusionttt.ttt.rope import rotations
 
 
@@ -54,19 +56,17 @@ class _TTTLinear(torch.autograd.Function):
         out, loss = _tokens_like(q), lr.new_empty(lr.shape)
         layer = _layer(tau, gamma, beta, causal, rope)
         segments = -(-t // (len(tau) * SEGMENT)) if keep else 0
-        size = padded(f)
-        states, final = (
-            [q.new_empty(b * h, segments, size + 1, size) for _ in directions],
-            q.new_empty(b * h, size + 1, size),
-        )
         shared = w0.stride(0) == 0 and b0.stride(0) == 0
         first = _joined(w0[:1], b0[:1]) if shared else _joined(w0, b0)
+        final = first.new_empty(b * h, *first.shape[1:])
+        states = [first.new_empty(b * h, segments, *first.shape[1:]) for _ in directions]
         for i, reverse in enumerate(directions):
-            tokens = _tokens(q, k, v, lr, mask, out, loss, reverse, i > 0)
+            tokens = _tokens(q, k, v, lr, mask, out, loss, out, reverse, i > 0)
             arrays = [x.numpy() for x in (first, _flat(out), _flat(loss), states[i], final)]
             _share(kernels.forward, b * h, tokens, layer, *arrays)
         ctx.save_for_backward(q, k, v, lr, tau, gamma, beta, mask, *states)
         ctx.how = causal, directions, rope
+        ctx.set_materialize_grads(False)
         return out, loss, *_split(final, b, f)
 
     @staticmethod
@@ -75,41 +75,45 @@ class _TTTLinear(torch.autograd.Function):
         q, k, v, lr, tau, gamma, beta, mask, *states = ctx.saved_tensors
         causal, directions, rope = ctx.how
         b, h, _, f = q.shape
-        dq, dk, dv = (_tokens_like(q) for _ in range(3))
-        dlr, dloss, dout = lr.new_empty(lr.shape), dloss.contiguous(), _heads_last(dout)
+        dq, dk, dv = empty_heads(q)
+        dout, dloss = _heads_last(_zeros_if_none(dout, q)), _zeros_if_none(dloss, lr).contiguous()
+        dlr, dfirst = torch.empty_like(dloss), torch.zeros_like(states[0][:, 0])
         dtau, dnorm = q.new_zeros(b * h, 1, padded(len(tau))), q.new_zeros(*states[0].shape[:2], 2, padded(f))
-        layer, dfirst = _layer(tau, gamma, beta, causal, rope), []
+        layer = _layer(tau, gamma, beta, causal, rope)
         for i, reverse in enumerate(directions):
-            tokens = _tokens(q, k, v, lr, mask, dout, dloss, reverse, i > 0)
-            last = reverse == directions[-1]  # the one whose final state was returned
-            dfirst.append(_joined(dw, db) if last else torch.zeros_like(states[i][:, 0]))
+            tokens = _tokens(q, k, v, lr, mask, dout, dloss, dq, reverse, i > 0)
+            dstate = torch.zeros_like(dfirst)
+            if reverse == directions[-1]:  # whose final state was returned
+                _put(_split(dstate, b, f), dw, db)
             flat = [_flat(x) for x in (dout, dloss, dq, dk, dv, dlr)]
-            arrays = [x.numpy() for x in (states[i], *flat, dfirst[i], dtau, dnorm)]
+            arrays = [x.numpy() for x in (states[i], *flat, dstate, dtau, dnorm)]
             _share(kernels.backward, b * h, tokens, layer, *arrays)
+            dfirst += dstate
         dgamma, dbeta = dnorm[..., :f].sum(1).unflatten(0, (b, h)).sum(0).unbind(1)
-        return (
-            dq,
-            dk,
-            dv,
-            dlr,
-            dtau[:, 0, : len(tau)].sum(0),
-            *_split(torch.stack(dfirst).sum(0), b, f),
-            dgamma,
-            dbeta,
-            *[None] * 5,
-        )
+        dtau = dtau[:, 0, : len(tau)].sum(0)
+        return dq, dk, dv, dlr, dtau, *_split(dfirst, b, f), dgamma, dbeta, *[None] * 5
 
 
 def _share(kernel: Callable, cells: int, tokens: Tokens, layer: Layer, *arguments: Any) -> None:
     """Run a kernel over all cells x heads, a part on each of the threads that torch may use."""
     threads = min(torch.get_num_threads(), cells)
-    scratch = [make_scratch(layer.mini_batch, layer.channels, layer.tau.dtype) for _ in range(threads)]
     bounds = [(cells * i // threads, cells * (i + 1) // threads) for i in range(threads)]
-    jobs = [partial(kernel, tokens, layer, own, *arguments, *part) for own, part in zip(scratch, bounds)]
+    jobs = [partial(_run, kernel, tokens, layer, *arguments, *part) for part in bounds]
     waiting = [_pool(os.getpid(), threads).submit(job) for job in jobs[1:]]
     jobs[0]()
     for job in waiting:
         job.result()
+
+
+def _run(kernel: Callable, tokens: Tokens, layer: Layer, *arguments: Any) -> None:
+    """Run a kernel in this thread's own memory, which stays: fresh pages cost more than a short sequence."""
+    sizes = layer.mini_batch, layer.channels, layer.tau.dtype
+    if getattr(_own, "sizes", None) != sizes:
+        _own.sizes, _own.scratch = sizes, make_scratch(*sizes)
+    kernel(tokens, layer, _own.scratch, *arguments)
+
+
+_own = threading.local()
 
 
 @cache
@@ -117,10 +121,10 @@ def _pool(process: int, threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="ttt")  # of its own process: threads do not outlive a fork
 
 
-def _tokens(q, k, v, lr, mask, out, loss, reverse, add) -> Tokens:
+def _tokens(q, k, v, lr, mask, out, loss, dq, reverse, add) -> Tokens:
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
     strides = [x.stride()[:3] for x in (q, k, v, lr)] + [(mask.stride(0), 0, mask.stride(1))]
-    strides += [out.stride()[:3], loss.stride()]
+    strides += [out.stride()[:3], loss.stride(), dq.stride()[:3]]
     arrays = [_flat(x).numpy() for x in (q, k, v, lr, mask)]
     return Tokens(*arrays, np.array(strides), q.shape[2], q.shape[1], reverse, add)  # type: ignore
 
@@ -166,13 +170,22 @@ def _tokens_like(x: Tensor) -> Tensor:
 
 def _joined(w: Tensor, b: Tensor) -> Tensor:
     """[b, h, f, f] and [b, h, f] -> [b * h, f + 1, f], filled up with zeros to the kernel's sizes."""
-    f = w.shape[-1]
-    size = padded(f)
-    joined = w.new_zeros(*w.shape[:2], size + 1, size)
-    joined[:, :, :f, :f], joined[:, :, -1, :f] = w, b
-    return joined.flatten(0, 1)
+    (cells, heads, f), size = b.shape, padded(b.shape[-1])
+    joined = w.new_zeros(cells * heads, size + 1, size)
+    _put(_split(joined, cells, f), w, b)
+    return joined
+
+
+def _put(parts: tuple[Tensor, Tensor], *given: Tensor | None) -> None:
+    for there, x in zip(parts, given, strict=True):
+        if x is not None:
+            there.copy_(x)
 
 
 def _split(joined: Tensor, cells: int, f: int) -> tuple[Tensor, Tensor]:
     joined = joined.unflatten(0, (cells, -1))
-    return joined[:, :, :f, :f].contiguous(), joined[:, :, -1, :f].contiguous()
+    return joined[:, :, :f, :f], joined[:, :, -1, :f]
+
+
+def _zeros_if_none(x: Tensor | None, like: Tensor) -> Tensor:
+    return torch.zeros_like(like) if x is None else x

@@ -1,6 +1,6 @@
 """The backward steps of the CPU kernel on one chunk; equations and names are those of `segments` and `chunked`."""
 
-from scfusionttt.ttt.cpu_memory import LOSS, OUT, place, size_of, write, write_one
+from scfusionttt.ttt.cpu_memory import GRADIENT, LOSS, OUT, place, size_of, write, write_one
 from scfusionttt.ttt.cpu_steps import answer
 from scfusionttt.ttt.cpu_tile import matmul_t
 from scfusionttt.ttt.cpu_vector import compiled, lanes, load, read, store, total, zeros
@@ -123,7 +123,7 @@ def add_outer(dw, x, dz):
 def write_gradients(tokens, layer, cell, index, here, derror, dlr_row, dv, dlr):
     """Write dv and dlr of a chunk."""
     width = lanes(dv)
-    at, step = place(tokens, layer, OUT, cell, index)
+    at, step = place(tokens, layer, GRADIENT, cell, index)
     lr_at, lr_step = place(tokens, layer, LOSS, cell, index)
     for i in range(size_of(tokens, layer, index)):
         for j in range(0, derror.shape[1], width):

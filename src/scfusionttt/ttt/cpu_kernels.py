@@ -9,7 +9,7 @@ from scfusionttt.ttt.cpu_backward import (
     upstream,
     write_gradients,
 )
-from scfusionttt.ttt.cpu_memory import OUT, SEGMENT, Q, copy, expect, expect_to_write, frame, give, size_of
+from scfusionttt.ttt.cpu_memory import GRADIENT, OUT, SEGMENT, Q, copy, expect, expect_to_write, frame, give, size_of
 from scfusionttt.ttt.cpu_steps import ask, learn, study, write_answers
 from scfusionttt.ttt.cpu_tile import matmul, matmul_t, transpose
 from scfusionttt.ttt.cpu_vector import compiled, entry
@@ -35,7 +35,7 @@ def forward(tokens, layer, scratch, first, out, loss, states, final, lo, hi):
             study(tokens, layer, cell, index, w, chunk)
             learn(w, after, chunk, layer.tau[0, size_of(tokens, layer, index) - 1], spare)
             expect(tokens, layer, cell, index + 1, Q, tokens.q)
-            expect_to_write(tokens, layer, cell, index, out)
+            expect_to_write(tokens, layer, cell, index, OUT, out)
             ask(tokens, layer, cell, index, w, after, chunk, q, zbar, r, qt, gramt, ct)
             write_answers(tokens, layer, cell, index, q, zbar, chunk, out, loss)
             w, after = after, w
@@ -64,7 +64,7 @@ def backward(tokens, layer, scratch, states, dout, dloss, dq, dk, dv, dlr, dw, d
                 expect(tokens, layer, cell, index - 1, Q, tokens.q)
                 expect(tokens, layer, cell, index - 1, OUT, dout)
                 for gradient in (dq, dk, dv):
-                    expect_to_write(tokens, layer, cell, index, gradient)
+                    expect_to_write(tokens, layer, cell, index, GRADIENT, gradient)
                 given = dw[cell], dtau[cell], dnorm[cell, segment]
                 _chunk_backward(tokens, layer, scratch, cell, index, dout, dloss, dq, dk, dv, dlr, *given)
 

@@ -34,14 +34,14 @@ class Tokens(NamedTuple):
     v: np.ndarray
     lr: np.ndarray
     present: np.ndarray
-    strides: np.ndarray  # int64 [7, 3]: of these five, of the outputs (and dq, dk, dv) and of the losses (and dlr)
+    strides: np.ndarray  # int64 [8, 3]: of these five, of the outputs, of the losses (and dlr), and of dq, dk and dv
     length: int
     heads: int
     reverse: bool
     add: bool  # results to what is there, instead of replacing it
 
 
-Q, K, V, LR, PRESENT, OUT, LOSS = range(7)
+Q, K, V, LR, PRESENT, OUT, LOSS, GRADIENT = range(8)
 
 
 class Layer(NamedTuple):
@@ -147,9 +147,9 @@ def expect(tokens, layer, cell, chunk, which, x):
 
 
 @compiled
-def expect_to_write(tokens, layer, cell, chunk, x):
+def expect_to_write(tokens, layer, cell, chunk, which, x):
     """Fetch where a chunk's results will be written."""
-    at, step = place(tokens, layer, OUT, cell, chunk)
+    at, step = place(tokens, layer, which, cell, chunk)
     prefetch_to_write(x, at, step, size_of(tokens, layer, chunk), layer.channels)
 
 
@@ -168,7 +168,7 @@ def take(tokens, layer, cell, chunk, which, x, here, rows):
 @compiled
 def give(tokens, layer, cell, chunk, rows, others, x):
     """Write a chunk of dq or dk, ``rows + others`` rotated back."""
-    at, step = place(tokens, layer, OUT, cell, chunk)
+    at, step = place(tokens, layer, GRADIENT, cell, chunk)
     for i in range(size_of(tokens, layer, chunk)):
         for j in range(0, rows.shape[1], lanes(x)):
             pairs = load(rows, i, j) + load(others, i, j)

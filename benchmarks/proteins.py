@@ -1,0 +1,111 @@
+"""Predict proteins from RNA on held-out cells: our model, ridge regression and totalVI, mean Pearson over proteins.
+
+python benchmarks/proteins.py pbmc.h5mu --seeds 5 --json proteins.json
+
+Each seed holds out a quarter of the cells. Our model and totalVI learn from RNA and proteins of the others, without
+labels, and are then shown the held-out cells' RNA alone; ridge regression maps 50 principal components of RNA, or our
+model's fused representation of RNA alone, to the proteins. Values are centred log-ratios with the constants of the
+training cells; totalVI's, which are counts, are compared after log1p.
+"""
+
+import sys
+
+if not __package__:
+    sys.path[0] += "/.."  # run as a file: no module in this folder is to stand for one of the standard library
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.linear_model import Ridge
+
+from benchmarks.measure import print_table, write_json
+from scfusionttt.data.citeseq import CiteSeq, as_citeseq
+from scfusionttt.data.preprocess import clr, highly_variable, library_sizes, log_normalize
+from scfusionttt.data.read import read
+from scfusionttt.data.split import random_split
+from scfusionttt.evaluation.peers import features
+from scfusionttt.model import FusionTTT
+
+N_GENES = 4000  # most variable ones, as many as our model reads by default
+
+
+def main() -> None:
+    """Print the table of all seeds' mean and standard deviation."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("input", type=Path)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--totalvi", action="store_true", help="also totalVI (scvi-tools), with its defaults")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    options = parser.parse_args()
+    cite = as_citeseq(read(options.input))
+    rows = []
+    for seed in range(options.seeds):
+        found = scores(cite, seed, options.totalvi)
+        rows += [{"seed": seed, "method": name, "pearson": r} for name, r in found.items()]
+        print(*(f"{name} {r:.4f}" for name, r in found.items()), sep="  ", flush=True)
+    table = pd.DataFrame(rows)
+    summary = table.groupby("method", sort=False)["pearson"].agg(["mean", "std", "count"]).round(4)
+    print_table(summary, f"{options.input.stem}: proteins from RNA alone, mean Pearson over proteins, held-out cells")
+    write_json(options.json, rows=table)
+
+
+def scores(cite: CiteSeq, seed: int, totalvi: bool) -> dict[str, float]:
+    """Return the mean Pearson correlation of every method on the cells that one seed holds out."""
+    train, held_out = random_split(cite.rna.n_obs, fraction=0.75, seed=seed)
+    model = FusionTTT(seed=seed).pretrain(cite[train])
+    told = model.impute(replace(cite[held_out], protein=None))
+    assert cite.protein is not None
+    counts = cite.protein.to_df()[told.columns].to_numpy()
+    learned, constants = clr(counts[train])
+    truth = clr(counts[held_out], log_geometric_mean=constants)[0]
+    fused_train, fused_held_out = (model.embed(replace(cite[rows], protein=None)) for rows in (train, held_out))
+    found = {
+        "scfusionttt": told.to_numpy(),
+        "ridge on 50 components": _ridge(*_components(cite, train, held_out, seed), learned),
+        "ridge on the fused representation": _ridge(fused_train, fused_held_out, learned),
+    }
+    if totalvi:
+        found["totalVI"] = np.log1p(_totalvi(cite, train, seed)[told.columns].to_numpy()[held_out])
+    return {name: mean_pearson(values, truth) for name, values in found.items()}
+
+
+def mean_pearson(told: np.ndarray, truth: np.ndarray) -> float:
+    """Return the mean over columns of the correlation; columns that do not vary are left out."""
+    varies = truth.std(axis=0) > 0
+    pairs = zip(told[:, varies].T, truth[:, varies].T)
+    return float(np.mean([np.corrcoef(one, other)[0, 1] for one, other in pairs]))
+
+
+def _components(cite: CiteSeq, train: np.ndarray, held_out: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    variable = highly_variable(cite.rna.X[train], n_top=N_GENES)
+    values = log_normalize(cite.rna.X, library_size=library_sizes(cite.rna.X))[:, variable]
+    found = features(values, None, fit_on=train, seed=seed)
+    return found[train], found[held_out]
+
+
+def _ridge(learn: np.ndarray, ask: np.ndarray, values: np.ndarray) -> np.ndarray:
+    return Ridge(1.0).fit(learn, values).predict(ask)
+
+
+def _totalvi(cite: CiteSeq, train: np.ndarray, seed: int) -> pd.DataFrame:
+    """Return denoised protein counts of all cells by totalVI, whose held-out cells are a batch without proteins."""
+    import scvi
+
+    scvi.settings.seed = seed
+    assert cite.protein is not None
+    cells, seen = cite.rna.copy(), np.isin(np.arange(cite.rna.n_obs), train)
+    cells = cells[:, highly_variable(cells.X[train], n_top=N_GENES)].copy()
+    proteins = cite.protein.to_df()
+    proteins[~seen] = 0  # totalVI's mark of a batch whose proteins were not measured
+    cells.obsm["protein"], cells.obs["measured"] = proteins, np.where(seen, "yes", "no")
+    scvi.model.TOTALVI.setup_anndata(cells, protein_expression_obsm_key="protein", batch_key="measured")
+    model = scvi.model.TOTALVI(cells)
+    model.train()
+    return model.get_normalized_expression(n_samples=10, return_mean=True, transform_batch="yes")[1]
+
+
+if __name__ == "__main__":
+    main()

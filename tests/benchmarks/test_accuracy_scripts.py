@@ -1,0 +1,49 @@
+"""The scripts of accuracy split as they say and score as they say."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmarks import proteins, unknown
+from scfusionttt.data.citeseq import as_citeseq
+from scfusionttt.data.simulate import simulate
+from scfusionttt.data.split import usable_labels
+
+
+def test_a_class_left_out_is_neither_learned_from_nor_among_the_known():
+    cite = as_citeseq(simulate(60, 80, 4, 3))
+    codes, _ = usable_labels(cite.obs, "cell_type")
+    cells, held_out = unknown.without(cite, codes, 1, 0.75, seed=0)
+    learned = (cells.obs[unknown.SPLIT] == "train").to_numpy()
+    assert not (learned & (codes == 1)).any()
+    assert (cells.obs[unknown.KNOWN][codes == 1] == "unknown").all()
+    assert not (codes[held_out] == 1).any()
+    assert not learned[held_out].any()
+    assert unknown.KNOWN not in cite.obs
+
+
+def test_the_correlation_is_the_mean_over_proteins_that_vary():
+    truth = np.array([[0.0, 1.0, 5.0], [1.0, 2.0, 5.0], [2.0, 3.0, 5.0]])
+    told = np.array([[0.0, 3.0, 1.0], [2.0, 2.0, 2.0], [4.0, 1.0, 3.0]])
+    assert proteins.mean_pearson(told, truth) == pytest.approx(0.0)
+
+
+def test_the_distance_is_asked_of_held_out_and_new_cells_alone():
+    cite, asked = as_citeseq(simulate(30, 80, 4, 3)), []
+
+    class Model:
+        config = unknown.preset("default")
+
+        def finetune(self, cells, **settings):
+            pass
+
+        def predict(self, cells, *, unknown):
+            asked.append((cells.protein is None, list(cells.obs.index)))
+            new = np.arange(cells.rna.n_obs) >= 5
+            return pd.DataFrame({"usual": np.where(new, 0.0, 0.5), "probability": np.where(new, 0.9, 0.6)})
+
+    new = np.arange(30) >= 25
+    scores = unknown.told(Model(), cite, np.arange(5), new)
+    names = [*cite.obs.index[:5], *cite.obs.index[25:]]
+    assert asked == [(False, names), (True, names)]
+    assert scores == {"distance": 1, "softmax": 0, "distance by RNA": 1, "softmax by RNA": 0}

@@ -1,0 +1,32 @@
+"""The norm with its own backward is torch's."""
+
+import pytest
+import torch
+from torch import nn
+
+from scfusionttt.nn.norm import RMSNorm
+
+
+def results(norm, x):
+    out = norm(x)
+    weights = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out)
+    return out.detach(), *torch.autograd.grad((weights * out.sin()).sum(), [x, norm.weight])
+
+
+@pytest.mark.parametrize("shape", [(1, 2), (7, 3), (2, 37, 24), (3, 1, 5, 65)])
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])  # the first is of the size of eps
+def test_values_and_gradients_are_those_of_torch(shape, scale):
+    draw = torch.Generator().manual_seed(0)
+    ours, torchs = RMSNorm(shape[-1]).double(), nn.RMSNorm(shape[-1], eps=1e-6).double()
+    nn.init.normal_(ours.weight, generator=draw)
+    torchs.load_state_dict(ours.state_dict())
+    x = (scale * torch.randn(shape, generator=draw, dtype=torch.float64)).requires_grad_()
+    for found, expected in zip(results(ours, x), results(torchs, x), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12 * float(expected.abs().max()))
+
+
+def test_rows_of_any_layout():
+    norm, x = RMSNorm(6).double(), torch.randn(5, 6, 3, dtype=torch.float64)
+    across, packed = x.mT.requires_grad_(), x.mT.contiguous().requires_grad_()
+    for found, expected in zip(results(norm, across), results(norm, packed), strict=True):
+        torch.testing.assert_close(found, expected)

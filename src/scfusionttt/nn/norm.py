@@ -8,7 +8,7 @@ from torch.autograd.function import once_differentiable
 
 
 class RMSNorm(nn.RMSNorm):
-    """torch's RMSNorm in a third of its time on the CPU, where torch composes it and its backward of many passes."""
+    """torch's RMSNorm in less than half of its time on the CPU, where torch composes it of many passes."""
 
     def __init__(self, width: int) -> None:
         super().__init__(width, eps=1e-6)

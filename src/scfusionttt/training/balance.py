@@ -11,6 +11,8 @@ from scfusionttt.training.memory import cells_at_once
 
 #: Cells that the metric is estimated on; more change it little.
 MOST_CELLS = 5000
+#: Features of which all cells are held in float64 together.
+FEATURES_AT_ONCE = 1000
 #: Directions of z that no decoder looks at keep this share of the largest scale, so that the map can be undone.
 FLOOR = 1e-6
 
@@ -45,7 +47,7 @@ def _decoders(network: PretrainNetwork) -> list:
 
 
 def _rebuild(network: PretrainNetwork, cells: CellDataset, device: torch.device) -> tuple[Tensor, list[Tensor]]:
-    """Return z and what each decoder makes of it, float64 on the CPU."""
+    """Return z, float64, and what each decoder makes of it, on the CPU."""
     network.to(device).eval()
     decoders = _decoders(network)
     pieces = []
@@ -53,15 +55,20 @@ def _rebuild(network: PretrainNetwork, cells: CellDataset, device: torch.device)
         for batch in make_loader(cells, batch_size=cells_at_once(network, device)):
             z = network.backbone(CellInputs(*(part.to(device) for part in inputs_of(batch)))).z
             pieces.append([z.cpu(), *(decoder(z).cpu() for decoder in decoders)])
-    z, *rebuilt = (torch.cat(parts).double() for parts in zip(*pieces, strict=True))
-    return z, rebuilt
+    z, *rebuilt = (torch.cat(parts) for parts in zip(*pieces, strict=True))
+    return z.double(), rebuilt
 
 
 def _metric(z: Tensor, values: Tensor) -> Tensor:
-    """Return A A' / variance, [l, l], of the least-squares line from centred z [n, l] to values [n, f]."""
-    values = values - values.mean(dim=0)
-    line = torch.linalg.lstsq(z, values, driver="gelsd").solution
-    return line @ line.T / values.square().sum(dim=1).mean().clamp(min=1e-12)
+    """Return A A' / variance, [l, l], of the least-squares line from centred z [n, l], float64, to values [n, f]."""
+    inverse = torch.linalg.pinv(z)
+    product, squares = z.new_zeros(z.shape[1], z.shape[1]), z.new_zeros(())
+    for some in values.split(FEATURES_AT_ONCE, dim=1):
+        centred = some.double() - some.double().mean(dim=0)
+        line = inverse @ centred
+        product += line @ line.T
+        squares += centred.square().sum()
+    return product / (squares / len(values)).clamp(min=1e-12)
 
 
 def _weight(layer: nn.Linear) -> Tensor:

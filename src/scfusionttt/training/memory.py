@@ -19,7 +19,7 @@ log = logging.getLogger("scfusionttt")
 
 #: Share of the free memory that training may take where the user does not say.
 SHARE = 0.8
-#: What the process grows by for a byte of tensors, 1.2 to 1.8: freed blocks do not always fit the next tensor.
+#: What the process grows by for a byte of tensors, 1.1 to 1.8: freed blocks do not always fit the next tensor.
 OVERHEAD = 1.6
 #: Most numbers of one [cells, tokens, width] tensor at a time; the widest tensors are a few times as large. On Linux,
 #: blocks over 32 MB are mapped anew at each use, and clearing their pages takes as long as the mathematics.

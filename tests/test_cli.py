@@ -16,7 +16,7 @@ from scfusionttt.data.quiet import quiet
 from scfusionttt.data.read import read
 from scfusionttt.model import FusionTTT
 
-VERBS = ["demo", "validate", "pretrain", "finetune", "transfer", "embed", "predict", "evaluate"]
+VERBS = ["demo", "validate", "pretrain", "finetune", "transfer", "embed", "predict", "evaluate", "report"]
 VERBS += ["benchmark", "ablate", "genes", "doctor"]
 SMALL = "--preset fast --set network.width=16 --set network.encoder_blocks=1 --set network.latent=8"
 

@@ -5,6 +5,8 @@ X_FUSIONTTT = "X_fusionttt"
 #: obs: predicted class and its probability (0..1).
 LABEL = "fusionttt_label"
 PROBABILITY = "fusionttt_probability"
+#: obs: how much a cell surprised the model, mean inner loss; coloured by where it is there.
+CELL_SURPRISE = "surprise"
 #: layers: where raw counts are looked for before X.
 COUNTS = "counts"
 

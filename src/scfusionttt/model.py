@@ -2,9 +2,7 @@
 
 import hashlib
 import logging
-import platform
 from collections.abc import Iterable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
@@ -35,6 +33,7 @@ from scfusionttt.nn.networks import (
     build_network,
     carry_over,
 )
+from scfusionttt.origin import Origin
 from scfusionttt.training import inference, ranks
 from scfusionttt.training.budget import parse_size
 from scfusionttt.training.runner import Run, choose_device
@@ -78,6 +77,8 @@ class FusionTTT:
         Training curves of all stages, one row per epoch.
     metrics
         Scores on held-out cells by stage, as :meth:`scfusionttt.evaluation.Evaluation.to_dict` gives them.
+    origin
+        The commands that made it, and which cells taught it labels.
 
     Examples
     --------
@@ -110,6 +111,7 @@ class FusionTTT:
         self.stage: str | None = None
         self.history = pd.DataFrame()
         self.metrics: dict[str, Any] = {}
+        self.origin = Origin(taught=np.array([], dtype=np.uint32))
 
     def pretrain(
         self, data: Data, *, species: str | None = None, checkpoints: Path | None = None, resume: bool = False
@@ -208,7 +210,7 @@ class FusionTTT:
             device=self.device, memory=self.memory, progress=self.progress, devices=self.devices, nodes=self.nodes
         )
         student.config, student.features = self.config, self.features
-        student.history, student.metrics = self.history, dict(self.metrics)
+        student.history, student.metrics, student.origin = self.history, dict(self.metrics), self.origin
         student.preprocessing = self.preprocessing.adapted(cite, match, self.config.data)
         student.classes, student.stage = self.classes, "transfer"
         if labels is None:
@@ -320,8 +322,7 @@ class FusionTTT:
             "preprocessing": self.preprocessing.to_dict(),
             "classes": self.classes,
             "metrics": self.metrics,
-            "versions": {"python": platform.python_version()}
-            | {name: version(name) for name in ("scfusionttt", "torch", "numpy", "anndata")},
+            **self.origin.to_dict(),
         }
         ModelFolder(manifest, network.state_dict(), self.history).write(path)
 
@@ -353,6 +354,7 @@ class FusionTTT:
             model.preprocessing = Preprocessing.from_dict(manifest["preprocessing"])
             model.classes, model.stage = list(manifest["classes"]), manifest["stage"]
             model.metrics, model.history = dict(manifest["metrics"]), folder.history
+            model.origin = Origin.from_dict(manifest)
             model.network = model._build(len(model.classes))
             found = model.network.load_state_dict(dict(folder.weights), strict=False)
             lost = [name for name in found.missing_keys if not name.startswith("novelty.")]  # format 1 knew none
@@ -368,6 +370,7 @@ class FusionTTT:
         _tell(notes)
         self.preprocessing = Preprocessing.fit(cite, match_features(cite, self.features), self.config.data)
         self.stage, self.classes, self.metrics, self.history = "pretrain", [], {}, pd.DataFrame()
+        self.origin = Origin(taught=np.array([], dtype=np.uint32))
         network = self._seeded(lambda: self._build(0))
         self.network = network
         return network
@@ -444,6 +447,7 @@ class FusionTTT:
         labelled = self._cells(cite, codes)
         cells = labelled.subset(train)
         stage = self.config.transfer if isinstance(network, TransferNetwork) else self.config.finetune
+        self.origin = self.origin.with_cells(cells.cell_names[cells.rows])
         history = train_classifier(network, cells, stage, self._run(cells, checkpoints, resume))
         self.history = pd.concat([self.history, history], ignore_index=True)
         self.metrics.pop(str(self.stage), None)  # of an earlier run, on other labels or another split

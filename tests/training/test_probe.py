@@ -25,8 +25,8 @@ def test_the_head_gives_the_probabilities_of_the_regression(network, cells, n_cl
     z = embed(classifier, few, CPU).astype(float)
     if landmarks:
         points, gamma = classifier.head.landmarks.numpy().astype(float), float(classifier.head.gamma)
-        root = np.linalg.cholesky(np.linalg.inv(kernel(points, points, gamma) + 1e-9 * np.eye(landmarks)))
-        features, strength = kernel(z, points, gamma) @ root, C_KERNEL
+        scale, axes = np.linalg.eigh(kernel(points, points, gamma))
+        features, strength = kernel(z, points, gamma) @ (axes / np.sqrt(scale.clip(min=1e-6))), C_KERNEL
     else:
         features, strength = z / z.std(axis=0), C_LINEAR
     features = features - features.mean(axis=0)

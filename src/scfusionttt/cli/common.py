@@ -1,6 +1,8 @@
 """What several verbs do: read cells, read settings, save, print."""
 
 import json
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,14 +63,21 @@ def checkpoint_folder(out: Path, resume: bool) -> Path:
 
 
 def save(model: Any, out: Path, checkpoints: Path) -> None:
-    """Write the model folder; the state of its run is no longer needed."""
+    """Write the model folder with the command that made it; the state of its run is no longer needed."""
     import shutil
+    from dataclasses import replace
 
     if not is_first():
         return
+    model.origin = replace(model.origin, commands=(*model.origin.commands, command_line()))
     model.save(out)
     shutil.rmtree(checkpoints, ignore_errors=True)
     typer.echo(f"{out}: written", err=True)
+
+
+def command_line() -> str:
+    """Return this call as a shell would take it again."""
+    return shlex.join(["scfusionttt", *sys.argv[1:]])
 
 
 def report_held_out(scores: dict[str, Any] | None, json_file: Path | None) -> None:

@@ -5,8 +5,20 @@ from typing import Annotated
 
 import typer
 
-from scfusionttt.cli.common import print_table, write_json
-from scfusionttt.cli.options import Cells, Input, Json, Layer, Protein, Rna, WhichCells
+from scfusionttt.cli.common import command_line, load, print_table, write_json
+from scfusionttt.cli.options import (
+    Cells,
+    Compute,
+    Device,
+    DropEmpty,
+    Input,
+    Json,
+    Layer,
+    OutFile,
+    Protein,
+    Rna,
+    WhichCells,
+)
 
 
 def demo(out: Annotated[Path, typer.Option("--out", metavar="DIR", help="folder to write")] = Path("demo")) -> None:
@@ -36,6 +48,30 @@ def validate(
         typer.echo(line)
     write_json(json_file, report.to_dict())
     require_usable(report)
+
+
+def report(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="model folder")], input: Input, out: OutFile,
+    labels: Annotated[str | None, typer.Option(metavar="KEY", help="obs column with cell types, to score by")] = None,
+    gene: Annotated[list[str] | None, typer.Option(metavar="NAME", help="colour the map by it too; repeatable")] = None,
+    title: Annotated[str | None, typer.Option(help="heading; the input's name if not given")] = None,
+    device: Compute = Device.auto, drop_empty: DropEmpty = False,
+    rna: Rna = None, protein: Protein = None, layer: Layer = None, cells: WhichCells = Cells.same,
+) -> None:  # fmt: skip
+    """Write one HTML file to look at: cells on an interactive map, clusters, types, scores, genome, settings.
+
+    Example: scfusionttt report typed pbmc.h5mu --labels cell_type --out report.html
+    """
+    from scfusionttt.data.atomic import check_target
+    from scfusionttt.model import FusionTTT
+    from scfusionttt.model_report import write_report
+
+    check_target(out)
+    trained = FusionTTT.load(model, device=device.value)
+    _, cite = load(input, rna, protein, layer, cells, drop_empty)
+    name = title or f"scFusionTTT: {input.name}"
+    write_report(trained, cite, out, labels=labels, genes=gene or (), title=name, command=command_line())
+    typer.echo(f"{out}: {cite.rna.n_obs} cells, {out.stat().st_size / 1e6:.1f} MB; open it in a browser", err=True)
 
 
 def genes(

@@ -128,7 +128,7 @@ class Standardizer:
     mean, std
         float64 [f]; `std` is the population one (ddof 0), and 1 for a constant feature. With the scale ``global``
         it is the same for all: the root of the mean variance. With ``shrunk`` it is the population one to the power
-        `SHRINKAGE`, times what makes the mean variance of scaled features 1: features that vary more weigh more, but
+        `SHRINKAGE`, times what makes the mean variance of varying features 1: features that vary more weigh more, but
         not as much more as with one scale for all.
     clip
         Largest absolute value, or None.
@@ -155,7 +155,8 @@ class Standardizer:
         if scale == "global":
             std[:] = np.sqrt(np.mean(std**2))
         elif scale == "shrunk":
-            std = std**SHRINKAGE * np.sqrt(np.mean(std ** (2 - 2 * SHRINKAGE)))
+            weight = np.sum(std ** (2 - 2 * SHRINKAGE)) / max(np.count_nonzero(std), 1)  # of a constant one: 0
+            std = std**SHRINKAGE * np.sqrt(weight)
         return cls(mean, np.where(std > 0, std, 1.0), clip)
 
     @classmethod

@@ -5,8 +5,10 @@ from scfusionttt.evaluation.classification import (
     classification_scores,
     confusion,
     expected_calibration_error,
+    reliability,
 )
 from scfusionttt.evaluation.clustering import Clustering, cluster, cluster_graph, neighbours, umap
+from scfusionttt.evaluation.markers import top_features
 from scfusionttt.evaluation.metrics import METRICS, ten_metrics
 from scfusionttt.evaluation.protocols import (
     Evaluation,
@@ -36,6 +38,8 @@ __all__ = [
     "neighbour_agreement",
     "neighbours",
     "predicts",
+    "reliability",
     "ten_metrics",
+    "top_features",
     "umap",
 ]

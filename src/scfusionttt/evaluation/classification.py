@@ -64,13 +64,31 @@ def expected_calibration_error(
     float
         0 (calibrated) to 1.
     """
+    bins = reliability(labels, predicted, confidence, n_bins=n_bins)
+    gap = (bins["accuracy"] - bins["confidence"]).abs()
+    return float((gap * bins["cells"]).sum() / bins["cells"].sum())
+
+
+def reliability(labels: ArrayLike, predicted: ArrayLike, confidence: ArrayLike, *, n_bins: int = 15) -> pd.DataFrame:
+    """Compare confidence with accuracy over equal-width bins of confidence.
+
+    Parameters
+    ----------
+    labels, predicted, confidence
+        As for `expected_calibration_error`.
+
+    Returns
+    -------
+    DataFrame
+        A row per bin that has cells: confidence (mean, 0..1), accuracy (0..1), cells (count).
+    """
     truth, guess = _aligned(labels, predicted)
-    confidence = np.asarray(confidence, dtype=np.float64)
-    if confidence.shape != truth.shape or not ((confidence >= 0) & (confidence <= 1)).all():
+    sure = np.asarray(confidence, dtype=np.float64)
+    if sure.shape != truth.shape or not ((sure >= 0) & (sure <= 1)).all():
         raise InputDataError(f"confidence must be one probability (0..1) for each of the {len(truth)} cells")
-    bins = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
-    gap = np.bincount(bins, weights=(truth == guess) - confidence, minlength=n_bins)
-    return float(np.abs(gap).sum() / len(truth))
+    bins = np.minimum((sure * n_bins).astype(int), n_bins - 1)
+    cells = pd.DataFrame({"confidence": sure, "accuracy": (truth == guess).astype(float), "cells": 1})
+    return cells.groupby(bins).agg({"confidence": "mean", "accuracy": "mean", "cells": "sum"}).rename_axis("bin")
 
 
 def _aligned(labels: ArrayLike, predicted: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

@@ -1,8 +1,12 @@
 """Figures and the one-file HTML report: arrays and tables in, axes or a page out."""
 
+from scfusionttt.report.cell_map import CellMap, Values
 from scfusionttt.report.figures import (
+    calibration,
+    chromosome_heatmap,
     class_colours,
     confusion,
+    gene_places,
     genome_strip,
     intervals,
     training_curves,
@@ -14,11 +18,16 @@ from scfusionttt.report.tables import PROTOCOLS, Table, key_values, metric_table
 
 __all__ = [
     "PROTOCOLS",
+    "CellMap",
     "Figure",
     "Section",
     "Table",
+    "Values",
+    "calibration",
+    "chromosome_heatmap",
     "class_colours",
     "confusion",
+    "gene_places",
     "genome_strip",
     "html_report",
     "intervals",

@@ -1,6 +1,7 @@
-"""The report as one HTML file that needs nothing beside it: no network, no scripts, no fonts."""
+"""The report as one HTML file that needs nothing beside it: no network, no fonts, one script of its own at most."""
 
 import base64
+import hashlib
 import io
 import warnings
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
+from scfusionttt.report.cell_map import CellMap
 from scfusionttt.report.tables import Table, format_value
 
 #: Twice the 96 pixels that a browser gives an inch, for sharp figures on dense screens and paper.
@@ -65,7 +67,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Section:
-    """A section of a report: text, then tables, then figures, then commands or other code.
+    """A section of a report: text, then a map of cells, tables, figures, and commands or other code.
 
     Attributes
     ----------
@@ -73,6 +75,8 @@ class Section:
         Plain text; empty lines part paragraphs.
     code
         Shown as it is, such as the commands that made the report.
+    map
+        Cells to look around in; one section at most has such a map.
     """
 
     title: str
@@ -80,6 +84,7 @@ class Section:
     tables: Sequence[Table] = ()
     figures: Sequence[Figure] = ()
     code: str = ""
+    map: CellMap | None = None
 
     @property
     def paragraphs(self) -> list[str]:
@@ -111,11 +116,12 @@ def html_report(
         Last line, such as the version that made the report.
     """
     shown = {name: format_value(value) for name, value in (facts or {}).items()}
-    page = (
-        _environment()
-        .get_template("report.html.j2")
-        .render(title=title, summary=summary, facts=shown, sections=sections, footer=footer)
-    )
+    templates = _environment()
+    script = _script(templates) if any(section.map for section in sections) else ""
+    page = templates.get_template("report.html.j2").render(
+        title=title, summary=summary, facts=shown, sections=sections, footer=footer,
+        script=script, script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )  # fmt: skip
     # Names that are not valid Unicode come out of some files as lone surrogates, which no file can hold.
     return page.encode("utf-8", "replace").decode()
 
@@ -128,6 +134,12 @@ def png(figure: matplotlib.figure.Figure) -> bytes:
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
         figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None}, pil_kwargs={"optimize": True})
     return buffer.getvalue()
+
+
+def _script(templates: Environment) -> str:
+    """Return the page's only script, which the page's policy knows by its hash: no other can run."""
+    assert templates.loader is not None
+    return templates.loader.get_source(templates, "cell_map.js")[0].replace("\r\n", "\n")
 
 
 def _environment() -> Environment:

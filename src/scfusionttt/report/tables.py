@@ -56,12 +56,15 @@ class Table:
         A key of `PROTOCOLS`, for scores.
     notes
         Small print below the table.
+    folded
+        Whether only the caption is seen until the reader opens it.
     """
 
     rows: pd.DataFrame
     caption: str = ""
     protocol: str | None = None
     notes: str = ""
+    folded: bool = False
 
     def __post_init__(self) -> None:
         if self.protocol is not None and self.protocol not in PROTOCOLS:
@@ -124,10 +127,10 @@ def metric_table(
     return Table(rows.rename(columns=heads), caption, protocol, notes)
 
 
-def key_values(items: Mapping[str, Any], *, caption: str = "") -> Table:
+def key_values(items: Mapping[str, Any], *, caption: str = "", folded: bool = False) -> Table:
     """Return a table of names and values; nested mappings are flattened to dotted names."""
     flat = dict(_flatten(items))
-    return Table(pd.DataFrame({"": list(flat.values())}, index=list(flat), dtype=object), caption)
+    return Table(pd.DataFrame({"": list(flat.values())}, index=list(flat), dtype=object), caption, folded=folded)
 
 
 def format_value(value: Any) -> str:

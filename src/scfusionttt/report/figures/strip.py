@@ -79,7 +79,7 @@ def genome_strip(
         ticks |= protein_ticks
     ax.set_yticks(list(ticks), list(ticks.values()))
     ax.set(xlim=(0, max(track.size, 1)), ylim=(floor, ceiling))
-    _chromosomes(ax, track)
+    name_chromosomes(ax, track)
     tidy(ax, title, spines=())
     _name_lane(ax, (top + bottom) / 2, unit, MUTED)
     ax.tick_params(axis="x", length=0)
@@ -167,12 +167,12 @@ def _round_ticks(low: float, high: float) -> list[float]:
     return [float(tick) + 0.0 for tick in ticks if low <= tick <= high]
 
 
-def _chromosomes(ax: Axes, track: Track) -> None:
+def name_chromosomes(ax: Axes, track: Track, *, shade: bool = True) -> None:
     """Shade every other chromosome and name each below; names that would touch go a line down."""
     ax.set_xticks([])
     ends: list[float] = []
     for i, (name, first, end) in enumerate(track.bands):
-        if i % 2 == 0:
+        if shade and i % 2 == 0:
             ax.axvspan(first, end, color=SHADE, linewidth=0, zorder=0)
         middle, half = (first + end) / 2 / track.size, 0.0035 * len(name) + 0.002
         row = next((row for row, taken in enumerate(ends) if middle - half > taken), len(ends))

@@ -1,7 +1,9 @@
 """Colours, text and empty axes shared by all figures; nothing global is touched."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -68,9 +70,24 @@ def literal(text: Text) -> Text:
     return text
 
 
+_figure: ContextVar[Callable[..., Figure]] = ContextVar("_figure", default=Figure)
+
+
+@contextmanager
+def on_pyplot() -> Iterator[None]:
+    """Make figures known to pyplot within this context, so that a notebook shows them; else they stand alone."""
+    from matplotlib import pyplot
+
+    before = _figure.set(pyplot.figure)
+    try:
+        yield
+    finally:
+        _figure.reset(before)
+
+
 def new_axes(width: float, height: float, *, panels: int = 1) -> NDArray[Any]:
     """Return `panels` empty axes side by side, [panels], on a figure of its own (inches)."""
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    figure = _figure.get()(figsize=(width, height), layout="constrained", facecolor="white")
     return figure.subplots(1, panels, squeeze=False)[0]
 
 

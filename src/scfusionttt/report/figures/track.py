@@ -19,6 +19,8 @@ class Track:
         [g], sorts the genes given; those without a chromosome come last, as `unplaced`.
     parity
         [g], in that order: 0 or 1, changing from chromosome to chromosome.
+    chromosome
+        [g], plain name of each gene's chromosome, `scaffolds` or `unplaced`, as given.
     bands
         (chromosome, first, end) of each chromosome, as places along the track.
     size
@@ -26,7 +28,7 @@ class Track:
     """
 
     def __init__(self, genes: pd.DataFrame) -> None:
-        chromosome = _chromosome(genes["chromosome"])
+        chromosome = self.chromosome = _chromosome(genes["chromosome"])
         names = chromosome.drop_duplicates()
         present = names.iloc[np.argsort(karyotypic_rank(names), kind="stable")].tolist()
         rank = pd.Index(present, dtype=object).get_indexer(pd.Index(chromosome, dtype=object))

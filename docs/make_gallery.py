@@ -1,0 +1,55 @@
+"""Draw an example of each function of scfusionttt.plot from a fine-tuned model and its cells.
+
+python docs/make_gallery.py typed pbmc.h5mu --labels cell_type --results bench/results.csv --orders orders/results.csv
+"""
+
+import argparse
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import pandas as pd
+import scanpy as sc
+
+from scfusionttt import FusionTTT, keys, plot
+from scfusionttt.data.read import read
+
+
+def main() -> None:
+    """Write one picture per function, named after it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("input", type=Path)
+    parser.add_argument("--labels", required=True, help="obs column")
+    parser.add_argument("--results", type=Path, help="results.csv of scfusionttt benchmark")
+    parser.add_argument("--orders", type=Path, help="results.csv of scfusionttt ablate order")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "images" / "plot")
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+
+    def keep(name: str, axes) -> None:
+        axes.figure.savefig(given.out / f"{name}.png", dpi=110)
+
+    model, data = FusionTTT.load(given.model), read(given.input)
+    model.embed(data, inplace=True)
+    model.predict(data, inplace=True)
+    sc.pp.neighbors(data, use_rep=keys.X_FUSIONTTT)
+    sc.tl.umap(data)
+    keep("umap", plot.umap(data, [given.labels, keys.PROBABILITY])[0])
+    keep("training_curves", plot.training_curves(model)[0])
+    keep("confusion", plot.confusion(data, given.labels))
+    rna = data["rna"] if hasattr(data, "mod") else data
+    sc.pp.normalize_total(rna, target_sum=1e4)
+    sc.pp.log1p(rna)
+    keep("genome_strip", plot.genome_strip(data, data.obs_names[0]))
+    keep("chromosomes", plot.chromosomes(data, given.labels))
+    if given.results:
+        keep("comparison", plot.comparison(pd.read_csv(given.results), protocol="unsupervised")[0])
+    if given.orders:
+        keep("order_study", plot.order_study(pd.read_csv(given.orders)))
+
+
+if __name__ == "__main__":
+    main()

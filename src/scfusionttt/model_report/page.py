@@ -1,0 +1,140 @@
+"""The sections of the report, in the order in which they are read, as one file."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from scfusionttt import report
+from scfusionttt.data.atomic import replacing
+from scfusionttt.data.citeseq import CiteSeq
+from scfusionttt.model import FusionTTT
+from scfusionttt.model_report.gather import Findings, gather
+from scfusionttt.model_report.inputs import input_section, map_section
+from scfusionttt.model_report.results import (
+    clusters_section,
+    genome_section,
+    score_types,
+    scores_section,
+    types_section,
+)
+from scfusionttt.origin import versions
+from scfusionttt.report import Figure, Section, Table
+
+_STAGES = {
+    "pretrain": "pretrained without labels",
+    "finetune": "fine-tuned on labels",
+    "transfer": "carried over to RNA-only cells",
+}
+
+
+def write_report(
+    model: FusionTTT,
+    cite: CiteSeq,
+    out: Path,
+    *,
+    labels: str | None = None,
+    genes: Sequence[str] = (),
+    title: str = "scFusionTTT",
+    command: str = "",
+) -> Findings:
+    """Write the report of a model and cells as one HTML file that needs nothing beside it.
+
+    Parameters
+    ----------
+    labels
+        obs column with known classes, to score and colour by.
+    genes
+        To colour the map by, besides those that set clusters apart or code for a protein.
+    command
+        The command line that asked for it, shown after those that made the model.
+
+    Returns
+    -------
+    What the page shows.
+
+    Raises
+    ------
+    UserError
+        When the cells, the labels or a gene cannot be used.
+    """
+    found = gather(model, cite, labels=labels)
+    sections = [
+        map_section(found, genes),
+        input_section(found),
+        _training_section(model),
+        clusters_section(found),
+        types_section(found) if found.predictions is not None else None,
+        scores_section(model, found),
+        genome_section(found),
+        _settings_section(model, command),
+    ]
+    page = report.html_report(
+        title,
+        [section for section in sections if section is not None],
+        summary=[_what(model, found), _trust(found)],
+        facts={
+            "cells": found.n_cells,
+            "genes": len(found.features.genes),
+            "proteins": len(found.features.proteins),
+            "clusters": len(set(found.clusters)),
+        },
+        footer=f"scfusionttt {versions()['scfusionttt']}. This file needs no network and holds the names of the cells.",
+    )
+    with replacing(out) as path:
+        path.write_text(page, encoding="utf-8")
+    return found
+
+
+def _what(model: FusionTTT, found: Findings) -> str:
+    with_proteins = "RNA and surface proteins" if (found.match.proteins >= 0).any() else "RNA alone"
+    stage = _STAGES[str(model.stage)]
+    classes = f", {len(model.classes)} cell types" if model.classes else ""
+    return f"{with_proteins} of {found.n_cells:,} {found.features.species} cells, read by a model {stage}{classes}."
+
+
+def _trust(found: Findings) -> str:
+    """Say in one line how far to trust the page."""
+    if found.truth is None:
+        return "No labels were given, so nothing here is scored: clusters and names are proposals."
+    if found.predictions is None:
+        return "The model never saw a label: the scores below compare its clusters with the labels given."
+    protocol, cells = found.scored
+    right = score_types(found).mean["accuracy"]
+    told = f"Of {cells.sum():,} cells {{}} it names {right:.1%} as the labels do."
+    if protocol == "paper":
+        return told.format("that it may have learned from") + " Expect less on new cells."
+    return told.format("whose labels it never learned" if protocol == "held-out" else "of which it learned no label")
+
+
+def _training_section(model: FusionTTT) -> Section:
+    history = model.history
+    rows: dict[str, dict[str, float]] = {}
+    for stage, own in history.groupby("stage", sort=False) if len(history) else []:
+        line: dict[str, float] = {"epochs": own["epoch"].nunique(), "seconds": round(float(own["seconds"].sum()))}
+        if "val_loss" in own and own["val_loss"].notna().any():
+            best = own.nsmallest(1, "val_loss").iloc[0]
+            line |= {"lowest validation loss": best["val_loss"], "at epoch": int(best["epoch"])}
+        rows[str(stage)] = line
+    return Section(
+        "How training went",
+        "" if rows else "No training was recorded.",
+        tables=[Table(pd.DataFrame.from_dict(rows, orient="index").rename_axis("stage"))] if rows else [],
+        figures=[Figure(report.training_curves(history), "Loss per epoch.", "training curves")] if rows else [],
+    )
+
+
+def _settings_section(model: FusionTTT, command: str) -> Section:
+    made_with = model.origin.versions or versions()
+    told = pd.DataFrame({"model": pd.Series(made_with), "this page": pd.Series(versions())}).fillna("–")
+    commands = [*model.origin.commands, *([command] if command else [])]
+    made = "" if model.origin.commands else "The model does not say by which commands it was made."
+    return Section(
+        "Settings, versions and commands",
+        made,
+        tables=[
+            Table(told, "Versions"),
+            report.key_values(model.config.to_dict(), caption="Settings of the model", folded=True),
+        ],
+        code="\n".join(commands),
+    )

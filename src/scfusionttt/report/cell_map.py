@@ -1,0 +1,127 @@
+"""The interactive map of a report: cells packed into bytes small enough to send, drawn by ``templates/cell_map.js``."""
+
+import base64
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
+from numpy.typing import ArrayLike, NDArray
+
+from scfusionttt.errors import InputDataError
+from scfusionttt.report.figures.style import class_colours, encode_labels, shorten
+
+#: A value is one of 255 levels, and this where it was not measured.
+_MISSING = 255
+_RAMP = 32
+
+
+@dataclass(frozen=True)
+class Values:
+    """Numbers to colour cells by, under one heading.
+
+    Attributes
+    ----------
+    heading
+        What they are: ``protein``, ``gene``, ``cell``.
+    unit
+        Of the values.
+    table
+        [n, features], NaN where not measured; the columns name them.
+    """
+
+    heading: str
+    unit: str
+    table: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class CellMap:
+    """Cells in two dimensions, to be coloured, searched and picked by the reader.
+
+    Attributes
+    ----------
+    coords
+        [n, 2]; cells with a coordinate that is not finite are left out.
+    cells
+        [n], their names.
+    categories
+        Name to classes [n], such as clusters; the first is what the map opens with.
+    values
+        Numbers to colour by.
+    caption
+        What is seen.
+    """
+
+    coords: ArrayLike
+    cells: Sequence[str]
+    categories: Mapping[str, ArrayLike | pd.Series]
+    values: Sequence[Values] = ()
+    caption: str = ""
+
+    def __post_init__(self) -> None:
+        told = [self.coords, *self.categories.values(), *(group.table for group in self.values)]
+        if {len(np.asarray(one)) for one in told} != {len(self.cells)}:
+            raise InputDataError("every class and value of a map needs one entry for each of its cells")
+
+    @property
+    def payload(self) -> str:
+        """What the script reads, as JSON that cannot end the script element it stands in."""
+        return json.dumps(self._packed(), separators=(",", ":")).replace("<", "\\u003c")
+
+    def _packed(self) -> dict[str, Any]:
+        xy = np.asarray(self.coords, dtype=float)
+        shown = np.isfinite(xy).all(axis=1)
+        low, span = (xy[shown].min(axis=0), np.ptp(xy[shown], axis=0)) if shown.any() else (np.zeros(2), np.zeros(2))
+        places = (xy[shown] - low) / (span.max() or 1.0) * 65535
+        names = "\n".join(" ".join(str(name).split()) for name, kept in zip(self.cells, shown) if kept)
+        return {
+            "n": int(shown.sum()),
+            "places": _pack(places.T.round().astype("<u2")),  # x of all cells, then y
+            "cells": _deflate(names.encode("utf-8", "replace")),
+            "categories": [_category(name, labels, shown) for name, labels in self.categories.items()],
+            "values": [
+                _values(str(name), group, column.to_numpy(dtype=float)[shown])
+                for group in self.values
+                for name, column in group.table.items()
+            ],
+            "ramp": [to_hex(colour) for colour in colormaps["viridis"](np.linspace(0, 1, _RAMP))],
+        }
+
+
+def _category(name: str, labels: ArrayLike | pd.Series, shown: NDArray[np.bool_]) -> dict[str, Any]:
+    codes, classes = encode_labels(labels)
+    colours = class_colours(classes)
+    kept = codes[shown]
+    return {
+        "name": name,
+        "classes": [shorten(one, 60) for one in classes],
+        "colours": [colours[one] for one in classes],
+        "codes": _pack(np.where(kept < 0, len(classes), kept).astype("<u2")),
+    }
+
+
+def _values(name: str, group: Values, values: NDArray[np.float64]) -> dict[str, Any]:
+    """Quantise to 255 levels between least and most; the colours span the 1st to the 99th percentile."""
+    known = np.isfinite(values)
+    low, high = (float(values[known].min()), float(values[known].max())) if known.any() else (0.0, 0.0)
+    shown = np.percentile(values[known], [1, 99]) if known.any() else np.zeros(2)
+    if shown[0] == shown[1]:  # a gene that hardly any cell expresses
+        shown = np.array([low, high])
+    levels = (np.where(known, values, low) - low) / ((high - low) or 1.0) * (_MISSING - 1)
+    packed = np.where(known, levels.round(), _MISSING).astype(np.uint8)
+    limits = {"low": low, "high": high, "from": float(shown[0]), "to": float(shown[1])}
+    return {"name": name, "heading": group.heading, "unit": group.unit, **limits, "levels": _pack(packed)}
+
+
+def _pack(numbers: NDArray) -> str:
+    return _deflate(np.ascontiguousarray(numbers).tobytes())
+
+
+def _deflate(data: bytes) -> str:
+    return base64.b64encode(zlib.compress(data, 9)).decode()

@@ -1,0 +1,438 @@
+"use strict";
+// The map of cells: draws what cell_map.py packed, and answers the reader. No library, no network.
+(() => {
+const MISSING = 255, LAYERS = 8, MARGIN = 18;
+const LIGHT = { ink: "#1f2430", paper: "#ffffff", missing: "#ced2d9", faint: "#e3e6eb" };
+const DARK = { ink: "#e7eaf0", paper: "#191d24", missing: "#4a515d", faint: "#2a303a" };
+const night = matchMedia("(prefers-color-scheme: dark)");
+const clamp = (x, low, high) => Math.min(Math.max(x, low), high);
+const count = (n) => n.toLocaleString("en");
+const number = (x) => String(Number(x.toPrecision(3)));
+
+async function unpack(text) {
+  const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+  return new Response(stream).arrayBuffer();
+}
+
+function element(tag, text = "", traits = {}) {
+  return Object.assign(document.createElement(tag), { textContent: text }, traits);
+}
+
+// A colour that shows on a dark ground: mixed with white until it is light enough.
+function lighten(hex) {
+  let rgb = [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
+  const light = (0.2126 * rgb[0] + 0.7152 * rgb[1] + 0.0722 * rgb[2]) / 255;
+  const share = clamp((0.42 - light) / (1 - light), 0, 1);
+  return `rgb(${rgb.map((part) => Math.round(part + (255 - part) * share)).join(" ")})`;
+}
+
+class CellMap {
+  constructor(root, data) {
+    Object.assign(this, { root, data, picked: null, chosen: new Set(), zoom: 1, middle: [0.5, 0.5], path: null });
+    this.find = (name) => root.querySelector(`.${name}`);
+    this.canvas = root.querySelector("canvas");
+    this.pen = this.canvas.getContext("2d");
+    this.theme = night.matches ? DARK : LIGHT;
+  }
+
+  async open() {
+    const { data } = this;
+    const places = new Uint16Array(await unpack(data.places));
+    this.x = Float32Array.from(places.subarray(0, data.n), (x) => x / 65535);
+    this.y = Float32Array.from(places.subarray(data.n), (y) => y / 65535);
+    this.names = new TextDecoder().decode(await unpack(data.cells)).split("\n");
+    for (const category of data.categories) {
+      category.of = new Uint16Array(await unpack(category.codes));
+      category.sizes = this.tally(category);
+    }
+    this.extent = [Math.max(...[this.x, this.y].map((axis) => axis.reduce((a, b) => Math.max(a, b), 0))) || 1,
+      this.x.reduce((a, b) => Math.max(a, b), 0), this.y.reduce((a, b) => Math.max(a, b), 0)];
+    this.middle = [this.extent[1] / 2, this.extent[2] / 2];
+    this.fillControls();
+    this.listen();
+    await this.colour(0);
+  }
+
+  tally(category, mask = null) {
+    const sizes = new Array(category.classes.length + 1).fill(0);
+    category.of.forEach((code, i) => { if (!mask || mask[i]) sizes[code]++; });
+    return sizes;
+  }
+
+  // Everything to colour by: the categories, then the values.
+  get channels() { return [...this.data.categories, ...this.data.values]; }
+
+  fillControls() {
+    const groups = new Map(), findable = this.root.querySelector("datalist");
+    this.known = new Map();
+    this.channels.forEach((channel, at) => {
+      const heading = channel.heading || "class";
+      if (!groups.has(heading)) groups.set(heading, this.find("by").appendChild(element("optgroup", "", { label: heading })));
+      groups.get(heading).append(element("option", channel.name, { value: at }));
+      this.learn(channel.name, heading, () => this.colour(at), findable);
+      (channel.classes || []).forEach((name, code) =>
+        this.learn(name, channel.name, async () => { await this.colour(at); this.choose(code); }, findable));
+    });
+  }
+
+  learn(name, kind, act, findable) {
+    findable.append(element("option", "", { value: `${name} (${kind})` }));
+    for (const text of [`${name} (${kind})`, name]) {
+      if (!this.known.has(text.toLowerCase())) this.known.set(text.toLowerCase(), act);
+    }
+  }
+
+  // Paint cells by a channel: a colour number for each cell, and the order in which cells are drawn.
+  async colour(at) {
+    const channel = this.channels[at];
+    if (channel.levels && !channel.of) channel.of = new Uint8Array(await unpack(channel.levels));
+    if (this.chosen.size && channel !== this.channel) this.pick(null);
+    this.channel = channel;
+    this.find("by").value = at;
+    const ramp = this.data.ramp.length, { n } = this.data;
+    this.paint = Uint16Array.from(channel.of, (code) => {
+      if (channel.classes) return code;
+      return code === MISSING ? ramp : Math.round(clamp(this.share(channel, code), 0, 1) * (ramp - 1));
+    });
+    const absent = channel.classes ? channel.classes.length : ramp;
+    // Classes in mixed layers, so that none hides another; values from low to high; what is missing at the bottom.
+    const rank = (i) => this.paint[i] === absent ? -1
+      : channel.classes ? (Math.imul(i, 2654435761) >>> 29) % LAYERS * 4096 + this.paint[i] : this.paint[i];
+    const ranks = Int32Array.from({ length: n }, (_, i) => rank(i));
+    this.order = Uint32Array.from({ length: n }, (_, i) => i).sort((a, b) => ranks[a] - ranks[b]);
+    this.dress();
+    this.showLegend();
+    this.showPicked();
+    this.draw();
+  }
+
+  value(channel, code) { return channel.low + (channel.high - channel.low) * code / (MISSING - 1); }
+  share(channel, code) { return (this.value(channel, code) - channel.from) / ((channel.to - channel.from) || 1); }
+
+  dress() {
+    const dark = this.theme === DARK, { channel } = this;
+    this.colours = channel.classes ? channel.colours.map((hex) => dark ? lighten(hex) : hex) : [...this.data.ramp];
+    this.colours.push(this.theme.missing);
+  }
+
+  // Place of a cell on the canvas, in CSS pixels; y grows upwards in the data.
+  scale() { return (Math.min(this.width, this.height) - 2 * MARGIN) / this.extent[0] * this.zoom; }
+  left(i) { return (this.x[i] - this.middle[0]) * this.scale() + this.width / 2; }
+  top(i) { return (this.middle[1] - this.y[i]) * this.scale() + this.height / 2; }
+
+  draw() {
+    if (this.waiting) return;
+    this.waiting = requestAnimationFrame(() => { this.waiting = 0; this.drawNow(); });
+  }
+
+  drawNow() {
+    const ratio = devicePixelRatio || 1, { pen, canvas } = this;
+    this.width = canvas.clientWidth;
+    this.height = canvas.clientHeight;
+    canvas.width = Math.round(this.width * ratio);
+    canvas.height = Math.round(this.height * ratio);
+    pen.setTransform(1, 0, 0, 1, 0, 0);
+    pen.fillStyle = this.theme.paper;
+    pen.fillRect(0, 0, canvas.width, canvas.height);
+    const radius = clamp(150 / Math.sqrt(this.data.n || 1) * this.zoom ** 0.45, 0.9, 6) * ratio;
+    if (this.picked) this.points(radius, (i) => !this.picked[i], this.theme.faint);
+    this.points(radius, (i) => !this.picked || this.picked[i]);
+    pen.setTransform(ratio, 0, 0, ratio, 0, 0);
+    if (this.channel.classes && this.find("named").checked) this.writeNames();
+    if (this.path) this.drawPath();
+  }
+
+  points(radius, wanted, only = null) {
+    const { pen, order, paint } = this, ratio = devicePixelRatio || 1, k = this.scale() * ratio;
+    const x0 = this.width * ratio / 2 - this.middle[0] * k, y0 = this.height * ratio / 2 + this.middle[1] * k;
+    const [right, bottom] = [this.canvas.width + radius, this.canvas.height + radius], stamps = new Map();
+    for (const i of order) {
+      const x = x0 + this.x[i] * k, y = y0 - this.y[i] * k;
+      if (x < -radius || y < -radius || x > right || y > bottom || !wanted(i)) continue;
+      const colour = only || this.colours[paint[i]];
+      if (!stamps.has(colour)) stamps.set(colour, this.stamp(colour, radius));
+      const stamp = stamps.get(colour);
+      pen.drawImage(stamp, x - stamp.width / 2, y - stamp.height / 2);
+    }
+  }
+
+  stamp(colour, radius) {
+    const side = Math.ceil(2 * radius) + 2, canvas = element("canvas", "", { width: side, height: side });
+    const pen = canvas.getContext("2d");
+    pen.fillStyle = colour;
+    pen.arc(side / 2, side / 2, radius, 0, 2 * Math.PI);
+    pen.fill();
+    return canvas;
+  }
+
+  // Names amid their classes, the largest first; one that would lie on another is left out.
+  writeNames() {
+    const { pen, channel } = this, taken = [];
+    channel.anchors ||= this.anchors(channel);
+    Object.assign(pen, { font: "600 13px system-ui, sans-serif", textAlign: "center", textBaseline: "middle", lineJoin: "round" });
+    const bySize = [...channel.classes.keys()].sort((a, b) => channel.sizes[b] - channel.sizes[a]);
+    for (const code of bySize) {
+      const anchor = channel.anchors[code];
+      if (anchor < 0 || (this.chosen.size && !this.chosen.has(code))) continue;
+      const name = channel.classes[code], half = pen.measureText(name).width / 2 + 3;
+      const x = clamp(this.left(anchor), half, this.width - half), y = this.top(anchor);
+      if (taken.some((box) => Math.abs(box.x - x) < box.half + half && Math.abs(box.y - y) < 17)) continue;
+      taken.push({ x, y, half });
+      Object.assign(pen, { strokeStyle: this.theme.paper, lineWidth: 4, fillStyle: this.theme.ink });
+      pen.strokeText(name, x, y);
+      pen.fillText(name, x, y);
+    }
+  }
+
+  // The member nearest to the median of each class: a name never stands between two islands.
+  anchors(channel) {
+    const members = channel.classes.map(() => []);
+    channel.of.forEach((code, i) => members[code]?.push(i));
+    return members.map((cells) => {
+      if (!cells.length) return -1;
+      const median = (axis) => Float32Array.from(cells, (i) => axis[i]).sort()[cells.length >> 1];
+      const [x, y] = [median(this.x), median(this.y)];
+      const far = (i) => (this.x[i] - x) ** 2 + (this.y[i] - y) ** 2;
+      return cells.reduce((best, i) => far(i) < far(best) ? i : best);
+    });
+  }
+
+  drawPath() {
+    const { pen } = this;
+    pen.beginPath();
+    this.path.forEach(([x, y], i) => i ? pen.lineTo(x, y) : pen.moveTo(x, y));
+    pen.closePath();
+    Object.assign(pen, { strokeStyle: this.theme.ink, lineWidth: 1.5 });
+    pen.setLineDash([5, 4]);
+    pen.stroke();
+    pen.setLineDash([]);
+  }
+
+  showLegend() {
+    const { channel } = this, legend = this.find("legend");
+    legend.replaceChildren(element("h3", channel.classes ? channel.name : `${channel.name}, ${channel.unit}`));
+    if (!channel.classes) {
+      const ramp = legend.appendChild(element("div", "", { className: "ramp" }));
+      ramp.style.background = `linear-gradient(90deg, ${this.data.ramp.join(", ")})`;
+      const scale = legend.appendChild(element("div", "", { className: "scale" }));
+      scale.append(element("span", number(channel.from)), element("span", number(channel.to)));
+      return;
+    }
+    const list = legend.appendChild(element("ul"));
+    channel.classes.forEach((name, code) => {
+      const button = list.appendChild(element("li")).appendChild(element("button", "", { type: "button" }));
+      button.setAttribute("aria-pressed", this.chosen.has(code));
+      const dot = button.appendChild(element("i"));
+      dot.style.background = this.colours[code];
+      button.append(element("span", name, { className: "name" }), element("span", count(channel.sizes[code]), { className: "count" }));
+      button.onclick = () => this.choose(code);
+    });
+    const absent = channel.sizes[channel.classes.length];
+    if (absent) list.append(element("li", `not labelled: ${count(absent)}`));
+  }
+
+  // Pick a class, beside those picked already, or let go of it.
+  choose(code) {
+    const chosen = new Set(this.chosen);
+    if (!chosen.delete(code)) chosen.add(code);
+    this.pick(chosen.size ? Uint8Array.from(this.channel.of, (own) => chosen.has(own)) : null, chosen);
+  }
+
+  pick(mask, chosen = new Set()) {
+    Object.assign(this, { picked: mask && mask.includes(1) ? mask : null, chosen });
+    [...this.root.querySelectorAll(".legend button")].forEach((button, code) =>
+      button.setAttribute("aria-pressed", chosen.has(code)));
+    this.showPicked(mask && !this.picked ? "No cell lies there." : "");
+    this.draw();
+  }
+
+  showPicked(told = "") {
+    const { picked, channel, data } = this, side = this.find("picked");
+    side.replaceChildren(...(told ? [element("p", told)] : []));
+    if (!picked) return;
+    const total = picked.reduce((sum, one) => sum + one, 0);
+    side.append(element("h3", `${count(total)} of ${count(data.n)} cells picked`));
+    if (!channel.classes) {
+      const [inside, outside] = [1, 0].map((own) => this.mean(channel, (i) => picked[i] === own));
+      side.append(element("p", `mean ${channel.name}: ${inside} in them, ${outside} in the others`));
+    }
+    for (const category of data.categories) side.append(this.shares(category, this.tally(category, picked), total));
+    const clear = side.appendChild(element("button", "Let go", { type: "button" }));
+    clear.onclick = () => { this.pick(null); this.canvas.focus(); };
+    const names = side.appendChild(element("button", "Save names", { type: "button" }));
+    names.onclick = () => this.saveNames();
+  }
+
+  mean(channel, wanted) {
+    let sum = 0, cells = 0;
+    channel.of.forEach((code, i) => { if (code !== MISSING && wanted(i)) { sum += this.value(channel, code); cells++; } });
+    return cells ? number(sum / cells) : "–";
+  }
+
+  shares(category, sizes, total) {
+    const table = element("table"), most = [...sizes.keys()].filter((code) => sizes[code]).sort((a, b) => sizes[b] - sizes[a]);
+    table.append(element("caption", category.name));
+    const body = table.createTBody();
+    for (const code of most.slice(0, 5)) {
+      const row = body.insertRow();
+      row.append(element("th", category.classes[code] ?? "not labelled", { scope: "row" }));
+      for (const text of [count(sizes[code]), `${(100 * sizes[code] / total).toFixed(0)} %`]) row.append(element("td", text, { className: "number" }));
+    }
+    if (most.length > 5) body.insertRow().append(element("th", `and ${most.length - 5} more`, { scope: "row" }));
+    return table;
+  }
+
+  saveNames() {
+    const text = this.names.filter((_, i) => this.picked[i]).join("\n") + "\n";
+    const link = element("a", "", { href: URL.createObjectURL(new Blob([text], { type: "text/plain" })), download: "cells.txt" });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  }
+
+  async search(text) {
+    const wanted = text.trim().toLowerCase();
+    if (!wanted) return;
+    if (this.known.has(wanted)) return this.known.get(wanted)();
+    const cell = this.names.findIndex((name) => name.toLowerCase() === wanted);
+    if (cell < 0) return this.showPicked(`Nothing here is called “${text.trim()}”.`);
+    this.pick(Uint8Array.from(this.names, (_, i) => i === cell));
+    this.middle = [this.x[cell], this.y[cell]];
+    this.zoom = Math.max(this.zoom, 6);
+    this.draw();
+  }
+
+  // Zoom by a factor about a point of the canvas, which stays where it is.
+  zoomBy(factor, x = this.width / 2, y = this.height / 2) {
+    const before = this.scale();
+    this.zoom = clamp(this.zoom * factor, 0.5, 200);
+    const moved = 1 / before - 1 / this.scale();
+    this.moveTo(this.middle[0] + (x - this.width / 2) * moved, this.middle[1] - (y - this.height / 2) * moved);
+  }
+
+  moveTo(x, y) {
+    this.middle = [clamp(x, 0, this.extent[1]), clamp(y, 0, this.extent[2])];
+    this.draw();
+  }
+
+  showAll() {
+    this.zoom = 1;
+    this.moveTo(this.extent[1] / 2, this.extent[2] / 2);
+  }
+
+  hover(x, y) {
+    const tip = this.find("tip"), reach = 8 ** 2;
+    let nearest = -1, least = reach;
+    for (let i = 0; i < this.data.n; i++) {
+      const far = (this.left(i) - x) ** 2 + (this.top(i) - y) ** 2;
+      if (far < least) { least = far; nearest = i; }
+    }
+    tip.hidden = nearest < 0;
+    if (nearest < 0) return;
+    const lines = this.data.categories.map((one) => `${one.name}: ${one.classes[one.of[nearest]] ?? "not labelled"}`);
+    for (const one of this.data.values) {
+      if (!one.of || (one !== this.channel && one.heading !== "cell")) continue;
+      const told = one.of[nearest] === MISSING ? "not measured" : number(this.value(one, one.of[nearest]));
+      lines.push(`${one.name}: ${told}`);
+    }
+    tip.replaceChildren(element("b", this.names[nearest]), lines.join("\n"));
+    tip.style.left = `${clamp(x + 14, 0, this.width - tip.offsetWidth - 4)}px`;
+    tip.style.top = `${y + 18 + tip.offsetHeight > this.height ? y - tip.offsetHeight - 10 : y + 18}px`;
+  }
+
+  listen() {
+    const { canvas } = this, click = (name, act) => this.find(name).addEventListener("click", act);
+    this.find("by").addEventListener("change", (event) => this.colour(Number(event.target.value)));
+    this.find("find").addEventListener("change", (event) => this.search(event.target.value));
+    this.find("named").addEventListener("change", () => this.draw());
+    click("move", () => this.setLasso(false));
+    click("lasso", () => this.setLasso(true));
+    click("in", () => this.zoomBy(1.5));
+    click("out", () => this.zoomBy(1 / 1.5));
+    click("whole", () => this.showAll());
+    canvas.addEventListener("keydown", (event) => this.key(event));
+    canvas.addEventListener("wheel", (event) => {
+      if (!event.ctrlKey && document.activeElement !== canvas) return;
+      event.preventDefault();
+      this.zoomBy(Math.exp(-clamp(event.deltaY, -200, 200) / 300), event.offsetX, event.offsetY);
+    }, { passive: false });
+    this.listenPointers();
+    night.addEventListener("change", () => this.setTheme(night.matches ? DARK : LIGHT));
+    addEventListener("beforeprint", () => { this.setTheme(LIGHT); this.drawNow(); });
+    addEventListener("afterprint", () => this.setTheme(night.matches ? DARK : LIGHT));
+    new ResizeObserver(() => this.draw()).observe(canvas);
+  }
+
+  listenPointers() {
+    const { canvas } = this, touches = new Map();
+    const gap = () => { const [a, b] = [...touches.values()]; return Math.hypot(a[0] - b[0], a[1] - b[1]); };
+    canvas.addEventListener("pointerdown", (event) => {
+      touches.set(event.pointerId, [event.offsetX, event.offsetY]);
+      canvas.setPointerCapture(event.pointerId);
+      if (touches.size === 1 && (this.lassoing || event.shiftKey)) this.path = [[event.offsetX, event.offsetY]];
+      else this.path = null;
+    });
+    canvas.addEventListener("pointermove", (event) => {
+      const { offsetX: x, offsetY: y } = event, last = touches.get(event.pointerId);
+      if (!last) return this.hover(x, y);
+      this.find("tip").hidden = true;
+      const before = touches.size === 2 ? gap() : 0;
+      touches.set(event.pointerId, [x, y]);
+      if (this.path) { this.path.push([x, y]); this.draw(); }
+      else if (before) this.zoomBy(gap() / before, x, y);
+      else this.moveTo(this.middle[0] - (x - last[0]) / this.scale(), this.middle[1] + (y - last[1]) / this.scale());
+    });
+    for (const name of ["pointerup", "pointercancel"]) canvas.addEventListener(name, (event) => {
+      touches.delete(event.pointerId);
+      const { path } = this;
+      this.path = null;
+      if (path && path.length > 2) this.pick(this.inside(path));
+    });
+    canvas.addEventListener("pointerleave", () => { this.find("tip").hidden = true; });
+  }
+
+  // Which cells lie inside a path: an odd number of its edges to their right.
+  inside(path) {
+    return Uint8Array.from({ length: this.data.n }, (_, i) => {
+      const x = this.left(i), y = this.top(i);
+      let odd = false;
+      for (let a = 0, b = path.length - 1; a < path.length; b = a++) {
+        const [[xa, ya], [xb, yb]] = [path[a], path[b]];
+        if (ya > y !== yb > y && x < (xb - xa) * (y - ya) / (yb - ya) + xa) odd = !odd;
+      }
+      return odd;
+    });
+  }
+
+  key(event) {
+    const step = 40 / this.scale(), [x, y] = this.middle;
+    const act = {
+      "+": () => this.zoomBy(1.3), "=": () => this.zoomBy(1.3), "-": () => this.zoomBy(1 / 1.3), 0: () => this.showAll(),
+      ArrowLeft: () => this.moveTo(x - step, y), ArrowRight: () => this.moveTo(x + step, y),
+      ArrowUp: () => this.moveTo(x, y + step), ArrowDown: () => this.moveTo(x, y - step), Escape: () => this.pick(null),
+    }[event.key];
+    if (!act || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    act();
+  }
+
+  setLasso(on) {
+    this.lassoing = on;
+    this.canvas.classList.toggle("lasso", on);
+    this.find("lasso").setAttribute("aria-pressed", on);
+    this.find("move").setAttribute("aria-pressed", !on);
+  }
+
+  setTheme(theme) {
+    this.theme = theme;
+    this.dress();
+    this.showLegend();
+    this.draw();
+  }
+}
+
+for (const root of document.querySelectorAll(".map")) {
+  const map = new CellMap(root, JSON.parse(root.querySelector("script").textContent));
+  root.ready = map.open();
+}
+})();

@@ -1,0 +1,27 @@
+import numpy as np
+import pytest
+from scipy import sparse
+
+from scfusionttt.evaluation import top_features
+
+
+@pytest.mark.parametrize("pack", [np.asarray, sparse.csr_matrix], ids=["dense", "sparse"])
+def test_the_feature_raised_in_a_group_is_its_first(pack):
+    rng = np.random.default_rng(0)
+    values = rng.poisson(1.0, size=(60, 11)).astype(np.float32)
+    groups = np.repeat(["a", "b", "c"], 20)
+    values[:20, 3] += 5
+    values[20:40, 7] += 5
+    found = top_features(pack(values), [f"g{i}" for i in range(11)], groups, most=2)
+    assert (found["a"][0], found["b"][0]) == ("g3", "g7")
+    assert all(len(names) <= 2 for names in found.values())
+
+
+def test_what_was_not_measured_and_groups_of_one_are_left_out():
+    values = np.array([[5.0, np.nan], [6.0, np.nan], [1.0, np.nan], [0.0, np.nan], [np.nan, np.nan], [3.0, np.nan]])
+    found = top_features(values, ["CD3", "CD4"], ["a", "a", "b", "b", "b", "alone"])
+    assert found == {"a": ["CD3"], "b": [], "alone": []}
+
+
+def test_one_group_has_nothing_to_stand_out_from():
+    assert top_features(np.ones((4, 2)), ["x", "y"], ["0"] * 4) == {"0": []}

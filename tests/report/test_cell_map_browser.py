@@ -1,0 +1,191 @@
+"""Every control of the report's map, used in a real browser."""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from scfusionttt.report import CellMap, Section, Values, html_report, key_values
+
+pytestmark = pytest.mark.slow
+
+N = 600
+#: What the map holds, told by its own element.
+LEGEND = "[...document.querySelectorAll('.legend button')].map(b => [b.textContent, b.getAttribute('aria-pressed')])"
+PIXELS = (
+    "[...document.querySelector('canvas').getContext('2d').getImageData(0, 0, 400, 400).data].reduce((a, b) => a + b)"
+)
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("no chromium is installed")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    rng = np.random.default_rng(0)
+    group = np.arange(N) % 3
+    coords = np.array([[0, 0], [10, 0], [0, 10]])[group] + rng.normal(0, 0.5, (N, 2))
+    values = pd.DataFrame({"CD3": group + rng.normal(0, 0.1, N), "<script>": rng.uniform(size=N)})
+    values.iloc[0, 0] = np.nan
+    cells = CellMap(
+        coords,
+        [f"cell-{i}" for i in range(N)],
+        {"cluster": group.astype(str), "type": np.array(["T", "B", "unknown"])[group]},
+        [Values("protein", "log-ratio", values[["CD3"]]), Values("gene", "log1p", values[["<script>"]])],
+        "Simulated cells.",
+    )
+    settings = key_values({"seed": 0}, caption="Settings", folded=True)
+    page = html_report("Cells", [Section("The cells", map=cells), Section("Settings", tables=[settings])])
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def page(chromium, file):
+    page = chromium.new_page(viewport={"width": 1200, "height": 900})
+    page.set_default_timeout(120_000)  # a busy machine is no error
+    said = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: said.append(request.url) if request.url != file.as_uri() else None)
+    page.goto(file.as_uri())
+    page.evaluate("document.querySelector('.map').ready")
+    page.wait_for_timeout(100)
+    yield page
+    page.close()
+    assert [text for text in said if not text.startswith("blob:")] == [], "no error, no message, no request"
+
+
+def picked(page):
+    return page.locator(".picked").inner_text()
+
+
+def settle(page):
+    page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    return page.evaluate(PIXELS)
+
+
+def test_colours_and_legend_follow_the_choice(page):
+    assert page.evaluate(LEGEND) == [["0200", "false"], ["1200", "false"], ["2200", "false"]]
+    before = settle(page)
+    page.select_option(".by", label="type")
+    assert "not labelled: 200" in page.locator(".legend").inner_text()
+    page.select_option(".by", label="<script>")
+    assert page.locator(".legend h3").inner_text() == "<script>, log1p"
+    assert settle(page) != before
+
+
+def test_a_class_is_picked_by_click_and_by_keyboard(page):
+    page.locator(".legend button").first.focus()
+    page.keyboard.press("Enter")
+    assert "200 of 600 cells picked" in picked(page)
+    page.locator(".legend button").nth(1).click()
+    assert "400 of 600 cells picked" in picked(page)
+    assert page.evaluate(LEGEND)[1][1] == "true"
+    page.get_by_role("button", name="Let go").click()
+    assert picked(page) == ""
+    page.locator(".legend button").nth(2).click()
+    page.locator("canvas").press("Escape")
+    assert picked(page) == ""
+
+
+def drag(page, path):
+    page.mouse.move(*path[0])
+    page.mouse.down()
+    for point in path[1:]:
+        page.mouse.move(*point, steps=3)
+    page.mouse.up()
+
+
+def test_the_lasso_counts_what_lies_in_it(page):
+    box = page.locator("canvas").bounding_box()
+    x, y, w, h = box["x"], box["y"], box["width"], box["height"]
+    page.get_by_role("button", name="Lasso").click()
+    left = [(x + 2, y + 2), (x + w / 2, y + 2), (x + w / 2, y + h - 2), (x + 2, y + h - 2)]
+    drag(page, left)
+    assert "400 of 600 cells picked" in picked(page)
+    page.get_by_role("button", name="Move").click()
+    page.keyboard.down("Shift")
+    drag(page, [(x + w / 2 + 1, y + 2), (x + w - 2, y + 2), (x + w - 2, y + h - 2), (x + w / 2 + 1, y + h - 2)])
+    page.keyboard.up("Shift")
+    assert "200 of 600 cells picked" in picked(page)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save names").click()
+    names = open(download.value.path(), encoding="utf-8").read().split()  # noqa: PTH123, SIM115
+    assert names == [f"cell-{i}" for i in range(1, N, 3)]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("cd3", None),
+        ("cell-7", "1 of 600 cells picked"),
+        ("T (type)", "200 of 600 cells picked"),
+        ("CD99", "Nothing here is called"),
+    ],
+)
+def test_the_search_box_finds_features_classes_and_cells(text, told, page):
+    page.fill(".find", text)
+    page.keyboard.press("Enter")
+    page.wait_for_timeout(50)
+    if told is None:
+        assert page.locator(".legend h3").inner_text() == "CD3, log-ratio"
+    else:
+        assert told in picked(page)
+
+
+def test_pointing_at_a_cell_tells_of_it(page):
+    page.fill(".find", "cell-0")
+    page.keyboard.press("Enter")
+    settle(page)
+    box = page.locator("canvas").bounding_box()
+    page.select_option(".by", label="CD3")
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    told = page.locator(".tip").inner_text()
+    assert "cell-0" in told
+    assert "CD3: not measured" in told
+    page.mouse.move(5, 5)
+    assert page.locator(".tip").is_hidden()
+
+
+def test_zoom_and_move_by_button_wheel_and_keys_and_back(page):
+    start, canvas = settle(page), page.locator("canvas")
+    for act in (
+        lambda: page.get_by_role("button", name="Zoom in").click(),
+        lambda: canvas.press("ArrowLeft"),
+        lambda: canvas.press("+"),
+        lambda: (canvas.hover(), page.mouse.wheel(0, -300)),
+        lambda: drag(page, [(300, 500), (350, 520)]),
+        lambda: page.get_by_role("button", name="Zoom out").click(),
+    ):
+        before = settle(page)
+        act()
+        page.wait_for_timeout(50)
+        assert settle(page) != before
+    page.get_by_role("button", name="All").click()
+    assert settle(page) == start
+    page.locator(".named").uncheck()
+    assert settle(page) != start
+
+
+def test_dark_narrow_and_on_paper(page):
+    light = settle(page)
+    page.emulate_media(color_scheme="dark")
+    assert settle(page) < light / 2
+    page.pdf()
+    assert settle(page) < light / 2, "paper is light, and the screen dark again after it"
+    page.set_viewport_size({"width": 390, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.locator("summary").click()
+    assert page.get_by_text("seed").is_visible()

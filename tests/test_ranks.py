@@ -15,11 +15,12 @@ from scfusionttt.data.quiet import quiet
 # Dropout's random numbers are a rank's own.
 PRETRAIN = (
     "pretrain cells.h5mu --preset fast --epochs 3 --set network.width=16 --set network.encoder_blocks=1 "
+    "--set network.landmarks=20 "
     "--set network.dropout=0 --set pretrain.batch_size=50 --device cpu"
 )
 FINETUNE = (
     "finetune cells.h5mu --model one --labels cell_type --train-fraction 0.7 --set finetune.epochs=2 "
-    "--set finetune.batch_size=50 --device cpu"
+    "--set finetune.batch_size=40 --device cpu"
 )
 TRANSFER = "transfer rna.h5ad --model typed --labels cell_type --set transfer.epochs=2 --device cpu"
 
@@ -88,8 +89,9 @@ def test_cells_are_embedded_and_named_in_the_order_of_the_input(place):
     for n in (1, 3):
         done(start(f"embed cells.h5mu --model one --devices {n} --out z{n}.npy", place))
         done(start(f"predict cells.h5mu --model typed --devices {n} --out t{n}.csv", place))
-    np.testing.assert_array_equal(np.load(place / "z1.npy"), np.load(place / "z3.npy"))
-    assert (place / "t1.csv").read_bytes() == (place / "t3.csv").read_bytes()
+    np.testing.assert_allclose(np.load(place / "z1.npy"), np.load(place / "z3.npy"), rtol=1e-4, atol=1e-6)
+    alone, joined = (pd.read_csv(place / f"t{n}.csv", index_col="cell") for n in (1, 3))
+    pd.testing.assert_frame_equal(alone, joined, rtol=1e-4)
 
 
 @pytest.mark.slow

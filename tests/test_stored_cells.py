@@ -49,6 +49,15 @@ def test_batches_are_those_of_memory_in_another_order(trained, path, cells, smal
             assert all(torch.equal(a, b) for a, b in zip(batch, expected, strict=True))
 
 
+def test_ranks_share_every_batch_of_one_process(trained, path, cells, small_windows):
+    streamed, _ = datasets(trained.pretrained, path, cells)
+    whole = [batch.row for batch in make_loader(streamed, batch_size=53, shuffle_seed=1)]
+    shares = [make_loader(streamed, batch_size=53, shuffle_seed=1, rank=rank, size=3) for rank in range(3)]
+    joined = [torch.cat([part.row for part in parts]) for parts in zip(*shares, strict=True)]
+    assert torch.equal(torch.cat(joined), torch.cat(whole))
+    assert [len(rows) for rows in joined] == [53, 53, 54]  # the last cell alone could not be shared
+
+
 def test_results_come_in_the_inputs_order_and_are_those_of_memory(trained, path, cells, small_windows):
     stored = open_store(path)
     for model in (trained.pretrained, trained.finetuned):

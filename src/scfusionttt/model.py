@@ -34,7 +34,7 @@ from scfusionttt.nn.networks import (
     carry_over,
 )
 from scfusionttt.origin import Origin
-from scfusionttt.training import inference
+from scfusionttt.training import inference, ranks
 from scfusionttt.training.budget import parse_size
 from scfusionttt.training.runner import Run, choose_device
 from scfusionttt.training.stages import train_classifier, train_pretraining
@@ -58,6 +58,8 @@ class FusionTTT:
         free. Of a GPU's memory where that is the device. Batches pass through the network in parts that fit.
     progress
         Show the training's progress on stderr.
+    devices, nodes
+        Processes on each of how many machines, where ``torchrun`` started more than this one.
     **settings
         Settings that differ from the preset's: ``seed=1``, ``network={"width": 128}``.
 
@@ -93,12 +95,15 @@ class FusionTTT:
         device: str = "auto",
         memory: str | int | None = None,
         progress: bool = True,
+        devices: int = 1,
+        nodes: int = 1,
         **settings: Any,
     ):
         self.config: Config = named_preset(preset).with_settings(settings)
         self.device = device
         self.memory = None if memory is None else parse_size(memory)
         self.progress = progress
+        self.devices, self.nodes = devices, nodes
         self.features: Features | None = None
         self.preprocessing: Preprocessing | None = None
         self.network: Network | None = None
@@ -201,7 +206,9 @@ class FusionTTT:
         assert self.features is not None and self.preprocessing is not None
         cite = _usable(data, learn=True)
         match = match_features(cite, self.features)
-        student = FusionTTT(device=self.device, memory=self.memory, progress=self.progress)
+        student = FusionTTT(
+            device=self.device, memory=self.memory, progress=self.progress, devices=self.devices, nodes=self.nodes
+        )
         student.config, student.features = self.config, self.features
         student.history, student.metrics, student.origin = self.history, dict(self.metrics), self.origin
         student.preprocessing = self.preprocessing.adapted(cite, match, self.config.data)
@@ -236,7 +243,7 @@ class FusionTTT:
         network = self._trained()
         cite = _usable(data)
         target = _same_cells(data, cite) if inplace else None
-        z = inference.embed(network, self._cells(cite), choose_device(self.device))
+        z = inference.embed(network, self._cells(cite), self._device())
         if target is not None:
             target.obsm[keys.X_FUSIONTTT] = z
         return z
@@ -296,7 +303,7 @@ class FusionTTT:
             raise SettingError("this model never learned to rebuild proteins; pretrain with bottleneck_weight > 0")
         cite = _usable(data)
         scaler = self.preprocessing.protein
-        scaled = inference.rebuilt_proteins(network, self._cells(cite), choose_device(self.device))
+        scaled = inference.rebuilt_proteins(network, self._cells(cite), self._device())
         values = scaled * scaler.std + scaler.mean
         return pd.DataFrame(values, index=cite.rna.obs_names, columns=self.features.proteins["name"].tolist())
 
@@ -321,7 +328,14 @@ class FusionTTT:
 
     @classmethod
     def load(
-        cls, path: str | Path, *, device: str = "auto", memory: str | int | None = None, progress: bool = True
+        cls,
+        path: str | Path,
+        *,
+        device: str = "auto",
+        memory: str | int | None = None,
+        progress: bool = True,
+        devices: int = 1,
+        nodes: int = 1,
     ) -> "FusionTTT":
         """Read a model folder; nothing in it can run code.
 
@@ -332,7 +346,7 @@ class FusionTTT:
         """
         folder = ModelFolder.read(path)
         manifest = folder.manifest
-        model = cls(device=device, memory=memory, progress=progress)
+        model = cls(device=device, memory=memory, progress=progress, devices=devices, nodes=nodes)
         try:
             model.config = Config().with_settings(manifest["settings"])
             table = pd.DataFrame(manifest["features"]).drop(columns="order").astype({"start": "Int64"})
@@ -371,13 +385,19 @@ class FusionTTT:
             torch.manual_seed(self.config.seed)
             return build()
 
+    def _device(self) -> torch.device:
+        """Return where to compute, together with the other processes of the run."""
+        device = choose_device(self.device)
+        ranks.join(self.devices, self.nodes, device)
+        return device
+
     def _trained(self) -> Network:
         if self.network is None or self.features is None or self.preprocessing is None:
             raise SettingError("the model is not trained yet; run pretrain first, or load a model folder")
         return self.network
 
     def _run(self, cells: CellDataset, checkpoints: Path | None, resume: bool) -> Run:
-        device = choose_device(self.device)
+        device = self._device()
         log.info("%s: %d cells on %s", self.stage, len(cells), device)
         identity = {"stage": self.stage, "settings": self.config.to_dict(), "cells": cells.fingerprint()}
         return Run(
@@ -396,7 +416,7 @@ class FusionTTT:
     def _predictions(
         self, network: ClassifierNetwork, cells: CellDataset, unknown: float | None = None
     ) -> pd.DataFrame:
-        probability, usual = inference.probabilities(network, cells, choose_device(self.device))
+        probability, usual = inference.probabilities(network, cells, self._device())
         best = probability.argmax(axis=1)
         index = pd.Index(cells.cell_names[cells.rows], name="cell")
         label = pd.Series(pd.Categorical.from_codes(best, categories=pd.Index(self.classes)), index=index)

@@ -1,5 +1,3 @@
-from itertools import chain
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,41 +8,31 @@ from scfusionttt.data.sampler import BlockSampler
 PLACES = np.random.default_rng(0).permutation(1003)
 
 
-def sampler(epoch=0, **options):
-    made = BlockSampler(PLACES, block=16, window=64, **options)
-    made.set_epoch(epoch)
-    return made
+def order(epoch=0, places=PLACES, **options):
+    sampler = BlockSampler(places, block=16, window=64, **options)
+    sampler.set_epoch(epoch)
+    assert len(sampler) == len(places)
+    return list(sampler)
 
 
-@given(st.integers(1, 5), st.integers(0, 3), st.sampled_from([None, 0, 7]))
-def test_the_ranks_share_the_cells_and_none_is_read_twice(world_size, epoch, seed):
-    shares = [sampler(epoch, seed=seed, rank=rank, world_size=world_size) for rank in range(world_size)]
-    read = [list(share) for share in shares]
-    together = list(chain.from_iterable(read))
-    assert [len(share) for share in shares] == [len(own) for own in read]
-    assert len(together) == len(set(together))
-    if seed is None:
-        assert together == np.argsort(PLACES).tolist()
-    else:
-        assert {len(own) for own in read} == {1003 // world_size}
+@given(st.integers(1, 90), st.integers(0, 3), st.sampled_from([0, 7]))
+def test_every_cell_comes_exactly_once_in_an_epoch(n, epoch, seed):
+    assert sorted(order(epoch, PLACES[:n], seed=seed)) == list(range(n))
+
+
+def test_without_a_seed_cells_come_as_they_lie():
+    assert order() == np.argsort(PLACES).tolist()
 
 
 def test_a_window_is_made_of_few_blocks_and_shuffled():
-    for cells in sampler(seed=1).windows():
-        assert len(set(PLACES[cells] // 16)) <= 64 // 16 + 2  # the last block of all is cut, and moves the others
-        assert (np.diff(PLACES[cells]) < 0).any()
+    came = PLACES[order(seed=1)]
+    for start in range(0, 1003, 64):
+        window = came[start : start + 64]
+        assert len(set(window // 16)) <= 64 // 16 + 2  # the last block of all is cut, and moves the others
+        assert (np.diff(window) < 0).any()
 
 
 @pytest.mark.parametrize("change", [{"seed": 2}, {"epoch": 1}])
 def test_the_order_depends_on_seed_and_epoch_alone(change):
-    assert list(sampler(seed=1)) == list(sampler(seed=1))
-    assert list(sampler(**{"seed": 1, **change})) != list(sampler(seed=1))
-
-
-def test_cells_left_over_by_the_ranks_are_others_in_each_epoch():
-    def left_over(epoch):
-        read = (list(sampler(epoch, seed=0, rank=rank, world_size=5)) for rank in range(5))
-        return set(range(1003)) - set(chain.from_iterable(read))
-
-    assert len(left_over(0)) == 3
-    assert left_over(0) != left_over(1)
+    assert order(seed=1) == order(seed=1)
+    assert order(**{"seed": 1, **change}) != order(seed=1)

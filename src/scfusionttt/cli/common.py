@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from scfusionttt.cli.options import Cells
+from scfusionttt.cli.processes import is_first
 from scfusionttt.errors import SettingError
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def checkpoint_folder(out: Path, resume: bool) -> Path:
 
     check_target(out, folder=True)
     folder = out.with_name(f"{out.name}.training")
-    if folder.exists() and not resume:
+    if folder.exists() and not resume and is_first():
         raise SettingError(f"{folder} holds a run that was stopped: go on with --resume, or remove that folder")
     return folder
 
@@ -91,6 +92,8 @@ def save(model: Any, out: Path, checkpoints: Path) -> None:
     import shutil
     from dataclasses import replace
 
+    if not is_first():
+        return
     model.origin = replace(model.origin, commands=(*model.origin.commands, command_line()))
     model.save(out)
     shutil.rmtree(checkpoints, ignore_errors=True)
@@ -136,7 +139,7 @@ def print_table(title: str, table: "pd.DataFrame") -> None:
 
 def write_json(path: Path | None, value: Any) -> None:
     """Write plain values as JSON, if a file was named."""
-    if path is None:
+    if path is None or not is_first():
         return
     from scfusionttt.data.atomic import replacing
 

@@ -52,6 +52,10 @@ Memory = Annotated[
     str | None,
     typer.Option("--memory", metavar="SIZE", help="most memory to take: 6GiB, 4GB; 80 % of what is free if not given"),
 ]
+Devices = Annotated[
+    int, typer.Option("--devices", min=1, help="processes on each machine, each with a device or cores")
+]
+Nodes = Annotated[int, typer.Option("--nodes", min=1, help="machines; start the processes with torchrun or srun")]
 Resume = Annotated[bool, typer.Option("--resume", help="go on with a run that was stopped")]
 Rna = Annotated[str | None, typer.Option("--rna-modality", metavar="NAME", help="modality that holds the RNA")]
 Protein = Annotated[

@@ -3,12 +3,13 @@
 import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, SequentialSampler
 from torch.utils.data.distributed import DistributedSampler
 
 from scfusionttt.data.citeseq import CiteSeq
@@ -16,6 +17,7 @@ from scfusionttt.data.features import Match
 from scfusionttt.data.sampler import BlockSampler
 from scfusionttt.data.store import WINDOW, StoredCiteSeq
 from scfusionttt.data.values import Preprocessing, present_genes
+from scfusionttt.errors import SettingError
 
 
 class CellBatch(NamedTuple):
@@ -139,46 +141,92 @@ class Batches(Protocol):
     def __iter__(self) -> Iterator[CellBatch]: ...
 
 
-class StreamLoader:
-    """Batches of a store's cells. While one window of cells is used, a thread reads the next."""
+class SharedBatches(Sampler[list[int]]):
+    """The share of one of several ranks in each batch: together they read what one process reads, no cell twice.
 
-    batch_sampler = None  # Lightning asks whoever has a sampler
+    A last batch of fewer cells than there are ranks joins the one before, for no rank may be without a cell.
+    """
 
-    def __init__(self, cells: StreamedCells, sampler: BlockSampler, *, batch_size: int) -> None:
-        self.cells, self.sampler, self.batch_size = cells, sampler, batch_size
+    def __init__(self, sampler: Sampler[int], batch_size: int, *, rank: int, size: int) -> None:
+        self.sampler, self.batch_size, self.rank, self.size = sampler, batch_size, rank, size
+        if min(batch_size, len(sampler)) < size:  # type: ignore[arg-type]
+            raise SettingError(
+                f"{size} processes cannot share a batch of {min(batch_size, len(sampler))} cells; "  # type: ignore[arg-type]
+                "use fewer, or a larger batch_size"
+            )
+
+    def __iter__(self) -> Iterator[list[int]]:
+        cells = np.fromiter(self.sampler, dtype=np.int64)
+        for start, stop in self._bounds():
+            yield np.array_split(cells[start:stop], self.size)[self.rank].tolist()
 
     def __len__(self) -> int:
-        return -(-len(self.sampler) // self.batch_size)  # a window is made of whole batches
+        return len(self._bounds())
+
+    def _bounds(self) -> list[tuple[int, int]]:
+        n = len(self.sampler)  # type: ignore[arg-type]
+        starts = list(range(0, n, self.batch_size))
+        if n - starts[-1] < self.size:
+            starts.pop()
+        return list(pairwise([*starts, n]))
+
+
+class StreamLoader:
+    """Batches of a store's cells. While some batches are used, a thread reads the cells of the next ones.
+
+    Parameters
+    ----------
+    cells
+        Of the store.
+    batch_sampler
+        Positions of the cells of each batch.
+    at_once
+        Batches that are read together.
+    """
+
+    def __init__(self, cells: StreamedCells, batch_sampler: BatchSampler | SharedBatches, *, at_once: int) -> None:
+        self.cells, self.batch_sampler, self.at_once = cells, batch_sampler, at_once
+        self.sampler = batch_sampler.sampler
+
+    def __len__(self) -> int:
+        return len(self.batch_sampler)
 
     def __iter__(self) -> Iterator[CellBatch]:
+        batches = list(self.batch_sampler)
+        windows = [batches[start : start + self.at_once] for start in range(0, len(batches), self.at_once)]
         with ThreadPoolExecutor(max_workers=1) as reader:
-            windows = self.sampler.windows()
-            following = reader.submit(self.cells.read, windows[0]) if windows else None
-            for number, positions in enumerate(windows):
-                assert following is not None
-                window, rows = following.result(), torch.from_numpy(self.cells.rows[positions].astype(np.int64))
-                if number + 1 < len(windows):
-                    following = reader.submit(self.cells.read, windows[number + 1])
-                for start in range(0, len(positions), self.batch_size):
-                    part = range(start, min(start + self.batch_size, len(positions)))
-                    yield window.__getitems__(list(part))._replace(row=rows[part.start : part.stop])
+            ahead = [reader.submit(self.cells.read, np.concatenate(window)) for window in windows[:1]]
+            for number, window in enumerate(windows):
+                cells = ahead.pop().result()
+                ahead = [reader.submit(self.cells.read, np.concatenate(later)) for later in windows[number + 1 :][:1]]
+                for (start, stop), positions in zip(pairwise(accumulate(map(len, window), initial=0)), window):
+                    batch = cells.__getitems__(list(range(start, stop)))
+                    yield batch._replace(row=torch.from_numpy(self.cells.rows[positions].astype(np.int64)))
 
 
-def make_loader(dataset: CellDataset, *, batch_size: int, shuffle_seed: int | None = None) -> Batches:
-    """Return batches of `dataset`, shuffled anew each epoch from `shuffle_seed`; where it is None, as they lie.
+def make_loader(
+    dataset: CellDataset, *, batch_size: int, shuffle_seed: int | None = None, rank: int = 0, size: int = 1
+) -> Batches:
+    """Return batches of `dataset`, shuffled anew each epoch from `shuffle_seed`; in order where it is None.
 
     The order of an epoch depends on the seed and the epoch's number alone, so that a resumed run sees the same. Cells
-    of a store are shuffled by blocks, or come as they lie on disk: `CellBatch.row` says which they are.
+    of a store are shuffled by blocks, or come as they lie on disk: `CellBatch.row` says which they are. Of several ranks
+    (`size`), each gets its share of every batch.
     """
     if isinstance(dataset, StreamedCells):
-        window = max(WINDOW // batch_size, 1) * batch_size
-        order = BlockSampler(dataset.cite.places[dataset.rows], window=window, seed=shuffle_seed)
-        return StreamLoader(dataset, order, batch_size=batch_size)
+        order = BlockSampler(dataset.cite.places[dataset.rows], window=WINDOW, seed=shuffle_seed)
+        batches: BatchSampler | SharedBatches = BatchSampler(order, batch_size, drop_last=False)
+        if size > 1:
+            batches = SharedBatches(order, batch_size, rank=rank, size=size)
+        return StreamLoader(dataset, batches, at_once=max(WINDOW // batch_size, 1))
     sampler: Sampler[int] = SequentialSampler(dataset)
     if shuffle_seed is not None:
         sampler = DistributedSampler(dataset, num_replicas=1, rank=0, shuffle=True, seed=shuffle_seed)
+    options: dict[str, Any] = {"batch_size": batch_size, "sampler": sampler}
+    if size > 1:
+        options = {"batch_sampler": SharedBatches(sampler, batch_size, rank=rank, size=size)}
     # A generator of its own: the loader would draw from the caller's random state else.
-    return DataLoader(dataset, batch_size=batch_size, sampler=sampler, collate_fn=_as_is, generator=torch.Generator())
+    return DataLoader(dataset, collate_fn=_as_is, generator=torch.Generator(), **options)
 
 
 def _as_is(batch: Any) -> Any:

@@ -10,6 +10,7 @@ from torch import Tensor
 from scfusionttt.data.loader import CellDataset, make_loader
 from scfusionttt.nn.inputs import CellInputs
 from scfusionttt.nn.networks import ClassifierNetwork, Network, PretrainNetwork, TransferNetwork
+from scfusionttt.training import ranks
 from scfusionttt.training.masking import inputs_of
 from scfusionttt.training.memory import cells_at_once
 
@@ -48,12 +49,18 @@ def rebuilt_proteins(network: PretrainNetwork, cells: CellDataset, device: torch
 def _run(
     network: Network, cells: CellDataset, device: torch.device, read: Callable[[CellInputs], Tensor]
 ) -> np.ndarray:
+    """Read every cell, each rank its share of them; all ranks return all cells in their order."""
     network.to(device).eval()
+    here = ranks.here()
+    is_shared = len(cells) >= here.size > 1
+    share = cells.subset(np.array_split(cells.rows, here.size)[here.rank]) if is_shared else cells
     with torch.inference_mode():
         pieces, rows = [], []
-        for batch in make_loader(cells, batch_size=cells_at_once(network, device)):
+        for batch in make_loader(share, batch_size=cells_at_once(network, device)):
             pieces.append(read(CellInputs(*(part.to(device) for part in inputs_of(batch)))).cpu())
             rows.append(batch.row)
-    result, came = torch.cat(pieces).numpy(), torch.cat(rows).numpy()
-    # Cells of a store come as they lie on disk.
-    return result if np.array_equal(came, cells.rows) else result[pd.Index(came).get_indexer(cells.rows)]
+        values, came = torch.cat(pieces), torch.cat(rows).numpy()
+        if not np.array_equal(came, share.rows):  # cells of a store come as they lie on disk
+            values = values[pd.Index(came).get_indexer(share.rows)]
+        with ranks.telling_of_a_lost_rank():
+            return (ranks.join_rows(values) if is_shared else values).numpy()

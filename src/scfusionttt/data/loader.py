@@ -210,8 +210,8 @@ def make_loader(
     """Return batches of `dataset`, shuffled anew each epoch from `shuffle_seed`; in order where it is None.
 
     The order of an epoch depends on the seed and the epoch's number alone, so that a resumed run sees the same. Cells
-    of a store are shuffled by blocks, or come as they lie on disk: `CellBatch.row` says which they are. Of several ranks
-    (`size`), each gets its share of every batch.
+    of a store are shuffled by blocks, or come as they lie on disk: `CellBatch.row` says which they are. Of several
+    ranks (`size`), each gets its share of every batch.
     """
     if isinstance(dataset, StreamedCells):
         order = BlockSampler(dataset.cite.places[dataset.rows], window=WINDOW, seed=shuffle_seed)

@@ -49,6 +49,13 @@ def test_batches_are_those_of_memory_in_another_order(trained, path, cells, smal
             assert all(torch.equal(a, b) for a, b in zip(batch, expected, strict=True))
 
 
+def test_some_cells_are_loaded_in_their_order(trained, path, cells):
+    streamed, whole = datasets(trained.pretrained, path, cells)
+    rows = np.array([70, 3, 159])
+    found, expected = streamed.subset(rows).loaded().__getitems__([0, 1, 2]), whole.__getitems__(rows.tolist())
+    assert all(torch.equal(a, b) for a, b in zip(found[:5], expected[:5], strict=True))
+
+
 def test_ranks_share_every_batch_of_one_process(trained, path, cells, small_windows):
     streamed, _ = datasets(trained.pretrained, path, cells)
     whole = [batch.row for batch in make_loader(streamed, batch_size=53, shuffle_seed=1)]

@@ -4,7 +4,7 @@ from importlib import import_module
 from importlib.metadata import version
 
 __version__ = version("scfusionttt")
-__all__ = ["FusionTTT", "__version__", "evaluation", "genome", "plot", "simulate"]
+__all__ = ["FusionTTT", "__version__", "datasets", "evaluation", "explain", "genome", "plot", "simulate"]
 
 
 def __getattr__(name: str) -> object:
@@ -13,6 +13,6 @@ def __getattr__(name: str) -> object:
         return import_module("scfusionttt.model").FusionTTT
     if name == "simulate":
         return import_module("scfusionttt.data.simulate").simulate
-    if name in {"data", "evaluation", "genome", "nn", "plot", "report", "ttt"}:
+    if name in {"data", "datasets", "evaluation", "explain", "genome", "nn", "plot", "report", "ttt"}:
         return import_module(f"scfusionttt.{name}")
     raise AttributeError(f"module 'scfusionttt' has no attribute {name!r}")

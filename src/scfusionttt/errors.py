@@ -39,6 +39,10 @@ class OutputError(UserError):
     """A result cannot be written where it was asked for."""
 
 
+class DownloadError(UserError):
+    """A public data set cannot be fetched, or is not what was meant."""
+
+
 class NonFiniteLossError(UserError):
     """Training met a loss that is NaN or infinite."""
 

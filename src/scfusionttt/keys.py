@@ -2,6 +2,9 @@
 
 #: obsm: the fused representation, [n_cells, n_latent], arbitrary units.
 X_FUSIONTTT = "X_fusionttt"
+#: obsm and uns: surprise of each token [n_cells, n_tokens] as infercnvpy writes copy numbers, and chromosomes' places.
+X_SURPRISE = "X_surprise"
+SURPRISE = "surprise"
 #: obs: predicted class and its probability (0..1).
 LABEL = "fusionttt_label"
 PROBABILITY = "fusionttt_probability"

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Self, TypeAlias
+from typing import Any, Literal, Self, TypeAlias, overload
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,8 @@ from scfusionttt.data.validate import check, require_usable
 from scfusionttt.data.values import Preprocessing
 from scfusionttt.errors import InputDataError, ModelFolderError, SettingError
 from scfusionttt.evaluation import Evaluation, evaluate_predictions, peers
+from scfusionttt.explain.relevance import find_target, relevance
+from scfusionttt.explain.surprise import as_track, write_track
 from scfusionttt.model_folder import ModelFolder
 from scfusionttt.nn.networks import (
     ClassifierNetwork,
@@ -228,25 +230,51 @@ class FusionTTT:
         student._learn_classes(cite, codes, train, held_out, checkpoints, resume)
         return student
 
-    def embed(self, data: Data, *, inplace: bool = False) -> np.ndarray:
-        """Return the fused representation of each cell.
+    @overload
+    def embed(self, data: Data, *, inplace: bool = False, surprise: Literal[False] = False) -> np.ndarray: ...
+
+    @overload
+    def embed(self, data: Data, *, inplace: bool = False, surprise: Literal[True]) -> tuple[np.ndarray, AnnData]: ...
+
+    def embed(
+        self, data: Data, *, inplace: bool = False, surprise: bool = False
+    ) -> np.ndarray | tuple[np.ndarray, AnnData]:
+        """Return the fused representation of each cell, and how each stretch of its genome surprised the model.
 
         Parameters
         ----------
         inplace
-            Also write it to ``data.obsm["X_fusionttt"]``.
+            Also write it to ``data.obsm["X_fusionttt"]``, and the surprise as :func:`scfusionttt.explain.write_track`.
+        surprise
+            Also return the inner loss of the RNA encoder's TTT layers at each gene token.
 
         Returns
         -------
-        float32 [n, n_latent], cells in the input's order, in arbitrary units: distances within one model compare.
+        float32 [n, n_latent], cells in the input's order, in arbitrary units: distances within one model compare;
+        with `surprise`, also AnnData [n, tokens], see :func:`scfusionttt.explain.as_track`.
+
+        Raises
+        ------
+        SettingError
+            Surprise is asked of a model without TTT layers in its RNA encoder.
         """
         network = self._trained()
         cite = _usable(data)
         target = _same_cells(data, cite) if inplace else None
-        z = inference.embed(network, self._cells(cite), self._device())
+        cells, device = self._cells(cite), self._device()
+        if surprise:
+            z, loss = inference.embed_and_surprise(network, cells, device)
+        else:
+            z = inference.embed(network, cells, device)
         if target is not None:
             target.obsm[keys.X_FUSIONTTT] = z
-        return z
+        if not surprise:
+            return z
+        assert self.features is not None
+        track = as_track(loss, self.features.genes, cite.rna.obs_names, patch=self.config.network.patch)
+        if target is not None:
+            write_track(target, track)
+        return z, track
 
     def predict(self, data: Data, *, unknown: float | None = None, inplace: bool = False) -> pd.DataFrame:
         """Return the class of each cell: columns label, probability (0..1, softmax), and one per class.
@@ -286,8 +314,8 @@ class FusionTTT:
 
         Returns
         -------
-        DataFrame [n, p] in the units of the model's log-ratios: ``log1p(count / geometric mean over the training
-        cells)``, natural logarithm.
+        DataFrame [n, p] in the units of the model's log-ratios: ``log1p(count / geometric mean)``, the mean over the
+        training cells, natural logarithm.
 
         Raises
         ------
@@ -306,6 +334,44 @@ class FusionTTT:
         scaled = inference.rebuilt_proteins(network, self._cells(cite), self._device())
         values = scaled * scaler.std + scaler.mean
         return pd.DataFrame(values, index=cite.rna.obs_names, columns=self.features.proteins["name"].tolist())
+
+    def explain(
+        self, data: Data, target: str, *, labels: str | None = None, cells: int = 500, **options: Any
+    ) -> pd.DataFrame:
+        """Return the genes and proteins that a protein (pretrained model) or a class (later stages) rests on.
+
+        Parameters
+        ----------
+        target
+            Name of a protein, which is then rebuilt without looking at it, or of a class.
+        labels
+            obs column with cell types: contributions are averaged by type, and a class is held against it.
+        cells
+            How many cells to look at, drawn at random.
+        **options
+            ``steps``, ``masked``, ``permutations``, ``level``, as in :func:`scfusionttt.explain.relevance`.
+
+        Returns
+        -------
+        DataFrame as of :func:`scfusionttt.explain.relevance`: only what exceeds chance, highest first.
+
+        Raises
+        ------
+        SettingError
+            The model knows no such protein or class, or it does not vary among the cells.
+        """
+        network = self._trained()
+        assert self.features is not None
+        chosen = find_target(target, network, self.features.proteins, self.classes)
+        cite = _usable(data)
+        drawn = np.sort(np.random.default_rng(self.config.seed).permutation(cite.rna.n_obs)[:cells])
+        codes, names = (None, [""]) if labels is None else usable_labels(cite.obs, labels)
+        types = None if codes is None else np.array([*names, None], dtype=object)[codes[drawn]]
+        is_target = None if types is None or chosen.label is None else types == chosen.name
+        return relevance(
+            network, self._cells(cite).subset(drawn).loaded(), self.features.table, chosen, choose_device(self.device),
+            types=types, is_target=is_target, seed=self.config.seed, **options,
+        )  # fmt: skip
 
     def save(self, path: str | Path) -> None:
         """Write the model folder: weights.safetensors, manifest.json, history.csv."""

@@ -1,5 +1,6 @@
 """What a model gives: representations, cell types, scores."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -76,6 +77,34 @@ def predict(
     counts = table["label"].value_counts()
     for name, count in counts[counts > 0].items():
         typer.echo(f"{count:8d}  {name}")
+
+
+def explain(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="model folder")],
+    input: Input,
+    target: Annotated[str, typer.Option(metavar="PROTEIN|CLASS", help="a pretrained model's protein, or a class")],
+    out: OutFile,
+    labels: Annotated[str | None, typer.Option(metavar="KEY", help="obs column with types to average over")] = None,
+    n_cells: Annotated[int, typer.Option("--n-cells", metavar="N", min=2, help="cells to look at, at random")] = 500,
+    level: Annotated[float, typer.Option(help="chance that any feature is listed wrongly; 1 lists all")] = 0.05,
+    device: Compute = Device.auto, drop_empty: DropEmpty = False,
+    rna: Rna = None, protein: Protein = None, layer: Layer = None, cells: WhichCells = Cells.same,
+) -> None:  # fmt: skip
+    """List the genes and proteins that a protein or a class rests on, beyond chance: .csv or .tsv.
+
+    Example: scfusionttt explain pbmc-model pbmc.h5mu --target CD3 --labels cell_type --out cd3.csv
+    """
+    from scfusionttt.data.write import check_table_path, write_table
+    from scfusionttt.model import FusionTTT
+
+    check_table_path(out)
+    trained = FusionTTT.load(model, device=device.value)
+    _, cite = load(input, rna, protein, layer, cells, drop_empty)
+    table = trained.explain(cite, target, labels=labels, cells=n_cells, level=level).set_index("name")
+    write_table(out, table)
+    typer.echo(f"{out}: {len(table)} features exceed chance", err=True)
+    if len(table):
+        print_table(f"{target} rests on", table[["modality", "chromosome", "share", "share_by_masking"]].head(15))
 
 
 def evaluate(

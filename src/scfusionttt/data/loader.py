@@ -73,6 +73,10 @@ class CellDataset(Dataset):
         view.__dict__ = {**self.__dict__, "rows": np.asarray(rows)}
         return view
 
+    def loaded(self) -> "CellDataset":
+        """Return these cells with their values in memory, in this order."""
+        return self
+
     def fingerprint(self) -> str:
         """Return what tells these cells from others, and from the same in another order."""
         names = "\n".join(self.cell_names[self.rows])
@@ -108,6 +112,10 @@ class StreamedCells(CellDataset):
     def _take(self, cite: CiteSeq, match: Match) -> None:
         assert isinstance(cite, StoredCiteSeq)
         self.cite, self.match = cite, match
+
+    def loaded(self) -> CellDataset:
+        """Return these cells with their values in memory, in this order; their rows count from 0."""
+        return self.read(np.arange(len(self)))
 
     def fingerprint(self) -> str:
         """Return what also tells the store from another of the same cells: batches are drawn by where these lie."""

@@ -3,7 +3,8 @@
 Shapes: n cells, t tokens, h heads, f units per head, d = h * f width. Absent tokens influence no other token.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +39,7 @@ class TTTMixer(nn.Module):
         self.inner_shift = nn.Parameter(torch.zeros(h, f))
         self.norm = nn.LayerNorm(d, eps=1e-6)
         self.out = nn.Linear(d, d, bias=False)
+        self.losses: list[Tensor] | None = None  # kept where `inner_losses` asks for them
         for projection in (self.qkv, self.gate, self.out):
             nn.init.normal_(projection.weight, std=0.02)
         nn.init.zeros_(self.gate.bias)
@@ -52,8 +54,24 @@ class TTTMixer(nn.Module):
         arguments = (q, k, v, lr_nht, step_sizes(self.step_delta), *state, self.inner_scale, self.inner_shift)
         options = {"mini_batch": self.mini_batch, "mask": present, "causal": self.causal}
         which = {"reverse": self.directions[0], "both": len(self.directions) > 1}
-        mixed = self.operator(*arguments, **options, **which).out
+        mixed, loss_nht, _ = self.operator(*arguments, **options, **which, return_loss=self.losses is not None)
+        if self.losses is not None and loss_nht is not None:
+            self.losses.append(loss_nht.sum(dim=1))
         return self.out(self.norm(mixed[:, :, first:].transpose(1, 2).flatten(2)))
+
+
+@contextmanager
+def inner_losses(network: nn.Module) -> Iterator[list[Tensor]]:
+    """Collect the inner loss [n, t], summed over heads and directions, of every TTT layer that runs, in that order."""
+    losses: list[Tensor] = []
+    layers = [layer for layer in network.modules() if isinstance(layer, TTTMixer)]
+    for layer in layers:
+        layer.losses = losses
+    try:
+        yield losses
+    finally:
+        for layer in layers:
+            layer.losses = None
 
 
 class AttentionMixer(nn.Module):

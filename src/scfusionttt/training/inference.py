@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from scfusionttt.data.loader import CellDataset, make_loader
+from scfusionttt.errors import SettingError
 from scfusionttt.nn.inputs import CellInputs
+from scfusionttt.nn.mixer import inner_losses
 from scfusionttt.nn.networks import ClassifierNetwork, Network, PretrainNetwork, TransferNetwork
 from scfusionttt.training import ranks
 from scfusionttt.training.masking import inputs_of
@@ -23,6 +25,29 @@ def embed(network: Network, cells: CellDataset, device: torch.device, *, rna_onl
         return network.backbone(inputs.without_proteins() if rna_only else inputs).z
 
     return _run(network, cells, device, read)
+
+
+def embed_and_surprise(network: Network, cells: CellDataset, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
+    """Return the fused representation [n, l], and the inner loss of each RNA token [n, t], mean of the layers.
+
+    Only the RNA encoder's TTT layers are read: they see nothing but RNA, whether or not proteins were measured.
+
+    Raises
+    ------
+    SettingError
+        The network has no TTT layer in its RNA encoder.
+    """
+    rna_only = isinstance(network, TransferNetwork)
+
+    def read(inputs: CellInputs) -> Tensor:
+        with inner_losses(network.backbone.rna_encoder) as losses:
+            z = network.backbone(inputs.without_proteins() if rna_only else inputs).z
+        if not losses:
+            raise SettingError("surprise is the inner loss of TTT layers, and this model's RNA encoder has none")
+        return torch.cat([z, torch.stack(losses).mean(dim=0)], dim=1)
+
+    both = _run(network, cells, device, read)
+    return both[:, : network.backbone.n_latent], both[:, network.backbone.n_latent :]
 
 
 def probabilities(

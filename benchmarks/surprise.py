@@ -1,0 +1,147 @@
+"""Whether the TTT layers' inner loss points at cells, and at places in the genome, that the model has not learned.
+
+1. A class is left out of pretraining and fine-tuning. AUROC of its cells against held-out cells of the known classes,
+   by surprise and by the baselines: 1 - highest softmax, and distance from the classes (``--unknown``).
+2. A chromosome arm is gained in cells that the model was not trained on: every count of the arm brings half a count
+   more (binomial). AUROC of that arm among the arms of the same cell, by surprise and by the baseline, mean expression.
+
+Surprise and expression are told in standard deviations from the training cells.
+
+python benchmarks/surprise.py pbmc10k.h5mu --labels cell_type --json surprise.json
+"""
+
+import sys
+
+if not __package__:
+    sys.path[0] += "/.."  # run as a file: `operator` in this folder is not the standard library's
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from sklearn.metrics import roc_auc_score
+
+from benchmarks.measure import environment, print_table, write_json
+from scfusionttt.data.citeseq import CiteSeq, as_citeseq
+from scfusionttt.data.features import match_features
+from scfusionttt.data.read import read
+from scfusionttt.data.split import stratified_split, usable_labels
+from scfusionttt.explain import as_track, by_region, relative
+from scfusionttt.genome.regions import arms
+from scfusionttt.model import FusionTTT
+
+#: Arms with fewer of the model's genes are not tried.
+FEWEST_GENES = 30
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("input", help="CITE-seq with labels, human")
+    parser.add_argument("--labels", required=True, help="obs column")
+    parser.add_argument("--preset", default="default")
+    parser.add_argument("--cells", type=int, default=3000, help="cells drawn from the input")
+    parser.add_argument("--classes", nargs="*", help="classes to leave out in turn; all if not given")
+    parser.add_argument("--gained", type=int, default=100, help="cells that gain each arm")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    cite = as_citeseq(read(given.input))
+    codes, names = usable_labels(cite.obs, given.labels)
+    drawn = np.random.default_rng(given.seed).permutation(np.flatnonzero(codes >= 0))[: given.cells]
+    cite, codes = cite[np.sort(drawn)], codes[np.sort(drawn)]
+
+    rows: dict[str, dict[str, float]] = {}
+    gains = pd.DataFrame()
+    for name in given.classes or names:
+        out = np.flatnonzero(codes == names.index(name))
+        known = np.flatnonzero(codes != names.index(name))
+        first, second = stratified_split(codes[known], fraction=0.75, seed=given.seed)
+        train, held_out = known[first], known[second]
+        model = FusionTTT(given.preset, seed=given.seed, progress=False).pretrain(cite[train])
+        if gains.empty:
+            gains = gained_arms(model, cite[train], cite[held_out[: given.gained]], given.seed)
+        model.finetune(cite[train], labels=given.labels)
+        rows[name] = unseen_class(model, cite, train, held_out, out)
+        print(f"{name}: {rows[name]}", file=sys.stderr, flush=True)
+    unseen = pd.DataFrame.from_dict(rows, orient="index").rename_axis("class left out")
+    print_table(unseen, "AUROC of the cells of an unseen class")
+    print_table(gains, f"AUROC of the gained arm among the arms, mean of {given.gained} cells; and of their mean")
+    settings = {name: str(value) for name, value in vars(given).items()}
+    write_json(given.json, environment=environment(), settings=settings, unseen=unseen, gains=gains)
+
+
+def unseen_class(
+    model: FusionTTT, cite: CiteSeq, train: np.ndarray, held_out: np.ndarray, out: np.ndarray
+) -> dict[str, float]:
+    """Return the AUROC of each score of novelty, `out` against `held_out`."""
+    rows = np.concatenate([train, held_out, out])
+    _, track = model.embed(cite[rows], surprise=True)
+    told = np.asarray(relative(track, np.arange(len(rows)) < len(train)).X)[len(train) :]
+    is_new = np.arange(len(held_out) + len(out)) >= len(held_out)
+    predicted = model.predict(cite[rows[len(train) :]], unknown=0.01)
+    return {
+        "cells": len(out),
+        "surprise, mean": roc_auc_score(is_new, told.mean(axis=1)),
+        "surprise, mean square": roc_auc_score(is_new, np.square(told).mean(axis=1)),
+        "1 - softmax": roc_auc_score(is_new, 1 - predicted["probability"]),
+        "1 - usual": roc_auc_score(is_new, 1 - predicted["usual"]),
+    }
+
+
+def gained_arms(model: FusionTTT, train: CiteSeq, cells: CiteSeq, seed: int) -> pd.DataFrame:
+    """Return, for each arm that cells gain, its AUROC among the arms, by surprise and by expression."""
+    assert model.features is not None
+    genes = model.features.genes.dropna(subset=["chromosome", "start"])
+    arm_of_gene = arms(genes)
+    counts = arm_of_gene.value_counts()
+    tried = [arm for arm in arm_of_gene.unique() if counts[arm] >= FEWEST_GENES]
+    columns = match_features(cells, model.features).genes[arm_of_gene.index]
+    rng = np.random.default_rng(seed)
+    reference = tracks(model, train)
+    rows: dict[str, dict[str, float]] = {}
+    for arm in tried:
+        gained = gain(cells, columns[(arm_of_gene == arm).to_numpy()], rng)
+        rows[arm] = {"genes": int(counts[arm])}
+        for kind, track in tracks(model, gained).items():
+            rows[arm] |= arm_aurocs(track, reference[kind], arm, tried, kind)
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("gained arm")
+    return pd.concat([table, table.mean().rename("mean").to_frame().T])
+
+
+def tracks(model: FusionTTT, cells: CiteSeq) -> dict[str, AnnData]:
+    """Return the surprise of the tokens, and the baseline: log-normalised expression of the genes."""
+    assert model.features is not None and model.preprocessing is not None
+    genes = model.features.genes
+    expression = model.preprocessing.log_normalized(cells, match_features(cells, model.features)).toarray()
+    return {
+        "surprise": model.embed(cells, surprise=True)[1],
+        "expression": as_track(expression, genes, cells.rna.obs_names, patch=1),
+    }
+
+
+def gain(cells: CiteSeq, columns: np.ndarray, rng: np.random.Generator) -> CiteSeq:
+    """Return the cells with half as many counts again in some genes, each count by chance."""
+    more = cells[np.arange(cells.rna.n_obs)]
+    dense = more.rna.X.toarray()
+    columns = columns[columns >= 0]
+    dense[:, columns] += rng.binomial(dense[:, columns].astype(int), 0.5)
+    more.rna.X = type(more.rna.X)(dense)
+    return more
+
+
+def arm_aurocs(track: AnnData, reference: AnnData, arm: str, tried: list[str], kind: str) -> dict[str, float]:
+    """Return the AUROC of an arm among those tried: cell by cell, and in the mean of the cells."""
+    mean, std = np.asarray(reference.X).mean(axis=0), np.asarray(reference.X).std(axis=0)
+    told = track.copy()
+    told.X = (np.asarray(track.X) - mean) / np.maximum(std, 1e-6)
+    regions = by_region(told, "arm")[tried]
+    is_arm = np.array(tried) == arm
+    by_cell = [roc_auc_score(is_arm, row) for row in regions.to_numpy()]
+    return {f"{kind}, a cell": float(np.mean(by_cell)), f"{kind}, all": roc_auc_score(is_arm, regions.mean())}
+
+
+if __name__ == "__main__":
+    main()

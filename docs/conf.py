@@ -1,0 +1,51 @@
+"""How Sphinx builds these pages; `make docs` runs it with warnings as errors."""
+
+import os
+import sys
+from pathlib import Path
+
+DOCS = Path(__file__).parent
+sys.path[:0] = [str(DOCS.parent / "src"), str(DOCS)]
+# The notebooks run in processes of their own, on one thread: what they draw does not depend on the machine.
+os.environ["PYTHONPATH"] = os.pathsep.join(sys.path[:2])
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from scfusionttt import __version__  # noqa: E402
+
+project = "scfusionttt"
+author = "the scfusionttt authors"
+copyright = "2026, the scfusionttt authors"
+version = release = __version__
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+    "cli_reference",
+]
+exclude_patterns = ["_build", "**.ipynb_checkpoints"]
+# Pages that a build may lack (results that have not been measured) leave their place in the contents empty.
+suppress_warnings = ["toc.empty_glob"]
+
+myst_enable_extensions = ["colon_fence", "dollarmath", "deflist"]
+myst_heading_anchors = 3
+nb_execution_mode = "cache"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 900
+nb_merge_streams = True
+nb_output_stderr = "remove"
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"
+autodoc_default_options = {"members": True}
+napoleon_google_docstring = False
+napoleon_use_rtype = False
+
+html_theme = "sphinx_book_theme"
+html_title = "scfusionttt"
+html_show_sourcelink = False
+html_theme_options = {"show_navbar_depth": 1, "use_download_button": False, "use_fullscreen_button": False}
+copybutton_prompt_text = r"\$ |>>> "
+copybutton_prompt_is_regexp = True

@@ -1,0 +1,118 @@
+"""Surprise along the genome: the inner loss of the TTT layers at each gene token, by cell.
+
+A TTT layer asks every token to rebuild one view of it from another with what it has learned from the tokens before; how
+far it is off, ``|f(k) - v|^2 / 2``, is computed anyway. The conventions are those of infercnvpy: ``var`` with
+chromosome, start and end, ``obsm["X_surprise"]`` and ``uns["surprise"]["chr_pos"]``, so that
+``infercnvpy.pl.chromosome_heatmap(adata, use_rep="surprise")`` draws it.
+"""
+
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from mudata import MuData
+
+from scfusionttt import keys
+from scfusionttt.errors import InputDataError
+from scfusionttt.genome.chromosomes import is_main, karyotypic_rank
+from scfusionttt.genome.regions import arms
+
+Level = Literal["chromosome", "arm"]
+
+
+def as_track(loss: np.ndarray, genes: pd.DataFrame, cell_names: pd.Index, *, patch: int) -> AnnData:
+    """Return the surprise of each token with its place in the genome.
+
+    Parameters
+    ----------
+    loss
+        [n, t], inner loss of each token.
+    genes
+        [g], in the order of the tokens: name, chromosome, start (base pairs).
+    cell_names
+        [n].
+    patch
+        Genes per token; the last may have fewer.
+
+    Returns
+    -------
+    AnnData [n, t]; var: chromosome (``chr1``, missing where unplaced), start and end (base pairs, first and last start
+    of the token's genes on that chromosome, which is that of most of them), genes (names, ``;`` between them).
+    ``uns["genes"]``: the genes with the number of their token.
+    """
+    placed = genes[["name", "chromosome", "start"]].reset_index(drop=True)
+    placed["token"] = np.arange(len(genes)) // patch
+    rows = [_stretch(part) for _, part in placed.groupby("token", sort=True)]
+    var = pd.DataFrame(rows, index=[f"token-{i}" for i in range(len(rows))])
+    var = var.astype({"start": "Int64", "end": "Int64"})
+    track = AnnData(np.asarray(loss, dtype=np.float32), obs=pd.DataFrame(index=pd.Index(cell_names)), var=var)
+    track.uns["genes"] = placed
+    return track
+
+
+def relative(track: AnnData, reference: np.ndarray | None = None) -> AnnData:
+    """Return a track as standard deviations from the mean of reference cells, token by token.
+
+    Tokens differ far more than cells do: only against cells known to be as they should does surprise say anything.
+
+    Parameters
+    ----------
+    reference
+        [n] bool, the cells to hold the others against; None: all.
+    """
+    loss = np.asarray(track.X)
+    known = loss if reference is None else loss[np.asarray(reference, dtype=bool)]
+    if not len(known):
+        raise InputDataError("no cell is a reference for surprise; mark some")
+    told = track.copy()
+    told.X = (loss - known.mean(axis=0)) / np.maximum(known.std(axis=0), 1e-6)
+    return told
+
+
+def by_region(track: AnnData, regions: "Level | pd.DataFrame" = "chromosome") -> pd.DataFrame:
+    """Return the mean surprise of the genes in each region, [n, regions], regions without genes left out.
+
+    Parameters
+    ----------
+    regions
+        ``chromosome``; ``arm`` (human, GRCh38); or a table with name, chromosome, start and end (base pairs, end not
+        included), such as UCSC's cytobands.
+    """
+    genes = track.uns["genes"].dropna(subset=["chromosome", "start"])
+    genes = genes[is_main(genes["chromosome"].astype(str))]
+    if isinstance(regions, str):
+        name = genes["chromosome"].astype(str) if regions == "chromosome" else arms(genes)
+        ordered = genes.assign(region=name).iloc[np.argsort(karyotypic_rank(genes["chromosome"]), kind="stable")]
+    else:
+        ordered = pd.concat([_inside(genes, region) for region in regions.to_dict("records")])
+    codes, names = pd.factorize(ordered["region"])
+    share_tr = np.zeros((track.n_vars, len(names)), dtype=np.float32)
+    np.add.at(share_tr, (ordered["token"].to_numpy(), codes), 1)
+    share_tr /= share_tr.sum(axis=0)
+    return pd.DataFrame(np.asarray(track.X) @ share_tr, index=track.obs_names, columns=list(names))
+
+
+def write_track(target: AnnData | MuData, track: AnnData) -> None:
+    """Write a track into the user's data as infercnvpy would: obsm, uns, and var of the tokens in uns."""
+    main = track.var["chromosome"].notna() & is_main(track.var["chromosome"].astype(str).str.removeprefix("chr"))
+    shown = track[:, np.flatnonzero(main)]
+    target.obsm[keys.X_SURPRISE] = np.asarray(shown.X)
+    first = shown.var.reset_index(drop=True).drop_duplicates("chromosome")
+    var = shown.var[["chromosome", "start", "end"]].astype({"start": np.int64, "end": np.int64})
+    target.uns[keys.SURPRISE] = {"chr_pos": dict(zip(first["chromosome"], map(int, first.index))), "var": var}
+
+
+def _stretch(genes: pd.DataFrame) -> dict[str, object]:
+    names = ";".join(genes["name"])
+    most = genes["chromosome"].mode()
+    if not len(most):
+        return {"chromosome": None, "start": pd.NA, "end": pd.NA, "genes": names}
+    start = genes["start"][genes["chromosome"] == most.iloc[0]]
+    return {"chromosome": f"chr{most.iloc[0]}", "start": start.min(), "end": start.max(), "genes": names}
+
+
+def _inside(genes: pd.DataFrame, region: dict) -> pd.DataFrame:
+    there = genes["chromosome"].astype(str) == str(region["chromosome"]).removeprefix("chr")
+    there &= (genes["start"] >= region["start"]) & (genes["start"] < region["end"])
+    return genes[there].assign(region=region["name"])

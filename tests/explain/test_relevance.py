@@ -1,0 +1,85 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from scfusionttt.data.citeseq import as_citeseq
+from scfusionttt.data.loader import make_loader
+from scfusionttt.data.quiet import quiet
+from scfusionttt.errors import SettingError
+from scfusionttt.explain.relevance import Target, _inputs, _integrated_gradients, _output, p_values, share
+
+pytest.importorskip("captum")
+CPU = torch.device("cpu")
+
+
+def test_what_explains_the_truth_exceeds_chance_and_noise_does_not():
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=150)
+    contribution = 0.05 * rng.normal(size=(150, 40))
+    contribution[:, 7] = 0.3 * truth
+    p = p_values(contribution, truth, permutations=99, seed=0)
+    assert share(contribution, truth)[7] == pytest.approx(0.3)
+    assert p[7] == 0.01
+    assert (np.delete(p, 7) > 0.05).all()
+
+
+def test_of_many_noisy_features_none_is_listed_in_most_draws():
+    """The chance is that of any feature, not of each: 40 features do not find two by luck."""
+    rng = np.random.default_rng(1)
+    draws = [(rng.normal(size=(60, 40)), rng.normal(size=60)) for _ in range(20)]
+    found = sum((p_values(c, y, permutations=59, seed=0) <= 0.05).any() for c, y in draws)
+    assert found <= 4
+
+
+def test_contributions_add_up_to_the_output(cells, trained):
+    model, target = trained.pretrained, Target("CD3", protein=0)
+    dataset = model._cells(as_citeseq(cells)).subset(np.arange(9))
+    output = _output(model.network.eval(), target)
+    told = _integrated_gradients(output, dataset, target, CPU, 4, 150).sum(axis=1)
+    inputs = _inputs(next(iter(make_loader(dataset, batch_size=9))), target, CPU)
+    zero = inputs._replace(rna=torch.zeros_like(inputs.rna), protein=torch.zeros_like(inputs.protein))
+    with torch.no_grad():
+        change = (output(inputs) - output(zero)).numpy()
+    assert np.allclose(told, change, atol=0.02 * np.abs(change).max())
+
+
+def test_a_protein_is_explained_without_looking_at_it(cells, trained):
+    table = trained.pretrained.explain(cells, "CD3", cells=40, steps=4, masked=3, permutations=19, level=1.0)
+    assert len(table) == 300 + 7  # 8 proteins, itself left out, the isotype control never in
+    assert "CD3" not in table["name"][table["modality"] == "protein"].tolist()
+    assert table["share"].is_monotonic_decreasing
+    assert table["share_by_masking"].notna().sum() == 3
+
+
+def test_a_class_is_held_against_labels_and_averaged_by_type(cells, trained):
+    model = trained.finetuned
+    options = {"cells": 40, "steps": 4, "masked": 2, "permutations": 19}
+    table = model.explain(cells, model.classes[0], labels="cell_type", level=1.0, **options)
+    assert {f"mean in {name}" for name in model.classes} <= set(table.columns)
+    fewer = model.explain(cells, model.classes[0], level=0.05, **options)
+    assert (fewer["p_value"] <= 0.05).all() and len(fewer) < len(table)
+
+
+def test_a_target_that_the_model_does_not_know_is_told_of(cells, trained):
+    with pytest.raises(SettingError, match="'CD999' is no protein of this pretrained model; it has "):
+        trained.pretrained.explain(cells, "CD999")
+    with pytest.raises(SettingError, match="no class of this model; proteins are explained by a pretrained one"):
+        trained.finetuned.explain(cells, "CD3")
+    with quiet():
+        same = cells.copy()
+    same["prot"].X[:] = 5
+    with pytest.raises(SettingError, match="CD3 is the same in all 160 cells"):
+        trained.pretrained.explain(same, "CD3")
+
+
+def test_the_command_line_writes_what_the_model_tells(cells, trained, tmp_path, monkeypatch, scfusionttt):
+    monkeypatch.chdir(tmp_path)
+    trained.pretrained.save("m")
+    with quiet():
+        cells.write_h5mu("c.h5mu")
+    done = scfusionttt("explain m c.h5mu --target cd3 --n-cells 30 --level 1 --out t.csv")
+    assert done.code == 0, done.err
+    assert "exceed chance" in done.err
+    assert len(pd.read_csv("t.csv")) == 307
+    assert scfusionttt("explain m c.h5mu --target nobody --out t.csv").code == 2

@@ -1,0 +1,102 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from scfusionttt.errors import InputDataError, SettingError
+from scfusionttt.explain import as_track, by_region, relative, write_track
+from scfusionttt.genome.regions import arms
+from scfusionttt.model import FusionTTT
+from scfusionttt.nn.mixer import TTTMixer, inner_losses
+from scfusionttt.ttt import dispatch
+
+GENES = pd.DataFrame(
+    {
+        "name": ["a", "b", "c", "d", "e"],
+        "chromosome": ["1", "1", "1", "2", None],
+        "start": pd.array([10_000, 124_000_000, 200_000_000, 5_000, None], dtype="Int64"),
+    }
+)
+
+
+@pytest.fixture
+def track():
+    """Two cells, tokens of two genes: a b, c d, e."""
+    return as_track(np.array([[1.0, 2, 9], [3, 6, 9]]), GENES, pd.Index(["x", "y"]), patch=2)
+
+
+def test_a_token_lies_where_most_of_its_genes_lie(track):
+    assert track.var["chromosome"].tolist()[:2] == ["chr1", "chr1"]
+    assert track.var["start"].tolist()[:2] == [10_000, 200_000_000]
+    assert track.var["end"].tolist()[:2] == [124_000_000, 200_000_000]
+    assert track.var["genes"].tolist() == ["a;b", "c;d", "e"]
+    assert track.var.loc["token-2", ["chromosome", "start"]].isna().all()
+
+
+def test_regions_take_the_mean_of_their_genes_and_a_token_across_a_border_counts_on_both_sides(track):
+    assert by_region(track).loc["x"].to_dict() == pytest.approx({"1": 4 / 3, "2": 2})
+    assert by_region(track, "arm").loc["x"].to_dict() == pytest.approx({"1p": 1, "1q": 1.5, "2p": 2})
+    bands = pd.DataFrame({"name": ["late"], "chromosome": ["chr1"], "start": [150_000_000], "end": [250_000_000]})
+    assert by_region(track, bands)["late"].tolist() == [2, 6]
+
+
+def test_surprise_is_told_against_reference_cells(track):
+    assert np.allclose(relative(track).X, [[-1, -1, 0], [1, 1, 0]])
+    track.X[1, 2] = 10
+    assert relative(track, np.array([True, False])).X[0].tolist() == [0, 0, 0]
+    with pytest.raises(InputDataError, match="no cell is a reference"):
+        relative(track, np.array([False, False]))
+
+
+def test_arms_part_at_the_centromere():
+    genes = pd.DataFrame({"chromosome": ["17", "17", "X", "MT"], "start": [7_668_421, 43_044_295, 100_000, 5]})
+    assert arms(genes).tolist() == ["17p", "17q", "Xp", "MT"]
+
+
+def test_the_track_is_written_as_infercnvpy_writes_copy_numbers(track, cells):
+    target = cells["rna"][:2].copy()
+    write_track(target, track)
+    assert target.obsm["X_surprise"].shape == (2, 2)  # the token without a place is left out
+    assert target.uns["surprise"]["chr_pos"] == {"chr1": 0}
+    assert target.uns["surprise"]["var"].columns.tolist() == ["chromosome", "start", "end"]
+
+
+def test_embedding_is_the_same_with_surprise_and_the_loss_is_that_of_the_layer(cells, trained, monkeypatch):
+    model, asked = trained.pretrained, []
+    plain = model.embed(cells)
+
+    def remember(*arguments, **options):
+        told = linear(*arguments, **options)
+        asked.append(told.loss)
+        return told
+
+    linear = dispatch.ttt_linear
+    layers = [layer for layer in model.network.backbone.rna_encoder.modules() if isinstance(layer, TTTMixer)]
+    for layer in layers:
+        monkeypatch.setattr(layer, "operator", remember)
+    z, track = model.embed(cells, surprise=True)
+    assert np.array_equal(z, plain)
+    assert np.allclose(track.X, torch.cat(asked).sum(dim=1).numpy(), atol=1e-4)
+    assert (track.X > 0).all()
+    assert track.var["chromosome"].str.startswith("chr").all()
+    assert all(layer.losses is None for layer in layers)
+
+
+def test_surprise_goes_into_the_user_s_data_where_asked(cells, trained):
+    data = cells["rna"].copy()
+    _, track = trained.pretrained.embed(data, surprise=True, inplace=True)
+    assert np.array_equal(data.obsm["X_surprise"], track.X)
+
+
+def test_surprise_needs_a_ttt_layer(cells, tiny):
+    network = {**tiny["network"], "mixer": "none", "fusion": "add"}
+    model = FusionTTT("fast", progress=False, **{**tiny, "network": network}).build(cells)
+    with pytest.raises(SettingError, match="RNA encoder has none"):
+        model.embed(cells, surprise=True)
+
+
+def test_layers_keep_no_loss_after_an_error(trained):
+    network = trained.pretrained.network
+    with pytest.raises(ValueError, match="stop"), inner_losses(network):
+        raise ValueError("stop")
+    assert all(layer.losses is None for layer in network.modules() if isinstance(layer, TTTMixer))

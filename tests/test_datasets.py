@@ -1,0 +1,157 @@
+import hashlib
+import io
+import tarfile
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+
+from scfusionttt import datasets
+from scfusionttt.datasets import Dataset, File
+from scfusionttt.errors import DownloadError, SettingError
+
+
+class Server(BaseHTTPRequestHandler):
+    """Serves `files`; sends only so many bytes of a file whose name is in `breaks`, the first time."""
+
+    files: dict[str, bytes] = {}  # noqa: RUF012
+    breaks: dict[str, int] = {}  # noqa: RUF012
+    asked: list[str | None] = []  # noqa: RUF012
+
+    def do_GET(self):
+        name = self.path.lstrip("/")
+        if name not in self.files:
+            self.send_error(404)
+            return
+        wanted = self.headers.get("Range", "bytes=0-")
+        self.asked.append(wanted)
+        start = int(wanted.removeprefix("bytes=").rstrip("-"))
+        body = self.files[name][start:]
+        self.send_response(206)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: self.breaks.pop(name, None)])
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch, tmp_path):
+    monkeypatch.setenv("SCFUSIONTTT_CACHE", str(tmp_path / "cache"))
+    Server.files, Server.breaks, Server.asked = {}, {}, []
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        Server.url = f"http://127.0.0.1:{http.server_address[1]}"
+        yield Server
+        http.shutdown()
+
+
+@pytest.fixture
+def register(server, monkeypatch):
+    """Serve files under a data set's name."""
+
+    def make(name, files, *, checksum=None, **what):
+        server.files |= files
+        listed = tuple(File(f"{server.url}/{file}", checksum) for file in files)
+        dataset = Dataset(title=name, files=listed, licence="none", source="this test", **what)
+        monkeypatch.setitem(datasets.DATASETS, name, dataset)
+
+    return make
+
+
+def h5ad(tmp_path, n=12, g=5):
+    AnnData(np.ones((n, g), "float32"), var=pd.DataFrame(index=[f"g{i}" for i in range(g)])).write_h5ad(
+        tmp_path / "a.h5ad"
+    )
+    return (tmp_path / "a.h5ad").read_bytes()
+
+
+def test_a_file_is_fetched_once_and_is_the_one_that_was_meant(server, register):
+    body = b"counts" * 999
+    register("toy", {"a.txt": body}, checksum=f"md5:{hashlib.md5(body).hexdigest()}")
+    first, second = datasets.fetch("toy"), datasets.fetch("toy")
+    assert first == second and first[0].read_bytes() == body
+    assert len(server.asked) == 1
+
+
+def test_a_download_that_broke_off_goes_on_where_it_was(server, register):
+    body = bytes(range(256)) * 400
+    register("toy", {"a.bin": body}, checksum=f"sha256:{hashlib.sha256(body).hexdigest()}")
+    server.breaks["a.bin"] = 70_001
+    with pytest.raises(DownloadError, match="70001 of 102400 bytes; call again to go on"):
+        datasets.fetch("toy")
+    assert datasets.fetch("toy")[0].read_bytes() == body
+    assert server.asked == ["bytes=0-", "bytes=70001-"]
+    assert not list(datasets.cache().rglob("*.part"))
+
+
+def test_another_file_than_was_meant_is_refused(register):
+    register("toy", {"a.txt": b"something else"}, checksum=f"md5:{'0' * 32}")
+    with pytest.raises(DownloadError, match="checksum differs"):
+        datasets.fetch("toy")
+
+
+def test_offline_one_line_says_what_to_put_where(server, register):
+    register("toy", {"a.txt": b"x"})
+    server.files.clear()
+    with pytest.raises(
+        DownloadError, match=r"a\.txt cannot be fetched \(.*\); fetch it elsewhere and put it at .*a\.txt"
+    ):
+        datasets.fetch("toy")
+    path = datasets.cache() / "toy" / "a.txt"
+    path.write_bytes(b"brought by hand")
+    assert datasets.fetch("toy") == [path]
+
+
+def test_what_is_read_has_the_size_that_was_published(register, tmp_path):
+    body = h5ad(tmp_path)
+    register("toy", {"a.h5ad": body}, cells=12, genes=5, proteins=0, read=datasets._read_one)
+    assert datasets.load("toy").shape == (12, 5)
+    register("toy", {"a.h5ad": body}, cells=13, read=datasets._read_one)
+    with pytest.raises(DownloadError, match="toy has 12 cells, not 13"):
+        datasets.load("toy")
+
+
+def test_a_10x_archive_is_read(register):
+    archive = io.BytesIO()
+    files = {
+        "matrix.mtx": "%%MatrixMarket matrix coordinate integer general\n2 3 3\n1 1 4\n2 2 1\n1 3 2\n",
+        "genes.tsv": "ENSG00000198851\tCD3E\nENSG00000177455\tCD19\n",
+        "barcodes.tsv": "A-1\nB-1\nC-1\n",
+    }
+    with tarfile.open(fileobj=archive, mode="w:gz") as tar:
+        for name, text in files.items():
+            entry = tarfile.TarInfo(f"filtered_gene_bc_matrices/hg19/{name}")
+            entry.size = len(text)
+            tar.addfile(entry, io.BytesIO(text.encode()))
+    register("toy", {"m.tar.gz": archive.getvalue()}, cells=3, genes=2, read=datasets._read_10x_archive)
+    assert datasets.load("toy").X.toarray().tolist() == [[4, 0], [0, 1], [2, 0]]
+
+
+def test_cord_blood_keeps_the_human_genes_and_every_antibody(register):
+    rna = ",c1,c2\nHUMAN_CD3E,1,0\nMOUSE_Cd3e,5,5\nHUMAN_CD19,2,3\n"
+    adt = ",c1,c2\nCD3,10,20\n"
+    register("toy", {"rna.csv": rna.encode(), "adt.csv": adt.encode()}, cells=2, proteins=1, read=datasets._read_cbmc)
+    cells = datasets.load("toy")
+    assert cells.var_names.tolist() == ["CD3E", "CD19"]
+    assert cells.X.toarray().tolist() == [[1, 2], [0, 3]]
+    assert cells.obsm["protein_counts"]["CD3"].tolist() == [10, 20]
+
+
+def test_files_that_are_not_read_here_are_still_fetched(register):
+    register("toy", {"a.txt": b"x"})
+    with pytest.raises(SettingError, match="its files are in"):
+        datasets.load("toy")
+    with pytest.raises(SettingError, match="no data set 'pbmc'; choose one of pbmc5k"):
+        datasets.fetch("pbmc")
+
+
+def test_the_registry_names_the_paper_s_eight_with_licence_and_source():
+    table = datasets.table()
+    assert set(table.index) == {"pbmc5k", "pbmc10k", "malt10k", "spl111", "pbmc3k", "cbmc", "ifnb", "bmcite"}
+    assert all(url.startswith("https://") for urls in table["urls"] for url in urls)
+    assert table[["licence", "source"]].map(bool).all(axis=None)

@@ -1,6 +1,5 @@
 """The public face: one object that is pretrained, fine-tuned, transferred, asked and saved."""
 
-import hashlib
 import logging
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,8 +17,9 @@ from scfusionttt.config import preset as named_preset
 from scfusionttt.config_text import require
 from scfusionttt.data.citeseq import CiteSeq, as_citeseq
 from scfusionttt.data.features import Features, choose_features, match_features
-from scfusionttt.data.loader import CellDataset
+from scfusionttt.data.loader import CellDataset, StreamedCells, cell_dataset
 from scfusionttt.data.split import train_and_held_out, usable_labels
+from scfusionttt.data.store import StoredCiteSeq
 from scfusionttt.data.validate import check, require_usable
 from scfusionttt.data.values import Preprocessing
 from scfusionttt.errors import InputDataError, ModelFolderError, SettingError
@@ -123,7 +123,7 @@ class FusionTTT:
         Parameters
         ----------
         data
-            Raw counts.
+            Raw counts: AnnData, MuData, or an opened store (`scfusionttt.data.store.open_store`), which is streamed.
         species
             ``human`` or ``mouse``; None: by the gene names.
         checkpoints, resume
@@ -137,7 +137,7 @@ class FusionTTT:
         cite = _usable(data, learn=True)
         network = self._start(cite, species)
         assert self.features is not None and self.preprocessing is not None
-        cells = CellDataset(cite, match_features(cite, self.features), self.preprocessing)
+        cells = cell_dataset(cite, match_features(cite, self.features), self.preprocessing)
         self.history = train_pretraining(network, cells, self.config.pretrain, self._run(cells, checkpoints, resume))
         return self
 
@@ -465,12 +465,7 @@ class FusionTTT:
     def _run(self, cells: CellDataset, checkpoints: Path | None, resume: bool) -> Run:
         device = self._device()
         log.info("%s: %d cells on %s", self.stage, len(cells), device)
-        names = "\n".join(cells.cell_names[cells.rows])
-        identity = {
-            "stage": self.stage,
-            "settings": self.config.to_dict(),
-            "cells": hashlib.sha256(names.encode("utf-8", "surrogatepass")).hexdigest(),
-        }
+        identity = {"stage": self.stage, "settings": self.config.to_dict(), "cells": cells.fingerprint()}
         return Run(
             device=device, seed=self.config.seed, checkpoints=checkpoints, resume=resume, progress=self.progress,
             memory=self.memory, identity=identity,
@@ -482,7 +477,7 @@ class FusionTTT:
         assert self.features is not None and self.preprocessing is not None
         match = match_features(cite, self.features)
         _tell(match.notes)
-        return CellDataset(cite, match, self.preprocessing, labels=labels)
+        return cell_dataset(cite, match, self.preprocessing, labels=labels)
 
     def _predictions(
         self, network: ClassifierNetwork, cells: CellDataset, unknown: float | None = None
@@ -519,10 +514,14 @@ class FusionTTT:
         self.metrics.pop(str(self.stage), None)  # of an earlier run, on other labels or another split
         if len(held_out):
             scores = self._score(network, labelled.subset(held_out)).to_dict()
+            self.metrics[str(self.stage)] = scores
+            if isinstance(labelled, StreamedCells):
+                log.info("logistic regression is not scored beside: it would need all cells of the store in memory")
+                return
             peer = peers.score_logistic_regression(
                 labelled.rna, labelled.protein, np.asarray(self.classes)[codes], train, held_out
             )
-            self.metrics[str(self.stage)] = {**scores, "logistic_regression": peer.to_dict()}
+            scores["logistic_regression"] = peer.to_dict()
 
     def _score(self, network: ClassifierNetwork, cells: CellDataset) -> Evaluation:
         table = self._predictions(network, cells)
@@ -532,6 +531,8 @@ class FusionTTT:
 
 def _usable(data: Data, *, learn: bool = False) -> CiteSeq:
     """Return the checked cells; with `learn`, also tell what is odd about cells to learn from."""
+    if isinstance(data, StoredCiteSeq):  # checked when it was written
+        return data
     cite = as_citeseq(data)
     findings = check(cite)
     require_usable(findings)

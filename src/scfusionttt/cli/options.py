@@ -31,7 +31,9 @@ class Cells(StrEnum):
     rna = "rna"
 
 
-Input = Annotated[Path, typer.Argument(metavar="INPUT", help=".h5mu, .h5ad, .zarr, 10x .h5 or 10x matrix folder")]
+Input = Annotated[
+    Path, typer.Argument(metavar="INPUT", help=".h5mu, .h5ad, .zarr, 10x .h5, 10x matrix folder, or a store")
+]
 Model = Annotated[Path, typer.Option("--model", metavar="MODEL", help="model folder")]
 OutModel = Annotated[Path, typer.Option("--out", metavar="MODEL", help="model folder to write")]
 OutFile = Annotated[Path, typer.Option("--out", metavar="FILE", help="file to write")]

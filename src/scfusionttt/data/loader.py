@@ -157,11 +157,6 @@ class SharedBatches(Sampler[list[int]]):
 
     def __init__(self, sampler: Sampler[int], batch_size: int, *, rank: int, size: int) -> None:
         self.sampler, self.batch_size, self.rank, self.size = sampler, batch_size, rank, size
-        if min(batch_size, len(sampler)) < size:  # type: ignore[arg-type]
-            raise SettingError(
-                f"{size} processes cannot share a batch of {min(batch_size, len(sampler))} cells; "  # type: ignore[arg-type]
-                "use fewer, or a larger batch_size"
-            )
 
     def __iter__(self) -> Iterator[list[int]]:
         cells = np.fromiter(self.sampler, dtype=np.int64)
@@ -220,7 +215,17 @@ def make_loader(
     The order of an epoch depends on the seed and the epoch's number alone, so that a resumed run sees the same. Cells
     of a store are shuffled by blocks, or come as they lie on disk: `CellBatch.row` says which they are. Of several
     ranks (`size`), each gets its share of every batch.
+
+    Raises
+    ------
+    SettingError
+        When there are more ranks than cells in a batch.
     """
+    if size > 1 and min(batch_size, len(dataset)) < size:
+        raise SettingError(
+            f"{size} processes cannot share a batch of {min(batch_size, len(dataset))} cells; "
+            "use fewer, or a larger batch_size"
+        )
     if isinstance(dataset, StreamedCells):
         order = BlockSampler(dataset.cite.places[dataset.rows], window=WINDOW, seed=shuffle_seed)
         batches: BatchSampler | SharedBatches = BatchSampler(order, batch_size, drop_last=False)

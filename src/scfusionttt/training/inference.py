@@ -80,12 +80,12 @@ def _run(
     is_shared = len(cells) >= here.size > 1
     share = cells.subset(np.array_split(cells.rows, here.size)[here.rank]) if is_shared else cells
     with torch.inference_mode():
-        pieces, rows = [], []
+        pieces, places = [], []
         for batch in make_loader(share, batch_size=cells_at_once(network, device)):
             pieces.append(read(CellInputs(*(part.to(device) for part in inputs_of(batch)))).cpu())
-            rows.append(batch.row)
-        values, came = torch.cat(pieces), torch.cat(rows).numpy()
+            places.append(batch.row)
+        rows, came = torch.cat(pieces), torch.cat(places).numpy()
         if not np.array_equal(came, share.rows):  # cells of a store come as they lie on disk
-            values = values[pd.Index(came).get_indexer(share.rows)]
+            rows = rows[torch.from_numpy(pd.Index(came).get_indexer(share.rows))]
         with ranks.telling_of_a_lost_rank():
-            return (ranks.join_rows(values) if is_shared else values).numpy()
+            return (ranks.join_rows(rows) if is_shared else rows).numpy()

@@ -25,7 +25,7 @@ extensions = [
     "sphinx_copybutton",
     "cli_reference",
 ]
-exclude_patterns = ["_build", "**.ipynb_checkpoints"]
+exclude_patterns = ["_build", "_*.md", "**.ipynb_checkpoints"]
 # Pages that a build may lack (results that have not been measured) leave their place in the contents empty.
 suppress_warnings = ["toc.empty_glob"]
 

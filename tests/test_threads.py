@@ -9,10 +9,6 @@ import scfusionttt
 
 STARTS_NUMBA = {
     "neighbours and UMAP": "from scfusionttt.evaluation.clustering import neighbours, umap; umap(neighbours(x))",
-    "variable genes": """
-from scipy.sparse import csr_matrix
-from scfusionttt.data.preprocess import highly_variable
-highly_variable(csr_matrix(abs(x), dtype='float32'), n_top=5)""",
 }
 
 

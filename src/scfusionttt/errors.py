@@ -47,6 +47,10 @@ class NonFiniteLossError(UserError):
     """Training met a loss that is NaN or infinite."""
 
 
+class LostRankError(UserError):
+    """Another process of the same run is gone: killed, out of memory, or its machine is."""
+
+
 def name_some(names: Sequence[object], most: int = 3) -> str:
     """Return the first few names and how many more there are, for an error message."""
     shown = ", ".join(str(name) for name in names[:most])

@@ -22,6 +22,10 @@ FEATURE_TYPES = "feature_types"
 GENE_EXPRESSION = "Gene Expression"
 ANTIBODY_CAPTURE = "Antibody Capture"
 
+#: A store. Attribute of the whole: its format; obs: the input that a cell comes from, and its row among the cells of
+#: all inputs; var: rna or protein; varm: whether a feature was measured in each input, bool [f, inputs].
+STORE, INPUT, ROW, MODALITY, MEASURED = "scfusionttt_store", "store_input", "store_row", "modality", "store_measured"
+
 #: The label of a cell unlike any known class.
 UNKNOWN = "unknown"
 #: Label values that mean "not labelled".

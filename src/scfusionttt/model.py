@@ -1,6 +1,5 @@
 """The public face: one object that is pretrained, fine-tuned, transferred, asked and saved."""
 
-import hashlib
 import logging
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,8 +17,9 @@ from scfusionttt.config import preset as named_preset
 from scfusionttt.config_text import require
 from scfusionttt.data.citeseq import CiteSeq, as_citeseq
 from scfusionttt.data.features import Features, choose_features, match_features
-from scfusionttt.data.loader import CellDataset
+from scfusionttt.data.loader import CellDataset, StreamedCells, cell_dataset
 from scfusionttt.data.split import train_and_held_out, usable_labels
+from scfusionttt.data.store import StoredCiteSeq
 from scfusionttt.data.validate import check, require_usable
 from scfusionttt.data.values import Preprocessing
 from scfusionttt.errors import InputDataError, ModelFolderError, SettingError
@@ -36,7 +36,7 @@ from scfusionttt.nn.networks import (
     carry_over,
 )
 from scfusionttt.origin import Origin
-from scfusionttt.training import inference
+from scfusionttt.training import inference, ranks
 from scfusionttt.training.budget import parse_size
 from scfusionttt.training.runner import Run, choose_device
 from scfusionttt.training.stages import train_classifier, train_pretraining
@@ -60,6 +60,8 @@ class FusionTTT:
         free. Of a GPU's memory where that is the device. Batches pass through the network in parts that fit.
     progress
         Show the training's progress on stderr.
+    devices, nodes
+        Processes on each of how many machines, where ``torchrun`` started more than this one.
     **settings
         Settings that differ from the preset's: ``seed=1``, ``network={"width": 128}``.
 
@@ -95,12 +97,15 @@ class FusionTTT:
         device: str = "auto",
         memory: str | int | None = None,
         progress: bool = True,
+        devices: int = 1,
+        nodes: int = 1,
         **settings: Any,
     ):
         self.config: Config = named_preset(preset).with_settings(settings)
         self.device = device
         self.memory = None if memory is None else parse_size(memory)
         self.progress = progress
+        self.devices, self.nodes = devices, nodes
         self.features: Features | None = None
         self.preprocessing: Preprocessing | None = None
         self.network: Network | None = None
@@ -118,7 +123,7 @@ class FusionTTT:
         Parameters
         ----------
         data
-            Raw counts.
+            Raw counts: AnnData, MuData, or an opened store (`scfusionttt.data.store.open_store`), which is streamed.
         species
             ``human`` or ``mouse``; None: by the gene names.
         checkpoints, resume
@@ -132,7 +137,7 @@ class FusionTTT:
         cite = _usable(data, learn=True)
         network = self._start(cite, species)
         assert self.features is not None and self.preprocessing is not None
-        cells = CellDataset(cite, match_features(cite, self.features), self.preprocessing)
+        cells = cell_dataset(cite, match_features(cite, self.features), self.preprocessing)
         self.history = train_pretraining(network, cells, self.config.pretrain, self._run(cells, checkpoints, resume))
         return self
 
@@ -203,7 +208,9 @@ class FusionTTT:
         assert self.features is not None and self.preprocessing is not None
         cite = _usable(data, learn=True)
         match = match_features(cite, self.features)
-        student = FusionTTT(device=self.device, memory=self.memory, progress=self.progress)
+        student = FusionTTT(
+            device=self.device, memory=self.memory, progress=self.progress, devices=self.devices, nodes=self.nodes
+        )
         student.config, student.features = self.config, self.features
         student.history, student.metrics, student.origin = self.history, dict(self.metrics), self.origin
         student.preprocessing = self.preprocessing.adapted(cite, match, self.config.data)
@@ -254,7 +261,7 @@ class FusionTTT:
         network = self._trained()
         cite = _usable(data)
         target = _same_cells(data, cite) if inplace else None
-        cells, device = self._cells(cite), choose_device(self.device)
+        cells, device = self._cells(cite), self._device()
         if surprise:
             z, loss = inference.embed_and_surprise(network, cells, device)
         else:
@@ -324,7 +331,7 @@ class FusionTTT:
             raise SettingError("this model never learned to rebuild proteins; pretrain with bottleneck_weight > 0")
         cite = _usable(data)
         scaler = self.preprocessing.protein
-        scaled = inference.rebuilt_proteins(network, self._cells(cite), choose_device(self.device))
+        scaled = inference.rebuilt_proteins(network, self._cells(cite), self._device())
         values = scaled * scaler.std + scaler.mean
         return pd.DataFrame(values, index=cite.rna.obs_names, columns=self.features.proteins["name"].tolist())
 
@@ -362,7 +369,7 @@ class FusionTTT:
         types = None if codes is None else np.array([*names, None], dtype=object)[codes[drawn]]
         is_target = None if types is None or chosen.label is None else types == chosen.name
         return relevance(
-            network, self._cells(cite).subset(drawn), self.features.table, chosen, choose_device(self.device),
+            network, self._cells(cite).subset(drawn).loaded(), self.features.table, chosen, choose_device(self.device),
             types=types, is_target=is_target, seed=self.config.seed, **options,
         )  # fmt: skip
 
@@ -387,7 +394,14 @@ class FusionTTT:
 
     @classmethod
     def load(
-        cls, path: str | Path, *, device: str = "auto", memory: str | int | None = None, progress: bool = True
+        cls,
+        path: str | Path,
+        *,
+        device: str = "auto",
+        memory: str | int | None = None,
+        progress: bool = True,
+        devices: int = 1,
+        nodes: int = 1,
     ) -> "FusionTTT":
         """Read a model folder; nothing in it can run code.
 
@@ -398,7 +412,7 @@ class FusionTTT:
         """
         folder = ModelFolder.read(path)
         manifest = folder.manifest
-        model = cls(device=device, memory=memory, progress=progress)
+        model = cls(device=device, memory=memory, progress=progress, devices=devices, nodes=nodes)
         try:
             model.config = Config().with_settings(manifest["settings"])
             table = pd.DataFrame(manifest["features"]).drop(columns="order").astype({"start": "Int64"})
@@ -437,20 +451,21 @@ class FusionTTT:
             torch.manual_seed(self.config.seed)
             return build()
 
+    def _device(self) -> torch.device:
+        """Return where to compute, together with the other processes of the run."""
+        device = choose_device(self.device)
+        ranks.join(self.devices, self.nodes, device)
+        return device
+
     def _trained(self) -> Network:
         if self.network is None or self.features is None or self.preprocessing is None:
             raise SettingError("the model is not trained yet; run pretrain first, or load a model folder")
         return self.network
 
     def _run(self, cells: CellDataset, checkpoints: Path | None, resume: bool) -> Run:
-        device = choose_device(self.device)
+        device = self._device()
         log.info("%s: %d cells on %s", self.stage, len(cells), device)
-        names = "\n".join(cells.cell_names[cells.rows])
-        identity = {
-            "stage": self.stage,
-            "settings": self.config.to_dict(),
-            "cells": hashlib.sha256(names.encode("utf-8", "surrogatepass")).hexdigest(),
-        }
+        identity = {"stage": self.stage, "settings": self.config.to_dict(), "cells": cells.fingerprint()}
         return Run(
             device=device, seed=self.config.seed, checkpoints=checkpoints, resume=resume, progress=self.progress,
             memory=self.memory, identity=identity,
@@ -462,12 +477,12 @@ class FusionTTT:
         assert self.features is not None and self.preprocessing is not None
         match = match_features(cite, self.features)
         _tell(match.notes)
-        return CellDataset(cite, match, self.preprocessing, labels=labels)
+        return cell_dataset(cite, match, self.preprocessing, labels=labels)
 
     def _predictions(
         self, network: ClassifierNetwork, cells: CellDataset, unknown: float | None = None
     ) -> pd.DataFrame:
-        probability, usual = inference.probabilities(network, cells, choose_device(self.device))
+        probability, usual = inference.probabilities(network, cells, self._device())
         best = probability.argmax(axis=1)
         index = pd.Index(cells.cell_names[cells.rows], name="cell")
         label = pd.Series(pd.Categorical.from_codes(best, categories=pd.Index(self.classes)), index=index)
@@ -499,10 +514,14 @@ class FusionTTT:
         self.metrics.pop(str(self.stage), None)  # of an earlier run, on other labels or another split
         if len(held_out):
             scores = self._score(network, labelled.subset(held_out)).to_dict()
+            self.metrics[str(self.stage)] = scores
+            if isinstance(labelled, StreamedCells):
+                log.info("logistic regression is not scored beside: it would need all cells of the store in memory")
+                return
             peer = peers.score_logistic_regression(
                 labelled.rna, labelled.protein, np.asarray(self.classes)[codes], train, held_out
             )
-            self.metrics[str(self.stage)] = {**scores, "logistic_regression": peer.to_dict()}
+            scores["logistic_regression"] = peer.to_dict()
 
     def _score(self, network: ClassifierNetwork, cells: CellDataset) -> Evaluation:
         table = self._predictions(network, cells)
@@ -512,6 +531,8 @@ class FusionTTT:
 
 def _usable(data: Data, *, learn: bool = False) -> CiteSeq:
     """Return the checked cells; with `learn`, also tell what is odd about cells to learn from."""
+    if isinstance(data, StoredCiteSeq):  # checked when it was written
+        return data
     cite = as_citeseq(data)
     findings = check(cite)
     require_usable(findings)

@@ -3,6 +3,8 @@
 ``python tests/contract/bad_inputs.py`` writes that page anew.
 """
 
+import csv
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +15,8 @@ import bad_labels
 import bad_names
 from making import Make
 
+#: What other tools make of it; `peers.py` writes it where they are installed.
+PEERS = Path(__file__).with_name("peers.tsv")
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 DONE = ""
 
@@ -87,7 +91,30 @@ def page() -> str:
     for group in dict.fromkeys(case.group for case in CATALOGUE):
         lines += ["", f"## {group}", "", "| Input | What happens |", "|---|---|"]
         lines += [f"| {case.what} | {_verdict(case)} |" for case in CATALOGUE if case.group == group]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines + _peers()) + "\n"
+
+
+def _peers() -> list[str]:
+    """Return the section on other tools: how often each verdict fell, and each input's."""
+    if not PEERS.exists():
+        return []
+    with PEERS.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    tools = [column for column in rows[0] if column not in ("group", "input") and not column.endswith("words")]
+    refused = {(case.group, case.what) for case in CATALOGUE if case.refused}
+    bad = [row for row in rows if (row["group"], row["input"]) in refused]
+    counts = {tool: Counter(row[tool] for row in bad) for tool in tools}
+    verdicts = list(dict.fromkeys(verdict for count in counts.values() for verdict in sorted(count)))
+    lines = [
+        "", "## The same input in other tools", "",
+        f"What becomes of the {len(bad)} inputs above that are refused here (`python tests/contract/peers.py`). *Clear",
+        "error*: the message comes from the tool or its reader. *Crash deep inside*: from a library below, or the",
+        "process ends. *Silent wrong result*: numbers, and no word.", "",
+        f"| Tool | {' | '.join(verdicts)} |", f"|---|{'---|' * len(verdicts)}",
+        *(f"| {tool} | {' | '.join(str(counts[tool][verdict]) for verdict in verdicts)} |" for tool in tools), "",
+        f"| Input | {' | '.join(tools)} |", f"|---|{'---|' * len(tools)}",
+    ]  # fmt: skip
+    return lines + [f"| {row['input']} | {' | '.join(row[tool] for tool in tools)} |" for row in bad]
 
 
 def _verdict(case: BadInput) -> str:

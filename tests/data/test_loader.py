@@ -10,6 +10,7 @@ from scfusionttt.data.features import Match
 from scfusionttt.data.loader import CellDataset, make_loader
 from scfusionttt.data.simulate import simulate
 from scfusionttt.data.values import Preprocessing
+from scfusionttt.errors import SettingError
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +35,29 @@ def test_every_cell_comes_exactly_once_in_an_epoch(dataset, batch_size, epoch):
     batches = [batch.row for batch in loader]
     assert torch.cat(batches).sort().values.tolist() == list(range(60))
     assert all(len(batch) == batch_size for batch in batches[:-1])
+
+
+@given(st.integers(2, 5), st.integers(5, 70), st.integers(0, 3))
+def test_ranks_together_read_the_batches_of_one_process(dataset, size, batch_size, epoch):
+    def batches(**ranks):
+        loader = make_loader(dataset, batch_size=batch_size, shuffle_seed=1, **ranks)
+        (loader.batch_sampler.sampler if ranks else loader.sampler).set_epoch(epoch)
+        read = [batch.row.tolist() for batch in loader]
+        assert len(read) == len(loader)
+        return read
+
+    shares = [batches(rank=rank, size=size) for rank in range(size)]
+    joined = [[row for part in parts for row in part] for parts in zip(*shares, strict=True)]
+    whole = batches()
+    if len(whole[-1]) < size:  # too few for every rank to have one: they come with the batch before
+        whole[-2:] = [whole[-2] + whole[-1]]
+    assert joined == whole
+    assert all(min(map(len, parts)) > 0 for parts in zip(*shares, strict=True))
+
+
+def test_more_ranks_than_cells_of_a_batch_are_refused(dataset):
+    with pytest.raises(SettingError, match="4 processes cannot share a batch of 3 cells"):
+        make_loader(dataset, batch_size=3, rank=0, size=4)
 
 
 def order(dataset, *, seed, epoch):

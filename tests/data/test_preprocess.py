@@ -53,20 +53,18 @@ def variable_counts():
     return sparse.csr_matrix(np.random.default_rng(1).poisson(rate).astype(np.float32))
 
 
-@pytest.mark.parametrize("batch", [None, np.arange(400) % 2])
-def test_highly_variable_genes_are_found(batch):
-    assert list(highly_variable(variable_counts(), n_top=3, batch=batch)) == [50, 170, 250]
+def test_highly_variable_genes_are_found():
+    assert list(highly_variable(variable_counts(), n_top=3)) == [50, 170, 250]
 
 
-@pytest.mark.parametrize("batch", [None, np.arange(400) % 2])
 @pytest.mark.parametrize("n_top", [1, 7, 295, 299, 300, 1000])
-def test_highly_variable_gives_the_number_asked_for_and_repeats(n_top, batch):
+def test_highly_variable_gives_the_number_asked_for_and_repeats(n_top):
     """Genes without counts have no dispersion and come last."""
     raw = variable_counts()
-    chosen = highly_variable(raw, n_top=n_top, batch=batch)
+    chosen = highly_variable(raw, n_top=n_top)
     assert len(chosen) == min(n_top, 300)
     assert (np.diff(chosen) > 0).all()
-    np.testing.assert_array_equal(chosen, highly_variable(raw, n_top=n_top, batch=batch))
+    np.testing.assert_array_equal(chosen, highly_variable(raw, n_top=n_top))
     assert len(set(range(30, 35)) & set(chosen)) == max(min(n_top, 300) - 295, 0)
 
 

@@ -240,18 +240,6 @@ def test_pickles_are_refused_unread(tmp_path):
     assert not (tmp_path / "it ran").exists()
 
 
-def test_pickles_in_other_files_are_not_read(tmp_path):
-    """Neither a NumPy file of objects nor bytes in the uns of an .h5ad are opened as such."""
-    payload = np.array([Payload(tmp_path / "it ran")], dtype=object)
-    np.save(tmp_path / "evil.npy", payload, allow_pickle=True)
-    fails(tmp_path / "evil.npy", "not an HDF5 file")
-    data = toy_anndata()
-    data.uns["payload"] = np.frombuffer(pickle.dumps(payload), dtype=np.uint8)
-    save(data, tmp_path / "evil.h5ad", "h5ad")
-    read(tmp_path / "evil.h5ad")
-    assert not (tmp_path / "it ran").exists()
-
-
 def test_damaged_zarr(tmp_path):
     save(toy_anndata(), tmp_path / "d.zarr", "zarr")
     for chunk in (tmp_path / "d.zarr" / "X").rglob("[0-9]"):

@@ -54,13 +54,13 @@ class Lab:
         start = Trainer(self.base, self.models, self.device)
         first = self.base.pretrain
         long = replace(self.base.finetune, steps=first.steps, epochs=first.epochs, lr=first.lr, probe=False)
+        random_head = replace(self.base, finetune=long, network=replace(self.base.network, landmarks=0))
         alone = replace(start, pretrained=False)
         return [
             self._method("pretrained", start),
             self._method("not pretrained", alone),
-            self._method("not pretrained, fine-tuned as pretraining is", replace(
-                alone, config=replace(self.base, finetune=long))),
-        ]  # fmt: skip
+            self._method("not pretrained, fine-tuned as pretraining is", replace(alone, config=random_head)),
+        ]
 
     @staticmethod
     def _method(name: str, trainer: Trainer) -> Method:

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from scfusionttt.cli.compare import ablate, benchmark
+from scfusionttt.cli.large import plan, store
 from scfusionttt.cli.look import demo, doctor, genes, report, validate
 from scfusionttt.cli.results import embed, evaluate, explain, predict
 from scfusionttt.cli.stages import finetune, pretrain, transfer
@@ -20,8 +21,8 @@ from scfusionttt.errors import UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 VERBS = (
-    demo, validate, pretrain, finetune, transfer, embed, predict, evaluate, explain, report, benchmark, ablate, genes,
-    doctor,
+    demo, validate, pretrain, finetune, transfer, embed, predict, evaluate, explain, report, store, plan, benchmark,
+    ablate, genes, doctor,
 )  # fmt: skip
 for verb in VERBS:
     app.command()(verb)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from scfusionttt.cli.options import Cells
+from scfusionttt.cli.processes import is_first
 from scfusionttt.errors import SettingError
 
 if TYPE_CHECKING:
@@ -18,13 +19,23 @@ if TYPE_CHECKING:
 
 
 def load(
-    path: Path, rna: str | None, protein: str | None, layer: str | None, cells: Cells, drop_empty: bool
+    path: Path,
+    rna: str | None,
+    protein: str | None,
+    layer: str | None,
+    cells: Cells,
+    drop_empty: bool,
+    *,
+    stream: bool = True,
 ) -> tuple[Any, "CiteSeq"]:
-    """Return what the file holds, and its checked cells."""
+    """Return what the file holds, and its checked cells; with `stream`, it may be a store."""
     from scfusionttt.data.citeseq import as_citeseq
     from scfusionttt.data.read import read
+    from scfusionttt.data.store import is_store
     from scfusionttt.data.validate import drop_empty as without_empty
 
+    if stream and is_store(path):
+        return _load_store(path, settled=any((rna, protein, layer, cells is Cells.overlap)))
     source = read(path)
     cite = as_citeseq(source, rna_modality=rna, protein_modality=protein, layer=layer, cells=cells.value)
     if drop_empty:
@@ -32,6 +43,21 @@ def load(
         if dropped:
             typer.echo(f"{len(dropped)} empty cells left out: {', '.join(dropped)}", err=True)
     return source, cite
+
+
+def _load_store(path: Path, *, settled: bool) -> tuple[Any, "CiteSeq"]:
+    """Return what is known of a store's cells, and the store, which is streamed."""
+    from anndata import AnnData
+
+    from scfusionttt.data.store import open_store
+
+    if settled:
+        raise SettingError(
+            f"{path} is a store, in which modalities, layer and cells are settled; give these options to "
+            "scfusionttt store"
+        )
+    cite = open_store(path)
+    return AnnData(obs=cite.obs), cite
 
 
 def as_settings(pairs: list[str] | None) -> dict[str, str]:
@@ -56,7 +82,7 @@ def checkpoint_folder(out: Path, resume: bool) -> Path:
 
     check_target(out, folder=True)
     folder = out.with_name(f"{out.name}.training")
-    if folder.exists() and not resume:
+    if folder.exists() and not resume and is_first():
         raise SettingError(f"{folder} holds a run that was stopped: go on with --resume, or remove that folder")
     return folder
 
@@ -66,6 +92,8 @@ def save(model: Any, out: Path, checkpoints: Path) -> None:
     import shutil
     from dataclasses import replace
 
+    if not is_first():
+        return
     model.origin = replace(model.origin, commands=(*model.origin.commands, command_line()))
     model.save(out)
     shutil.rmtree(checkpoints, ignore_errors=True)
@@ -84,7 +112,9 @@ def report_held_out(scores: dict[str, Any] | None, json_file: Path | None) -> No
     if scores is None:
         typer.echo("no cells were held out, so nothing is scored; use --train-fraction or --split", err=True)
         return
-    rows = {"scFusionTTT": scores["metrics"], "logistic regression": scores["logistic_regression"]["metrics"]}
+    rows = {"scFusionTTT": scores["metrics"]}
+    if "logistic_regression" in scores:
+        rows["logistic regression"] = scores["logistic_regression"]["metrics"]
     metrics = pd.DataFrame.from_dict(rows, orient="index").drop(columns="ece")
     print_table(f"held-out: {scores['n_cells']} cells never trained on; the same split for both", metrics)
     print_table("held-out, by class", pd.DataFrame.from_dict(scores["per_class"], orient="index"))
@@ -109,7 +139,7 @@ def print_table(title: str, table: "pd.DataFrame") -> None:
 
 def write_json(path: Path | None, value: Any) -> None:
     """Write plain values as JSON, if a file was named."""
-    if path is None:
+    if path is None or not is_first():
         return
     from scfusionttt.data.atomic import replacing
 

@@ -92,7 +92,7 @@ def _datasets(
             raise SettingError(f"two inputs are called {name}; rename one, for the tables tell them by that name")
     found = []
     for name, path in zip(names, inputs):
-        _, cite = load(path, rna, protein, layer, cells, drop_empty=True)
+        _, cite = load(path, rna, protein, layer, cells, drop_empty=True, stream=False)
         found.append(data.Cells(name, cite, labels))
         try:
             found[-1].codes.max()  # labels that cannot be used are told of before the first row, not in it

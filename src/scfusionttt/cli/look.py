@@ -68,7 +68,7 @@ def report(
 
     check_target(out)
     trained = FusionTTT.load(model, device=device.value)
-    _, cite = load(input, rna, protein, layer, cells, drop_empty)
+    _, cite = load(input, rna, protein, layer, cells, drop_empty, stream=False)
     name = title or f"scFusionTTT: {input.name}"
     write_report(trained, cite, out, labels=labels, genes=gene or (), title=name, command=command_line())
     typer.echo(f"{out}: {cite.rna.n_obs} cells, {out.stat().st_size / 1e6:.1f} MB; open it in a browser", err=True)

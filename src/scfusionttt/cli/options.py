@@ -31,7 +31,9 @@ class Cells(StrEnum):
     rna = "rna"
 
 
-Input = Annotated[Path, typer.Argument(metavar="INPUT", help=".h5mu, .h5ad, .zarr, 10x .h5 or 10x matrix folder")]
+Input = Annotated[
+    Path, typer.Argument(metavar="INPUT", help=".h5mu, .h5ad, .zarr, 10x .h5, 10x matrix folder, or a store")
+]
 Model = Annotated[Path, typer.Option("--model", metavar="MODEL", help="model folder")]
 OutModel = Annotated[Path, typer.Option("--out", metavar="MODEL", help="model folder to write")]
 OutFile = Annotated[Path, typer.Option("--out", metavar="FILE", help="file to write")]
@@ -50,6 +52,10 @@ Memory = Annotated[
     str | None,
     typer.Option("--memory", metavar="SIZE", help="most memory to take: 6GiB, 4GB; 80 % of what is free if not given"),
 ]
+Devices = Annotated[
+    int, typer.Option("--devices", min=1, help="processes on each machine, each with a device or cores")
+]
+Nodes = Annotated[int, typer.Option("--nodes", min=1, help="machines; start the processes with torchrun or srun")]
 Resume = Annotated[bool, typer.Option("--resume", help="go on with a run that was stopped")]
 Rna = Annotated[str | None, typer.Option("--rna-modality", metavar="NAME", help="modality that holds the RNA")]
 Protein = Annotated[

@@ -10,37 +10,43 @@ from scfusionttt.cli.options import (
     Cells,
     Compute,
     Device,
+    Devices,
     DropEmpty,
     Input,
     Json,
     Labels,
     Layer,
     Model,
+    Nodes,
     OutFile,
     Protein,
     Rna,
     Space,
     WhichCells,
 )
+from scfusionttt.cli.processes import is_first, start
 
 
 def embed(
-    input: Input, model: Model, out: OutFile, device: Compute = Device.auto, drop_empty: DropEmpty = False,
+    input: Input, model: Model, out: OutFile, device: Compute = Device.auto,
+    devices: Devices = 1, nodes: Nodes = 1, drop_empty: DropEmpty = False,
     rna: Rna = None, protein: Protein = None, layer: Layer = None, cells: WhichCells = Cells.same,
 ) -> None:  # fmt: skip
     """Write the fused representation: .npy, .csv, or .h5ad, .h5mu, .zarr with obsm["X_fusionttt"], by the ending.
 
     Example: scfusionttt embed pbmc.h5mu --model pbmc-model --out fused.h5mu
     """
+    start(devices, nodes)
     from scfusionttt.data.write import check_embedding_path, write_embedding
     from scfusionttt.model import FusionTTT
 
     check_embedding_path(out)
-    trained = FusionTTT.load(model, device=device.value)
+    trained = FusionTTT.load(model, device=device.value, devices=devices, nodes=nodes)
     source, cite = load(input, rna, protein, layer, cells, drop_empty)
     check_embedding_path(out, source)
     z = trained.embed(cite)
-    write_embedding(out, z, cite.rna.obs_names, source, rna_modality=rna)
+    if is_first():
+        write_embedding(out, z, cite.rna.obs_names, source, rna_modality=rna)
     typer.echo(f"{out}: {z.shape[0]} cells, {z.shape[1]} dimensions", err=True)
 
 
@@ -50,21 +56,23 @@ def predict(
         float | None,
         typer.Option(metavar="SHARE", help="name a cell unknown where so few of the known are as unusual: 0.01"),
     ] = None,
-    device: Compute = Device.auto, drop_empty: DropEmpty = False,
+    device: Compute = Device.auto, devices: Devices = 1, nodes: Nodes = 1, drop_empty: DropEmpty = False,
     rna: Rna = None, protein: Protein = None, layer: Layer = None, cells: WhichCells = Cells.same,
 ) -> None:  # fmt: skip
     """Name the cells: a table with cell, label, probability and one column per class.
 
     Example: scfusionttt predict rna.h5ad --model typed --out types.csv
     """
+    start(devices, nodes)
     from scfusionttt.data.write import check_table_path, write_table
     from scfusionttt.model import FusionTTT
 
     check_table_path(out)
-    trained = FusionTTT.load(model, device=device.value)
+    trained = FusionTTT.load(model, device=device.value, devices=devices, nodes=nodes)
     _, cite = load(input, rna, protein, layer, cells, drop_empty)
     table = trained.predict(cite, unknown=unknown)
-    write_table(out, table)
+    if is_first():
+        write_table(out, table)
     typer.echo(f"{out}: {len(table)} cells, {len(trained.classes)} classes", err=True)
     counts = table["label"].value_counts()
     for name, count in counts[counts > 0].items():

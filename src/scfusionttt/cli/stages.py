@@ -10,6 +10,7 @@ from scfusionttt.cli.options import (
     Cells,
     Compute,
     Device,
+    Devices,
     DropEmpty,
     Fraction,
     Input,
@@ -18,6 +19,7 @@ from scfusionttt.cli.options import (
     Layer,
     Memory,
     Model,
+    Nodes,
     OutModel,
     Protein,
     Resume,
@@ -26,6 +28,7 @@ from scfusionttt.cli.options import (
     Split,
     WhichCells,
 )
+from scfusionttt.cli.processes import start
 
 
 def pretrain(
@@ -36,20 +39,22 @@ def pretrain(
     epochs: Annotated[int | None, typer.Option(help="short for --set pretrain.epochs=N")] = None,
     seed: Annotated[int | None, typer.Option(help="short for --set seed=N")] = None,
     species: Annotated[str | None, typer.Option(help="human or mouse; by the gene names if not given")] = None,
-    device: Compute = Device.auto, memory: Memory = None, resume: Resume = False, drop_empty: DropEmpty = False,
+    device: Compute = Device.auto, memory: Memory = None, devices: Devices = 1, nodes: Nodes = 1,
+    resume: Resume = False, drop_empty: DropEmpty = False,
     rna: Rna = None, protein: Protein = None, layer: Layer = None, cells: WhichCells = Cells.same,
 ) -> None:  # fmt: skip
     """Stage 1: learn the fused representation from CITE-seq (or RNA alone), without labels.
 
     Example: scfusionttt pretrain pbmc.h5mu --out pbmc-model --seed 1
     """
+    start(devices, nodes)
     from scfusionttt.config import read_toml
     from scfusionttt.model import FusionTTT
 
     given = read_toml(config) if config else {}
     short = {"pretrain.epochs": epochs, "seed": seed}
     changed = as_settings(settings) | {name: value for name, value in short.items() if value is not None}
-    model = FusionTTT(preset, device=device.value, memory=memory)
+    model = FusionTTT(preset, device=device.value, memory=memory, devices=devices, nodes=nodes)
     model.config = model.config.with_settings({**given, **changed})
     checkpoints = checkpoint_folder(out, resume)
     _, cite = load(input, rna, protein, layer, cells, drop_empty)
@@ -59,17 +64,19 @@ def pretrain(
 
 def finetune(
     input: Input, model: Model, labels: Labels, out: OutModel, train_fraction: Fraction = None, split: Split = None,
-    settings: Settings = None, device: Compute = Device.auto, memory: Memory = None, resume: Resume = False,
-    drop_empty: DropEmpty = False, rna: Rna = None, protein: Protein = None, layer: Layer = None,
-    cells: WhichCells = Cells.same, json_file: Json = None,
+    settings: Settings = None, device: Compute = Device.auto, memory: Memory = None,
+    devices: Devices = 1, nodes: Nodes = 1, resume: Resume = False, drop_empty: DropEmpty = False,
+    rna: Rna = None, protein: Protein = None, layer: Layer = None, cells: WhichCells = Cells.same,
+    json_file: Json = None,
 ) -> None:  # fmt: skip
     """Stage 2: learn cell types from labelled CITE-seq, starting from a pretrained model.
 
     Example: scfusionttt finetune pbmc.h5mu --model pbmc-model --labels cell_type --train-fraction 0.75 --out typed
     """
+    start(devices, nodes)
     from scfusionttt.model import FusionTTT
 
-    trained = FusionTTT.load(model, device=device.value, memory=memory)
+    trained = FusionTTT.load(model, device=device.value, memory=memory, devices=devices, nodes=nodes)
     set_training(trained, settings)
     checkpoints = checkpoint_folder(out, resume)
     _, cite = load(input, rna, protein, layer, cells, drop_empty)
@@ -84,16 +91,18 @@ def transfer(
     input: Input, model: Model, out: OutModel,
     labels: Annotated[str | None, typer.Option("--labels", metavar="KEY", help="cell types; none: zero-shot")] = None,
     train_fraction: Fraction = None, split: Split = None,
-    settings: Settings = None, device: Compute = Device.auto, memory: Memory = None, resume: Resume = False,
-    drop_empty: DropEmpty = False, rna: Rna = None, layer: Layer = None, json_file: Json = None,
+    settings: Settings = None, device: Compute = Device.auto, memory: Memory = None,
+    devices: Devices = 1, nodes: Nodes = 1, resume: Resume = False, drop_empty: DropEmpty = False,
+    rna: Rna = None, layer: Layer = None, json_file: Json = None,
 ) -> None:  # fmt: skip
     """Stage 3: carry a fine-tuned model over to RNA-only data, with some labels or with none (zero-shot).
 
     Example: scfusionttt transfer rna.h5ad --model typed --labels cell_type --train-fraction 0.3 --out student
     """
+    start(devices, nodes)
     from scfusionttt.model import FusionTTT
 
-    trained = FusionTTT.load(model, device=device.value, memory=memory)
+    trained = FusionTTT.load(model, device=device.value, memory=memory, devices=devices, nodes=nodes)
     set_training(trained, settings)
     checkpoints = checkpoint_folder(out, resume)
     _, cite = load(input, rna, None, layer, Cells.rna, drop_empty)

@@ -1,6 +1,7 @@
 """The one shape in which cells travel through the package, and the way into it from AnnData and MuData."""
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,7 +13,15 @@ from mudata import MuData
 from scfusionttt.data.counts import Finding, named, raw_counts, to_csr, to_dense, value_findings
 from scfusionttt.data.quiet import quiet
 from scfusionttt.errors import InputDataError, SettingError
-from scfusionttt.keys import ANTIBODY_CAPTURE, FEATURE_TYPES, GENE_EXPRESSION, PROTEIN_MODALITIES, RNA_MODALITIES
+from scfusionttt.keys import (
+    ANTIBODY_CAPTURE,
+    FEATURE_TYPES,
+    GENE_EXPRESSION,
+    INPUT,
+    MEASURED,
+    PROTEIN_MODALITIES,
+    RNA_MODALITIES,
+)
 
 #: obsm entries of an AnnData that may hold the protein counts as a DataFrame (case-insensitive).
 PROTEIN_OBSM = ("protein_expression", "protein_counts", "protein", "proteins", "prot", "adt")
@@ -27,7 +36,8 @@ class CiteSeq:
     Attributes
     ----------
     rna
-        X: raw counts, CSR float32, [n, g]; var as in the input.
+        X: raw counts, CSR float32, [n, g]; var as in the input. Where inputs with different genes were joined, the
+        genes that a cell's input lacks are told by `gene_panels`.
     protein
         X: raw counts, dense float32, [n, p], NaN = not measured; the cells of `rna` in the same order.
         None where the input has RNA only.
@@ -44,6 +54,10 @@ class CiteSeq:
         with quiet():
             protein = None if self.protein is None else self.protein[cells].copy()
             return CiteSeq(self.rna[cells].copy(), protein, self.obs.iloc[cells].copy())
+
+    def blocks(self) -> Iterator["CiteSeq"]:
+        """Yield all cells a part at a time: here at once, from a store as they lie on disk."""
+        yield self
 
 
 def as_citeseq(
@@ -147,6 +161,19 @@ def joined_obs(mdata: MuData, rna: str) -> pd.DataFrame:
     repeated += [old for old in whole.columns if _other_prefix(old, mdata, rna) in whole.columns]
     whole = whole.drop(columns=repeated).rename(columns=plain)
     return pd.concat([own.drop(columns=whole.columns.intersection(own.columns)), whole], axis=1)
+
+
+def gene_panels(rna: AnnData) -> tuple[np.ndarray, np.ndarray]:
+    """Return the panel of each cell [n], and which genes were measured with each panel, bool [k, g]."""
+    if MEASURED not in rna.varm:
+        return np.zeros(rna.n_obs, dtype=np.int64), np.ones((1, rna.n_vars), dtype=bool)
+    return rna.obs[INPUT].cat.codes.to_numpy(dtype=np.int64), np.asarray(rna.varm[MEASURED]).T
+
+
+def cells_with_gene(rna: AnnData) -> np.ndarray:
+    """Return in how many cells each gene was measured, [g]."""
+    panel, measured = gene_panels(rna)
+    return np.bincount(panel, minlength=len(measured)) @ measured
 
 
 def _other_prefix(column: Any, mdata: MuData, rna: str) -> str | None:

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from scfusionttt.config import DataConfig
-from scfusionttt.data.citeseq import CiteSeq
-from scfusionttt.data.preprocess import highly_variable
+from scfusionttt.data.citeseq import CiteSeq, cells_with_gene
+from scfusionttt.data.moments import Moments, add_up, moments
+from scfusionttt.data.preprocess import most_variable, scaled_moments
 from scfusionttt.errors import FeatureError, InputFileError, name_some
 from scfusionttt.genome.antibodies import resolve_antibodies
 from scfusionttt.genome.antibody_names import antigen, key
@@ -73,12 +74,12 @@ def choose_features(cite: CiteSeq, config: DataConfig, *, species: str | None = 
     notes = [f"genes: {resolution.summary()}"]
     chosen = np.arange(len(names))
     if config.n_genes is not None and config.n_genes < len(names):
-        chosen = np.sort(highly_variable(cite.rna.X, n_top=config.n_genes))
+        chosen = most_variable(_scaled_moments(cite), n_top=config.n_genes)
         notes.append(f"genes: the {len(chosen)} most variable of {len(names)} are used")
     genes = _rows(resolution.table.iloc[chosen], modality="rna")
-    expression = np.asarray(cite.rna.X.mean(axis=0)).ravel()[chosen]
+    expression = _mean_counts(cite) if config.order == "expression" else None
     listed = _read_names(config.order_file) if config.order == "list" else []
-    parts = [_ordered(genes, config, expression=expression, listed=listed)]
+    parts = [_ordered(genes, config, expression=None if expression is None else expression[0][chosen], listed=listed)]
 
     if cite.protein is not None:
         panel = resolve_antibodies(cite.protein.var_names, species=resolution.species)
@@ -93,8 +94,8 @@ def choose_features(cite: CiteSeq, config: DataConfig, *, species: str | None = 
         proteins = _rows(panel.table[kept], modality="protein")
         placed = int(proteins["chromosome"].notna().sum())
         notes.append(f"proteins: {placed} of {len(proteins)} placed at their coding gene")
-        counts = np.ma.masked_invalid(cite.protein.X[:, kept])
-        parts.append(_ordered(proteins, config, expression=np.ma.filled(counts.mean(axis=0), 0.0), listed=listed))
+        of_kept = None if expression is None else expression[1][kept]
+        parts.append(_ordered(proteins, config, expression=of_kept, listed=listed))
     table = pd.concat([part for part in parts if len(part)], ignore_index=True)
     if config.order == "list":
         n_listed = int(_is_listed(table, listed).sum())
@@ -136,7 +137,7 @@ def match_features(cite: CiteSeq, features: Features, *, min_overlap: float = 0.
     if cite.protein is not None and len(proteins):
         names = cite.protein.var_names.to_series(index=range(cite.protein.n_vars))
         positions = _fill(positions, proteins["name"], names)
-        positions = _fill(positions, proteins["name"].map(_antigen_key), names.map(_antigen_key))
+        positions = _fill(positions, proteins["name"].map(antigen_key), names.map(antigen_key))
         notes.append(f"proteins: {int((positions >= 0).sum())} of the model's {len(proteins)} found")
     return Match(genes=found, proteins=positions, notes=tuple(notes))
 
@@ -145,7 +146,21 @@ def _rows(resolved: pd.DataFrame, *, modality: str) -> pd.DataFrame:
     return resolved.assign(modality=modality)[COLUMNS].reset_index(drop=True)
 
 
-def _ordered(rows: pd.DataFrame, config: DataConfig, *, expression: np.ndarray, listed: Sequence[str]) -> pd.DataFrame:
+def _scaled_moments(cite: CiteSeq) -> Moments:
+    return add_up(scaled_moments(part.rna.X, cells_with_gene(part.rna)) for part in cite.blocks())
+
+
+def _mean_counts(cite: CiteSeq) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean count of each gene [g] and protein [p] over the cells in which it was measured."""
+    rna = add_up(moments(part.rna.X, cells_with_gene(part.rna)) for part in cite.blocks())
+    proteins = (part.protein for part in cite.blocks())
+    empty = np.empty((0, 0))
+    return rna.mean, add_up(moments(empty if protein is None else protein.X) for protein in proteins).mean
+
+
+def _ordered(
+    rows: pd.DataFrame, config: DataConfig, *, expression: np.ndarray | None, listed: Sequence[str]
+) -> pd.DataFrame:
     # A list may speak of genes alone: the proteins then stand in genome order, and the other way round.
     kind = "genome" if config.order == "list" and not _is_listed(rows, listed).any() else config.order
     order = order_features(rows, kind, seed=config.order_seed, expression=expression, names=listed)
@@ -168,7 +183,7 @@ def _read_names(path: str | None) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
-def _antigen_key(name: str) -> str:
+def antigen_key(name: str) -> str:
     """Fold what vendors put around an antigen's name: CD45RA stays apart from CD45RO, which the same gene codes."""
     return key(antigen(name))
 

@@ -27,8 +27,8 @@ def check_hdf5(path: Path, file: h5py.File) -> None:
     _require_memory(path, sum(sizes))
 
 
-def check_zarr(path: Path) -> None:
-    """Refuse a store that declares more values than memory holds, or lacks chunks of a sparse matrix.
+def check_zarr(path: Path, *, to_memory: bool = True) -> None:
+    """Refuse a store that lacks chunks of a sparse matrix or, to be read whole, declares more values than memory holds.
 
     Zarr reads a missing chunk as zeros. It leaves out chunks that are zero, which a sparse matrix has none of; a dense
     one may, so there it is a warning.
@@ -37,13 +37,14 @@ def check_zarr(path: Path) -> None:
 
     store = zarr.open_group(path, mode="r")
     arrays = dict(_arrays(store))
-    _require_memory(path, sum(prod(array.shape) * array.dtype.itemsize for array in arrays.values()))
+    if to_memory:
+        _require_memory(path, sum(prod(array.shape) * array.dtype.itemsize for array in arrays.values()))
     sparse = {name for name, group in _groups(store) if _is_matrix(group)}
     for name, array in arrays.items():
         is_sparse = name.rpartition("/")[0] in sparse
         if not (is_sparse or (array.ndim == 2 and array.dtype.kind in "fiu")):
             continue
-        missing = array.nchunks - array.nchunks_initialized
+        missing = max(array.nchunks - array.nchunks_initialized, 0)  # of shards, those beyond the end count as there
         if missing and is_sparse:
             raise InputFileError(f"{path}: a chunk of {name} is missing; copy or write the whole store again")
         if missing:
@@ -68,6 +69,19 @@ def without_pickle(path: Path) -> Iterator[None]:
     finally:
         if codec is not None:
             codec_registry["pickle"] = codec
+
+
+@contextmanager
+def damaged(path: Path) -> Iterator[None]:
+    """Turn whatever a library raises while it reads a file of the right kind into one line for the user."""
+    try:
+        yield
+    except (MemoryError, PermissionError, InputFileError, Warning):
+        raise
+    except Exception as error:
+        text = (str(error).splitlines() or [""])[0] or type(error).__name__
+        cause = "is truncated" if "truncated" in text or isinstance(error, EOFError) else "cannot be read"
+        raise InputFileError(f"{path} {cause} ({text}); it is damaged or incomplete: copy or write it again") from error
 
 
 def _require_memory(path: Path, needed: int) -> None:

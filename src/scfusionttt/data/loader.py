@@ -1,16 +1,23 @@
-"""Cells as batches: sparse in memory, dense one batch at a time."""
+"""Cells as batches: sparse in memory, or a window of a store at a time; dense one batch at a time."""
 
-from typing import Any, NamedTuple
+import hashlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate, pairwise
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, SequentialSampler
 from torch.utils.data.distributed import DistributedSampler
 
 from scfusionttt.data.citeseq import CiteSeq
 from scfusionttt.data.features import Match
-from scfusionttt.data.values import Preprocessing
+from scfusionttt.data.sampler import BlockSampler
+from scfusionttt.data.store import WINDOW, StoredCiteSeq
+from scfusionttt.data.values import Preprocessing, present_genes
+from scfusionttt.errors import SettingError
 
 
 class CellBatch(NamedTuple):
@@ -50,17 +57,30 @@ class CellDataset(Dataset):
     ) -> None:
         self.preprocessing = preprocessing
         self.cell_names = cite.rna.obs_names
-        self.rna = preprocessing.log_normalized(cite, match)
-        self.protein = preprocessing.log_ratios(cite, match)
-        self.rna_present = torch.from_numpy(match.genes >= 0)
         self.labels = np.full(cite.rna.n_obs, -1) if labels is None else np.asarray(labels)
         self.rows = np.arange(cite.rna.n_obs) if rows is None else np.asarray(rows)
+        self._take(cite, match)
 
-    def subset(self, rows: np.ndarray) -> "CellDataset":
+    def _take(self, cite: CiteSeq, match: Match) -> None:
+        self.rna = self.preprocessing.log_normalized(cite, match)
+        self.protein = self.preprocessing.log_ratios(cite, match)
+        self.panel, present = present_genes(cite, match)
+        self.present = torch.from_numpy(present)
+
+    def subset(self, rows: np.ndarray) -> Self:
         """Return a view of some cells; nothing is copied."""
-        view = object.__new__(CellDataset)
+        view = object.__new__(type(self))
         view.__dict__ = {**self.__dict__, "rows": np.asarray(rows)}
         return view
+
+    def loaded(self) -> "CellDataset":
+        """Return these cells with their values in memory, in this order."""
+        return self
+
+    def fingerprint(self) -> str:
+        """Return what tells these cells from others, and from the same in another order."""
+        names = "\n".join(self.cell_names[self.rows])
+        return hashlib.sha256(names.encode("utf-8", "surrogatepass")).hexdigest()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -69,12 +89,13 @@ class CellDataset(Dataset):
         """Return the batch at these positions, densified."""
         rows = self.rows[positions]
         rna = torch.from_numpy(self.preprocessing.rna.transform(self.rna[rows].toarray()))
+        rna_present = self.present[self.panel[rows]]
         protein = self.protein[rows]
         protein_present = torch.from_numpy(~np.isnan(protein))
         scaled = torch.from_numpy(self.preprocessing.protein.transform(protein))
         return CellBatch(
-            rna=torch.where(self.rna_present, rna, 0.0),
-            rna_present=self.rna_present.expand(len(rows), -1),
+            rna=torch.where(rna_present, rna, 0.0),
+            rna_present=rna_present,
             protein=torch.where(protein_present, scaled, 0.0),
             protein_present=protein_present,
             label=torch.from_numpy(self.labels[rows].astype(np.int64)),
@@ -85,16 +106,140 @@ class CellDataset(Dataset):
         return self.__getitems__([position])
 
 
-def make_loader(dataset: CellDataset, *, batch_size: int, shuffle_seed: int | None = None) -> DataLoader:
+class StreamedCells(CellDataset):
+    """The cells of a store: values are computed for the cells that are read, and forgotten with them."""
+
+    def _take(self, cite: CiteSeq, match: Match) -> None:
+        assert isinstance(cite, StoredCiteSeq)
+        self.cite, self.match = cite, match
+
+    def loaded(self) -> CellDataset:
+        """Return these cells with their values in memory, in this order; their rows count from 0."""
+        return self.read(np.arange(len(self)))
+
+    def fingerprint(self) -> str:
+        """Return what also tells the store from another of the same cells: batches are drawn by where these lie."""
+        return super().fingerprint() + hashlib.sha256(self.cite.places[self.rows].tobytes()).hexdigest()
+
+    def read(self, positions: np.ndarray) -> CellDataset:
+        """Return the cells at these positions with their values in memory; their rows count from 0."""
+        rows = self.rows[positions]
+        return CellDataset(self.cite.read(rows), self.match, self.preprocessing, labels=self.labels[rows])
+
+    def __getitems__(self, positions: list[int]) -> CellBatch:
+        """Return the batch at these positions; the loader reads many at a time instead."""
+        batch = self.read(np.asarray(positions)).__getitems__(list(range(len(positions))))
+        return batch._replace(row=torch.from_numpy(self.rows[positions].astype(np.int64)))
+
+
+def cell_dataset(
+    cite: CiteSeq, match: Match, preprocessing: Preprocessing, *, labels: np.ndarray | None = None
+) -> CellDataset:
+    """Return the cells of an input as a model reads them, from memory or from a store."""
+    kind = StreamedCells if isinstance(cite, StoredCiteSeq) else CellDataset
+    return kind(cite, match, preprocessing, labels=labels)
+
+
+class Batches(Protocol):
+    """What a loader offers: as many batches as it says, in an order that depends on its sampler's epoch."""
+
+    sampler: Any
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[CellBatch]: ...
+
+
+class SharedBatches(Sampler[list[int]]):
+    """The share of one of several ranks in each batch: together they read what one process reads, no cell twice.
+
+    A last batch of fewer cells than there are ranks joins the one before, for no rank may be without a cell.
+    """
+
+    def __init__(self, sampler: Sampler[int], batch_size: int, *, rank: int, size: int) -> None:
+        self.sampler, self.batch_size, self.rank, self.size = sampler, batch_size, rank, size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        cells = np.fromiter(self.sampler, dtype=np.int64)
+        for start, stop in self._bounds():
+            yield np.array_split(cells[start:stop], self.size)[self.rank].tolist()
+
+    def __len__(self) -> int:
+        return len(self._bounds())
+
+    def _bounds(self) -> list[tuple[int, int]]:
+        n = len(self.sampler)  # type: ignore[arg-type]
+        starts = list(range(0, n, self.batch_size))
+        if n - starts[-1] < self.size:
+            starts.pop()
+        return list(pairwise([*starts, n]))
+
+
+class StreamLoader:
+    """Batches of a store's cells. While some batches are used, a thread reads the cells of the next ones.
+
+    Parameters
+    ----------
+    cells
+        Of the store.
+    batch_sampler
+        Positions of the cells of each batch.
+    at_once
+        Batches that are read together.
+    """
+
+    def __init__(self, cells: StreamedCells, batch_sampler: BatchSampler | SharedBatches, *, at_once: int) -> None:
+        self.cells, self.batch_sampler, self.at_once = cells, batch_sampler, at_once
+        self.sampler = batch_sampler.sampler
+
+    def __len__(self) -> int:
+        return len(self.batch_sampler)
+
+    def __iter__(self) -> Iterator[CellBatch]:
+        batches = list(self.batch_sampler)
+        windows = [batches[start : start + self.at_once] for start in range(0, len(batches), self.at_once)]
+        with ThreadPoolExecutor(max_workers=1) as reader:
+            ahead = [reader.submit(self.cells.read, np.concatenate(window)) for window in windows[:1]]
+            for number, window in enumerate(windows):
+                cells = ahead.pop().result()
+                ahead = [reader.submit(self.cells.read, np.concatenate(later)) for later in windows[number + 1 :][:1]]
+                for (start, stop), positions in zip(pairwise(accumulate(map(len, window), initial=0)), window):
+                    batch = cells.__getitems__(list(range(start, stop)))
+                    yield batch._replace(row=torch.from_numpy(self.cells.rows[positions].astype(np.int64)))
+
+
+def make_loader(
+    dataset: CellDataset, *, batch_size: int, shuffle_seed: int | None = None, rank: int = 0, size: int = 1
+) -> Batches:
     """Return batches of `dataset`, shuffled anew each epoch from `shuffle_seed`; in order where it is None.
 
-    The order of an epoch depends on the seed and the epoch's number alone, so that a resumed run sees the same.
+    The order of an epoch depends on the seed and the epoch's number alone, so that a resumed run sees the same. Cells
+    of a store are shuffled by blocks, or come as they lie on disk: `CellBatch.row` says which they are. Of several
+    ranks (`size`), each gets its share of every batch.
+
+    Raises
+    ------
+    SettingError
+        When there are more ranks than cells in a batch.
     """
+    if size > 1 and min(batch_size, len(dataset)) < size:
+        raise SettingError(
+            f"{size} processes cannot share a batch of {min(batch_size, len(dataset))} cells; "
+            "use fewer, or a larger batch_size"
+        )
+    if isinstance(dataset, StreamedCells):
+        order = BlockSampler(dataset.cite.places[dataset.rows], window=WINDOW, seed=shuffle_seed)
+        batches: BatchSampler | SharedBatches = BatchSampler(order, batch_size, drop_last=False)
+        if size > 1:
+            batches = SharedBatches(order, batch_size, rank=rank, size=size)
+        return StreamLoader(dataset, batches, at_once=max(WINDOW // batch_size, 1))
     sampler: Sampler[int] = SequentialSampler(dataset)
     if shuffle_seed is not None:
         sampler = DistributedSampler(dataset, num_replicas=1, rank=0, shuffle=True, seed=shuffle_seed)
+    options: dict[str, Any] = {"batch_size": batch_size, "sampler": sampler}
+    if size > 1:
+        options = {"batch_sampler": SharedBatches(sampler, batch_size, rank=rank, size=size)}
     # A generator of its own: the loader would draw from the caller's random state else.
-    return DataLoader(dataset, batch_size=batch_size, sampler=sampler, collate_fn=_as_is, generator=torch.Generator())
+    return DataLoader(dataset, collate_fn=_as_is, generator=torch.Generator(), **options)
 
 
 def _as_is(batch: Any) -> Any:

@@ -6,13 +6,10 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 from scipy import sparse
 
-from scfusionttt.data.counts import row_blocks, row_values
-from scfusionttt.data.quiet import quiet
+from scfusionttt.data.moments import Moments, moments
 from scfusionttt.errors import SettingError
-from scfusionttt.threads import threads_kept
 
 #: A deviation below this share of the mean is rounding of a constant feature.
 _CONSTANT = 1e-7
@@ -53,19 +50,30 @@ def log_normalize(
     return result
 
 
-def highly_variable(
-    counts: sparse.csr_matrix, *, n_top: int, batch: pd.Series | np.ndarray | None = None
-) -> np.ndarray:
-    """Choose genes by normalised dispersion of the log-normalised counts (scanpy's flavor "seurat").
+def highly_variable(counts: sparse.csr_matrix, *, n_top: int) -> np.ndarray:
+    """Choose the genes of raw counts [n, g] as `most_variable` does."""
+    return most_variable(scaled_moments(counts), n_top=n_top)
+
+
+def scaled_moments(counts: sparse.csr_matrix, n: np.ndarray | None = None) -> Moments:
+    """Return the moments of counts [n, g] scaled to 10,000 per cell; `n` as in `moments`."""
+    scaled = counts.copy()
+    size = library_sizes(counts)
+    scaled.data *= np.repeat(np.divide(1e4, size, out=np.zeros_like(size), where=size > 0), np.diff(counts.indptr))
+    return moments(scaled, n)
+
+
+def most_variable(scaled: Moments, *, n_top: int) -> np.ndarray:
+    """Choose genes by the dispersion of their scaled counts, normalised within 20 bins of their mean.
+
+    That is flavor "seurat" of scanpy (Satija et al. 2015), from mean and variance alone.
 
     Parameters
     ----------
-    counts
-        Raw counts, [n, g].
+    scaled
+        Moments of the genes as `scaled_moments` gives them, [g].
     n_top
         How many genes; all of them if there are no more.
-    batch
-        Batch of each cell, [n]: genes variable in most batches come first.
 
     Returns
     -------
@@ -74,25 +82,18 @@ def highly_variable(
     """
     if n_top < 1:
         raise SettingError(f"n_top must be at least 1 (it is {n_top})")
-    n_genes = counts.shape[1]
+    n_genes = len(scaled.mean)
     if n_top >= n_genes:
         return np.arange(n_genes)
-    import scanpy as sc
-
-    names = pd.Index(np.arange(n_genes).astype(str))
-    adata = AnnData(log_normalize(counts), var=pd.DataFrame(index=names))
-    if batch is not None:
-        adata.obs["batch"] = pd.Categorical(np.asarray(batch).astype(str))
-    batch_key = None if batch is None else "batch"
-    with quiet(), threads_kept():
-        table = sc.pp.highly_variable_genes(
-            adata, n_top_genes=n_top, flavor="seurat", batch_key=batch_key, inplace=False
-        )
-    table = table.loc[names]
-    dispersion = table["dispersions_norm"].to_numpy(dtype=np.float64)
-    dispersion = np.where(np.isnan(dispersion), -np.inf, dispersion)
-    shared = table["highly_variable_nbatches"].to_numpy() if batch is not None else np.zeros(n_genes)
-    return np.sort(np.lexsort((np.arange(n_genes), -dispersion, -shared))[:n_top])
+    mean = np.where(scaled.mean > 0, scaled.mean, 1e-12)
+    ratio = scaled.squares / np.maximum(scaled.n - 1, 1) / mean
+    dispersion = pd.Series(np.log(ratio, out=np.full(n_genes, np.nan), where=ratio > 0))
+    bins = dispersion.groupby(pd.cut(pd.Series(np.log1p(mean)), bins=20), observed=True)
+    centre, spread = bins.transform("mean"), bins.transform("std")
+    alone = spread.isna()  # a gene alone in its bin counts as one deviation above its mean
+    centre, spread = centre.where(~alone, 0.0), spread.where(~alone, centre)
+    normalised = ((dispersion - centre) / spread).fillna(-np.inf).to_numpy()
+    return np.sort(np.lexsort((np.arange(n_genes), -normalised))[:n_top])
 
 
 def clr(counts: np.ndarray, *, log_geometric_mean: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -147,10 +148,20 @@ class Standardizer:
         clip: float | None = 10.0,
     ) -> "Standardizer":
         """Take the moments of a matrix [n, f] without making it dense; NaN entries of a dense one are left out."""
+        return cls.of(moments(matrix), scale=scale, clip=clip)
+
+    @classmethod
+    def of(
+        cls,
+        found: Moments,
+        *,
+        scale: Literal["shrunk", "per_feature", "global"] = "per_feature",
+        clip: float | None = 10.0,
+    ) -> "Standardizer":
+        """Build from moments, which those of several blocks of cells may add up to."""
         if scale not in ("shrunk", "per_feature", "global"):
             raise SettingError(f"scale='{scale}' is not known; choose shrunk, per_feature or global")
-        mean, variance = _sparse_moments(matrix) if sparse.issparse(matrix) else _dense_moments(matrix)
-        std = np.sqrt(variance)
+        mean, std = found.mean, np.sqrt(found.variance)
         std[std <= _CONSTANT * np.abs(mean)] = 0.0
         if scale == "global":
             std[:] = np.sqrt(np.mean(std**2))
@@ -178,27 +189,3 @@ class Standardizer:
         """Standardise a dense batch [b, f]; NaN stays NaN. Returns float32."""
         values = ((batch - self.mean) / self.std).astype(np.float32)
         return values if self.clip is None else np.clip(values, -self.clip, self.clip, out=values)
-
-
-def _sparse_moments(matrix: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and population variance of each column, two passes over the stored values."""
-    n, n_features = matrix.shape
-    total, stored, squares = np.zeros(n_features), np.zeros(n_features), np.zeros(n_features)
-    for rows in row_blocks(n):
-        values, columns = row_values(matrix, rows)
-        total += np.bincount(columns, weights=values, minlength=n_features)
-        stored += np.bincount(columns, minlength=n_features)
-    mean = total / max(n, 1)
-    for rows in row_blocks(n):
-        values, columns = row_values(matrix, rows)
-        squares += np.bincount(columns, weights=(values - mean[columns]) ** 2, minlength=n_features)
-    return mean, (squares + (n - stored) * mean**2) / max(n, 1)
-
-
-def _dense_moments(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and population variance of each column over its finite entries (0 where there is none)."""
-    matrix = np.asarray(matrix, dtype=np.float64)
-    measured = np.isfinite(matrix)
-    n = np.maximum(measured.sum(axis=0), 1)
-    mean = np.where(measured, matrix, 0.0).sum(axis=0) / n
-    return mean, (np.where(measured, matrix - mean, 0.0) ** 2).sum(axis=0) / n

@@ -9,10 +9,10 @@ _KNOWN = (
     (UserWarning, r"Cannot join columns with the same name"),
     (UserWarning, r"(Observation names|Variable names|obs_names|var_names) are not unique"),  # validate names them
     (UserWarning, r"The HDF5 file was not created by muon/mudata"),
-    (UserWarning, r"`n_top_genes`.* > number of normalized dispersions"),  # genes without counts fill up the number
     (DeprecationWarning, r"The default value for `spmatrix` is changing"),
     (DeprecationWarning, r"This setting will be removed in 0\.14"),
     (UserWarning, r"Writing zarr v2 data will no longer be the default"),
+    (UserWarning, r"zarr v3 autosharding will be the default"),
     (UserWarning, r"Consolidated metadata is currently not part in the Zarr format 3"),
 )
 

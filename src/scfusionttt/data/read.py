@@ -1,7 +1,5 @@
 """Files and folders to AnnData or MuData, told apart by their content."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import anndata
@@ -14,8 +12,9 @@ from mudata import MuData
 from scipy import sparse
 from scipy.io import mmread
 
-from scfusionttt.data.intact import check_hdf5, check_zarr, without_pickle
+from scfusionttt.data.intact import check_hdf5, check_zarr, damaged, without_pickle
 from scfusionttt.data.quiet import quiet
+from scfusionttt.data.store import is_store
 from scfusionttt.errors import InputFileError, name_some
 from scfusionttt.keys import FEATURE_TYPES
 
@@ -68,7 +67,7 @@ def _read_file(path: Path) -> AnnData | MuData:
         start = file.read(max(_HDF5_OFFSETS) + len(_HDF5))
     if not any(start[at : at + len(_HDF5)] == _HDF5 for at in _HDF5_OFFSETS):
         raise InputFileError(f"{path} {_other_kind(path, start)}")
-    with _damaged(path):
+    with damaged(path):
         with h5py.File(path, "r") as file:
             kind = _hdf5_kind(file)
             inside = name_some(list(file), most=5) or "nothing"
@@ -108,6 +107,10 @@ def _other_kind(path: Path, start: bytes) -> str:
 
 
 def _read_folder(path: Path) -> AnnData | MuData:
+    if is_store(path):
+        raise InputFileError(
+            f"{path} is a store, which is read by pretrain, finetune, transfer, embed, predict, explain and plan only"
+        )
     if any((path / name).exists() for name in ("zarr.json", ".zgroup")):
         return _read_zarr(path)
     matrices = sorted([*path.glob("*matrix.mtx"), *path.glob("*matrix.mtx.gz")])
@@ -123,7 +126,7 @@ def _read_folder(path: Path) -> AnnData | MuData:
 
 
 def _read_zarr(path: Path) -> AnnData | MuData:
-    with _damaged(path), without_pickle(path):
+    with damaged(path), without_pickle(path):
         check_zarr(path)
         return mudata.read_zarr(path)
 
@@ -133,7 +136,7 @@ def _read_10x_folder(matrix_path: Path) -> AnnData:
     prefix = matrix_path.name.removesuffix(".gz").removesuffix("matrix.mtx")
     features = _read_tsv(matrix_path.parent, prefix, ("features", "genes"))
     barcodes = _read_tsv(matrix_path.parent, prefix, ("barcodes",))
-    with _damaged(matrix_path):
+    with damaged(matrix_path):
         counts = sparse.csr_matrix(mmread(matrix_path).T, dtype=np.float32)
     if counts.shape != (len(barcodes), len(features)):
         raise InputFileError(
@@ -149,19 +152,6 @@ def _read_10x_folder(matrix_path: Path) -> AnnData:
 def _read_tsv(folder: Path, prefix: str, names: tuple[str, ...]) -> pd.DataFrame:
     for file in (folder / f"{prefix}{name}.tsv{gz}" for name in names for gz in ("", ".gz")):
         if file.exists():
-            with _damaged(file):  # "NA" is a name here, and a quote is a character
+            with damaged(file):  # "NA" is a name here, and a quote is a character
                 return pd.read_csv(file, sep="\t", header=None, dtype=str, keep_default_na=False, quoting=3)
     raise InputFileError(f"{folder} has no {prefix}{names[0]}.tsv(.gz) beside the matrix; copy it there")
-
-
-@contextmanager
-def _damaged(path: Path) -> Iterator[None]:
-    """Turn whatever a library raises while it reads a file of the right kind into one line for the user."""
-    try:
-        yield
-    except (MemoryError, PermissionError, InputFileError, Warning):
-        raise
-    except Exception as error:
-        text = (str(error).splitlines() or [""])[0] or type(error).__name__
-        cause = "is truncated" if "truncated" in text or isinstance(error, EOFError) else "cannot be read"
-        raise InputFileError(f"{path} {cause} ({text}); it is damaged or incomplete: copy or write it again") from error

@@ -8,8 +8,9 @@ import numpy as np
 import scipy.sparse as sp
 
 from scfusionttt.config import DataConfig
-from scfusionttt.data.citeseq import CiteSeq
+from scfusionttt.data.citeseq import CiteSeq, cells_with_gene, gene_panels
 from scfusionttt.data.features import Match
+from scfusionttt.data.moments import Moments, add_up, moments
 from scfusionttt.data.preprocess import Standardizer, clr, log_normalize
 
 
@@ -38,27 +39,27 @@ class Preprocessing:
     @classmethod
     def fit(cls, cite: CiteSeq, match: Match, config: DataConfig) -> "Preprocessing":
         """Learn the constants from cells whose features are matched; features they lack keep neutral constants."""
-        counts = gene_counts(cite, match)
-        gene_share = _gene_share(counts)
-        lognorm = log_normalize(
-            counts, target_sum=config.target_sum, library_size=_library_size(counts, match, gene_share)
-        )
-        values, log_geometric_mean = clr(protein_counts(cite, match))
-        return cls(
+        unscaled = cls(
             target_sum=config.target_sum,
-            gene_share=gene_share,
-            log_geometric_mean=log_geometric_mean,
-            rna=_scaler(lognorm, config),
-            protein=_scaler(values, config, among_few=True),
+            gene_share=_gene_share(cite, match),
+            log_geometric_mean=_log_geometric_mean(cite, match),
+            rna=Standardizer.identity(len(match.genes)),
+            protein=Standardizer.identity(len(match.proteins)),
         )
+        if config.scale == "none":  # which needs no pass over the cells
+            return unscaled
+        rna, protein = unscaled._moments(cite, match)
+        return replace(unscaled, rna=_scaler(rna, config), protein=_scaler(protein, config, among_few=True))
 
     def adapted(self, cite: CiteSeq, match: Match, config: DataConfig) -> "Preprocessing":
         """Return the constants with mean and deviation of each gene taken from other cells of another platform.
 
         Genes that those cells lack, and the proteins, keep theirs; what is not scaled stays so.
         """
+        if config.scale == "none":
+            return self
         there = match.genes >= 0
-        own = _scaler(self.log_normalized(cite, match)[:, there], config)
+        own = _scaler(self._moments(cite, match)[0][there], config)
         mean, std = self.rna.mean.copy(), self.rna.std.copy()
         mean[there], std[there] = own.mean, own.std
         return replace(self, rna=replace(self.rna, mean=mean, std=std))
@@ -67,12 +68,23 @@ class Preprocessing:
         """Return log1p of counts per `target_sum`, [n, g], in the model's order, zero where not measured."""
         counts = gene_counts(cite, match)
         return log_normalize(
-            counts, target_sum=self.target_sum, library_size=_library_size(counts, match, self.gene_share)
+            counts, target_sum=self.target_sum, library_size=_library_size(counts, cite, match, self.gene_share)
         )
 
     def log_ratios(self, cite: CiteSeq, match: Match) -> np.ndarray:
         """Return centred log-ratios [n, p] in the model's order, NaN where not measured."""
         return clr(protein_counts(cite, match), log_geometric_mean=self.log_geometric_mean)[0]
+
+    def _moments(self, cite: CiteSeq, match: Match) -> tuple[Moments, Moments]:
+        """Return the moments of log-normalised genes and of log-ratios."""
+        found = add_up(
+            moments(self.log_normalized(part, match), _cells_with(part, match)).beside(
+                moments(self.log_ratios(part, match))
+            )
+            for part in cite.blocks()
+        )
+        n_genes = len(match.genes)
+        return found[:n_genes], found[n_genes:]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON."""
@@ -96,12 +108,12 @@ class Preprocessing:
         )
 
 
-def _scaler(values: sp.csr_matrix | np.ndarray, config: DataConfig, *, among_few: bool = False) -> Standardizer:
+def _scaler(found: Moments, config: DataConfig, *, among_few: bool = False) -> Standardizer:
     """Fit the scaler; `among_few` features, chosen by hand as a panel's proteins are, each has the same say."""
     if config.scale == "none":
-        return Standardizer.identity(values.shape[1])
+        return Standardizer.identity(len(found.mean))
     scale = "per_feature" if among_few and config.scale == "shrunk" else config.scale
-    return Standardizer.fit(values, scale=scale, clip=config.clip)
+    return Standardizer.of(found, scale=scale, clip=config.clip)
 
 
 def gene_counts(cite: CiteSeq, match: Match) -> sp.csr_matrix:
@@ -123,15 +135,39 @@ def protein_counts(cite: CiteSeq, match: Match) -> np.ndarray:
     return counts
 
 
-def _gene_share(counts: sp.csr_matrix) -> np.ndarray:
-    total = np.asarray(counts.sum(axis=0), dtype=np.float64).ravel()
+def present_genes(cite: CiteSeq, match: Match) -> tuple[np.ndarray, np.ndarray]:
+    """Return the panel of each cell [n], and which of the model's genes each panel has, bool [k, g]."""
+    panel, measured = gene_panels(cite.rna)
+    return panel, measured[:, match.genes] & (match.genes >= 0)
+
+
+def _cells_with(cite: CiteSeq, match: Match) -> np.ndarray:
+    """Return in how many cells each of the model's genes was measured, [g]."""
+    return np.where(match.genes >= 0, cells_with_gene(cite.rna)[match.genes], 0)
+
+
+def _gene_share(cite: CiteSeq, match: Match) -> np.ndarray:
+    """Return each gene's share of the counts; one that some cells lack counts as often as where it was measured."""
+    total, n = np.zeros(len(match.genes)), np.zeros(len(match.genes))
+    n_cells = 0
+    for part in cite.blocks():
+        total += np.asarray(gene_counts(part, match).sum(axis=0), dtype=np.float64).ravel()
+        n += _cells_with(part, match)
+        n_cells += part.rna.n_obs
+    total *= n_cells / np.maximum(n, 1)
     return total / max(total.sum(), 1.0)
 
 
-def _library_size(counts: sp.csr_matrix, match: Match, gene_share: np.ndarray) -> np.ndarray:
-    """Return counts per cell over the model's genes, scaled up for genes that the input lacks.
+def _log_geometric_mean(cite: CiteSeq, match: Match) -> np.ndarray:
+    """Return ``mean(log1p(count))`` of each protein over the cells in which it was measured, [p]."""
+    return add_up(moments(np.log1p(protein_counts(part, match).astype(np.float64))) for part in cite.blocks()).mean
+
+
+def _library_size(counts: sp.csr_matrix, cite: CiteSeq, match: Match, gene_share: np.ndarray) -> np.ndarray:
+    """Return counts per cell over the model's genes, scaled up for genes that were not measured in it.
 
     So a cell's values do not depend on genes the model does not know, and hardly on those the input lacks.
     """
-    measured = float(gene_share[match.genes >= 0].sum())
-    return np.asarray(counts.sum(axis=1), dtype=np.float64).ravel() / max(measured, 1e-6)
+    panel, present = present_genes(cite, match)
+    measured = np.array([float(gene_share[genes].sum()) for genes in present])[panel]
+    return np.asarray(counts.sum(axis=1), dtype=np.float64).ravel() / np.maximum(measured, 1e-6)

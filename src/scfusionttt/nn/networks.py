@@ -3,6 +3,7 @@
 Shapes: n cells, g genes, p proteins, t RNA tokens, d width, l latent, c classes.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -80,10 +81,16 @@ class FusionBackbone(nn.Module):
         return FusedCells(z, fused_rna, rna_visible, fused_protein, protein_visible, loss)
 
     @torch.no_grad()
-    def spread(self, inputs: CellInputs, visible: VisibleTokens) -> Tensor:
-        """Return the sum of squares of the encoded visible protein tokens about their mean, a scalar."""
+    def spread(
+        self, inputs: CellInputs, visible: VisibleTokens, *, add_up: Callable[[Tensor], Tensor] = torch.clone
+    ) -> Tensor:
+        """Return the sum of squares of the encoded visible protein tokens about their mean, a scalar.
+
+        Where these cells are a share of a batch, `add_up` gives the sum of a scalar over the shares.
+        """
         assert self.protein_encoder is not None
-        return _spread(*self.protein_encoder(inputs.protein, inputs.protein_present, visible.protein))
+        encoded, protein_visible = self.protein_encoder(inputs.protein, inputs.protein_present, visible.protein)
+        return _spread(encoded, protein_visible, add_up)
 
     def _projection_loss(
         self, rna: Tensor, rna_visible: Tensor, encoded: Tensor, visible: Tensor, spread: Tensor | None
@@ -96,10 +103,10 @@ class FusionBackbone(nn.Module):
         return error.sum() / (_spread(target, visible) if spread is None else spread)
 
 
-def _spread(tokens: Tensor, visible: Tensor) -> Tensor:
-    weight, count = visible[..., None], (visible.sum() * tokens.shape[-1]).clamp(min=1)
-    mean = (tokens * weight).sum() / count
-    return ((tokens - mean).square() * weight).sum().clamp(min=1e-6 * count)
+def _spread(tokens: Tensor, visible: Tensor, add_up: Callable[[Tensor], Tensor] = torch.clone) -> Tensor:
+    weight, count = visible[..., None], add_up(visible.sum() * tokens.shape[-1]).clamp(min=1)
+    mean = add_up((tokens * weight).sum()) / count
+    return add_up(((tokens - mean).square() * weight).sum()).clamp(min=1e-6 * count)
 
 
 class Reconstruction(NamedTuple):

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from scfusionttt.data.atomic import replacing
 from scfusionttt.errors import InputFileError, NonFiniteLossError, name_some
+from scfusionttt.training import ranks
 
 #: Seconds after which a log without a bar says how far an epoch is.
 MINUTE = 60.0
@@ -28,8 +29,8 @@ class StepSeed(L.Callback):
         self.seed = seed
 
     def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int) -> None:
-        """Seed the step."""
-        torch.manual_seed(self.seed * 1_000_003 + trainer.global_step)
+        """Seed the step, each rank otherwise."""
+        torch.manual_seed(self.seed * 1_000_003 + trainer.global_step + (trainer.global_rank << 40))
 
 
 class FiniteLoss(L.Callback):
@@ -43,7 +44,7 @@ class FiniteLoss(L.Callback):
     ) -> None:
         """Look at the loss of the step that just ended."""
         if not torch.isfinite(outputs["loss"]):
-            cells = self.cell_names[batch[5].cpu().numpy()].tolist()
+            cells = self.cell_names[ranks.join_rows(batch[5].cpu()).numpy()].tolist()
             raise NonFiniteLossError(
                 f"the training loss is not finite at step {trainer.global_step}, in the batch with cells "
                 f"{name_some(cells)}; lower the learning rate (--set {self.stage}.lr={self.lr / 4:g}) or look at "

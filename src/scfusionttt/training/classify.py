@@ -42,7 +42,7 @@ class ClassifierModule(StageModule[ClassifierNetwork, FinetuneConfig | TransferC
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log loss and accuracy of held-back cells, nothing hidden."""
         _, told = self.losses(batch, VisibleTokens())
-        self.log_dict({f"val_{name}": value for name, value in told.items()}, on_epoch=True, batch_size=len(batch[0]))
+        self.tell("val", told, batch)
 
     def totals(self, batch: Batch, visible: VisibleTokens) -> dict[str, Tensor]:
         """Return the weight of all cells, and their number."""

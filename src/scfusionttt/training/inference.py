@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -11,6 +12,7 @@ from scfusionttt.errors import SettingError
 from scfusionttt.nn.inputs import CellInputs
 from scfusionttt.nn.mixer import inner_losses
 from scfusionttt.nn.networks import ClassifierNetwork, Network, PretrainNetwork, TransferNetwork
+from scfusionttt.training import ranks
 from scfusionttt.training.masking import inputs_of
 from scfusionttt.training.memory import cells_at_once
 
@@ -72,8 +74,18 @@ def rebuilt_proteins(network: PretrainNetwork, cells: CellDataset, device: torch
 def _run(
     network: Network, cells: CellDataset, device: torch.device, read: Callable[[CellInputs], Tensor]
 ) -> np.ndarray:
+    """Read every cell, each rank its share of them; all ranks return all cells in their order."""
     network.to(device).eval()
+    here = ranks.here()
+    is_shared = len(cells) >= here.size > 1
+    share = cells.subset(np.array_split(cells.rows, here.size)[here.rank]) if is_shared else cells
     with torch.inference_mode():
-        loader = make_loader(cells, batch_size=cells_at_once(network, device))
-        batches = (CellInputs(*(part.to(device) for part in inputs_of(batch))) for batch in loader)
-        return torch.cat([read(inputs).cpu() for inputs in batches]).numpy()
+        pieces, places = [], []
+        for batch in make_loader(share, batch_size=cells_at_once(network, device)):
+            pieces.append(read(CellInputs(*(part.to(device) for part in inputs_of(batch)))).cpu())
+            places.append(batch.row)
+        rows, came = torch.cat(pieces), torch.cat(places).numpy()
+        if not np.array_equal(came, share.rows):  # cells of a store come as they lie on disk
+            rows = rows[torch.from_numpy(pd.Index(came).get_indexer(share.rows))]
+        with ranks.telling_of_a_lost_rank():
+            return (ranks.join_rows(rows) if is_shared else rows).numpy()

@@ -35,9 +35,9 @@ def hidden_features(visible: Tensor, present: Tensor, patch: int) -> Tensor:
 
 
 def masked_mse(predicted: Tensor, target: Tensor, where: Tensor, total: Tensor) -> Tensor:
-    """Sum the squared error over the entries where `where` holds, and divide by `total` entries."""
+    """Sum the squared error over the entries where `where` holds, and divide by `total` entries (0 without any)."""
     error = torch.where(where, predicted - target, 0.0)  # not a product: NaN * 0 is NaN
-    return error.square().sum() / total
+    return error.square().sum() / total.clamp(min=1)
 
 
 def inputs_of(batch: tuple[Tensor, ...]) -> CellInputs:

@@ -26,7 +26,7 @@ class PretrainModule(StageModule[PretrainNetwork, PretrainConfig]):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log the loss of held-back cells; every epoch hides the same tokens."""
         _, told = self.losses(batch, self.hide(batch, batch_idx, validation=True))
-        self.log_dict({f"val_{name}": value for name, value in told.items()}, on_epoch=True, batch_size=len(batch[0]))
+        self.tell("val", told, batch)
 
     def configure_optimizers(self) -> Any:
         """AdamW over all parameters."""
@@ -35,7 +35,7 @@ class PretrainModule(StageModule[PretrainNetwork, PretrainConfig]):
 
     def totals(self, batch: Batch, visible: VisibleTokens) -> dict[str, Tensor]:
         """Return the number of entries of each mean squared error."""
-        return {name: where.sum().clamp(min=1) for name, where in self._where(inputs_of(batch), visible).items()}
+        return {name: where.sum() for name, where in self._where(inputs_of(batch), visible).items()}
 
     def terms(
         self, batch: Batch, visible: VisibleTokens, totals: dict[str, Tensor]

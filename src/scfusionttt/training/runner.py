@@ -23,7 +23,7 @@ from scfusionttt.config import StageConfig
 from scfusionttt.data.atomic import replacing
 from scfusionttt.data.loader import CellDataset, make_loader
 from scfusionttt.errors import SettingError
-from scfusionttt.training import memory
+from scfusionttt.training import memory, ranks
 from scfusionttt.training.callbacks import (
     FiniteLoss,
     History,
@@ -43,6 +43,7 @@ _BESIDE_THE_POINT = (
     ".*exists and is not empty.*",
     ".*isinstance\\(treespec, LeafSpec\\).*",
     ".*have no `val_dataloader`.*",
+    ".*sync_dist=True.*",  # every rank has the values of all
 )
 
 
@@ -119,7 +120,9 @@ def fit(
     """
     memory.plan(module, train, run.device, limit=run.memory)
     history = History(name)
-    with _checkpoint_folder(run.checkpoints) as folder, torch.random.fork_rng(), _quiet():
+    with (
+        _checkpoint_folder(run.checkpoints) as folder, torch.random.fork_rng(), _quiet(), ranks.telling_of_a_lost_rank()
+    ):  # fmt: skip
         _require_same_run(folder / "run.json", run)
         best, last = folder / "best.ckpt", folder / "last.ckpt"
         callbacks: list[L.Callback] = [
@@ -128,23 +131,27 @@ def fit(
         if validation:
             callbacks += [Patience(stage.patience), Keep(best, monitor="val_loss")]
         callbacks.append(Keep(last))  # behind the best, whose score it notes
-        if run.progress:
+        here = ranks.here()
+        if run.progress and not here.rank:
             callbacks.append(RichProgress(history) if sys.stderr.isatty() else PlainProgress(history))
+        machine = ranks.trainer_options(run.device)
+        machine["plugins"].append(WholeCheckpoints())
+        share = {"batch_size": stage.batch_size, "rank": here.rank, "size": here.size}
         trainer = L.Trainer(
-            max_epochs=stage.n_epochs(len(train)), devices=1,
-            accelerator={"cuda": "gpu"}.get(run.device.type, run.device.type),
+            max_epochs=stage.n_epochs(len(train)), **machine,
             callbacks=callbacks, logger=False, enable_model_summary=False, enable_progress_bar=False,
-            num_sanity_val_steps=0, use_distributed_sampler=False, plugins=[WholeCheckpoints()],
+            num_sanity_val_steps=0, use_distributed_sampler=False,
         )  # fmt: skip
         with _interruptible(trainer):
             trainer.fit(
                 module.train(),
-                make_loader(train, batch_size=stage.batch_size, shuffle_seed=run.seed),
-                make_loader(validation, batch_size=stage.batch_size) if validation else None,
+                make_loader(train, shuffle_seed=run.seed, **share),
+                make_loader(validation, **share) if validation else None,
                 ckpt_path=last if run.resume and last.exists() else None,
                 weights_only=True,
             )
         load_weights(module, best if validation else last)
+        ranks.wait()  # the state may go when every rank has read it
     return history.table
 
 
@@ -160,11 +167,11 @@ def _checkpoint_folder(folder: Path | None) -> Iterator[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         yield folder
         return
-    temporary = Path(tempfile.mkdtemp(prefix="scfusionttt-"))
+    own = tempfile.mkdtemp(prefix="scfusionttt-")
     try:
-        yield temporary
+        yield Path(ranks.from_first(own))
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(own, ignore_errors=True)
 
 
 def _require_same_run(path: Path, run: Run) -> None:
@@ -174,6 +181,8 @@ def _require_same_run(path: Path, run: Run) -> None:
             f"{path.parent} holds a run with other settings or cells: give those it was started with, "
             "or remove that folder to start anew"
         )
+    if ranks.here().rank:
+        return
     with replacing(path) as temporary:  # cut short by a kill, it would refuse the resume
         temporary.write_bytes(identity)
 

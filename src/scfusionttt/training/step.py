@@ -10,6 +10,7 @@ from torch import Tensor
 from scfusionttt.config import FinetuneConfig, PretrainConfig, TransferConfig
 from scfusionttt.nn.inputs import VisibleTokens
 from scfusionttt.nn.networks import ClassifierNetwork, PretrainNetwork
+from scfusionttt.training import ranks
 from scfusionttt.training.masking import inputs_of, step_generator, visible_tokens
 
 N = TypeVar("N", bound=PretrainNetwork | ClassifierNetwork)
@@ -24,7 +25,8 @@ class StageModule(L.LightningModule, ABC, Generic[N, S]):
 
     Every loss is a mean over entries of the batch. A subclass counts them for the whole batch (`totals`) and divides
     what it sums over a part by that count (`terms`), so that the parts' losses sum to the batch's. Hidden tokens are
-    drawn for the whole batch. A step in parts is the undivided step but for rounding, and for dropout's random numbers.
+    drawn for the whole batch. A step in parts is the undivided step but for rounding, and for dropout's random numbers;
+    so is one whose batch is shared out among ranks.
 
     Parameters
     ----------
@@ -59,19 +61,21 @@ class StageModule(L.LightningModule, ABC, Generic[N, S]):
         """Return a part's share of the loss to descend, and of the values to tell."""
 
     def hide(self, batch: Batch, step: int, *, validation: bool = False) -> VisibleTokens:
-        """Draw the tokens of a batch that the encoders may see in this step."""
+        """Draw the tokens of a batch that the encoders may see in this step; of a share of it, those of the share."""
         inputs = inputs_of(batch)
-        return visible_tokens(
-            len(inputs.rna), self.network.backbone.rna_encoder.embedding.n_tokens, inputs.protein.shape[1],
+        start, n_cells = ranks.place(len(inputs.rna))
+        drawn = visible_tokens(
+            n_cells, self.network.backbone.rna_encoder.embedding.n_tokens, inputs.protein.shape[1],
             mask_ratio=self.stage.mask_ratio, protein_mask_ratio=self.protein_mask_ratio,
             hide_protein=self.hide_protein, generator=step_generator(self.seed, step, validation=validation),
             device=inputs.rna.device,
         )  # fmt: skip
+        return _rows(drawn, slice(start, start + len(inputs.rna)))
 
     def losses(self, batch: Batch, visible: VisibleTokens, *, learn: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the batch's loss and the values to tell; with `learn`, add up the gradients of the loss."""
-        totals = self.totals(batch, visible)
-        if self.training and len(batch[0]) > self.cells_at_once:
+        """Return the batch's loss and the values to tell; with `learn`, add up the gradients of this rank's share."""
+        totals = ranks.add_up(self.totals(batch, visible))
+        if self.training and (len(batch[0]) > self.cells_at_once or ranks.here().size > 1):
             totals |= self._projection_scale(batch, visible)
         loss, told = batch[0].new_zeros(()), dict[str, Tensor]()
         for part, seen in self._parts(batch, visible):
@@ -80,7 +84,14 @@ class StageModule(L.LightningModule, ABC, Generic[N, S]):
                 share.backward()
             loss = loss + share.detach()
             told = {name: told.get(name, 0) + value.detach() for name, value in values.items()}
-        return loss, told
+        summed = ranks.add_up({"": loss, **told})
+        return summed.pop(""), summed
+
+    def tell(self, part: str, told: dict[str, Tensor], batch: Batch, **options: Any) -> None:
+        """Log values of a batch as ``train_...`` or ``val_...``; every rank has those of the whole batch."""
+        _, n_cells = ranks.place(len(batch[0]))
+        values = {f"{part}_{name}": value for name, value in told.items()}
+        self.log_dict(values, on_epoch=True, batch_size=n_cells, **options)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Make one step of the optimiser."""
@@ -88,20 +99,27 @@ class StageModule(L.LightningModule, ABC, Generic[N, S]):
         scheduler: Any = self.lr_schedulers()
         optimizer.zero_grad()
         loss, told = self.losses(batch, self.hide(batch, self.global_step), learn=True)
+        ranks.add_up_gradients(self)
         if self.stage.gradient_clip:
             self.clip_gradients(optimizer, self.stage.gradient_clip, "norm")
         optimizer.step()
         scheduler.step()
-        self.log_dict({f"train_{name}": value for name, value in told.items()}, on_step=False, on_epoch=True)
+        self.tell("train", told, batch, on_step=False)
         return loss
 
     def _projection_scale(self, batch: Batch, visible: VisibleTokens) -> dict[str, Tensor]:
         """Return the unit of the projection's error; of an undivided batch the backbone finds it on its way."""
         backbone = self.network.backbone
-        return {} if backbone.protein_encoder is None else {"projection": backbone.spread(inputs_of(batch), visible)}
+        if backbone.protein_encoder is None:
+            return {}
+        return {"projection": backbone.spread(inputs_of(batch), visible, add_up=lambda x: ranks.add_up({"": x})[""])}
 
     def _parts(self, batch: Batch, visible: VisibleTokens) -> Iterator[tuple[Batch, VisibleTokens]]:
         n = len(batch[0])
         for start in range(0, n, self.cells_at_once):
             rows = slice(start, start + self.cells_at_once)
-            yield tuple(x[rows] for x in batch), VisibleTokens(*(x if x is None else x[rows] for x in visible))
+            yield tuple(x[rows] for x in batch), _rows(visible, rows)
+
+
+def _rows(visible: VisibleTokens, rows: slice) -> VisibleTokens:
+    return VisibleTokens(*(x if x is None else x[rows] for x in visible))

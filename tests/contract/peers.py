@@ -1,0 +1,143 @@
+"""What totalVI and muon make of the catalogue's bad input, where scvi-tools and muon are installed.
+
+``python tests/contract/peers.py && python tests/contract/bad_inputs.py`` writes `peers.tsv` and the page anew.
+"""
+
+import csv
+import multiprocessing
+import resource
+import tempfile
+import traceback
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from bad_inputs import CATALOGUE, PEERS
+from making import write
+
+from scfusionttt.data.quiet import quiet
+from scfusionttt.data.simulate import simulate
+
+CLEAR, SILENT, TOLD, DEEP, USED = "clear error", "silent wrong result", "warning", "crash deep inside", "used"
+#: A message that comes from one of these was written for the user; from below them, for a programmer.
+OF_THE_TOOL = ("scvi", "muon", "mudata", "anndata", "scanpy")
+#: Bytes of memory and seconds that a case may take.
+MOST_MEMORY, MOST_SECONDS = 12 << 30, 180
+
+
+def open_as_users_do(path):
+    """Read a file by the tools' own readers."""
+    import anndata
+    import muon
+
+    if path.is_dir() and path.suffix != ".zarr":
+        return muon.read_10x_mtx(path)
+    if path.suffix == ".zarr":
+        return anndata.read_zarr(path)
+    return muon.read(path) if path.suffix in (".h5mu", ".h5ad") else muon.read_10x_h5(path)
+
+
+def totalvi(path):
+    """Train totalVI, or scVI where the file has RNA alone, for one epoch and return its representation."""
+    from mudata import MuData
+    from scvi.model import SCVI, TOTALVI
+
+    data, method = open_as_users_do(path), TOTALVI
+    if isinstance(data, MuData):
+        TOTALVI.setup_mudata(data, modalities={"rna_layer": "rna", "protein_layer": "prot"})
+    elif "protein_expression" in data.obsm:
+        TOTALVI.setup_anndata(data, protein_expression_obsm_key="protein_expression")
+    else:
+        method = SCVI
+        SCVI.setup_anndata(data)
+    model = method(data)
+    model.train(max_epochs=1, accelerator="cpu", enable_progress_bar=False)
+    return model.get_latent_representation()
+
+
+def muon(path):
+    """Return muon's weighted nearest neighbours, or those of RNA alone, by the steps of its tutorial."""
+    import muon as mu
+    import scanpy as sc
+    from mudata import MuData
+
+    data = open_as_users_do(path)
+    parts = [data["rna"], data["prot"]] if isinstance(data, MuData) else [data]
+    sc.pp.normalize_total(parts[0])
+    sc.pp.log1p(parts[0])
+    if isinstance(data, MuData):
+        mu.prot.pp.clr(parts[1])
+    for part in parts:
+        sc.pp.pca(part, n_comps=5)
+        sc.pp.neighbors(part)
+    if isinstance(data, MuData):
+        mu.pp.neighbors(data, n_multineighbors=50)  # its default writes past its arrays on fewer than 200 cells
+    return data.obsp["connectivities"].toarray()
+
+
+def judge(case, error, told):
+    """Return the verdict of a run by the error it ended with and the warnings on its way, None and "" for none."""
+    if error is not None:
+        frames = [Path(frame.filename).parts for frame in traceback.extract_tb(error.__traceback__)]
+        inside = [part[part.index("site-packages") + 1] for part in frames if "site-packages" in part]
+        return CLEAR if str(error) and (not inside or inside[-1] in OF_THE_TOOL) else DEEP
+    if not case.refused:
+        return USED
+    return TOLD if told else SILENT
+
+
+def attempt(tool, case, path, pipe):
+    """Run a tool on a case, in a process of its own, and send the verdict."""
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
+    error = None
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", UserWarning)
+        try:
+            assert np.isfinite(tool(path)).all(), "the result is not finite"
+        except Exception as caught:
+            error = caught
+    pipe.send((judge(case, error, told), " ".join(str(error or "").split())[:100]))
+
+
+def verdict(tool, case, path):
+    """Return verdict and message of a tool on a case; a process that ends or hangs has crashed."""
+    here, there = multiprocessing.Pipe()
+    process = multiprocessing.Process(target=attempt, args=(tool, case, path, there))
+    process.start()
+    there.close()
+    try:
+        return here.recv() if here.poll(MOST_SECONDS) else (DEEP, f"no end within {MOST_SECONDS} s")
+    except EOFError:
+        return DEEP, "the process was killed"
+    finally:
+        process.kill()
+        process.join()
+
+
+def main():
+    cells = simulate(160, 300, 8, 3, n_isotypes=1, rare_fraction=0.2)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for i, case in enumerate(case for case in CATALOGUE if case.group != "Labels"):
+            place = Path(folder, str(i))
+            place.mkdir()
+            with quiet():
+                data = cells.copy()
+                made = case.make(data, place)
+                path = made if hasattr(made, "exists") else write(data if made is None else made, place / "cells")
+            row = [case.group, case.what]
+            for tool in (totalvi, muon):
+                row += verdict(tool, case, path)
+            print(*row, sep=" | ", flush=True)
+            rows.append(row)
+    with PEERS.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, delimiter="\t", lineterminator="\n")
+        tools = [f"totalVI (scvi-tools {version('scvi-tools')})", f"muon {version('muon')}"]
+        table.writerow(["group", "input", tools[0], "totalVI's words", tools[1], "muon's words"])
+        table.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""Write a tiny model of today's format, with cells and what it says of them: old models must stay loadable.
+
+python tools/make_model_fixture.py tests/models/format-1
+
+Run once for each format version, when it is released; the folder is then never written again.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from scfusionttt import FusionTTT
+from scfusionttt.data.simulate import simulate
+
+SETTINGS = {
+    "network": {"width": 8, "encoder_blocks": 1, "latent": 4, "pool_slots": 1, "patch": 10},
+    "pretrain": {"epochs": 1},
+    "finetune": {"epochs": 1},
+}
+
+
+def main() -> None:
+    """Train, save, and note the results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args().folder
+    cells = simulate(30, 60, 4, 2)
+    model = FusionTTT("fast", device="cpu", progress=False, **SETTINGS).pretrain(cells)
+    model.finetune(cells, labels="cell_type").save(folder)
+    np.savez_compressed(
+        folder / "cells.npz",
+        genes=cells["rna"].var_names.to_numpy(str), rna=cells["rna"].X.toarray().astype(np.uint16),
+        proteins=cells["prot"].var_names.to_numpy(str), protein=np.asarray(cells["prot"].X).astype(np.uint16),
+        z=model.embed(cells), label=model.predict(cells)["label"].to_numpy(str),
+        probability=model.predict(cells)["probability"].to_numpy(),
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

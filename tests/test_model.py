@@ -80,7 +80,7 @@ def test_every_stage_embeds_each_cell(stage, trained, cells, rna_cells):
     model = getattr(trained, stage)
     for data in (cells, rna_cells):
         z = model.embed(data)
-        assert z.shape == (data.n_obs, model.config.network.latent)
+        assert z.shape == (data.n_obs, model.network.backbone.n_latent)
         assert z.dtype == np.float32
         assert np.isfinite(z).all()
         assert len(np.unique(z, axis=0)) == data.n_obs

@@ -80,8 +80,12 @@ class NetworkConfig:
     latent: int = 32
     #: Learned weighted means of the tokens that the representation is made from.
     pool_slots: int = 8
+    #: Principal components of the genes that stand beside it, with the proteins; 0: it stands alone, as published.
+    components: int = 10
     #: Landmark cells of the classifier's kernel head; 0: a linear head on z, as published.
     landmarks: int = 500
+    #: Principal components of the genes that the classifier reads by a line, with the proteins; 0: none, as published.
+    skip_components: int = 50
     #: Of the matrix products in the blocks; all else, the TTT operator too, is float32. CPUs may be slower in bf16.
     precision: Precision = "float32"
     #: Keep only what goes into a block and compute the rest again in the backward: less memory, more time.
@@ -91,7 +95,7 @@ class NetworkConfig:
         """Refuse sizes that no network can have."""
         for name in ("patch", "width", "heads", "mini_batch", "pool_slots"):
             require(getattr(self, name) >= 1, f"network.{name} must be at least 1")
-        for name in ("encoder_blocks", "decoder_blocks", "latent", "landmarks"):
+        for name in ("encoder_blocks", "decoder_blocks", "latent", "landmarks", "components", "skip_components"):
             require(getattr(self, name) >= 0, f"network.{name} must not be negative")
         require(self.mlp_ratio * self.width >= 1, "network.mlp_ratio must leave at least one unit")
         require(self.width % (2 * self.heads) == 0, "network.width must be a multiple of 2 * network.heads")
@@ -277,6 +281,7 @@ def _paper() -> Config:
         network=NetworkConfig(
             patch=10, width=128, heads=2, encoder_blocks=6, decoder_blocks=4, mlp_ratio=4.0, dropout=0.1,
             direction="forward", causal=True, latent=0, landmarks=0,
+            components=0, skip_components=0,
         ),
         pretrain=PretrainConfig(
             epochs=500, batch_size=128, lr=2.5e-4, warmup=0.02, mask_ratio=0.15, protein_mask_ratio=0.15,

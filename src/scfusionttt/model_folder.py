@@ -12,8 +12,10 @@ from torch import Tensor
 from scfusionttt.data.atomic import replacing
 from scfusionttt.errors import ModelFolderError
 
-#: Raised when older readers could no longer understand what is written. 2: kernel head, novelty.
-FORMAT_VERSION = 2
+#: Raised when older readers could no longer understand what is written. 2: kernel head, novelty. 3: plain view.
+FORMAT_VERSION = 3
+#: What the settings did not say before a format, as things were then.
+_SINCE = {2: {"landmarks": 0}, 3: {"components": 0, "skip_components": 0}}
 
 WEIGHTS, MANIFEST, HISTORY = "weights.safetensors", "manifest.json", "history.csv"
 _KEYS = ("stage", "settings", "species", "features", "preprocessing", "classes", "metrics")
@@ -102,8 +104,11 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 
 def _upgraded(manifest: dict[str, Any]) -> dict[str, Any]:
-    """Return the manifest as today's would say it: heads were linear before format 2."""
-    if manifest["format_version"] < 2 and isinstance(manifest["settings"], dict):
-        network = {"landmarks": 0, **manifest["settings"].get("network", {})}
-        return {**manifest, "settings": {**manifest["settings"], "network": network}}
-    return manifest
+    """Return the manifest as today's would say it."""
+    if not isinstance(manifest["settings"], dict):
+        return manifest
+    network = manifest["settings"].get("network", {})
+    for version, then in _SINCE.items():
+        if manifest["format_version"] < version:
+            network = {**then, **network}
+    return {**manifest, "settings": {**manifest["settings"], "network": network}}

@@ -19,6 +19,14 @@ def test_a_token_is_the_value_weighted_sum_of_its_features_and_a_position():
     assert present.all()
 
 
+def test_what_holds_of_a_token_holds_of_its_features_also_in_a_ragged_last_patch():
+    tokens = torch.tensor([[True, False, False], [False, True, True]])
+    assert FeatureEmbedding(5, patch=2, width=4).per_feature(tokens).int().tolist() == [
+        [1, 1, 0, 0, 0],
+        [0, 0, 1, 1, 1],
+    ]
+
+
 def test_an_absent_feature_stays_out_of_the_sum_and_a_token_without_features_is_absent():
     embedding = FeatureEmbedding(5, patch=2, width=4)
     present = torch.tensor([[True, False, True, True, False]])

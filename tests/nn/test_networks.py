@@ -178,7 +178,11 @@ def test_only_projection_and_head_of_a_student_learn_and_fine_tuning_frees_the_r
 
 def test_a_student_of_a_model_without_proteins_learns_its_head(network):
     student = network("transfer", p=0)
-    assert {name for name, p in student.named_parameters() if p.requires_grad} == {"head.weight", "head.bias"}
+    assert {name for name, p in student.named_parameters() if p.requires_grad} == {
+        "head.weight",
+        "head.bias",
+        "skip.weight",
+    }
 
 
 @pytest.mark.parametrize(

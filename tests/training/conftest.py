@@ -37,6 +37,8 @@ def config():
         "latent": 6,
         "pool_slots": 2,
         "landmarks": 40,
+        "components": 0,  # the plain view is set after training, and has tests of its own
+        "skip_components": 0,
         "dropout": 0.1,
     }
     # Weights are held against those of the checkpoints: balancing, which follows, has a test of its own.

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scfusionttt.training.masking import hidden_features, masked_mse, step_generator, visible_tokens
+from scfusionttt.training.masking import masked_mse, step_generator, visible_tokens
 
 CPU = torch.device("cpu")
 
@@ -40,12 +40,6 @@ def test_a_share_of_the_cells_loses_all_its_proteins():
     hidden = [(~draw(n=500, step=step, hide_protein=0.3).protein).all(dim=1).float().mean() for step in range(4)]
     assert torch.stack(hidden).mean().item() == pytest.approx(0.3, abs=0.03)
     assert not (~draw(n=500, hide_protein=0.0).protein).all(dim=1).any()
-
-
-def test_hidden_features_are_the_measured_ones_of_hidden_tokens_also_in_a_ragged_last_patch():
-    visible = torch.tensor([[True, False, False], [False, True, True]])
-    present = torch.tensor([[True, True, True, False, True], [True, False, True, True, True]])
-    assert hidden_features(visible, present, 2).int().tolist() == [[0, 0, 1, 0, 1], [1, 0, 0, 0, 0]]
 
 
 def test_masked_mse_averages_over_the_chosen_entries():

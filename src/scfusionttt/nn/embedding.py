@@ -35,6 +35,10 @@ class FeatureEmbedding(nn.Module):
         # Laid out as a product per token leaves them, they would be copied by every layer that follows.
         return tokens_tnd.transpose(0, 1).contiguous(), self.patched(present).any(dim=-1)
 
+    def per_feature(self, tokens: Tensor) -> Tensor:
+        """Give each feature what its token has: [n, t] to [n, f]."""
+        return tokens.repeat_interleave(self.patch, dim=1)[:, : self.n_features]
+
     def patched(self, features: Tensor) -> Tensor:
         """Cut [n, f] into tokens [n, t, k]; the last token is filled up with zeros (False)."""
         gap = self.n_tokens * self.patch - self.n_features

@@ -15,12 +15,15 @@ from scfusionttt.nn.encoder import ModalityEncoder
 from scfusionttt.nn.fusion import Fusion
 from scfusionttt.nn.heads import CellRepresentation, KernelHead, Novelty, ProteinProjection
 from scfusionttt.nn.inputs import CellInputs, VisibleTokens
+from scfusionttt.nn.view import PlainView
 
 
 class FusedCells(NamedTuple):
     """What the backbone makes of n cells; the protein fields are None in a model without proteins."""
 
-    z: Tensor  # [n, l]
+    bottleneck: Tensor  # [n, l] what the decoders rebuild a cell from
+    z: Tensor  # [n, l + ...] bottleneck and a part of the view
+    view: Tensor | None  # [n, k + p], see PlainView
     rna: Tensor  # [n, t, d] fused tokens
     rna_visible: Tensor  # [n, t]
     protein: Tensor | None  # [n, p, d] fused tokens
@@ -47,11 +50,15 @@ class FusionBackbone(nn.Module):
             self.projection = ProteinProjection(n_tokens[0], n_proteins, config)
             n_tokens.append(n_proteins)
         self.representation = CellRepresentation(n_tokens, config)
+        has_view = bool(config.components or config.skip_components)
+        self.view = PlainView(n_genes, n_proteins, self.representation.n_latent, config) if has_view else None
+        self.n_beside = config.components
 
     @property
     def n_latent(self) -> int:
         """Width of z."""
-        return self.representation.n_latent
+        beside = 0 if self.view is None or not self.n_beside else self.n_beside + self.view.n_proteins
+        return self.representation.n_latent + beside
 
     def forward(
         self,
@@ -66,7 +73,9 @@ class FusionBackbone(nn.Module):
         """
         rna, rna_visible = self.rna_encoder(inputs.rna, inputs.rna_present, visible.rna)
         if self.protein_encoder is None:
-            return FusedCells(self.representation((rna, rna_visible)), rna, rna_visible, None, None, None)
+            bottleneck = self.representation((rna, rna_visible))
+            z, view = self._beside(bottleneck, inputs, rna_visible, None)
+            return FusedCells(bottleneck, z, view, rna, rna_visible, None, None, None)
 
         encoded, protein_visible = self.protein_encoder(inputs.protein, inputs.protein_present, visible.protein)
         projected = self.projection(rna, rna_visible)
@@ -76,9 +85,23 @@ class FusionBackbone(nn.Module):
 
         fused_rna = self.rna_fusion(rna, rna_visible, protein, fusible)
         fused_protein = self.protein_fusion(protein, fusible, rna, rna_visible)
-        z = self.representation((fused_rna, rna_visible), (fused_protein, fusible))
+        bottleneck = self.representation((fused_rna, rna_visible), (fused_protein, fusible))
+        z, view = self._beside(bottleneck, inputs, rna_visible, protein_visible)
         loss = self._projection_loss(rna, rna_visible, encoded, protein_visible, spread)
-        return FusedCells(z, fused_rna, rna_visible, fused_protein, protein_visible, loss)
+        return FusedCells(bottleneck, z, view, fused_rna, rna_visible, fused_protein, protein_visible, loss)
+
+    def _beside(
+        self, bottleneck: Tensor, inputs: CellInputs, rna_visible: Tensor, protein_visible: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return z and the view, which sees what the encoders see."""
+        if self.view is None:
+            return bottleneck, None
+        seen = self.rna_encoder.embedding.per_feature(rna_visible) & inputs.rna_present
+        protein_seen = inputs.protein_present if protein_visible is None else protein_visible
+        view = self.view(bottleneck, torch.where(seen, inputs.rna, 0.0), inputs.protein, protein_seen)
+        if not self.n_beside:
+            return bottleneck, view
+        return torch.cat([bottleneck, self.view.reach * self.view.first(view, self.n_beside)], dim=1), view
 
     @torch.no_grad()
     def spread(
@@ -125,9 +148,9 @@ class PretrainNetwork(nn.Module):
     def __init__(self, n_genes: int, n_proteins: int, config: NetworkConfig) -> None:
         super().__init__()
         self.backbone = FusionBackbone(n_genes, n_proteins, config)
-        self.rna_from_z = RepresentationDecoder(self.backbone.n_latent, n_genes)
+        self.rna_from_z = RepresentationDecoder(self.backbone.representation.n_latent, n_genes)
         if n_proteins:
-            self.protein_from_z = RepresentationDecoder(self.backbone.n_latent, n_proteins)
+            self.protein_from_z = RepresentationDecoder(self.backbone.representation.n_latent, n_proteins)
         self.rna_decoder: TokenDecoder | None = None
         self.protein_decoder: TokenDecoder | None = None
         if config.decoder_blocks:
@@ -151,16 +174,19 @@ class PretrainNetwork(nn.Module):
         if self.rna_decoder is not None and from_tokens:
             rna_tokens = self.rna_decoder(fused.rna, fused.rna_visible)
         if from_z:
-            rna_z = self.rna_from_z(fused.z)
+            rna_z = self.rna_from_z(fused.bottleneck)
         if self.protein_decoder is not None and fused.protein is not None and from_tokens:
             protein_tokens = self.protein_decoder(fused.protein, fused.protein_visible)
         if fused.protein is not None and from_z:
-            protein_z = self.protein_from_z(fused.z)
+            protein_z = self.protein_from_z(fused.bottleneck)
         return Reconstruction(rna_tokens, protein_tokens, rna_z, protein_z, fused)
 
 
 class ClassifierNetwork(nn.Module):
-    """Stage 2: the pretrained backbone and a head on z, linear (as published) where there are no landmarks."""
+    """Stage 2: the pretrained backbone, a head on z, and a line from the view to the class scores.
+
+    As published there is no such skip, and the head is linear (no landmarks).
+    """
 
     def __init__(self, backbone: FusionBackbone, n_classes: int, config: NetworkConfig) -> None:
         super().__init__()
@@ -170,6 +196,11 @@ class ClassifierNetwork(nn.Module):
             if config.landmarks
             else nn.Linear(backbone.n_latent, n_classes)
         )
+        self.skip: nn.Linear | None = None
+        self.n_skipping = config.skip_components
+        if backbone.view is not None and self.n_skipping:
+            self.skip = nn.Linear(self.n_skipping + backbone.view.n_proteins, n_classes, bias=False)
+            nn.init.zeros_(self.skip.weight)
         self.novelty = Novelty(backbone.n_latent, n_classes)
 
     def forward(
@@ -181,12 +212,26 @@ class ClassifierNetwork(nn.Module):
     ) -> tuple[Tensor, FusedCells]:
         """Return class scores (logits) [n, c] and the fused cells."""
         fused = self.backbone(inputs, visible, spread=spread)
-        return self.head(fused.z), fused
+        scores = self.head(fused.z)
+        if self.skip is not None:
+            scores = scores + self.skip(self.skipping(fused))
+        return scores, fused
+
+    def skipping(self, fused: FusedCells) -> Tensor:
+        """Return what the skip reads [n, k + p]; k + p = 0 where there is none."""
+        if self.skip is None:
+            return fused.z[:, :0]
+        assert fused.view is not None and self.backbone.view is not None
+        return self.backbone.view.first(fused.view, self.n_skipping)
 
     def parts_by_class(self) -> tuple[list[Tensor], list[Tensor]]:
         """Return what all classes share, head and novelty, and what has a row for each class."""
         shared = [*self.head.buffers(), self.novelty.whitening, self.novelty.quantiles]
-        return shared, [self.head.weight, self.head.bias, self.novelty.means]
+        return shared, [self.head.bias, *self.slopes(), self.novelty.means]
+
+    def slopes(self) -> list[Tensor]:
+        """Return the weights of the head and of the skip, if there is one; a row for each class."""
+        return [self.head.weight, *([] if self.skip is None else [self.skip.weight])]
 
 
 class TransferNetwork(ClassifierNetwork):
@@ -200,7 +245,7 @@ class TransferNetwork(ClassifierNetwork):
 
     def trained_parts(self) -> list[nn.Module]:
         """Return the parts that learn."""
-        parts: list[nn.Module] = [self.head]
+        parts: list[nn.Module] = [self.head, *([] if self.skip is None else [self.skip])]
         if self.backbone.protein_encoder is not None:
             parts.append(self.backbone.projection)
         return parts

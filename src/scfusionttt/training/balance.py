@@ -53,7 +53,7 @@ def _rebuild(network: PretrainNetwork, cells: CellDataset, device: torch.device)
     pieces = []
     with torch.no_grad():
         for batch in make_loader(cells, batch_size=cells_at_once(network, device)):
-            z = network.backbone(CellInputs(*(part.to(device) for part in inputs_of(batch)))).z
+            z = network.backbone(CellInputs(*(part.to(device) for part in inputs_of(batch)))).bottleneck
             pieces.append([z.cpu(), *(decoder(z).cpu() for decoder in decoders)])
     z, *rebuilt = (torch.cat(parts) for parts in zip(*pieces, strict=True))
     return z.double(), rebuilt

@@ -7,7 +7,7 @@ from torch.nn.functional import cross_entropy
 
 from scfusionttt.data.loader import CellDataset
 from scfusionttt.nn.networks import ClassifierNetwork, TransferNetwork
-from scfusionttt.training.inference import embed
+from scfusionttt.training.inference import class_scores, embed
 
 #: Temperatures that are tried; few cells could ask for any.
 TEMPERATURES = torch.logspace(-1, 1, 81, base=2, dtype=torch.float64)
@@ -25,6 +25,7 @@ def calibrate(network: ClassifierNetwork, train: CellDataset, held_back: CellDat
     held_back
         Labelled cells that no weight was fitted to: they give the temperature and the distances that are usual.
     """
+    scores = class_scores(network, held_back, device)
     of_train, of_held_back = embed(network, train, device), embed(network, held_back, device)
     if not (np.isfinite(of_train).all() and np.isfinite(of_held_back).all()):
         return
@@ -32,20 +33,19 @@ def calibrate(network: ClassifierNetwork, train: CellDataset, held_back: CellDat
     network.cpu()
     codes, codes_held_back = (torch.from_numpy(cells.labels[cells.rows]).long() for cells in (train, held_back))
     with torch.no_grad():
-        _set_temperature(network, torch.from_numpy(of_held_back), codes_held_back)
+        _set_temperature(network, torch.from_numpy(scores).double(), codes_held_back)
         _set_classes(network, torch.from_numpy(of_train).double(), codes)
         shares = torch.linspace(0, 1, network.novelty.N_QUANTILES)
         for row, z in enumerate((of_held_back, by_rna)):
             network.novelty.quantiles[row] = network.novelty(torch.from_numpy(z)).quantile(shares)
 
 
-def _set_temperature(network: ClassifierNetwork, z: Tensor, codes: Tensor) -> None:
+def _set_temperature(network: ClassifierNetwork, scores: Tensor, codes: Tensor) -> None:
     """Divide the scores by the temperature of least cross-entropy (Guo et al., arXiv 1706.04599)."""
-    scores = network.head(z).double()
     losses = torch.stack([cross_entropy(scores / temperature, codes) for temperature in TEMPERATURES])
     temperature = float(TEMPERATURES[losses.argmin()])
-    network.head.weight.div_(temperature)
-    network.head.bias.div_(temperature)
+    for weights in (network.head.bias, *network.slopes()):
+        weights.div_(temperature)
 
 
 def _set_classes(network: ClassifierNetwork, z: Tensor, codes: Tensor) -> None:

@@ -20,5 +20,8 @@ class FinetuneModule(ClassifierModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW with one learning rate for the body and one for the head."""
-        groups = [(self.network.backbone, self.body_lr), (self.network.head, self.stage.lr)]
+        network = self.network
+        groups = [(network.backbone, self.body_lr), (network.head, self.stage.lr)]
+        if network.skip is not None:
+            groups.append((network.skip, self.stage.lr))
         return adamw_with_cosine(groups, self.stage, n_steps=int(self.trainer.estimated_stepping_batches))

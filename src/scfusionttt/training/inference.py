@@ -24,7 +24,7 @@ def embed(network: Network, cells: CellDataset, device: torch.device, *, rna_onl
     def read(inputs: CellInputs) -> Tensor:
         return network.backbone(inputs.without_proteins() if rna_only else inputs).z
 
-    return _run(network, cells, device, read)
+    return read_cells(network, cells, device, read)
 
 
 def embed_and_surprise(network: Network, cells: CellDataset, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
@@ -46,8 +46,13 @@ def embed_and_surprise(network: Network, cells: CellDataset, device: torch.devic
             raise SettingError("surprise is the inner loss of TTT layers, and this model's RNA encoder has none")
         return torch.cat([z, torch.stack(losses).mean(dim=0)], dim=1)
 
-    both = _run(network, cells, device, read)
+    both = read_cells(network, cells, device, read)
     return both[:, : network.backbone.n_latent], both[:, network.backbone.n_latent :]
+
+
+def class_scores(network: ClassifierNetwork, cells: CellDataset, device: torch.device) -> np.ndarray:
+    """Return the class scores (logits), float32 [n, c]."""
+    return read_cells(network, cells, device, lambda inputs: network(inputs)[0])
 
 
 def probabilities(
@@ -62,19 +67,19 @@ def probabilities(
         usual = network.novelty.usual(network.novelty(fused.z), by_rna)
         return torch.cat([scores.softmax(dim=1), usual[:, None]], dim=1)
 
-    told = _run(network, cells, device, read)
+    told = read_cells(network, cells, device, read)
     return told[:, :-1], told[:, -1]
 
 
 def rebuilt_proteins(network: PretrainNetwork, cells: CellDataset, device: torch.device) -> np.ndarray:
     """Return the scaled protein values rebuilt from z alone, float32 [n, p]."""
-    return _run(network, cells, device, lambda inputs: network(inputs, from_tokens=False).protein_z)
+    return read_cells(network, cells, device, lambda inputs: network(inputs, from_tokens=False).protein_z)
 
 
-def _run(
+def read_cells(
     network: Network, cells: CellDataset, device: torch.device, read: Callable[[CellInputs], Tensor]
 ) -> np.ndarray:
-    """Read every cell, each rank its share of them; all ranks return all cells in their order."""
+    """Return what `read` makes of every cell [n, ...]; each rank reads its share, all have all in the cells' order."""
     network.to(device).eval()
     here = ranks.here()
     is_shared = len(cells) >= here.size > 1

@@ -29,11 +29,6 @@ def visible_tokens(
     return VisibleTokens(rna.to(device), (protein & ~without[:, None]).to(device))
 
 
-def hidden_features(visible: Tensor, present: Tensor, patch: int) -> Tensor:
-    """Return the measured features [n, f] of the hidden tokens, given visible tokens [n, t]."""
-    return ~visible.repeat_interleave(patch, dim=1)[:, : present.shape[1]] & present
-
-
 def masked_mse(predicted: Tensor, target: Tensor, where: Tensor, total: Tensor) -> Tensor:
     """Sum the squared error over the entries where `where` holds, and divide by `total` entries (0 without any)."""
     error = torch.where(where, predicted - target, 0.0)  # not a product: NaN * 0 is NaN

@@ -7,7 +7,7 @@ from torch import Tensor
 from scfusionttt.config import PretrainConfig
 from scfusionttt.nn.inputs import CellInputs, VisibleTokens
 from scfusionttt.nn.networks import PretrainNetwork
-from scfusionttt.training.masking import hidden_features, inputs_of, masked_mse
+from scfusionttt.training.masking import inputs_of, masked_mse
 from scfusionttt.training.optim import adamw_with_cosine
 from scfusionttt.training.step import Batch, StageModule
 
@@ -69,12 +69,12 @@ class PretrainModule(StageModule[PretrainNetwork, PretrainConfig]):
     def _where(self, inputs: CellInputs, visible: VisibleTokens) -> dict[str, Tensor]:
         """Return the entries that each mean squared error speaks of."""
         assert visible.rna is not None and visible.protein is not None
-        patch = self.network.backbone.rna_encoder.embedding.patch
+        visible_genes = self.network.backbone.rna_encoder.embedding.per_feature(visible.rna)
         # A cell without any visible protein gives this decoder mask tokens alone: nothing to learn from.
         seen = visible.protein.any(dim=1, keepdim=True)
         return {
-            "masked_rna": hidden_features(visible.rna, inputs.rna_present, patch),
-            "masked_protein": hidden_features(visible.protein, inputs.protein_present, 1) & seen,
+            "masked_rna": ~visible_genes & inputs.rna_present,
+            "masked_protein": ~visible.protein & inputs.protein_present & seen,
             "z_rna": inputs.rna_present,
             "z_protein": inputs.protein_present,
         }

@@ -15,6 +15,7 @@ from scfusionttt.training.pretrain import PretrainModule
 from scfusionttt.training.probe import fit_head
 from scfusionttt.training.runner import Run, fit
 from scfusionttt.training.transfer import TransferModule
+from scfusionttt.training.view import fit_view
 
 
 def train_pretraining(network: PretrainNetwork, cells: CellDataset, stage: PretrainConfig, run: Run) -> pd.DataFrame:
@@ -26,6 +27,8 @@ def train_pretraining(network: PretrainNetwork, cells: CellDataset, stage: Pretr
     history = fit(PretrainModule(network, stage, seed=run.seed), train, validation, stage, run, name="pretrain")
     if stage.balance and stage.bottleneck_weight and network.backbone.representation.pools is not None:
         balance_modalities(network, cells, run.device)
+    if network.backbone.view is not None:
+        fit_view(network, cells, run.device, seed=run.seed)
     return history
 
 

@@ -172,7 +172,8 @@ def test_a_student_ignores_measured_proteins_bit_for_bit(network, cells):
 def test_only_projection_and_head_of_a_student_learn_and_fine_tuning_frees_the_rest(network, config):
     student = network("transfer")
     learning = {name for name, p in student.named_parameters() if p.requires_grad}
-    assert learning == {n for n, _ in student.named_parameters() if n.startswith(("head.", "backbone.projection."))}
+    parts = ("head.", "skip.", "backbone.projection.")
+    assert learning == {name for name, _ in student.named_parameters() if name.startswith(parts)}
     assert all(p.requires_grad for p in ClassifierNetwork(student.backbone, 4, config()).parameters())
 
 

@@ -86,7 +86,7 @@ def fit_head(
 def _read(
     network: ClassifierNetwork, cells: CellDataset, device: torch.device, *, rna_only: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return z and what the skip reads, float64, of every cell as measured and, with `rna_only`, by RNA alone as well."""
+    """Return z and what the skip reads, float64, of cells as measured and, with `rna_only`, by RNA alone as well."""
 
     def read(inputs: CellInputs) -> Tensor:
         fused = network.backbone(inputs)

@@ -1,6 +1,7 @@
 """Every control of the report's map, used in a real browser."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,9 +14,15 @@ pytestmark = pytest.mark.slow
 N = 600
 #: What the map holds, told by its own element.
 LEGEND = "[...document.querySelectorAll('.legend button')].map(b => [b.textContent, b.getAttribute('aria-pressed')])"
-PIXELS = (
-    "[...document.querySelector('canvas').getContext('2d').getImageData(0, 0, 400, 400).data].reduce((a, b) => a + b)"
-)
+PICTURE = "document.querySelector('canvas').toDataURL()"
+#: Mean of red, green and blue, 0 to 255, of what is drawn.
+LIGHT = """(() => {
+  const {width, height} = document.querySelector('canvas');
+  const pixels = document.querySelector('canvas').getContext('2d').getImageData(0, 0, width, height).data;
+  return pixels.reduce((sum, value, i) => sum + (i % 4 < 3 ? value : 0), 0) / (3 * width * height);
+})()"""
+#: The browser's advice on how these tests read the picture.
+ADVICE = "Canvas2D: Multiple readback operations"
 
 
 @pytest.fixture(scope="module")
@@ -64,16 +71,16 @@ def page(chromium, file):
     page.wait_for_timeout(100)
     yield page
     page.close()
-    assert [text for text in said if not text.startswith("blob:")] == [], "no error, no message, no request"
+    assert [text for text in said if not text.startswith(("blob:", ADVICE))] == [], "no error, no message, no request"
 
 
 def picked(page):
     return page.locator(".picked").inner_text()
 
 
-def settle(page):
+def settle(page, what=PICTURE):
     page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
-    return page.evaluate(PIXELS)
+    return page.evaluate(what)
 
 
 def test_colours_and_legend_follow_the_choice(page):
@@ -122,7 +129,7 @@ def test_the_lasso_counts_what_lies_in_it(page):
     assert "200 of 600 cells picked" in picked(page)
     with page.expect_download() as download:
         page.get_by_role("button", name="Save names").click()
-    names = open(download.value.path(), encoding="utf-8").read().split()  # noqa: PTH123, SIM115
+    names = Path(download.value.path()).read_text(encoding="utf-8").split()
     assert names == [f"cell-{i}" for i in range(1, N, 3)]
 
 
@@ -165,10 +172,11 @@ def test_zoom_and_move_by_button_wheel_and_keys_and_back(page):
         lambda: page.get_by_role("button", name="Zoom in").click(),
         lambda: canvas.press("ArrowLeft"),
         lambda: canvas.press("+"),
-        lambda: (canvas.hover(), page.mouse.wheel(0, -300)),
+        lambda: (canvas.focus(), canvas.hover(), page.mouse.wheel(0, -300)),
         lambda: drag(page, [(300, 500), (350, 520)]),
         lambda: page.get_by_role("button", name="Zoom out").click(),
     ):
+        page.get_by_role("button", name="All").click()
         before = settle(page)
         act()
         page.wait_for_timeout(50)
@@ -180,11 +188,11 @@ def test_zoom_and_move_by_button_wheel_and_keys_and_back(page):
 
 
 def test_dark_narrow_and_on_paper(page):
-    light = settle(page)
+    light = settle(page, LIGHT)
     page.emulate_media(color_scheme="dark")
-    assert settle(page) < light / 2
+    assert settle(page, LIGHT) < light / 2
     page.pdf()
-    assert settle(page) < light / 2, "paper is light, and the screen dark again after it"
+    assert settle(page, LIGHT) < light / 2, "paper is light, and the screen dark again after it"
     page.set_viewport_size({"width": 390, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.locator("summary").click()

@@ -120,6 +120,14 @@ def _shorten(name, share=0.5):
     return change
 
 
+def _declare(folder):
+    lines = (folder / "matrix.mtx").read_text().splitlines(keepends=True)
+    size = next(i for i, line in enumerate(lines) if not line.startswith("%"))
+    n_genes, n_cells, _ = lines[size].split()
+    lines[size] = f"{n_genes} {n_cells} {10**12}\n"
+    (folder / "matrix.mtx").write_text("".join(lines))
+
+
 def _zarr(change=lambda store: None, *, dense: bool = False):
     def make(data, folder):
         adata = rna_of(data)
@@ -236,6 +244,7 @@ CASES = {
     "10x folder with cut barcodes": refused(
         "do not belong together or one is cut short", _10x(_shorten("barcodes.tsv"))
     ),
+    "10x folder that declares 10^12 entries": refused("GiB of values, more than", _10x(_declare)),
     "10x folder with a cut matrix": refused("it is damaged", _10x(_shorten("matrix.mtx"))),
     "10x folder with empty features": refused("it is damaged", _10x(_shorten("features.tsv", 0.0))),
     "one file of a 10x folder": refused("is one part of a 10x matrix; give its folder", _10x(one="matrix.mtx")),

@@ -1,5 +1,6 @@
 import gzip
 import json
+import os
 import pickle
 from pathlib import Path
 
@@ -202,6 +203,23 @@ def test_10x_folder_with_missing_or_cut_files(tmp_path):
     (folder / "matrix.mtx").unlink()
     (folder / "matrix.mtx.gz").write_bytes(gzip.compress(whole.encode())[:-20])
     with pytest.raises(InputFileError, match="is truncated"):
+        read(folder)
+
+
+def test_a_few_bytes_that_stand_for_more_than_memory_holds_are_refused(tmp_path, monkeypatch):
+    folder = write_10x_folder(tmp_path / "m")
+    monkeypatch.setattr(os, "sysconf", lambda name: 2**10)  # pages, and bytes of a page: a machine of 1 MiB
+    assert read(folder).shape == (3, 4)
+    bomb = gzip.compress(bytes(2**22))
+    assert len(bomb) < 5000
+    (folder / "barcodes.tsv.gz").write_bytes(bomb)
+    with pytest.raises(InputFileError, match=r"barcodes\.tsv\.gz unpacks to .* more than"):
+        read(folder)
+    header = b"%%MatrixMarket matrix coordinate integer general\n4 3 1000000000\n1 1 1\n"
+    (folder / "matrix.mtx.gz").write_bytes(gzip.compress(header))
+    write_10x_folder(tmp_path / "other")
+    (folder / "barcodes.tsv.gz").write_bytes((tmp_path / "other" / "barcodes.tsv.gz").read_bytes())
+    with pytest.raises(InputFileError, match=r"matrix\.mtx\.gz declares 15 GiB"):
         read(folder)
 
 

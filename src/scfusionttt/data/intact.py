@@ -1,5 +1,6 @@
 """A store before its values are read: what would run code, what is missing, what no memory holds."""
 
+import gzip
 import os
 import warnings
 from collections.abc import Iterator
@@ -9,9 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+from scipy.io import mminfo
 
 from scfusionttt.errors import InputFileError
 
+#: Row, column and value, as they are read.
+_BYTES_PER_ENTRY = 16
+#: Bytes unpacked at a time.
+_PIECE = 2**24
 _SPARSE = ("csr_matrix", "csc_matrix")
 
 
@@ -52,6 +58,23 @@ def check_zarr(path: Path, *, to_memory: bool = True) -> None:
             warnings.warn(f"{told}; copy the store again unless they are zero", stacklevel=2)
 
 
+def check_matrix_market(path: Path) -> None:
+    """Refuse a matrix in exchange format whose header declares more entries than memory holds."""
+    entries = mminfo(path)[2]
+    _require_memory(path, entries * _BYTES_PER_ENTRY)
+
+
+def check_gzip(path: Path) -> None:
+    """Refuse a compressed file that unpacks to more than memory holds; a few bytes may unpack to any number."""
+    if path.suffix != ".gz":
+        return
+    unpacked = 0
+    with gzip.open(path) as file:
+        while piece := len(file.read(_PIECE)):
+            unpacked += piece
+            _require_memory(path, unpacked, does="unpacks to")
+
+
 @contextmanager
 def without_pickle(path: Path) -> Iterator[None]:
     """Take Zarr's codec for pickled objects away while a store is read: decoding could run code."""
@@ -84,13 +107,13 @@ def damaged(path: Path) -> Iterator[None]:
         raise InputFileError(f"{path} {cause} ({text}); it is damaged or incomplete: copy or write it again") from error
 
 
-def _require_memory(path: Path, needed: int) -> None:
+def _require_memory(path: Path, needed: int, *, does: str = "declares") -> None:
     if not hasattr(os, "sysconf"):
         return
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > there:
         raise InputFileError(
-            f"{path} declares {needed / 2**30:.0f} GiB of values, more than the {there / 2**30:.0f} GiB of memory "
+            f"{path} {does} {needed / 2**30:.0f} GiB of values, more than the {there / 2**30:.0f} GiB of memory "
             "here; it is damaged, or leave out cells or features"
         )
 

@@ -12,7 +12,14 @@ from mudata import MuData
 from scipy import sparse
 from scipy.io import mmread
 
-from scfusionttt.data.intact import check_hdf5, check_zarr, damaged, without_pickle
+from scfusionttt.data.intact import (
+    check_gzip,
+    check_hdf5,
+    check_matrix_market,
+    check_zarr,
+    damaged,
+    without_pickle,
+)
 from scfusionttt.data.quiet import quiet
 from scfusionttt.data.store import is_store
 from scfusionttt.errors import InputFileError, name_some
@@ -137,6 +144,7 @@ def _read_10x_folder(matrix_path: Path) -> AnnData:
     features = _read_tsv(matrix_path.parent, prefix, ("features", "genes"))
     barcodes = _read_tsv(matrix_path.parent, prefix, ("barcodes",))
     with damaged(matrix_path):
+        check_matrix_market(matrix_path)
         counts = sparse.csr_matrix(mmread(matrix_path).T, dtype=np.float32)
     if counts.shape != (len(barcodes), len(features)):
         raise InputFileError(
@@ -152,6 +160,8 @@ def _read_10x_folder(matrix_path: Path) -> AnnData:
 def _read_tsv(folder: Path, prefix: str, names: tuple[str, ...]) -> pd.DataFrame:
     for file in (folder / f"{prefix}{name}.tsv{gz}" for name in names for gz in ("", ".gz")):
         if file.exists():
-            with damaged(file):  # "NA" is a name here, and a quote is a character
+            with damaged(file):
+                check_gzip(file)
+                # "NA" is a name here, and a quote is a character
                 return pd.read_csv(file, sep="\t", header=None, dtype=str, keep_default_na=False, quoting=3)
     raise InputFileError(f"{folder} has no {prefix}{names[0]}.tsv(.gz) beside the matrix; copy it there")

@@ -9,6 +9,7 @@ import resource
 import tempfile
 import traceback
 import warnings
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
@@ -117,6 +118,8 @@ def verdict(tool, case, path):
 
 
 def main():
+    for slow in ("scvi.model", "muon"):
+        import_module(slow)  # once: each case's process is forked from this one
     cells = simulate(160, 300, 8, 3, n_isotypes=1, rare_fraction=0.2)
     rows = []
     with tempfile.TemporaryDirectory() as folder:

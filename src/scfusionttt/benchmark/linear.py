@@ -26,7 +26,10 @@ def concat(cells: Cells, seed: int) -> np.ndarray:
 
 
 def logistic(cells: Cells, train: np.ndarray, seed: int) -> pd.DataFrame:
-    """Logistic regression on 50 components of RNA and the proteins, fitted on the training cells."""
+    """Logistic regression on 50 components of RNA and the proteins.
+
+    The components are those of all cells, which our model, too, sees without labels; types are learned from `train`.
+    """
     return _logistic(cells, cells.protein, train, seed)
 
 
@@ -36,5 +39,5 @@ def logistic_rna(cells: Cells, train: np.ndarray, seed: int) -> pd.DataFrame:
 
 
 def _logistic(cells: Cells, protein: np.ndarray | None, train: np.ndarray, seed: int) -> pd.DataFrame:
-    x_nd = features(cells.rna, protein, fit_on=train, seed=seed)
+    x_nd = features(cells.rna, protein, seed=seed)
     return logistic_regression(x_nd[train], cells.labels[train], x_nd)[1]

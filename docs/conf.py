@@ -46,6 +46,11 @@ napoleon_use_rtype = False
 html_theme = "sphinx_book_theme"
 html_title = "scfusionttt"
 html_show_sourcelink = False
-html_theme_options = {"show_navbar_depth": 1, "use_download_button": False, "use_fullscreen_button": False}
+html_theme_options = {
+    "show_navbar_depth": 1,
+    "use_download_button": False,
+    "use_fullscreen_button": False,
+    "navbar_persistent": [],  # the sidebar has the search; a second one lay over it
+}
 copybutton_prompt_text = r"\$ |>>> "
 copybutton_prompt_is_regexp = True

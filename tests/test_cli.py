@@ -117,7 +117,7 @@ def test_embed_writes_every_format(name, here, scfusionttt, trained, cells):
     for _ in range(2):  # the second takes the place of the first
         result = done(scfusionttt(f"embed cells.h5mu --model pretrained --out {name}"))
     assert result.out == ""
-    assert result.err.splitlines()[-1] == f"{name}: 160 cells, 8 dimensions"
+    assert result.err.splitlines()[-1] == f"{name}: 160 cells, {expected.shape[1]} dimensions"
     if name == "z.npy":
         found = np.load(name, allow_pickle=False)
     elif name == "z.csv":

@@ -80,7 +80,7 @@ BAD_CALLS = {
     "model: missing": ("embed good.h5mu --model nowhere --out z.npy", "no such model folder; give one"),
     "model: newer": (
         "embed good.h5mu --model newer --out z.npy",
-        "has format 99, newer than 2, the newest known here; update scfusionttt",
+        "has format 99, newer than 3, the newest known here; update scfusionttt",
     ),
     "model: incomplete": (
         "embed good.h5mu --model incomplete --out z.npy",

@@ -112,7 +112,7 @@ def test_the_command_line_goes_from_inputs_to_types(scfusionttt, path, cells, tm
     for step in steps:
         done = scfusionttt(step)
         assert done.code == 0, done.err
-    assert np.load(tmp_path / "z.npy").shape == (160, 8)
+    assert np.load(tmp_path / "z.npy").shape == (160, 8 + 10 + 8)  # bottleneck, components, proteins
     names = [line.split(",")[0] for line in (tmp_path / "types.csv").read_text().splitlines()[1:]]
     assert names == list(cells.obs_names)
     plan = json.loads((tmp_path / "plan.json").read_text())

@@ -85,11 +85,13 @@ def read_cells(
     is_shared = len(cells) >= here.size > 1
     share = cells.subset(np.array_split(cells.rows, here.size)[here.rank]) if is_shared else cells
     with torch.inference_mode():
-        pieces, places = [], []
+        rows, came, done = torch.empty(0), np.empty(len(share), dtype=np.int64), 0
         for batch in make_loader(share, batch_size=cells_at_once(network, device)):
-            pieces.append(read(CellInputs(*(part.to(device) for part in inputs_of(batch)))).cpu())
-            places.append(batch.row)
-        rows, came = torch.cat(pieces), torch.cat(places).numpy()
+            piece = read(CellInputs(*(part.to(device) for part in inputs_of(batch)))).cpu()
+            if not done:  # one block: small pieces that are kept would leave the memory between them in use
+                rows = piece.new_empty((len(share), *piece.shape[1:]))
+            rows[done : done + len(piece)], came[done : done + len(piece)] = piece, batch.row.numpy()
+            done += len(piece)
         if not np.array_equal(came, share.rows):  # cells of a store come as they lie on disk
             rows = rows[torch.from_numpy(pd.Index(came).get_indexer(share.rows))]
         with ranks.telling_of_a_lost_rank():

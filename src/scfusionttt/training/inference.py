@@ -93,6 +93,6 @@ def read_cells(
             rows[done : done + len(piece)], came[done : done + len(piece)] = piece, batch.row.numpy()
             done += len(piece)
         if not np.array_equal(came, share.rows):  # cells of a store come as they lie on disk
-            rows = rows[torch.from_numpy(pd.Index(came).get_indexer(share.rows))]
+            rows = rows[torch.from_numpy(pd.Index(came).get_indexer(pd.Index(share.rows)))]
         with ranks.telling_of_a_lost_rank():
             return (ranks.join_rows(rows) if is_shared else rows).numpy()

@@ -1,4 +1,4 @@
-"""Stage 2: pretrained weights and a linear head learn the cell types of labelled CITE-seq."""
+"""Stage 2: pretrained weights and a head learn the cell types of labelled CITE-seq."""
 
 from typing import Any
 

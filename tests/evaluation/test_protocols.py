@@ -106,10 +106,12 @@ def test_bad_input_is_named(cells):
     x_nd, labels = cells
     with pytest.raises(LabelError, match="one label for every cell"):
         evaluate_representation(x_nd, labels[1:])
-    with pytest.raises(LabelError, match="none of the 200 cells is labelled"):
+    with pytest.raises(LabelError, match="no labelled cell among 200"):
         evaluate_representation(x_nd, ["NA"] * 200)
-    with pytest.raises(LabelError, match="all carry the label 'B'"):
+    with pytest.raises(LabelError, match=r"a single class \(B\)"):
         evaluate_representation(x_nd, ["B"] * 200)
+    with pytest.raises(LabelError, match=r"a single class \(B\)"):  # any clusters would have had an ARI of 1
+        evaluate_clusters(["B"] * 200, ["B"] * 200)
     with pytest.raises(SettingError, match="'tsne'"):
         evaluate_representation(x_nd, labels, space="tsne")
     with pytest.raises(SettingError, match="'mixed'"):

@@ -158,9 +158,7 @@ def _score_graph(
     seeds: Sequence[int], n_clusters: int | None, protocol: Protocol,
 ) -> Evaluation:  # fmt: skip
     known, truth = _known(labels, graph.shape[0])
-    n_classes = len(np.unique(truth))
-    if n_classes < 2:
-        raise LabelError(f"the {len(truth)} labelled cells all carry the label '{truth[0]}': two classes are needed")
+    n_classes = _count_classes(truth)
     x_nd = None if geometry is None else geometry[known]
     found = [cluster_graph(graph, n_clusters or n_classes, seed=seed) for seed in seeds]
     rows = [ten_metrics(truth, one.labels[known], x_nd, seed=seed) for one, seed in zip(found, seeds)]
@@ -186,9 +184,17 @@ def evaluate_clusters(
     """Score clusters that were found elsewhere with the ten metrics.
 
     Without a representation the geometric metrics are NaN; `space` only names what the representation is.
+
+    Raises
+    ------
+    LabelError
+        The labels do not fit the cells, or fewer than two classes are labelled.
+    InputDataError
+        The representation has other cells.
     """
     clusters = np.asarray(clusters).astype(str)
     known, truth = _known(labels, len(clusters))
+    n_classes = _count_classes(truth)
     geometry = None if representation is None else np.asarray(representation)
     if geometry is not None and len(geometry) != len(clusters):
         raise InputDataError(f"{len(geometry)} rows of a representation but {len(clusters)} clusters: cells must match")
@@ -198,7 +204,7 @@ def evaluate_clusters(
         scores=pd.DataFrame([row]),
         n_cells=len(truth),
         n_unlabelled=len(clusters) - len(truth),
-        n_classes=len(np.unique(truth)),
+        n_classes=n_classes,
         n_clusters=(len(np.unique(clusters)),),
         space=None if geometry is None else space,
     )
@@ -243,8 +249,16 @@ def _known(labels: ArrayLike | pd.Series, n_cells: int) -> tuple[np.ndarray, np.
         raise LabelError(f"labels of shape {values.shape} for {n_cells} cells: give one label for every cell")
     known = is_labelled(values)
     if not known.any():
-        raise LabelError(f"none of the {n_cells} cells is labelled: there is nothing to score against")
+        raise LabelError(f"no labelled cell among {n_cells}: there is nothing to score against")
     return known, values[known].astype(str)
+
+
+def _count_classes(truth: np.ndarray) -> int:
+    """Return the number of classes; of one alone any clusters can be right."""
+    n_classes = len(np.unique(truth))
+    if n_classes < 2:
+        raise LabelError(f"the labelled cells are of a single class ({truth[0]}); scores of clusters need two")
+    return n_classes
 
 
 def _without_nan(values: dict[str, float]) -> dict[str, float | None]:

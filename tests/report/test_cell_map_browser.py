@@ -1,5 +1,10 @@
-"""Every control of the report's map, used in a real browser."""
+"""Every control of the report's map, used in a real browser.
 
+What it looks like at the end of each test is kept in the folder `SCFUSIONTTT_SCREENSHOTS`, where that is set.
+"""
+
+import os
+import re
 import shutil
 from pathlib import Path
 
@@ -59,7 +64,7 @@ def file(tmp_path_factory):
 
 
 @pytest.fixture
-def page(chromium, file):
+def page(chromium, file, request):
     page = chromium.new_page(viewport={"width": 1200, "height": 900})
     page.set_default_timeout(120_000)  # a busy machine is no error
     said = []
@@ -70,6 +75,8 @@ def page(chromium, file):
     page.evaluate("document.querySelector('.map').ready")
     page.wait_for_timeout(100)
     yield page
+    if folder := os.environ.get("SCFUSIONTTT_SCREENSHOTS"):
+        page.screenshot(path=Path(folder, re.sub(r"\W+", "_", request.node.name) + ".png"), full_page=True)
     page.close()
     assert [text for text in said if not text.startswith(("blob:", ADVICE))] == [], "no error, no message, no request"
 

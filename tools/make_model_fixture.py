@@ -1,6 +1,6 @@
 """Write a tiny model of today's format, with cells and what it says of them: old models must stay loadable.
 
-python tools/make_model_fixture.py tests/models/format-3
+python tools/make_model_fixture.py tests/models/format-4
 
 Run once for each format version, when it is released; the folder is then never written again.
 """

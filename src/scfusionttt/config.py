@@ -82,6 +82,8 @@ class NetworkConfig:
     pool_slots: int = 8
     #: Principal components of the genes that stand beside it, with the proteins; 0: it stands alone, as published.
     components: int = 10
+    #: Power, 0 to 1, by which directions count less in which neighbouring cells differ; 0: as published.
+    whitening: float = 0.75
     #: Landmark cells of the classifier's kernel head; 0: a linear head on z, as published.
     landmarks: int = 500
     #: Principal components of the genes that the classifier reads by a line, with the proteins; 0: none, as published.
@@ -99,6 +101,7 @@ class NetworkConfig:
             require(getattr(self, name) >= 0, f"network.{name} must not be negative")
         require(self.mlp_ratio * self.width >= 1, "network.mlp_ratio must leave at least one unit")
         require(self.width % (2 * self.heads) == 0, "network.width must be a multiple of 2 * network.heads")
+        require(0 <= self.whitening <= 1, "network.whitening must be in [0, 1]")
         require(0 <= self.dropout < 1, "network.dropout must be in [0, 1)")
 
 
@@ -281,7 +284,7 @@ def _paper() -> Config:
         network=NetworkConfig(
             patch=10, width=128, heads=2, encoder_blocks=6, decoder_blocks=4, mlp_ratio=4.0, dropout=0.1,
             direction="forward", causal=True, latent=0, landmarks=0,
-            components=0, skip_components=0,
+            components=0, skip_components=0, whitening=0.0,
         ),
         pretrain=PretrainConfig(
             epochs=500, batch_size=128, lr=2.5e-4, warmup=0.02, mask_ratio=0.15, protein_mask_ratio=0.15,

@@ -13,9 +13,14 @@ from scfusionttt.data.atomic import replacing
 from scfusionttt.errors import ModelFolderError
 
 #: Raised when older readers could no longer understand what is written. 2: kernel head, novelty. 3: plain view.
-FORMAT_VERSION = 3
+#: 4: whitening.
+FORMAT_VERSION = 4
 #: What the settings did not say before a format, as things were then.
-_SINCE = {2: {"landmarks": 0}, 3: {"components": 0, "skip_components": 0}}
+_SINCE: dict[int, dict[str, float]] = {
+    2: {"landmarks": 0},
+    3: {"components": 0, "skip_components": 0},
+    4: {"whitening": 0.0},
+}
 
 WEIGHTS, MANIFEST, HISTORY = "weights.safetensors", "manifest.json", "history.csv"
 _KEYS = ("stage", "settings", "species", "features", "preprocessing", "classes", "metrics")

@@ -39,6 +39,7 @@ def config():
         "landmarks": 40,
         "components": 0,  # the plain view is set after training, and has tests of its own
         "skip_components": 0,
+        "whitening": 0.0,
         "dropout": 0.1,
     }
     # Weights are held against those of the checkpoints: balancing, which follows, has a test of its own.

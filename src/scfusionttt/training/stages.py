@@ -16,6 +16,7 @@ from scfusionttt.training.probe import fit_head
 from scfusionttt.training.runner import Run, fit
 from scfusionttt.training.transfer import TransferModule
 from scfusionttt.training.view import fit_view
+from scfusionttt.training.whiten import whiten
 
 
 def train_pretraining(network: PretrainNetwork, cells: CellDataset, stage: PretrainConfig, run: Run) -> pd.DataFrame:
@@ -29,6 +30,8 @@ def train_pretraining(network: PretrainNetwork, cells: CellDataset, stage: Pretr
         balance_modalities(network, cells, run.device)
     if network.backbone.view is not None:
         fit_view(network, cells, run.device, seed=run.seed)
+    if network.backbone.whitening:
+        whiten(network, cells, run.device, seed=run.seed)
     return history
 
 

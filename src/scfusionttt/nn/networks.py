@@ -22,7 +22,7 @@ class FusedCells(NamedTuple):
     """What the backbone makes of n cells; the protein fields are None in a model without proteins."""
 
     bottleneck: Tensor  # [n, l] what the decoders rebuild a cell from
-    z: Tensor  # [n, l + ...] bottleneck and a part of the view, in the metric of the backbone
+    z: Tensor  # [n, l + ...] bottleneck and a part of the view
     view: Tensor | None  # [n, k + p], see PlainView
     rna: Tensor  # [n, t, d] fused tokens
     rna_visible: Tensor  # [n, t]
@@ -38,7 +38,7 @@ class FusionBackbone(nn.Module):
     A cell none of whose protein tokens is visible (RNA-only data) gets tokens projected from its RNA instead.
     """
 
-    metric: Tensor  # [l, l] of z, set after pretraining; where there is none z is as the parts leave it
+    metric: Tensor  # [l, l] of z, set after pretraining
 
     def __init__(self, n_genes: int, n_proteins: int, config: NetworkConfig) -> None:
         super().__init__()
@@ -100,16 +100,16 @@ class FusionBackbone(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Return z and the view, which sees what the encoders see."""
         if self.view is None:
-            return self._measured(bottleneck), None
+            return bottleneck, None
         seen = self.rna_encoder.embedding.per_feature(rna_visible) & inputs.rna_present
         protein_seen = inputs.protein_present if protein_visible is None else protein_visible
         view = self.view(bottleneck, torch.where(seen, inputs.rna, 0.0), inputs.protein, protein_seen)
         if not self.n_beside:
-            return self._measured(bottleneck), view
-        beside = self.view.reach * self.view.first(view, self.n_beside)
-        return self._measured(torch.cat([bottleneck, beside], dim=1)), view
+            return bottleneck, view
+        return torch.cat([bottleneck, self.view.reach * self.view.first(view, self.n_beside)], dim=1), view
 
-    def _measured(self, z: Tensor) -> Tensor:
+    def measured(self, z: Tensor) -> Tensor:
+        """Return z [n, l] in the metric in which cells are compared; a head reads z as it is."""
         return z @ self.metric if self.whitening else z
 
     @torch.no_grad()

@@ -7,7 +7,7 @@ from torch.nn.functional import cross_entropy
 
 from scfusionttt.data.loader import CellDataset
 from scfusionttt.nn.networks import ClassifierNetwork, TransferNetwork
-from scfusionttt.training.inference import class_scores, embed
+from scfusionttt.training.inference import class_scores, embed_for_heads
 
 #: Temperatures that are tried; few cells could ask for any.
 TEMPERATURES = torch.logspace(-1, 1, 81, base=2, dtype=torch.float64)
@@ -26,10 +26,14 @@ def calibrate(network: ClassifierNetwork, train: CellDataset, held_back: CellDat
         Labelled cells that no weight was fitted to: they give the temperature and the distances that are usual.
     """
     scores = class_scores(network, held_back, device)
-    of_train, of_held_back = embed(network, train, device), embed(network, held_back, device)
+    of_train, of_held_back = (embed_for_heads(network, cells, device) for cells in (train, held_back))
     if not (np.isfinite(of_train).all() and np.isfinite(of_held_back).all()):
         return
-    by_rna = of_held_back if isinstance(network, TransferNetwork) else embed(network, held_back, device, rna_only=True)
+    by_rna = (
+        of_held_back
+        if isinstance(network, TransferNetwork)
+        else embed_for_heads(network, held_back, device, rna_only=True)
+    )
     network.cpu()
     codes, codes_held_back = (torch.from_numpy(cells.labels[cells.rows]).long() for cells in (train, held_back))
     with torch.no_grad():

@@ -19,12 +19,19 @@ from scfusionttt.training.memory import cells_at_once
 
 def embed(network: Network, cells: CellDataset, device: torch.device, *, rna_only: bool = False) -> np.ndarray:
     """Return the fused representation, float32 [n, l]; with `rna_only` no protein is looked at."""
+    return read_cells(network, cells, device, lambda inputs: network.backbone.measured(_z(network, inputs, rna_only)))
+
+
+def embed_for_heads(
+    network: Network, cells: CellDataset, device: torch.device, *, rna_only: bool = False
+) -> np.ndarray:
+    """Return the same as heads read it: its parts as they are."""
+    return read_cells(network, cells, device, lambda inputs: _z(network, inputs, rna_only))
+
+
+def _z(network: Network, inputs: CellInputs, rna_only: bool) -> Tensor:
     rna_only = rna_only or isinstance(network, TransferNetwork)
-
-    def read(inputs: CellInputs) -> Tensor:
-        return network.backbone(inputs.without_proteins() if rna_only else inputs).z
-
-    return read_cells(network, cells, device, read)
+    return network.backbone(inputs.without_proteins() if rna_only else inputs).z
 
 
 def embed_and_surprise(network: Network, cells: CellDataset, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
@@ -37,11 +44,10 @@ def embed_and_surprise(network: Network, cells: CellDataset, device: torch.devic
     SettingError
         The network has no TTT layer in its RNA encoder.
     """
-    rna_only = isinstance(network, TransferNetwork)
 
     def read(inputs: CellInputs) -> Tensor:
         with inner_losses(network.backbone.rna_encoder) as losses:
-            z = network.backbone(inputs.without_proteins() if rna_only else inputs).z
+            z = network.backbone.measured(_z(network, inputs, rna_only=False))
         if not losses:
             raise SettingError("surprise is the inner loss of TTT layers, and this model's RNA encoder has none")
         return torch.cat([z, torch.stack(losses).mean(dim=0)], dim=1)

@@ -5,7 +5,7 @@ import torch
 
 from scfusionttt.data.loader import CellDataset
 from scfusionttt.nn.networks import PretrainNetwork
-from scfusionttt.training.inference import embed
+from scfusionttt.training.inference import embed_for_heads
 
 #: Neighbours of a cell that are taken for cells of its kind: as many as scanpy takes.
 N_NEIGHBORS = 15
@@ -31,9 +31,7 @@ def whiten(network: PretrainNetwork, cells: CellDataset, device: torch.device, *
     """
     if len(cells) > MOST_CELLS:
         cells = cells.subset(np.sort(np.random.default_rng(seed).choice(cells.rows, MOST_CELLS, replace=False)))
-    with torch.no_grad():
-        network.backbone.metric.copy_(torch.eye(network.backbone.n_latent))
-    z = embed(network, cells, device).astype(np.float64)
+    z = embed_for_heads(network, cells, device).astype(np.float64)
     if len(z) > 2 and np.isfinite(z).all() and z.var(axis=0).sum() > 0:
         with torch.no_grad():
             network.backbone.metric.copy_(torch.from_numpy(_metric(z, network.backbone.whitening)))

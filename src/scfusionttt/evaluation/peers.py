@@ -106,6 +106,8 @@ def score_logistic_regression(
 ) -> Evaluation:
     """Score logistic regression on held-out cells: 50 components of RNA, and proteins where every cell has them.
 
+    The components are those of all cells, which pretraining, too, sees without labels: where few are labelled, worth much.
+
     Parameters
     ----------
     log_normalised, clr_protein
@@ -116,6 +118,6 @@ def score_logistic_regression(
         Rows.
     """
     protein = clr_protein if clr_protein.shape[1] and not np.isnan(clr_protein).any() else None
-    x = features(log_normalised, protein, fit_on=train)
+    x = features(log_normalised, protein)
     predicted, _ = logistic_regression(x[train], labels[train], x[held_out])
     return evaluate_predictions(predicted, labels[held_out], protocol="held-out")

@@ -106,7 +106,7 @@ def score_logistic_regression(
 ) -> Evaluation:
     """Score logistic regression on held-out cells: 50 components of RNA, and proteins where every cell has them.
 
-    The components are those of all cells, which pretraining, too, sees without labels: where few are labelled, worth much.
+    The components are those of all cells, which pretraining, too, sees without labels.
 
     Parameters
     ----------

@@ -107,9 +107,10 @@ def _peers() -> list[str]:
     verdicts = list(dict.fromkeys(verdict for count in counts.values() for verdict in sorted(count)))
     lines = [
         "", "## The same input in other tools", "",
-        f"What becomes of the {len(bad)} inputs above that are refused here (`python tests/contract/peers.py`). *Clear",
-        "error*: the message comes from the tool or its reader. *Crash deep inside*: from a library below, or the",
-        "process ends. *Silent wrong result*: numbers, and no word.", "",
+        f"What becomes of {len(bad)} of the inputs above that are refused here (`python tests/contract/peers.py`), one",
+        "epoch of training or the tutorial's neighbours. *Clear error*: the message comes from the tool or its reader,",
+        "which does not make it a good one. *Crash deep inside*: from a library below, or the process ends. *Warning*:",
+        "numbers, and a warning that good cells do not get. *Silent wrong result*: numbers, and no word.", "",
         f"| Tool | {' | '.join(verdicts)} |", f"|---|{'---|' * len(verdicts)}",
         *(f"| {tool} | {' | '.join(str(counts[tool][verdict]) for verdict in verdicts)} |" for tool in tools), "",
         f"| Input | {' | '.join(tools)} |", f"|---|{'---|' * len(tools)}",

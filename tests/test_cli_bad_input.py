@@ -9,6 +9,7 @@ from mudata import MuData
 from scipy import sparse
 
 from scfusionttt.data.quiet import quiet
+from scfusionttt.model_folder import FORMAT_VERSION
 
 FAST = "--preset fast --epochs 1 --set network.width=16"
 
@@ -80,7 +81,7 @@ BAD_CALLS = {
     "model: missing": ("embed good.h5mu --model nowhere --out z.npy", "no such model folder; give one"),
     "model: newer": (
         "embed good.h5mu --model newer --out z.npy",
-        "has format 99, newer than 3, the newest known here; update scfusionttt",
+        f"has format 99, newer than {FORMAT_VERSION}, the newest known here; update scfusionttt",
     ),
     "model: incomplete": (
         "embed good.h5mu --model incomplete --out z.npy",

@@ -122,7 +122,7 @@ def without_a_weight(folder):
         (lambda folder: (folder / MANIFEST).write_text("[1]"), "not a model of scfusionttt"),
         (lambda folder: (folder / MANIFEST).write_bytes(b"\xff\xfe"), "is not readable JSON"),
         (lambda folder: rewrite(folder, format_version="1"), "not a model of scfusionttt"),
-        (lambda folder: rewrite(folder, format_version=FORMAT_VERSION + 1), f"newer than {FORMAT_VERSION}.*; update scfusionttt"),
+        (lambda folder: rewrite(folder, format_version=FORMAT_VERSION + 1), f"newer than {FORMAT_VERSION}.*; update"),
         (lambda folder: (folder / MANIFEST).write_text('{"format_version": 1}'), "lacks stage, settings"),
         (declare_huge, "is damaged"),
         (pickled, "is damaged"),

@@ -9,6 +9,10 @@ sys.path[:0] = [str(DOCS.parent / "src"), str(DOCS)]
 # The notebooks run in processes of their own, on one thread: what they draw does not depend on the machine.
 os.environ["PYTHONPATH"] = os.pathsep.join(sys.path[:2])
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# They run in folders of their own, too, so a path from here must be a whole one; where there are no data they simulate.
+data = Path(os.environ.pop("SCFUSIONTTT_DATA", "")).absolute()
+if (data / "pbmc10k.h5mu").exists():
+    os.environ["SCFUSIONTTT_DATA"] = str(data)
 
 from scfusionttt import __version__  # noqa: E402
 

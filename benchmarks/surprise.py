@@ -3,7 +3,8 @@
 1. A class is left out of pretraining and fine-tuning. AUROC of its cells against held-out cells of the known classes,
    by surprise and by the baselines: 1 - highest softmax, and distance from the classes (``--unknown``).
 2. A chromosome arm is gained in cells that the model was not trained on: every count of the arm brings half a count
-   more (binomial). AUROC of that arm among the arms of the same cell, by surprise and by the baseline, mean expression.
+   more (binomial). AUROC of that arm among the arms of the same cell, by surprise and by the baselines: mean
+   expression, and infercnvpy with its defaults where it is installed, the training cells of each class its reference.
 
 Surprise and expression are told in standard deviations from the training cells.
 
@@ -16,6 +17,7 @@ if not __package__:
     sys.path[0] += "/.."  # run as a file: `operator` in this folder is not the standard library's
 
 import argparse
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +64,7 @@ def main() -> None:
         train, held_out = known[first], known[second]
         model = FusionTTT(given.preset, seed=given.seed, progress=False).pretrain(cite[train])
         if gains.empty:
-            gains = gained_arms(model, cite[train], cite[held_out[: given.gained]], given.seed)
+            gains = gained_arms(model, cite[train], codes[train], cite[held_out[: given.gained]], given.seed)
         model.finetune(cite[train], labels=given.labels)
         rows[name] = unseen_class(model, cite, train, held_out, out)
         print(f"{name}: {rows[name]}", file=sys.stderr, flush=True)
@@ -91,8 +93,8 @@ def unseen_class(
     }
 
 
-def gained_arms(model: FusionTTT, train: CiteSeq, cells: CiteSeq, seed: int) -> pd.DataFrame:
-    """Return, for each arm that cells gain, its AUROC among the arms, by surprise and by expression."""
+def gained_arms(model: FusionTTT, train: CiteSeq, codes: np.ndarray, cells: CiteSeq, seed: int) -> pd.DataFrame:
+    """Return, for each arm that cells gain, its AUROC among the arms, by surprise and by the baselines."""
     assert model.features is not None
     genes = model.features.genes.dropna(subset=["chromosome", "start"])
     arm_of_gene = arms(genes)
@@ -100,26 +102,45 @@ def gained_arms(model: FusionTTT, train: CiteSeq, cells: CiteSeq, seed: int) -> 
     tried = [arm for arm in arm_of_gene.unique() if counts[arm] >= FEWEST_GENES]
     columns = match_features(cells, model.features).genes[arm_of_gene.index]
     rng = np.random.default_rng(seed)
-    reference = tracks(model, train)
+    expression = expression_track(model, train)
+    normal = np.stack([np.asarray(expression.X)[codes == code].mean(axis=0) for code in np.unique(codes)])
+    reference = tracks(model, train, normal)
     rows: dict[str, dict[str, float]] = {}
     for arm in tried:
         gained = gain(cells, columns[(arm_of_gene == arm).to_numpy()], rng)
         rows[arm] = {"genes": int(counts[arm])}
-        for kind, track in tracks(model, gained).items():
+        for kind, track in tracks(model, gained, normal).items():
             rows[arm] |= arm_aurocs(track, reference[kind], arm, tried, kind)
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("gained arm")
     return pd.concat([table, table.mean().rename("mean").to_frame().T])
 
 
-def tracks(model: FusionTTT, cells: CiteSeq) -> dict[str, AnnData]:
-    """Return the surprise of the tokens, and the baseline: log-normalised expression of the genes."""
+def tracks(model: FusionTTT, cells: CiteSeq, normal: np.ndarray) -> dict[str, AnnData]:
+    """Return the surprise of the tokens, and the baselines of the genes; `normal` [k, g] is infercnvpy's reference."""
+    expression = expression_track(model, cells)
+    found = {"surprise": model.embed(cells, surprise=True)[1], "expression": expression}
+    if find_spec("infercnvpy"):
+        found["infercnvpy"] = copy_numbers(expression, normal)
+    return found
+
+
+def expression_track(model: FusionTTT, cells: CiteSeq) -> AnnData:
+    """Return the log-normalised expression of the genes."""
     assert model.features is not None and model.preprocessing is not None
-    genes = model.features.genes
     expression = model.preprocessing.log_normalized(cells, match_features(cells, model.features)).toarray()
-    return {
-        "surprise": model.embed(cells, surprise=True)[1],
-        "expression": as_track(expression, genes, cells.rna.obs_names, patch=1),
-    }
+    return as_track(expression, model.features.genes, cells.rna.obs_names, patch=1)
+
+
+def copy_numbers(expression: AnnData, normal: np.ndarray) -> AnnData:
+    """Return infercnvpy's smoothed fold changes of the genes, 0 where it has none."""
+    import infercnvpy
+
+    track = expression.copy()
+    _, _, by_gene = infercnvpy.tl.infercnv(
+        track, reference=normal, n_jobs=1, inplace=False, calculate_gene_values=True, chunksize=200
+    )
+    track.X = np.nan_to_num(by_gene)
+    return track
 
 
 def gain(cells: CiteSeq, columns: np.ndarray, rng: np.random.Generator) -> CiteSeq:

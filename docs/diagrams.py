@@ -60,8 +60,8 @@ def stages() -> Figure:
     ax = _canvas(9, 2.5, (-1.5, 8.1), (-0.95, 1.35))
     rows = (
         ("1  pretrain", "CITE-seq\nno labels", "everything", "z rebuilds\ngenes and proteins"),
-        ("2  fine-tune", "CITE-seq\nwith labels", "backbone, head", "class of each cell"),
-        ("3  transfer", "RNA only\nsome labels, or none", "projection, head", "class without proteins"),
+        ("2  fine-tune", "CITE-seq\nwith labels", "head; if asked, all", "class of each cell"),
+        ("3  transfer", "RNA only\nsome labels, or none", "head; if asked, projection", "class without proteins"),
     )
     for i, (name, goes_in, learns, out) in enumerate(rows):
         x = 3.3 * i

@@ -133,3 +133,16 @@ def test_a_settings_file_that_cannot_be_read_is_named(tmp_path, content, told):
         path.write_bytes(content)
     with pytest.raises(InputFileError, match=f"settings.toml: {told}"):
         read_toml(path)
+
+
+@pytest.mark.parametrize("stage", ["finetune", "transfer"])
+def test_a_random_head_has_to_learn(stage):
+    with pytest.raises(SettingError, match=f"{stage}.probe=false starts from a random head, which needs {stage}.steps"):
+        Config().with_settings({"network.landmarks": 0, f"{stage}.probe": False})
+    Config().with_settings({"network.landmarks": 0, f"{stage}.probe": False, f"{stage}.epochs": 3})
+
+
+def test_pretraining_has_steps_and_the_other_stages_need_none():
+    assert not Config().finetune.has_steps
+    with pytest.raises(SettingError, match=r"pretrain\.steps must be at least 1"):
+        Config().with_settings({"pretrain.steps": 0})

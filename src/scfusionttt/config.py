@@ -7,7 +7,7 @@ Python (``FusionTTT(network={"width": 128})``).
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import tomli_w
 
@@ -85,7 +85,7 @@ class NetworkConfig:
     #: Power, 0 to 1, by which directions count less in which neighbouring cells differ; 0: as published.
     whitening: float = 0.75
     #: Landmark cells of the classifier's kernel head; 0: a linear head on z, as published.
-    landmarks: int = 500
+    landmarks: int = 1000
     #: Principal components of the genes that the classifier reads by a line, with the proteins; 0: none, as published.
     skip_components: int = 50
     #: Of the matrix products in the blocks; all else, the TTT operator too, is float32. CPUs may be slower in bf16.
@@ -113,6 +113,8 @@ LEAST_EPOCHS = 3
 class StageConfig:
     """What every stage of training has: length, batches, optimiser and schedule."""
 
+    LEAST_STEPS: ClassVar[int] = 1
+
     #: Passes over the training cells; None (``none``): as many as ``steps`` need, and at least three.
     epochs: int | None = None
     #: Steps of the optimiser where ``epochs`` is None, so that few cells are not read too few times.
@@ -132,8 +134,8 @@ class StageConfig:
         """Refuse lengths and shares that make no sense."""
         section = type(self).__name__.removesuffix("Config").lower()
         require(self.epochs is None or self.epochs >= 1, f"{section}.epochs must be at least 1, or none")
-        for name in ("steps", "batch_size"):
-            require(getattr(self, name) >= 1, f"{section}.{name} must be at least 1")
+        require(self.batch_size >= 1, f"{section}.batch_size must be at least 1")
+        require(self.steps >= self.LEAST_STEPS, f"{section}.steps must be at least {self.LEAST_STEPS}")
         require(self.lr > 0, f"{section}.lr must be positive")
         for name in ("weight_decay", "patience", "gradient_clip"):
             require(getattr(self, name) >= 0, f"{section}.{name} must not be negative")
@@ -147,6 +149,11 @@ class StageConfig:
         )
         for name in shares:
             require(0 <= getattr(self, name, 0) < 1, f"{section}.{name} must be in [0, 1)")
+
+    @property
+    def has_steps(self) -> bool:
+        """Whether there is an optimiser at all."""
+        return bool(self.epochs or self.steps)
 
     def n_epochs(self, n_cells: int) -> int:
         """Return how often the stage reads `n_cells` training cells."""
@@ -186,7 +193,10 @@ class PretrainConfig(StageConfig):
 class FinetuneConfig(StageConfig):
     """Stage 2: cross-entropy on labelled CITE-seq."""
 
-    steps: int = 300
+    LEAST_STEPS: ClassVar[int] = 0
+
+    #: 0: the head alone learns, from all labelled cells at once; training the body gained nothing on real data.
+    steps: int = 0
     lr: float = 2e-5
     #: Learning rate of the pretrained body as a share of the head's.
     body_lr_ratio: float = 1.0
@@ -205,7 +215,10 @@ class FinetuneConfig(StageConfig):
 class TransferConfig(StageConfig):
     """Stage 3: RNA-only data; RNA encoder and fusion stay as they are."""
 
-    steps: int = 300
+    LEAST_STEPS: ClassVar[int] = 0
+
+    #: 0: the head alone learns, and the projection from RNA to the proteins stays that of the reference.
+    steps: int = 0
     lr: float = 1e-4
     #: As in stage 2.
     probe: bool = True
@@ -235,6 +248,10 @@ class Config:
             require(
                 getattr(self, name).probe or not self.network.landmarks,
                 f"{name}.probe=false starts from a random head, which needs network.landmarks=0",
+            )
+            require(
+                getattr(self, name).probe or getattr(self, name).has_steps,
+                f"{name}.probe=false starts from a random head, which needs {name}.steps or {name}.epochs to learn",
             )
         require(0 <= self.seed < 2**32, "seed must be a whole number from 0 to 4294967295")
 
@@ -303,13 +320,11 @@ def _paper() -> Config:
 
 
 def _fast() -> Config:
-    """A smaller network and shorter stages: for a first look and for tests."""
+    """A smaller network and shorter pretraining: for a first look and for tests."""
     return Config(
         data=DataConfig(n_genes=2000),
         network=NetworkConfig(width=32, heads=2, latent=16),
         pretrain=PretrainConfig(epochs=8, lr=3e-3),
-        finetune=FinetuneConfig(steps=60, lr=1e-4),
-        transfer=TransferConfig(steps=60, lr=5e-4),
     )
 
 

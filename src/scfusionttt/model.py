@@ -209,7 +209,8 @@ class FusionTTT(Answers):
         stage = self.config.transfer if isinstance(network, TransferNetwork) else self.config.finetune
         self.origin = self.origin.with_cells(cells.cell_names[cells.rows])
         history = train_classifier(network, cells, stage, self._run(cells, checkpoints, resume))
-        self.history = pd.concat([self.history, history], ignore_index=True)
+        if len(history):
+            self.history = pd.concat([self.history, history], ignore_index=True)
         self.metrics.pop(str(self.stage), None)  # of an earlier run, on other labels or another split
         if len(held_out):
             scores = self._score(network, labelled.subset(held_out)).to_dict()

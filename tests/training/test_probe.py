@@ -5,7 +5,8 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from scfusionttt.training.inference import embed, probabilities
+from scfusionttt.errors import NonFiniteLossError
+from scfusionttt.training.inference import class_scores, embed, probabilities
 from scfusionttt.training.probe import C_KERNEL, C_LINEAR, fit_head
 
 CPU = torch.device("cpu")
@@ -30,10 +31,13 @@ def test_the_head_gives_the_probabilities_of_the_regression(network, cells, n_cl
     else:
         features, strength = z / z.std(axis=0), C_LINEAR
     features = features - features.mean(axis=0)
-    expected = LogisticRegression(C=strength, max_iter=3000).fit(features, codes).predict_proba(features)
-    found = probabilities(classifier, few, CPU)[0]
-    share = found[:, :n_classes] / found[:, :n_classes].sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(share, expected, atol=2e-3)
+    expected = LogisticRegression(C=strength, max_iter=3000).fit(features, codes).predict_log_proba(features)
+    found = class_scores(classifier, few, CPU)[:, :n_classes]
+    # a temperature apart
+    apart, expected_apart = found - found[:, :1], expected - expected[:, :1]
+    temperature = np.abs(expected_apart).max() / np.abs(apart).max()
+    assert 0.5 <= temperature <= 2
+    np.testing.assert_allclose(apart * temperature, expected_apart, atol=0.01 * np.abs(expected_apart).max())
 
 
 def kernel(a, b, gamma):
@@ -70,3 +74,29 @@ def test_a_head_that_saw_cells_by_rna_alone_is_less_surprised_by_them(network, c
 def test_cells_of_one_class_leave_the_head_alone(network, cells):
     one = probed(network, cells.subset(cells.rows[cells.labels == 0]))
     assert torch.equal(one.head.weight, network("finetune").head.weight)
+
+
+def test_probabilities_mean_what_they_say_on_cells_that_it_did_not_see(network, cells, monkeypatch):
+    """A regression fitted this tightly is sure of itself; the temperature comes from cells held out in turn."""
+    rng = np.random.default_rng(0)
+    noisy = np.where(rng.random(len(cells.labels)) < 0.3, rng.integers(0, 3, len(cells.labels)), cells.labels)
+    monkeypatch.setitem(cells.__dict__, "labels", noisy)
+    learn, new = (cells.subset(cells.rows[part::2]) for part in (0, 1))
+    classifier = probed(network, learn)
+    sure = probabilities(classifier, new, CPU)[0].max(axis=1).mean()
+    right = (probabilities(classifier, new, CPU)[0].argmax(axis=1) == new.labels[new.rows]).mean()
+    assert abs(sure - right) < 0.1
+
+
+def test_classes_of_a_single_cell_leave_nothing_to_hold_out(network, cells):
+    one_each = np.array([np.flatnonzero(cells.labels == code)[0] for code in range(3)])
+    classifier = probed(network, cells.subset(cells.rows[one_each]))
+    assert not classifier.novelty.is_calibrated
+    assert (probabilities(classifier, cells.subset(cells.rows[one_each]), CPU)[0].argmax(axis=1) == [0, 1, 2]).all()
+
+
+def test_a_representation_that_is_no_number_is_refused_by_the_names_of_its_cells(network, cells, monkeypatch):
+    monkeypatch.setitem(cells.__dict__, "rna", cells.rna.copy())
+    cells.rna.data[cells.rna.indptr[5]] = np.nan
+    with pytest.raises(NonFiniteLossError, match=f"of 1 of {len(cells)} cells \\({cells.cell_names[5]}\\)"):
+        probed(network, cells)

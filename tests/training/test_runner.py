@@ -239,7 +239,7 @@ def test_the_advice_names_the_stage_at_hand(network, cells, config, run, monkeyp
     monkeypatch.setitem(cells.__dict__, "rna", cells.rna.copy())
     cells.rna.data[:] = np.nan
     with pytest.raises(NonFiniteLossError, match=r"--set finetune\.lr="):
-        train_classifier(network("finetune"), cells, config.finetune, run())
+        train_classifier(network("finetune", landmarks=0), cells, replace(config.finetune, probe=False), run())
 
 
 def test_frozen_weights_of_a_student_stay_to_the_bit_and_the_rest_learns(network, cells, config, run):

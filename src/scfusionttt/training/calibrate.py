@@ -6,8 +6,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from scfusionttt.data.loader import CellDataset
-from scfusionttt.nn.networks import ClassifierNetwork, TransferNetwork
-from scfusionttt.training.inference import class_scores, embed_for_heads
+from scfusionttt.nn.networks import ClassifierNetwork
+from scfusionttt.training.inference import class_scores, embed_for_heads, looks_at_proteins
 
 #: Temperatures that are tried; few cells could ask for any.
 TEMPERATURES = torch.logspace(-1, 1, 81, base=2, dtype=torch.float64)
@@ -21,35 +21,59 @@ def calibrate(network: ClassifierNetwork, train: CellDataset, held_back: CellDat
     Parameters
     ----------
     train
-        The cells that it learned from: they give the classes' means and the covariance within classes.
+        The cells that it learned from.
     held_back
         Labelled cells that no weight was fitted to: they give the temperature and the distances that are usual.
     """
     scores = class_scores(network, held_back, device)
-    of_train, of_held_back = (embed_for_heads(network, cells, device) for cells in (train, held_back))
-    if not (np.isfinite(of_train).all() and np.isfinite(of_held_back).all()):
+    both = train.subset(np.concatenate([train.rows, held_back.rows]))
+    z = embed_for_heads(network, both, device)
+    if not np.isfinite(z).all():
         return
-    by_rna = (
-        of_held_back
-        if isinstance(network, TransferNetwork)
-        else embed_for_heads(network, held_back, device, rna_only=True)
-    )
+    by_rna = embed_for_heads(network, both, device, rna_only=True) if looks_at_proteins(network) else z
     network.cpu()
-    codes, codes_held_back = (torch.from_numpy(cells.labels[cells.rows]).long() for cells in (train, held_back))
+    codes = both.labels[both.rows]
+    temperature = best_temperature(scores, codes[len(train) :])
     with torch.no_grad():
-        _set_temperature(network, torch.from_numpy(scores).double(), codes_held_back)
-        _set_classes(network, torch.from_numpy(of_train).double(), codes)
-        shares = torch.linspace(0, 1, network.novelty.N_QUANTILES)
-        for row, z in enumerate((of_held_back, by_rna)):
-            network.novelty.quantiles[row] = network.novelty(torch.from_numpy(z)).quantile(shares)
+        for weights in (network.head.bias, *network.slopes()):
+            weights.div_(temperature)
+    set_novelty(network, z, by_rna, codes, [(np.arange(len(train)), np.arange(len(train), len(both)))])
 
 
-def _set_temperature(network: ClassifierNetwork, scores: Tensor, codes: Tensor) -> None:
-    """Divide the scores by the temperature of least cross-entropy (Guo et al., arXiv 1706.04599)."""
-    losses = torch.stack([cross_entropy(scores / temperature, codes) for temperature in TEMPERATURES])
-    temperature = float(TEMPERATURES[losses.argmin()])
-    for weights in (network.head.bias, *network.slopes()):
-        weights.div_(temperature)
+def best_temperature(scores: np.ndarray, codes: np.ndarray) -> float:
+    """Return what to divide scores [n, c] by for the least cross-entropy (Guo et al., arXiv 1706.04599)."""
+    logits, labels = torch.from_numpy(scores).double(), torch.from_numpy(codes).long()
+    losses = torch.stack([cross_entropy(logits / temperature, labels) for temperature in TEMPERATURES])
+    return float(TEMPERATURES[losses.argmin()])
+
+
+def set_novelty(
+    network: ClassifierNetwork,
+    z: np.ndarray,
+    by_rna: np.ndarray,
+    codes: np.ndarray,
+    turns: list[tuple[np.ndarray, np.ndarray]],
+) -> None:
+    """Set the classes' means and spread from all cells, and from cells held out in turn which distances are usual.
+
+    Parameters
+    ----------
+    z, by_rna
+        Labelled cells as measured and by RNA alone, [n, l].
+    codes
+        Their classes, [n].
+    turns
+        Rows that give means and spread, and rows whose distance to them is taken.
+    """
+    novelty, labels = network.novelty.cpu(), torch.from_numpy(codes).long()
+    measured, alone = (torch.from_numpy(cells).double() for cells in (z, by_rna))
+    distances = []
+    for rows, held_out in turns:
+        _set_classes(network, measured[rows], labels[rows])
+        distances.append(torch.stack([novelty(cells[held_out].float()) for cells in (measured, alone)]))
+    _set_classes(network, measured, labels)
+    shares = torch.linspace(0, 1, novelty.N_QUANTILES)
+    novelty.quantiles.copy_(torch.cat(distances, dim=1).quantile(shares, dim=1).T)
 
 
 def _set_classes(network: ClassifierNetwork, z: Tensor, codes: Tensor) -> None:

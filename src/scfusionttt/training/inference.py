@@ -29,8 +29,13 @@ def embed_for_heads(
     return read_cells(network, cells, device, lambda inputs: _z(network, inputs, rna_only))
 
 
+def looks_at_proteins(network: Network) -> bool:
+    """Whether measured proteins change what the network makes of a cell."""
+    return network.backbone.protein_encoder is not None and not isinstance(network, TransferNetwork)
+
+
 def _z(network: Network, inputs: CellInputs, rna_only: bool) -> Tensor:
-    rna_only = rna_only or isinstance(network, TransferNetwork)
+    rna_only = rna_only or not looks_at_proteins(network)
     return network.backbone(inputs.without_proteins() if rna_only else inputs).z
 
 

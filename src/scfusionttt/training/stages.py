@@ -38,7 +38,10 @@ def train_pretraining(network: PretrainNetwork, cells: CellDataset, stage: Pretr
 def train_classifier(
     network: ClassifierNetwork, cells: CellDataset, stage: FinetuneConfig | TransferConfig, run: Run
 ) -> pd.DataFrame:
-    """Run stage 2 or 3 on labelled cells, a part of each class held back for early stopping.
+    """Run stage 2 or 3 on labelled cells.
+
+    Where the stage has steps, a part of each class is held back for early stopping and calibration; where it has none,
+    the head alone learns, from all cells.
 
     Parameters
     ----------
@@ -55,7 +58,7 @@ def train_classifier(
     """
     codes = cells.labels[cells.rows]
     train, validation = cells, None
-    if stage.validation_fraction:
+    if stage.has_steps and stage.validation_fraction:
         # Another seed than that of the caller's own split, so that the two do not fall together.
         learn, steer = stratified_split(codes, fraction=1 - stage.validation_fraction, seed=run.seed + 1)
         train, validation = cells.subset(cells.rows[learn]), cells.subset(cells.rows[steer])
@@ -65,6 +68,8 @@ def train_classifier(
             network, train, run.device,
             hide_protein=hide_protein, class_balance=stage.class_balance, seed=run.seed,
         )  # fmt: skip
+    if not stage.has_steps:
+        return pd.DataFrame()
     counts = torch.from_numpy(np.bincount(train.labels[train.rows], minlength=network.head.out_features))
     if isinstance(stage, FinetuneConfig):
         module = FinetuneModule(network, stage, class_counts=counts, seed=run.seed)

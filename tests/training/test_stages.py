@@ -1,0 +1,42 @@
+"""Stages 2 and 3 without steps: the head alone learns, from all labels."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from scfusionttt.training import probe, stages
+from scfusionttt.training.inference import probabilities
+from scfusionttt.training.stages import train_classifier
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("stage", ["finetune", "transfer"])
+def test_without_steps_the_body_stays_and_no_label_is_held_back(network, cells, config, run, monkeypatch, stage):
+    """A tenth held back cost PBMC10K with 5 % of its labels a hundredth of macro-F1, MALT five."""
+    learned = []
+
+    def fit_head(network, cells, *args, **settings):
+        learned.append(cells)
+        probe.fit_head(network, cells, *args, **settings)
+
+    monkeypatch.setattr(stages, "fit_head", fit_head)
+    classifier = network(stage)
+    before = {name: value.clone() for name, value in classifier.backbone.state_dict().items()}
+    history = train_classifier(classifier, cells, replace(getattr(config, stage), epochs=None, steps=0), run())
+    assert all(torch.equal(value, before[name]) for name, value in classifier.backbone.state_dict().items())
+    assert history.empty
+    assert [len(seen) for seen in learned] == [len(cells)]
+    assert classifier.novelty.is_calibrated
+    right = probabilities(classifier, cells, CPU)[0].argmax(axis=1) == cells.labels[cells.rows]
+    assert right.mean() > 0.1 + np.bincount(cells.labels).max() / len(cells)
+
+
+def test_with_steps_a_part_is_held_back_and_the_body_learns(network, cells, config, run):
+    classifier = network("finetune")
+    before = {name: value.clone() for name, value in classifier.backbone.state_dict().items()}
+    history = train_classifier(classifier, cells, replace(config.finetune, epochs=None, steps=4), run())
+    assert history["val_loss"].notna().all()
+    assert not all(torch.equal(value, before[name]) for name, value in classifier.backbone.state_dict().items())

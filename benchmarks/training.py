@@ -13,6 +13,9 @@ import sys
 if not __package__:
     sys.path[0] += "/.."  # run as a file: `operator` in this folder is not the standard library's
 
+import scfusionttt  # noqa: F401  before torch, which is told once how long its idle threads spin
+
+# isort: split
 import argparse
 import time
 from collections.abc import Callable, Sequence

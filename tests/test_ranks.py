@@ -85,6 +85,19 @@ def test_later_stages_learn_alike_too(command, place):
 
 
 @pytest.mark.slow
+def test_a_head_alone_is_fitted_alike_too(place):
+    for n in (1, 2):
+        done(
+            start(
+                f"finetune cells.h5mu --model one --labels cell_type --devices {n} --device cpu --out head-{n}", place
+            )
+        )
+        done(start(f"predict cells.h5mu --model head-{n} --out named-{n}.csv", place))
+    alone, shared = (pd.read_csv(place / f"named-{n}.csv", index_col="cell") for n in (1, 2))
+    pd.testing.assert_frame_equal(alone, shared, atol=1e-3)
+
+
+@pytest.mark.slow
 def test_cells_are_embedded_and_named_in_the_order_of_the_input(place):
     for n in (1, 3):
         done(start(f"embed cells.h5mu --model one --devices {n} --out z{n}.npy", place))

@@ -22,9 +22,7 @@ def commands():
 
 
 def test_the_commands_of_the_readme_run_as_they_stand(tmp_path, monkeypatch, scfusionttt):
-    tiny = config.preset("fast").with_settings(
-        {"data.n_genes": 300, "network.encoder_blocks": 1, "pretrain.epochs": 1, "finetune.steps": 3}
-    )
+    tiny = config.preset("fast").with_settings({"data.n_genes": 300, "network.encoder_blocks": 1, "pretrain.epochs": 1})
     monkeypatch.setitem(config.PRESETS, "default", tiny)  # the commands take the default, which takes its time
     monkeypatch.chdir(tmp_path)
     mdata = simulate(240, 300, 10, 3)

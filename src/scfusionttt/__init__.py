@@ -3,6 +3,9 @@
 from importlib import import_module
 from importlib.metadata import version
 
+from scfusionttt.threads import rest_soon
+
+rest_soon()
 __version__ = version("scfusionttt")
 __all__ = ["FusionTTT", "__version__", "datasets", "evaluation", "explain", "genome", "plot", "simulate"]
 

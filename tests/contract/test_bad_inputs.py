@@ -15,8 +15,8 @@ FAST = "--preset fast --epochs 1 --set network.width=16 --set network.encoder_bl
 VERBS = {
     "validate": "validate {input} {options}",
     "pretrain": f"pretrain {{input}} --out out/model {FAST} {{options}}",
-    "finetune": "finetune {input} --model model --labels {labels} --out out/model --set finetune.epochs=1 {options}",
-    "transfer": "transfer {input} --model typed --labels {labels} --out out/model --set transfer.epochs=1 {options}",
+    "finetune": "finetune {input} --model model --labels {labels} --out out/model {options}",
+    "transfer": "transfer {input} --model typed --labels {labels} --out out/model {options}",
     "embed": "embed {input} --model model --out out/z.npy {options}",
     "predict": "predict {input} --model typed --out out/t.csv {options}",
     "evaluate": "evaluate {input} --labels {labels} --clusters {labels}",

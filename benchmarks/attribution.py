@@ -1,8 +1,9 @@
 """Whether contributions find known pairs of a gene and a protein among the first 50, beside plain correlation.
 
 A pair is known where the gene codes for the protein, or is a marker of the cells that carry it. Each protein is rebuilt
-without being looked at. Pairs of all proteins are ranked together: by share, and by the correlation (over the same
-cells) of the log-normalised gene with the log-ratio of the protein. A random order finds `by chance`.
+without being looked at. Pairs of all proteins are ranked together: by share, by the correlation (over the same cells)
+of the log-normalised gene with the log-ratio of the protein, and by totalVI's feature correlation (`--totalvi`: trained
+with its defaults on all cells and the same genes, told over the same cells). A random order finds `by chance`.
 
 python benchmarks/attribution.py pbmc10k.h5mu --json attribution.json
 """
@@ -19,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.measure import environment, print_table, write_json
+from scfusionttt.benchmark.scvi_peers import trained_totalvi
 from scfusionttt.data.citeseq import CiteSeq, as_citeseq
 from scfusionttt.data.features import match_features
 from scfusionttt.data.read import read
@@ -53,6 +55,7 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=500, help="cells to explain")
     parser.add_argument("--first", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--totalvi", action="store_true", help="also totalVI (scvi-tools)")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     cite = as_citeseq(read(given.input))
@@ -60,12 +63,15 @@ def main() -> None:
         model = FusionTTT.load(given.model, progress=False)
     else:
         model = FusionTTT(given.preset, seed=given.seed, progress=False).pretrain(cite)
-    cells = cite[np.sort(np.random.default_rng(given.seed).permutation(cite.rna.n_obs)[: given.cells])]
-    found = pairs(model, cells)
+    rows = np.sort(np.random.default_rng(given.seed).permutation(cite.rna.n_obs)[: given.cells])
+    found = pairs(model, cite[rows])
+    if given.totalvi:
+        found["totalVI"] = totalvi(cite, rows, found, given.seed)
     known = found["known"].to_numpy()
     row: dict[str, float] = {"pairs": len(found), "known": int(known.sum()), "by chance": known.mean()}
-    row |= {name: known[np.argsort(-found[name], kind="stable")[: given.first]].mean() for name in ("share", "r")}
-    table = pd.DataFrame([row], index=[Path(given.input).stem]).rename(columns={"r": "correlation"})
+    ranked = found.columns.intersection(["share", "correlation", "totalVI"])
+    row |= {name: known[np.argsort(-found[name], kind="stable")[: given.first]].mean() for name in ranked}
+    table = pd.DataFrame([row], index=[Path(given.input).stem])
     print_table(table, f"precision of the first {given.first} gene-protein pairs")
     best = found.sort_values("share", ascending=False).head(given.first)
     print_table(best.set_index("protein"), "the first by share")
@@ -73,7 +79,7 @@ def main() -> None:
 
 
 def pairs(model: FusionTTT, cells: CiteSeq) -> pd.DataFrame:
-    """Return every pair of a protein and a gene: share, correlation r, and whether it is known."""
+    """Return every pair of a protein and a gene: their names, share, correlation, and whether it is known."""
     assert model.features is not None and model.preprocessing is not None
     match = match_features(cells, model.features)
     rna = model.preprocessing.log_normalized(cells, match).toarray()
@@ -84,12 +90,23 @@ def pairs(model: FusionTTT, cells: CiteSeq) -> pd.DataFrame:
         told = told[told["modality"] == "rna"].set_index("name")
         genes = model.features.genes
         marks = {coding, *MARKERS.get(str(coding), "").split()}
-        table = pd.DataFrame({"protein": name, "gene": genes["symbol"].to_numpy()})
+        table = pd.DataFrame({"protein": name, "gene": genes["name"].to_numpy()})
         table["share"] = told["share"].reindex(genes["name"]).to_numpy()
-        table["r"] = _correlation(rna, protein[:, number])
-        table["known"] = table["gene"].isin(marks)
+        table["correlation"] = _correlation(rna, protein[:, number])
+        table["known"] = genes["symbol"].isin(marks).to_numpy()
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
+
+
+def totalvi(cite: CiteSeq, rows: np.ndarray, asked: pd.DataFrame, seed: int) -> np.ndarray:
+    """Return totalVI's correlation of the gene and protein of each pair over some cells, after training on all."""
+    assert cite.protein is not None
+    cells = cite.rna[:, asked["gene"].unique()].copy()
+    cells.obsm["protein"] = cite.protein.to_df()[asked["protein"].unique()]
+    told = trained_totalvi(cells, seed).get_feature_correlation_matrix(indices=rows)
+    told = told.iloc[: cells.n_vars, cells.n_vars :]
+    gene, protein = told.index.get_indexer_for(asked["gene"]), told.columns.get_indexer_for(asked["protein"])
+    return np.nan_to_num(told.to_numpy()[gene, protein])
 
 
 def _correlation(rna: np.ndarray, protein: np.ndarray) -> np.ndarray:

@@ -22,6 +22,7 @@ import pandas as pd
 from sklearn.linear_model import Ridge
 
 from benchmarks.measure import print_table, write_json
+from scfusionttt.benchmark.scvi_peers import trained_totalvi
 from scfusionttt.data.citeseq import CiteSeq, as_citeseq
 from scfusionttt.data.preprocess import clr, highly_variable, library_sizes, log_normalize
 from scfusionttt.data.read import read
@@ -92,18 +93,13 @@ def _ridge(learn: np.ndarray, ask: np.ndarray, values: np.ndarray) -> np.ndarray
 
 def _totalvi(cite: CiteSeq, train: np.ndarray, seed: int) -> pd.DataFrame:
     """Return denoised protein counts of all cells by totalVI, whose held-out cells are a batch without proteins."""
-    import scvi
-
-    scvi.settings.seed = seed
     assert cite.protein is not None
     cells, seen = cite.rna.copy(), np.isin(np.arange(cite.rna.n_obs), train)
     cells = cells[:, highly_variable(cells.X[train], n_top=N_GENES)].copy()
     proteins = cite.protein.to_df()
     proteins[~seen] = 0  # totalVI's mark of a batch whose proteins were not measured
     cells.obsm["protein"], cells.obs["measured"] = proteins, np.where(seen, "yes", "no")
-    scvi.model.TOTALVI.setup_anndata(cells, protein_expression_obsm_key="protein", batch_key="measured")
-    model = scvi.model.TOTALVI(cells)
-    model.train()
+    model = trained_totalvi(cells, seed, batch_key="measured")
     return model.get_normalized_expression(n_samples=10, return_mean=True, transform_batch="yes")[1]
 
 

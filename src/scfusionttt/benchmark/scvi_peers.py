@@ -24,10 +24,14 @@ def scvi(cells: Cells, seed: int) -> np.ndarray:
 
 def totalvi(cells: Cells, seed: int) -> np.ndarray:
     """Return totalVI's representation of both modalities (Gayoso et al. 2021)."""
+    return trained_totalvi(_counts(cells, protein=True), seed).get_latent_representation()
+
+
+def trained_totalvi(adata: AnnData, seed: int, **setup: str) -> Any:
+    """Return the totalVI model of raw counts of genes in X and of proteins in ``obsm["protein"]``."""
     with _library(seed) as library:
-        adata = _counts(cells, protein=True)
-        library.model.TOTALVI.setup_anndata(adata, protein_expression_obsm_key="protein")
-        return _trained(library.model.TOTALVI(adata)).get_latent_representation()
+        library.model.TOTALVI.setup_anndata(adata, protein_expression_obsm_key="protein", **setup)
+        return _trained(library.model.TOTALVI(adata))
 
 
 def scanvi(cells: Cells, train: np.ndarray, seed: int) -> pd.DataFrame:

@@ -22,6 +22,7 @@ from benchmarks import checks
 from benchmarks.measure import environment, least_process_time, print_table, run_module, write_json
 from benchmarks.opponents import BACKWARD, CONTENDERS, FORWARD, TTT, make, passes
 from benchmarks.targets import compare
+from scfusionttt.training.heap import freed_memory_kept
 
 LENGTHS = (400, 1000, 2000, 4000, 8192, 20000, 32768)
 QUICK = (100, 400)
@@ -33,7 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     if not passes_check(given):
         return 1
-    results, notes = measure(given.lengths, repeats=given.repeats, limit=given.limit)
+    with freed_memory_kept():  # as in training
+        results, notes = measure(given.lengths, repeats=given.repeats, limit=given.limit)
     report_times(results, notes)
     if given.memory:
         results["MB"] = peaks(results)

@@ -34,6 +34,7 @@ from scfusionttt.training.callbacks import (
     StepSeed,
     WholeCheckpoints,
 )
+from scfusionttt.training.heap import freed_memory_kept
 from scfusionttt.training.step import StageModule
 
 #: Advice of Lightning that does not apply: batches are made by one vectorised look-up, and small data are fine.
@@ -121,7 +122,8 @@ def fit(
     memory.plan(module, train, run.device, limit=run.memory)
     history = History(name)
     with (
-        _checkpoint_folder(run.checkpoints) as folder, torch.random.fork_rng(), _quiet(), ranks.telling_of_a_lost_rank()
+        _checkpoint_folder(run.checkpoints) as folder, torch.random.fork_rng(), _quiet(),
+        ranks.telling_of_a_lost_rank(), freed_memory_kept(),
     ):  # fmt: skip
         _require_same_run(folder / "run.json", run)
         best, last = folder / "best.ckpt", folder / "last.ckpt"

@@ -2,9 +2,10 @@
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from scfusionttt.ttt import cpu_kernels as kernels
-from scfusionttt.ttt.cpu_memory import SEGMENT, Layer, Tokens, make_scratch, zeros_on_a_line
-from scfusionttt.ttt.cpu_vector import padded
+from scfusionttt.ttt.cpu_memory import SEGMENT, Layer, Tokens, Trace, make_scratch, zeros_on_a_line
+from scfusionttt.ttt.cpu_vector import VECTOR_BYTES, padded
 from scfusionttt.ttt.definition import State
 from scfusionttt.ttt.packed import empty_heads
 from scfusionttt.ttt.rope import rotations
@@ -55,16 +56,15 @@ class _TTTLinear(torch.autograd.Function):
         b, h, t, f = q.shape
         out, loss = _tokens_like(q), lr.new_empty(lr.shape)
         layer = _layer(tau, gamma, beta, causal, rope)
-        segments = -(-t // (len(tau) * SEGMENT)) if keep else 0
         shared = w0.stride(0) == 0 and b0.stride(0) == 0
         first = _joined(w0[:1], b0[:1]) if shared else _joined(w0, b0)
         final = first.new_empty(b * h, *first.shape[1:])
-        states = [first.new_empty(b * h, segments, *first.shape[1:]) for _ in directions]
+        traces = [_trace(first, b * h, t if keep else 0, len(tau)) for _ in directions]
         for i, reverse in enumerate(directions):
             tokens = _tokens(q, k, v, lr, mask, out, loss, out, reverse, i > 0)
-            arrays = [x.numpy() for x in (first, _flat(out), _flat(loss), states[i], final)]
-            _share(kernels.forward, b * h, tokens, layer, *arrays)
-        ctx.save_for_backward(q, k, v, lr, tau, gamma, beta, mask, *states)
+            arrays = [x.numpy() for x in (first, _flat(out), _flat(loss), final)]
+            _share(kernels.forward, b * h, tokens, layer, _as_trace(traces[i]), *arrays)
+        ctx.save_for_backward(q, k, v, lr, tau, gamma, beta, mask, *chain(*traces))
         ctx.how = causal, directions, rope
         ctx.set_materialize_grads(False)
         return out, loss, *_split(final, b, f)
@@ -72,13 +72,14 @@ class _TTTLinear(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dout, dloss, dw, db):
-        q, k, v, lr, tau, gamma, beta, mask, *states = ctx.saved_tensors
+        q, k, v, lr, tau, gamma, beta, mask, *kept = ctx.saved_tensors
+        traces = [kept[i : i + 3] for i in range(0, len(kept), 3)]
         causal, directions, rope = ctx.how
         b, h, _, f = q.shape
         dq, dk, dv = empty_heads(q)
         dout, dloss = _heads_last(_zeros_if_none(dout, q)), _zeros_if_none(dloss, lr).contiguous()
-        dlr, dfirst = torch.empty_like(dloss), torch.zeros_like(states[0][:, 0])
-        dtau, dnorm = q.new_zeros(b * h, 1, padded(len(tau))), q.new_zeros(*states[0].shape[:2], 2, padded(f))
+        dlr, dfirst = torch.empty_like(dloss), torch.zeros_like(kept[0][:, 0])
+        dtau, dnorm = q.new_zeros(b * h, 1, padded(len(tau))), q.new_zeros(*kept[0][:, 1:].shape[:2], 2, padded(f))
         layer = _layer(tau, gamma, beta, causal, rope)
         for i, reverse in enumerate(directions):
             tokens = _tokens(q, k, v, lr, mask, dout, dloss, dq, reverse, i > 0)
@@ -86,12 +87,24 @@ class _TTTLinear(torch.autograd.Function):
             if reverse == directions[-1]:  # whose final state was returned
                 _put(_split(dstate, b, f), dw, db)
             flat = [_flat(x) for x in (dout, dloss, dq, dk, dv, dlr)]
-            arrays = [x.numpy() for x in (states[i], *flat, dstate, dtau, dnorm)]
-            _share(kernels.backward, b * h, tokens, layer, *arrays)
+            arrays = [x.numpy() for x in (*flat, dstate, dtau, dnorm)]
+            _share(kernels.backward, b * h, tokens, layer, _as_trace(traces[i]), *arrays)
             dfirst += dstate
         dgamma, dbeta = dnorm[..., :f].sum(1).unflatten(0, (b, h)).sum(0).unbind(1)
         dtau = dtau[:, 0, : len(tau)].sum(0)
         return dq, dk, dv, dlr, dtau, *_split(dfirst, b, f), dgamma, dbeta, *[None] * 5
+
+
+def _trace(first: Tensor, heads: int, length: int, mini_batch: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return room for what `Trace` holds; none for no tokens."""
+    chunks, f = -(-length // mini_batch), first.shape[2]
+    segments, rows = (-(-chunks // SEGMENT) + 1, (chunks - 1) * mini_batch + padded(mini_batch)) if length else (0, 0)
+    states = first.new_empty(heads, segments, *first.shape[1:])
+    return states, first.new_empty(2, heads, rows, f), first.new_empty(2, heads, rows)
+
+
+def _as_trace(tensors: Sequence[Tensor]) -> Trace:
+    return Trace(*(x.numpy() for x in tensors))
 
 
 def _share(kernel: Callable, cells: int, tokens: Tokens, layer: Layer, *arguments: Any) -> None:
@@ -126,7 +139,15 @@ def _tokens(q, k, v, lr, mask, out, loss, dq, reverse, add) -> Tokens:
     strides = [x.stride()[:3] for x in (q, k, v, lr)] + [(mask.stride(0), 0, mask.stride(1))]
     strides += [out.stride()[:3], loss.stride(), dq.stride()[:3]]
     arrays = [_flat(x).numpy() for x in (q, k, v, lr, mask)]
-    return Tokens(*arrays, np.array(strides), q.shape[2], q.shape[1], reverse, add)  # type: ignore
+    streams = not add and all(map(_in_vectors, (out, dq)))
+    return Tokens(*arrays, np.array(strides), q.shape[2], q.shape[1], reverse, add, streams)  # type: ignore
+
+
+def _in_vectors(x: Tensor) -> bool:
+    """Tell whether the heads of all tokens are whole vectors of the kernel, in places of their size."""
+    whole = padded(x.shape[-1]) == x.shape[-1]
+    places = x.data_ptr(), *(stride * x.itemsize for stride in x.stride()[:-1])
+    return whole and not any(place % VECTOR_BYTES for place in places)
 
 
 def _layer(tau, gamma, beta, causal, rope) -> Layer:

@@ -19,6 +19,7 @@ from scfusionttt.ttt.cpu_vector import (
     put,
     read,
     store,
+    stream,
     swapped,
 )
 
@@ -39,6 +40,7 @@ class Tokens(NamedTuple):
     heads: int
     reverse: bool
     add: bool  # results to what is there, instead of replacing it
+    streams: bool  # results past the cache: all are whole vectors in places of their size, and not added
 
 
 Q, K, V, LR, PRESENT, OUT, LOSS, GRADIENT = range(8)
@@ -59,8 +61,20 @@ class Layer(NamedTuple):
     causal: bool
 
 
+class Trace(NamedTuple):
+    """What the forward keeps for the backward, or nothing. Tokens are in the order in which they were read.
+
+    A chunk that was filled up to n rows shares the last of them with the next chunk, which comes later and overwrites
+    them; what they hold does not matter, for their tokens count as absent.
+    """
+
+    states: np.ndarray  # [b * h, segments + 1, f + 1, f], before each segment and after the last
+    rows: np.ndarray  # [2, b * h, tokens, f], xh and the normalised answers to the queries
+    scales: np.ndarray  # [2, b * h, tokens], 1/std of both
+
+
 class Chunk(NamedTuple):
-    """What the inner model makes of a chunk, kept for the backward."""
+    """What the inner model makes of a chunk."""
 
     k: np.ndarray  # [n, f], as the following
     xh: np.ndarray
@@ -74,23 +88,20 @@ class Chunk(NamedTuple):
 class Scratch(NamedTuple):
     """One thread's memory, in padded sizes; a row more keeps matrices that are used together off the same cache set."""
 
-    w: np.ndarray  # [SEGMENT + 1, f + 1, f], the states of a segment
-    frames: np.ndarray  # [4, SEGMENT, n + 1, f], the matrices of its chunks
-    vectors: np.ndarray  # [2, SEGMENT, n], and their vectors
-    here: np.ndarray  # bool [SEGMENT, n]
-    rows: np.ndarray  # [6, n + 1, f], what follows is for the chunk at hand
+    w: np.ndarray  # [f + 1, f], the state
+    rows: np.ndarray  # [9, n + 1, f], what follows is for the chunk at hand
     columns: np.ndarray  # [4, f + 1, n]
     squares: np.ndarray  # [4, n, n]
-    lines: np.ndarray  # [3, n]
+    lines: np.ndarray  # [5, n]
+    here: np.ndarray  # bool [n]
 
 
 def make_scratch(n: int, f: int, dtype: np.dtype) -> Scratch:
     """Return zeroed memory for chunks of n tokens of f channels."""
     n, f = padded(n), padded(f)
     zeros = partial(zeros_on_a_line, dtype=dtype)
-    w, frames, vectors = zeros((SEGMENT + 1, f + 1, f)), zeros((4, SEGMENT, n + 1, f)), zeros((2, SEGMENT, n))
-    rows, columns, squares, lines = zeros((6, n + 1, f)), zeros((4, f + 1, n)), zeros((4, n, n)), zeros((3, n))
-    return Scratch(w, frames, vectors, np.zeros((SEGMENT, n), bool), rows, columns, squares, lines)
+    rows, columns, squares, lines = zeros((9, n + 1, f)), zeros((4, f + 1, n)), zeros((4, n, n)), zeros((5, n))
+    return Scratch(zeros((f + 1, f)), rows, columns, squares, lines, np.zeros(n, bool))
 
 
 def zeros_on_a_line(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -102,11 +113,30 @@ def zeros_on_a_line(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 
 @compiled
-def frame(scratch, s):
-    """Return the s-th chunk of a segment."""
-    n, x, vectors = scratch.here.shape[1], scratch.frames, scratch.vectors
-    k, xh, error, g = x[0, s, :n], x[1, s, :n], x[2, s, :n], x[3, s, :n]
-    return Chunk(k, xh, error, g, vectors[0, s], vectors[1, s], scratch.here[s])
+def kept(layer, trace, scratch, which, cell, index):
+    """Return the place of xh (0) or the normalised answers (1) of a chunk, and of their 1/std: in the trace, if any."""
+    n = scratch.here.shape[0]
+    if trace.rows.shape[2] == 0:
+        return scratch.rows[which, :n], scratch.lines[which]
+    at = index * layer.mini_batch
+    return trace.rows[which, cell, at : at + n], trace.scales[which, cell, at : at + n]
+
+
+@compiled
+def frame(layer, trace, scratch, cell, index):
+    """Return a chunk's place in memory."""
+    n, x, lines = scratch.here.shape[0], scratch.rows, scratch.lines
+    xh, r = kept(layer, trace, scratch, 0, cell, index)
+    return Chunk(x[2, :n], xh, x[3, :n], x[4, :n], r, lines[2], scratch.here)
+
+
+@compiled
+def expect_kept(layer, trace, cell, index):
+    """Fetch what was kept of a chunk that will be read soon, if there is such a chunk."""
+    if index >= 0:
+        for i in range(index * layer.mini_batch, (index + 1) * layer.mini_batch):
+            for which in range(2):
+                prefetch(trace.rows[which, cell, i], 0, 0, 1, trace.rows.shape[3])
 
 
 @compiled
@@ -148,9 +178,10 @@ def expect(tokens, layer, cell, chunk, which, x):
 
 @compiled
 def expect_to_write(tokens, layer, cell, chunk, which, x):
-    """Fetch where a chunk's results will be written."""
-    at, step = place(tokens, layer, which, cell, chunk)
-    prefetch_to_write(x, at, step, size_of(tokens, layer, chunk), layer.channels)
+    """Fetch where a chunk's results will be written, unless they pass the cache."""
+    if not tokens.streams:
+        at, step = place(tokens, layer, which, cell, chunk)
+        prefetch_to_write(x, at, step, size_of(tokens, layer, chunk), layer.channels)
 
 
 @compiled
@@ -181,8 +212,11 @@ def give(tokens, layer, cell, chunk, rows, others, x):
 def write(tokens, x, at, count, vector):
     """Put the first `count` numbers of a result to x[at] and after it."""
     if tokens.add:
-        vector = vector + read(x, at, count)
-    put(x, at, count, vector)
+        put(x, at, count, vector + read(x, at, count))
+    elif tokens.streams:
+        stream(x, at, vector)
+    else:
+        put(x, at, count, vector)
 
 
 @compiled

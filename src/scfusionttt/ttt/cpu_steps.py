@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from scfusionttt.ttt.cpu_memory import LOSS, OUT, K, Q, V, expect, meet, place, size_of, take, write, write_one
+from scfusionttt.ttt.cpu_memory import LOSS, OUT, K, V, expect, meet, place, size_of, take, write, write_one
 from scfusionttt.ttt.cpu_tile import matmul, matmul_t, transpose
 from scfusionttt.ttt.cpu_vector import compiled, lanes, load, read, store, total, zeros
 
@@ -20,16 +20,23 @@ def study(tokens, layer, cell, index, w, chunk):
 
 
 @compiled
-def ask(tokens, layer, cell, index, before, after, chunk, q, zbar, r, qt, gramt, ct):
-    """Load the queries and normalise the answers to them, with the states before and after the chunk's step."""
-    take(tokens, layer, cell, index, Q, tokens.q, chunk.here, q)
+def recall(tokens, layer, cell, index, chunk):
+    """Fill `chunk` as `study` did, from what it kept."""
+    meet(tokens, layer, cell, index, chunk.here, chunk.lr)
+    take(tokens, layer, cell, index, K, tokens.k, chunk.here, chunk.k)
+    expect(tokens, layer, cell, index - 1, K, tokens.k)
+    inner_gradient(tokens, layer, cell, index, chunk)
+    expect(tokens, layer, cell, index - 1, V, tokens.v)
+
+
+@compiled
+def ask(layer, w, chunk, q, yh, r, qt, gramt, ct):
+    """Normalise the answers to the queries, by w and where causal by the steps of the tokens before."""
+    answer(w, q, yh)
     if layer.causal:
         gram_and_chain(layer, q, chunk, qt, gramt, ct)
-        answer(before, q, zbar)
-        matmul_t(zbar, zbar, ct, chunk.g)
-    else:
-        answer(after, q, zbar)
-    normalise(layer, zbar, r)
+        matmul_t(yh, yh, ct, chunk.g)
+    normalise(layer, yh, r)
 
 
 @compiled
@@ -84,8 +91,8 @@ def inner_gradient(tokens, layer, cell, index, chunk):
 
 
 @compiled
-def learn(w, after, chunk, end, scaled):
-    """Take the step of a whole chunk: ``after = w - [k, 1].T diag(end * lr) g``; `scaled` is used up."""
+def learn(w, chunk, end, scaled):
+    """Take the step of a whole chunk, ``w -= [k, 1].T diag(end * lr) g``, or with -end back; `scaled` is used up."""
     f = w.shape[1]
     for j in range(0, f, lanes(w)):
         bias = load(w, f, j)
@@ -93,8 +100,8 @@ def learn(w, after, chunk, end, scaled):
             step = -end * chunk.lr[i] * load(chunk.g, i, j)
             store(scaled, i, j, step)
             bias += step
-        store(after, f, j, bias)
-    matmul_t(after[:f], w[:f], chunk.k, scaled)
+        store(w, f, j, bias)
+    matmul_t(w[:f], w[:f], chunk.k, scaled)
 
 
 @compiled

@@ -163,6 +163,31 @@ def put(typing, x, at, count, vector):
 
 
 @intrinsic
+def stream(typing, x, at, vector):
+    """Put a vector to x[at], a place of its own size, past the cache; see `settle`."""
+
+    def codegen(context, builder, signature, args):
+        x, kind = array(context, builder, signature, args, 0), signature.args[2].ir
+        place = builder.bitcast(builder.gep(x.data, [args[1]]), kind.as_pointer())
+        stored = builder.store(args[2], place, align=VECTOR_BYTES)
+        stored.set_metadata("nontemporal", builder.module.add_metadata([ir.IntType(32)(1)]))
+        return context.get_dummy_value()
+
+    return types.void(x, types.intp, vector), codegen
+
+
+@intrinsic
+def settle(typing):
+    """Let what was streamed be seen by other threads before all that follows."""
+
+    def codegen(context, builder, signature, args):
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@intrinsic
 def total(typing, vector):
     """Return the sum of a vector's numbers."""
 

@@ -159,12 +159,28 @@ def test_the_search_box_finds_features_classes_and_cells(text, told, page):
         assert told in picked(page)
 
 
+def test_of_two_colours_asked_for_at_once_the_last_is_shown(page):
+    """A protein is unpacked before it is shown: done late, it took the place of what was chosen after it."""
+    chosen = """labels => {
+        const by = document.querySelector(".by");
+        for (const label of labels) {
+            by.value = [...by.options].find(option => option.text === label).value;
+            by.dispatchEvent(new Event("change"));
+        }
+    }"""
+    page.evaluate(chosen, ["CD3", "type"])
+    page.wait_for_timeout(200)
+    assert page.evaluate("document.querySelector('.by').selectedOptions[0].text") == "type"
+    assert "not labelled: 200" in page.locator(".legend").inner_text()
+
+
 def test_pointing_at_a_cell_tells_of_it(page):
     page.fill(".find", "cell-0")
     page.keyboard.press("Enter")
     settle(page)
     box = page.locator("canvas").bounding_box()
     page.select_option(".by", label="CD3")
+    page.wait_for_function("document.querySelector('.legend h3')?.innerText.startsWith('CD3')")  # it is unpacked first
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     told = page.locator(".tip").inner_text()
     assert "cell-0" in told

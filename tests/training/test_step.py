@@ -39,7 +39,7 @@ def learned(module, batch, *, parts, validation=False):
     module.zero_grad()
     module.train(not validation)
     visible = module.hide(batch, step=3, validation=validation)
-    loss, told = module.losses(batch, visible, learn=not validation)
+    loss, told, _ = module.losses(batch, visible, learn=not validation)
     return loss, told, {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
 
 

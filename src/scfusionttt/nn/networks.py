@@ -17,6 +17,25 @@ from scfusionttt.nn.heads import CellRepresentation, KernelHead, Novelty, Protei
 from scfusionttt.nn.inputs import CellInputs, VisibleTokens
 from scfusionttt.nn.view import PlainView
 
+#: Of tokens [n, p, d] and which of them are visible [n, p]: in what unit their projection's error is told, a scalar.
+Spread = Callable[[Tensor, Tensor], Tensor]
+
+
+def spread_of(
+    tokens: Tensor, visible: Tensor, *, add_up: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
+) -> Tensor:
+    """Return the sum of squares of visible tokens about their mean.
+
+    Where these are a share of a batch, `add_up` gives the sum of each scalar over the shares.
+    """
+    weight, count = visible[..., None], visible.sum() * tokens.shape[-1]
+    total, some = (tokens * weight).sum(), count.clamp(min=1)
+    about_mean = ((tokens - total / some).square() * weight).sum()
+    shares = {"count": count, "total": total, "about mean": about_mean, "of mean": total.square() / some}
+    count, total, about_means, of_means = add_up(shares).values()
+    some = count.clamp(min=1)
+    return (about_means + (of_means - total.square() / some)).clamp(min=1e-6 * some)
+
 
 class FusedCells(NamedTuple):
     """What the backbone makes of n cells; the protein fields are None in a model without proteins."""
@@ -70,11 +89,12 @@ class FusionBackbone(nn.Module):
         inputs: CellInputs,
         visible: VisibleTokens = VisibleTokens(),  # noqa: B008
         *,
-        spread: Tensor | None = None,
+        spread: Spread = spread_of,
     ) -> FusedCells:
         """Fuse n cells; `visible` hides tokens from the encoders.
 
-        The projection's error is told in units of `spread`: give that of the batch where these cells are a part of it.
+        The projection's error is told in units of `spread` of the encoded protein tokens: give that of the batch where
+        these cells are a part of it.
         """
         rna, rna_visible = self.rna_encoder(inputs.rna, inputs.rna_present, visible.rna)
         if self.protein_encoder is None:
@@ -113,32 +133,20 @@ class FusionBackbone(nn.Module):
         return z @ self.metric if self.whitening else z
 
     @torch.no_grad()
-    def spread(
-        self, inputs: CellInputs, visible: VisibleTokens, *, add_up: Callable[[Tensor], Tensor] = torch.clone
-    ) -> Tensor:
-        """Return the sum of squares of the encoded visible protein tokens about their mean, a scalar.
-
-        Where these cells are a share of a batch, `add_up` gives the sum of a scalar over the shares.
-        """
+    def protein_spread(self, inputs: CellInputs, visible: VisibleTokens, spread: Spread) -> Tensor:
+        """Return `spread` of the encoded protein tokens, by themselves."""
         assert self.protein_encoder is not None
-        encoded, protein_visible = self.protein_encoder(inputs.protein, inputs.protein_present, visible.protein)
-        return _spread(encoded, protein_visible, add_up)
+        return spread(*self.protein_encoder(inputs.protein, inputs.protein_present, visible.protein))
 
     def _projection_loss(
-        self, rna: Tensor, rna_visible: Tensor, encoded: Tensor, visible: Tensor, spread: Tensor | None
+        self, rna: Tensor, rna_visible: Tensor, encoded: Tensor, visible: Tensor, spread: Spread
     ) -> Tensor | None:
         """Return the squared error of the projection on visible protein tokens, in units of their spread."""
         if not self.training:
             return None
         target = encoded.detach()
         error = (self.projection(rna.detach(), rna_visible) - target).square() * visible[..., None]
-        return error.sum() / (_spread(target, visible) if spread is None else spread)
-
-
-def _spread(tokens: Tensor, visible: Tensor, add_up: Callable[[Tensor], Tensor] = torch.clone) -> Tensor:
-    weight, count = visible[..., None], add_up(visible.sum() * tokens.shape[-1]).clamp(min=1)
-    mean = add_up((tokens * weight).sum()) / count
-    return add_up(((tokens - mean).square() * weight).sum()).clamp(min=1e-6 * count)
+        return error.sum() / spread(target, visible)
 
 
 class Reconstruction(NamedTuple):
@@ -175,7 +183,7 @@ class PretrainNetwork(nn.Module):
         *,
         from_tokens: bool = True,
         from_z: bool = True,
-        spread: Tensor | None = None,
+        spread: Spread = spread_of,
     ) -> Reconstruction:
         """Rebuild the values of n cells from their visible tokens and from z, each only where asked for."""
         fused = self.backbone(inputs, visible, spread=spread)
@@ -217,7 +225,7 @@ class ClassifierNetwork(nn.Module):
         inputs: CellInputs,
         visible: VisibleTokens = VisibleTokens(),  # noqa: B008
         *,
-        spread: Tensor | None = None,
+        spread: Spread = spread_of,
     ) -> tuple[Tensor, FusedCells]:
         """Return class scores (logits) [n, c] and the fused cells."""
         fused = self.backbone(inputs, visible, spread=spread)
@@ -264,7 +272,7 @@ class TransferNetwork(ClassifierNetwork):
         inputs: CellInputs,
         visible: VisibleTokens = VisibleTokens(),  # noqa: B008
         *,
-        spread: Tensor | None = None,
+        spread: Spread = spread_of,
     ) -> tuple[Tensor, FusedCells]:
         """Return class scores (logits) [n, c] by RNA alone: measured proteins are not looked at."""
         return super().forward(inputs.without_proteins(), visible, spread=spread)

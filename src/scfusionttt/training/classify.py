@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from scfusionttt.config import FinetuneConfig, TransferConfig
 from scfusionttt.nn.inputs import VisibleTokens
-from scfusionttt.nn.networks import ClassifierNetwork
+from scfusionttt.nn.networks import ClassifierNetwork, Spread
 from scfusionttt.training.masking import inputs_of
 from scfusionttt.training.step import Batch, StageModule
 
@@ -41,19 +41,18 @@ class ClassifierModule(StageModule[ClassifierNetwork, FinetuneConfig | TransferC
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log loss and accuracy of held-back cells, nothing hidden."""
-        _, told = self.losses(batch, VisibleTokens())
-        self.tell("val", told, batch)
+        self.tell("val", self.losses(batch, VisibleTokens()))
 
     def totals(self, batch: Batch, visible: VisibleTokens) -> dict[str, Tensor]:
         """Return the weight of all cells, and their number."""
         return {"loss": self._weight_of(batch[4]), "accuracy": torch.tensor(len(batch[4]))}
 
     def terms(
-        self, batch: Batch, visible: VisibleTokens, totals: dict[str, Tensor]
+        self, batch: Batch, visible: VisibleTokens, totals: dict[str, Tensor], spread: Spread
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return a part's share of the loss, and what of it is cross-entropy; outside of training, of the accuracy."""
         labels = batch[4]
-        logits, fused = self.network(inputs_of(batch), visible, spread=totals.get("projection"))
+        logits, fused = self.network(inputs_of(batch), visible, spread=spread)
         told = {"loss": self.loss(logits, labels) * (self._weight_of(labels) / totals["loss"])}
         if not self.training:
             told["accuracy"] = (logits.argmax(dim=1) == labels).sum() / totals["accuracy"]

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from scfusionttt.config import PretrainConfig
 from scfusionttt.nn.inputs import CellInputs, VisibleTokens
-from scfusionttt.nn.networks import PretrainNetwork
+from scfusionttt.nn.networks import PretrainNetwork, Spread
 from scfusionttt.training.masking import inputs_of, masked_mse
 from scfusionttt.training.optim import adamw_with_cosine
 from scfusionttt.training.step import Batch, StageModule
@@ -25,8 +25,7 @@ class PretrainModule(StageModule[PretrainNetwork, PretrainConfig]):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log the loss of held-back cells; every epoch hides the same tokens."""
-        _, told = self.losses(batch, self.hide(batch, batch_idx, validation=True))
-        self.tell("val", told, batch)
+        self.tell("val", self.losses(batch, self.hide(batch, batch_idx, validation=True)))
 
     def configure_optimizers(self) -> Any:
         """AdamW over all parameters."""
@@ -38,13 +37,13 @@ class PretrainModule(StageModule[PretrainNetwork, PretrainConfig]):
         return {name: where.sum() for name, where in self._where(inputs_of(batch), visible).items()}
 
     def terms(
-        self, batch: Batch, visible: VisibleTokens, totals: dict[str, Tensor]
+        self, batch: Batch, visible: VisibleTokens, totals: dict[str, Tensor], spread: Spread
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return a part's share of the loss, and of its terms."""
         inputs = inputs_of(batch)
         rebuilt = self.network(
             inputs, visible, from_tokens=self.stage.masked_weight > 0, from_z=self.stage.bottleneck_weight > 0,
-            spread=totals.get("projection"),
+            spread=spread,
         )  # fmt: skip
         values = {
             "masked_rna": rebuilt.rna_tokens, "masked_protein": rebuilt.protein_tokens,

@@ -136,13 +136,13 @@ def add_up(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def add_up_gradients(module: nn.Module) -> None:
     """Make each gradient the sum over the ranks, in one message."""
-    gradients = [p.grad for p in module.parameters() if p.grad is not None]
-    if _here.size == 1 or not gradients:
+    learning = [p for p in module.parameters() if p.grad is not None]
+    if _here.size == 1 or not learning:
         return
-    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    flat = torch.cat([p.grad.reshape(-1) for p in learning])  # type: ignore[union-attr]
     distributed.all_reduce(flat)
-    for gradient, summed in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(summed.view_as(gradient))
+    for parameter, summed in zip(learning, flat.split([p.numel() for p in learning]), strict=True):
+        parameter.grad = summed.view_as(parameter)
 
 
 def join_rows(rows: Tensor) -> Tensor:

@@ -2,14 +2,16 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, Generic, TypeVar
+from functools import partial
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import lightning as L
+import torch
 from torch import Tensor
 
 from scfusionttt.config import FinetuneConfig, PretrainConfig, TransferConfig
 from scfusionttt.nn.inputs import VisibleTokens
-from scfusionttt.nn.networks import ClassifierNetwork, PretrainNetwork
+from scfusionttt.nn.networks import ClassifierNetwork, PretrainNetwork, Spread, spread_of
 from scfusionttt.training import ranks
 from scfusionttt.training.masking import inputs_of, step_generator, visible_tokens
 
@@ -18,6 +20,14 @@ S = TypeVar("S", bound=PretrainConfig | FinetuneConfig | TransferConfig)
 
 #: Rows of the batch: values, labels and the like.
 Batch = tuple[Tensor, ...]
+
+
+class Losses(NamedTuple):
+    """What a batch gave, summed over all ranks."""
+
+    loss: Tensor
+    told: dict[str, Tensor]
+    n_cells: int
 
 
 class StageModule(L.LightningModule, ABC, Generic[N, S]):
@@ -56,7 +66,7 @@ class StageModule(L.LightningModule, ABC, Generic[N, S]):
 
     @abstractmethod
     def terms(
-        self, batch: Batch, visible: VisibleTokens, totals: dict[str, Tensor]
+        self, batch: Batch, visible: VisibleTokens, totals: dict[str, Tensor], spread: Spread
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return a part's share of the loss to descend, and of the values to tell."""
 
@@ -72,47 +82,47 @@ class StageModule(L.LightningModule, ABC, Generic[N, S]):
         )  # fmt: skip
         return _rows(drawn, slice(start, start + len(inputs.rna)))
 
-    def losses(self, batch: Batch, visible: VisibleTokens, *, learn: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
+    def losses(self, batch: Batch, visible: VisibleTokens, *, learn: bool = False) -> Losses:
         """Return the batch's loss and the values to tell; with `learn`, add up the gradients of this rank's share."""
-        totals = ranks.add_up(self.totals(batch, visible))
-        if self.training and (len(batch[0]) > self.cells_at_once or ranks.here().size > 1):
-            totals |= self._projection_scale(batch, visible)
+        cells = torch.tensor(len(batch[0]))
+        totals = ranks.add_up({**self.totals(batch, visible), "cells": cells})
+        spread = self._spread(batch, visible)
         loss, told = batch[0].new_zeros(()), dict[str, Tensor]()
         for part, seen in self._parts(batch, visible):
-            share, values = self.terms(part, seen, totals)
+            share, values = self.terms(part, seen, totals, spread)
             if learn:
                 share.backward()
             loss = loss + share.detach()
             told = {name: told.get(name, 0) + value.detach() for name, value in values.items()}
         summed = ranks.add_up({"": loss, **told})
-        return summed.pop(""), summed
+        return Losses(summed.pop(""), summed, int(totals["cells"]))
 
-    def tell(self, part: str, told: dict[str, Tensor], batch: Batch, **options: Any) -> None:
+    def tell(self, part: str, losses: Losses, **options: Any) -> None:
         """Log values of a batch as ``train_...`` or ``val_...``; every rank has those of the whole batch."""
-        _, n_cells = ranks.place(len(batch[0]))
-        values = {f"{part}_{name}": value for name, value in told.items()}
-        self.log_dict(values, on_epoch=True, batch_size=n_cells, **options)
+        values = {f"{part}_{name}": value for name, value in losses.told.items()}
+        self.log_dict(values, on_epoch=True, batch_size=losses.n_cells, **options)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Make one step of the optimiser."""
         optimizer: Any = self.optimizers()
         scheduler: Any = self.lr_schedulers()
         optimizer.zero_grad()
-        loss, told = self.losses(batch, self.hide(batch, self.global_step), learn=True)
+        losses = self.losses(batch, self.hide(batch, self.global_step), learn=True)
         ranks.add_up_gradients(self)
         if self.stage.gradient_clip:
             self.clip_gradients(optimizer, self.stage.gradient_clip, "norm")
         optimizer.step()
         scheduler.step()
-        self.tell("train", told, batch, on_step=False)
-        return loss
+        self.tell("train", losses, on_step=False)
+        return losses.loss
 
-    def _projection_scale(self, batch: Batch, visible: VisibleTokens) -> dict[str, Tensor]:
-        """Return the unit of the projection's error; of an undivided batch the backbone finds it on its way."""
-        backbone = self.network.backbone
-        if backbone.protein_encoder is None:
-            return {}
-        return {"projection": backbone.spread(inputs_of(batch), visible, add_up=lambda x: ranks.add_up({"": x})[""])}
+    def _spread(self, batch: Batch, visible: VisibleTokens) -> Spread:
+        """Return how the unit of the projection's error is found, which is one for all parts and ranks."""
+        of_share, backbone = partial(spread_of, add_up=ranks.add_up), self.network.backbone
+        if not self.training or backbone.protein_encoder is None or len(batch[0]) <= self.cells_at_once:
+            return of_share
+        known = backbone.protein_spread(inputs_of(batch), visible, of_share)
+        return lambda tokens, visible: known
 
     def _parts(self, batch: Batch, visible: VisibleTokens) -> Iterator[tuple[Batch, VisibleTokens]]:
         n = len(batch[0])

@@ -273,3 +273,29 @@ def test_a_mosaic_is_refused_until_told_which_cells(real_data, scfusionttt):
     result = done(scfusionttt(f"{mosaic} --cells rna"))
     assert "proteins not measured (NaN)" in result.out
     assert result.err == ""
+
+
+def test_embed_leaves_its_input_alone(here, scfusionttt, trained):
+    before = (here / "cells.h5mu").read_bytes()
+    result = scfusionttt("embed cells.h5mu --model pretrained --out ./cells.h5mu --cells overlap")
+    assert result.code == 2
+    assert "is the input, which is left alone" in result.err
+    assert (here / "cells.h5mu").read_bytes() == before
+
+
+def test_pretrain_leaves_a_folder_of_data_alone(here, scfusionttt, cells):
+    """A Zarr store had been replaced by the model that was learned from it."""
+    with quiet():
+        cells.write_zarr("cells.zarr")
+    result = scfusionttt("pretrain cells.zarr --out cells.zarr")
+    assert result.code == 2
+    assert "left alone" in result.err
+    assert (here / "cells.zarr" / "mod").is_dir()
+
+
+def test_a_model_can_be_written_here(here, scfusionttt, monkeypatch):
+    """The present folder has no name of its own to call the run's state by."""
+    (here / "new").mkdir()
+    monkeypatch.chdir(here / "new")
+    done(scfusionttt(f"pretrain ../cells.h5mu --out . {SMALL} --epochs 1"))
+    assert (here / "new" / "manifest.json").is_file()

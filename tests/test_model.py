@@ -6,6 +6,7 @@ from copy import deepcopy
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.metrics import accuracy_score, adjusted_rand_score, f1_score
 
 from scfusionttt.data.quiet import quiet
@@ -151,3 +152,38 @@ def test_a_protein_that_no_cell_measures_is_no_obstacle(tiny, cells, tmp_path):
     model = FusionTTT("fast", progress=False, **tiny).pretrain(data)
     model.save(tmp_path / "model")
     np.testing.assert_array_equal(FusionTTT.load(tmp_path / "model").embed(data), model.embed(data))
+
+
+def test_resume_needs_a_folder_to_go_on_from(tiny, cells):
+    """Without one it had begun anew, silently."""
+    with pytest.raises(SettingError, match="give checkpoints=FOLDER"):
+        FusionTTT("fast", progress=False, **tiny).pretrain(cells, resume=True)
+
+
+def test_checkpoints_may_be_named_by_text(tiny, cells, tmp_path):
+    FusionTTT("fast", progress=False, **tiny).pretrain(cells, checkpoints=str(tmp_path / "run"))
+    assert (tmp_path / "run").is_dir()
+
+
+@pytest.mark.parametrize("learn", ["pretrain", "finetune"])
+@pytest.mark.parametrize("error", [SettingError, KeyboardInterrupt])
+def test_a_model_that_could_not_learn_is_as_it_was(learn, error, trained, cells, monkeypatch):
+    """Half-learned or random weights had answered, under the scores of the earlier run."""
+    model, options = deepcopy(trained.finetuned), {"labels": "other"} if learn == "finetune" else {}
+    data = copied(cells)
+    data.obs["other"] = np.where(np.arange(len(data.obs)) % 2, "odd", "even")
+    expected, told = model.predict(data), deepcopy(model.metrics)
+
+    def stopped(network, *_):
+        with torch.no_grad():
+            for p in network.parameters():
+                p.mul_(2)
+        raise error
+
+    monkeypatch.setattr("scfusionttt.model.train_pretraining", stopped)
+    monkeypatch.setattr("scfusionttt.model.train_classifier", stopped)
+    with pytest.raises(error):
+        getattr(model, learn)(data, **options)
+    assert (model.stage, model.metrics, model.classes) == ("finetune", told, trained.finetuned.classes)
+    pd.testing.assert_frame_equal(model.predict(data), expected)
+    assert (model.origin.taught == trained.finetuned.origin.taught).all()

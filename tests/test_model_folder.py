@@ -55,6 +55,31 @@ def test_a_second_save_replaces_the_first(folder, trained, cells):
     assert list(folder.parent.iterdir()) == [folder]
 
 
+@pytest.mark.parametrize("other", ["notes.txt", "assets/logo.png"])
+def test_a_folder_with_more_than_a_model_is_left_alone(other, folder, trained):
+    """Any folder with a manifest.json had been replaced whole: a browser extension, a model with notes in it."""
+    (folder / other).parent.mkdir(exist_ok=True)
+    (folder / other).write_text("mine")
+    with pytest.raises(OutputError, match="other things in it; it is left alone"):
+        trained.pretrained.save(folder)
+    assert (folder / other).read_text() == "mine"
+
+
+def test_a_manifest_of_something_else_is_left_alone(folder, trained):
+    (folder / MANIFEST).write_text('{"name": "an extension"}')
+    with pytest.raises(OutputError, match="left alone"):
+        trained.pretrained.save(folder)
+
+
+def test_a_model_without_history_can_be_read(tiny, cells, tmp_path):
+    """Stage 2 without stage 1 has no epoch by default; its folder could be written, but never read."""
+    model = FusionTTT("fast", progress=False, **tiny).build(cells)
+    model.save(tmp_path / "model")
+    loaded = FusionTTT.load(tmp_path / "model")
+    assert loaded.history.empty
+    loaded.save(tmp_path / "again")
+
+
 def test_a_failing_save_leaves_the_earlier_model_whole(folder, trained, monkeypatch):
     before = content(folder)
     monkeypatch.setattr(trained.finetuned, "metrics", {"finetune": float("nan")})

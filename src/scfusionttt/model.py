@@ -1,6 +1,7 @@
 """The public face: one object that is pretrained, fine-tuned, transferred, asked and saved."""
 
 import logging
+from copy import deepcopy
 from pathlib import Path
 from typing import Self
 
@@ -68,7 +69,7 @@ class FusionTTT(Answers):
     """
 
     def pretrain(
-        self, data: Data, *, species: str | None = None, checkpoints: Path | None = None, resume: bool = False
+        self, data: Data, *, species: str | None = None, checkpoints: str | Path | None = None, resume: bool = False
     ) -> Self:
         """Learn the fused representation from CITE-seq (or RNA alone), without labels: stage 1.
 
@@ -84,18 +85,23 @@ class FusionTTT(Answers):
         Raises
         ------
         UserError
-            When the data cannot be used; the message says why and what to do.
+            When the data cannot be used; the message says why and what to do. The model is then as it was, as it is
+            after an interrupt.
         """
         cite = usable(data, learn=True)
-        network = self._start(cite, species)
-        assert self.features is not None and self.preprocessing is not None
-        cells = cell_dataset(cite, match_features(cite, self.features), self.preprocessing)
-        self.history = train_pretraining(network, cells, self.config.pretrain, self._run(cells, checkpoints, resume))
+        with self._whole_or_not():
+            network = self._start(cite, species)
+            assert self.features is not None and self.preprocessing is not None
+            cells = cell_dataset(cite, match_features(cite, self.features), self.preprocessing)
+            run = self._run(cells, checkpoints, resume)
+            self.history = train_pretraining(network, cells, self.config.pretrain, run)
         return self
 
     def build(self, data: Data, *, species: str | None = None) -> Self:
         """Settle features, constants and a network of random weights: what stage 2 starts from without stage 1."""
-        self._start(usable(data, learn=True), species)
+        cite = usable(data, learn=True)
+        with self._whole_or_not():
+            self._start(cite, species)
         return self
 
     def finetune(
@@ -105,7 +111,7 @@ class FusionTTT(Answers):
         labels: str,
         train_fraction: float | None = None,
         split: str | None = None,
-        checkpoints: Path | None = None,
+        checkpoints: str | Path | None = None,
         resume: bool = False,
     ) -> Self:
         """Learn cell types from labelled CITE-seq: stage 2.
@@ -120,15 +126,16 @@ class FusionTTT(Answers):
         checkpoints, resume
             As for :meth:`pretrain`.
         """
-        backbone = self._trained().backbone
+        backbone = deepcopy(self._trained().backbone)
         cite = usable(data, learn=True)
         codes, classes = usable_labels(cite.obs, labels)
         train, held_out = train_and_held_out(
             cite.obs, codes, train_fraction=train_fraction, split=split, seed=self.config.seed
         )
-        self.classes, self.stage = classes, "finetune"
-        self.network = self._seeded(lambda: ClassifierNetwork(backbone, len(classes), self.config.network))
-        self._learn_classes(cite, codes, train, held_out, checkpoints, resume)
+        with self._whole_or_not():
+            self.classes, self.stage = classes, "finetune"
+            self.network = self._seeded(lambda: ClassifierNetwork(backbone, len(classes), self.config.network))
+            self._learn_classes(cite, codes, train, held_out, checkpoints, resume)
         return self
 
     def transfer(
@@ -138,7 +145,7 @@ class FusionTTT(Answers):
         labels: str | None = None,
         train_fraction: float | None = None,
         split: str | None = None,
-        checkpoints: Path | None = None,
+        checkpoints: str | Path | None = None,
         resume: bool = False,
     ) -> "FusionTTT":
         """Return a student for RNA-only data: stage 3.
@@ -164,9 +171,9 @@ class FusionTTT(Answers):
             device=self.device, memory=self.memory, progress=self.progress, devices=self.devices, nodes=self.nodes
         )
         student.config, student.features = self.config, self.features
-        student.history, student.metrics, student.origin = self.history, dict(self.metrics), self.origin
+        student.history, student.metrics, student.origin = self.history.copy(), dict(self.metrics), self.origin
         student.preprocessing = self.preprocessing.adapted(cite, match, self.config.data)
-        student.classes, student.stage = self.classes, "transfer"
+        student.classes, student.stage = list(self.classes), "transfer"
         if labels is None:
             tell(match.notes)
             student.metrics.pop("transfer", None)
@@ -198,7 +205,7 @@ class FusionTTT(Answers):
         codes: np.ndarray,
         train: np.ndarray,
         held_out: np.ndarray,
-        checkpoints: Path | None,
+        checkpoints: str | Path | None,
         resume: bool,
     ) -> None:
         """Run stage 2 or 3 on the rows `train`, and score the rows `held_out`."""

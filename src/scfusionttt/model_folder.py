@@ -55,7 +55,7 @@ class ModelFolder:
         """
         from safetensors.torch import save
 
-        with replacing(path) as temporary:
+        with replacing(path, ours=is_model) as temporary:
             temporary.mkdir()
             weights = save({name: tensor.contiguous() for name, tensor in self.weights.items()})
             (temporary / WEIGHTS).write_bytes(weights)  # a full disk is an OSError here, unlike in safetensors
@@ -84,10 +84,30 @@ class ModelFolder:
         manifest = _upgraded(_read_manifest(folder / MANIFEST))
         try:
             weights = load_file(folder / WEIGHTS)
-            history = pd.read_csv(folder / HISTORY)
+            history = _read_history(folder / HISTORY)
         except (SafetensorError, OSError, ValueError) as error:
             raise ModelFolderError(f"{path}: is damaged ({str(error).splitlines()[0]}); copy it again") from error
         return cls(manifest, weights, history)
+
+
+def is_model(folder: Path) -> bool:
+    """Return whether a folder holds a model that can be read here, and nothing else."""
+    if {file.name for file in folder.iterdir()} != {WEIGHTS, MANIFEST, HISTORY}:
+        return False
+    try:
+        _read_manifest(folder / MANIFEST)
+    except ModelFolderError:
+        return False
+    return True
+
+
+def _read_history(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path)
+    except pd.errors.EmptyDataError:  # a line end alone: of a model that no epoch has taught
+        if not path.stat().st_size:
+            raise
+        return pd.DataFrame()
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

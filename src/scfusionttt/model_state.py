@@ -1,7 +1,8 @@
 """What a model is: its settings, what it expects of its input, its weights; written to disk and brought back."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
@@ -118,6 +119,16 @@ class ModelState:
             raise ModelFolderError(f"{path}: manifest and weights do not fit together ({reason})") from error
         return model
 
+    @contextmanager
+    def _whole_or_not(self) -> Iterator[None]:
+        """Leave the model as it was where the block does not come to its end: half-learned weights would answer."""
+        before = {**vars(self), "metrics": dict(self.metrics)}
+        try:
+            yield
+        except BaseException:  # an interrupt in a notebook, too
+            vars(self).update(before)
+            raise
+
     def _build(self, n_classes: int) -> Network:
         assert self.features is not None and self.stage is not None
         n_genes, n_proteins = len(self.features.genes), len(self.features.proteins)
@@ -139,12 +150,17 @@ class ModelState:
             raise SettingError("the model is not trained yet; run pretrain first, or load a model folder")
         return self.network
 
-    def _run(self, cells: CellDataset, checkpoints: Path | None, resume: bool) -> Run:
+    def _run(self, cells: CellDataset, checkpoints: str | Path | None, resume: bool) -> Run:
+        if resume and checkpoints is None:
+            raise SettingError(
+                "resume goes on from a folder that an earlier run kept its state in: give checkpoints=FOLDER"
+            )
         device = self._device()
         log.info("%s: %d cells on %s", self.stage, len(cells), device)
         identity = {"stage": self.stage, "settings": self.config.to_dict(), "cells": cells.fingerprint()}
+        folder = None if checkpoints is None else Path(checkpoints)
         return Run(
-            device=device, seed=self.config.seed, checkpoints=checkpoints, resume=resume, progress=self.progress,
+            device=device, seed=self.config.seed, checkpoints=folder, resume=resume, progress=self.progress,
             memory=self.memory, identity=identity,
         )  # fmt: skip
 

@@ -12,7 +12,7 @@ from mudata import MuData
 from scfusionttt.data.atomic import replacing
 from scfusionttt.data.quiet import quiet
 from scfusionttt.data.read import read
-from scfusionttt.data.write import write_embedding, write_table
+from scfusionttt.data.write import check_embedding_path, write_embedding, write_table
 from scfusionttt.errors import InputDataError, OutputError
 
 CELLS = pd.Index(["a", "b", "c", "d"])
@@ -193,15 +193,15 @@ def test_files_are_replaced_whole_and_links_stay(tmp_path):
 
 
 def make_folder(path, text):
-    with replacing(path) as temporary:
+    with replacing(path, ours=lambda folder: (folder / "ours").exists()) as temporary:
         temporary.mkdir()
-        (temporary / "manifest.json").write_text(text)
+        (temporary / "ours").write_text(text)
 
 
 def test_folders_are_replaced_only_where_they_are_ours(tmp_path):
     make_folder(tmp_path / "model", "one")
     make_folder(tmp_path / "model", "two")
-    assert (tmp_path / "model" / "manifest.json").read_text() == "two"
+    assert (tmp_path / "model" / "ours").read_text() == "two"
     (tmp_path / "empty").mkdir()
     make_folder(tmp_path / "empty", "three")
     (tmp_path / "thesis").mkdir()
@@ -213,6 +213,18 @@ def test_folders_are_replaced_only_where_they_are_ours(tmp_path):
     assert (tmp_path / "file").read_text() == "a file"
     assert (tmp_path / "thesis" / "chapter1.tex").read_text() == "years of work"
     assert not left_over(tmp_path)
+
+
+def test_a_zarr_copy_replaces_only_an_earlier_one(tmp_path):
+    """A store of donors, or data kept as Zarr, had been taken for an earlier result: the counts were gone."""
+    mine = toy()
+    with quiet():
+        mine.write_zarr(tmp_path / "mine.zarr")
+    for _ in range(2):
+        write_embedding(tmp_path / "z.zarr", Z, CELLS)
+    fails(lambda: write_embedding(tmp_path / "mine.zarr", Z, CELLS), "mine.zarr", "left alone")
+    fails(lambda: check_embedding_path(tmp_path / "mine.zarr"), "mine.zarr", "left alone")
+    np.testing.assert_array_equal(anndata.read_zarr(tmp_path / "mine.zarr").X, mine.X)
 
 
 def test_a_file_does_not_replace_a_folder(tmp_path):
@@ -231,7 +243,7 @@ def test_a_failed_move_puts_the_earlier_folder_back(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "replace", fail_for_the_new)
     fails(lambda: make_folder(tmp_path / "model", "two"), "Input/output error")
-    assert (tmp_path / "model" / "manifest.json").read_text() == "one"
+    assert (tmp_path / "model" / "ours").read_text() == "one"
 
 
 def test_zarr_is_replaced(tmp_path):

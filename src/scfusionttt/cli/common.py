@@ -79,8 +79,10 @@ def set_training(model: Any, pairs: list[str] | None) -> None:
 def checkpoint_folder(out: Path, resume: bool) -> Path:
     """Return the folder beside `out` that holds a run's state until the model is written."""
     from scfusionttt.data.atomic import check_target
+    from scfusionttt.model_folder import is_model
 
-    check_target(out, folder=True)
+    check_target(out, folder=True, ours=is_model)
+    out = out if out.name else out.resolve()  # "." has no name
     folder = out.with_name(f"{out.name}.training")
     if folder.exists() and not resume and is_first():
         raise SettingError(f"{folder} holds a run that was stopped: go on with --resume, or remove that folder")

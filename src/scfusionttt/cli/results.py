@@ -25,6 +25,7 @@ from scfusionttt.cli.options import (
     WhichCells,
 )
 from scfusionttt.cli.processes import is_first, start
+from scfusionttt.errors import OutputError
 
 
 def embed(
@@ -40,6 +41,8 @@ def embed(
     from scfusionttt.data.write import check_embedding_path, write_embedding
     from scfusionttt.model import FusionTTT
 
+    if out.resolve() == input.resolve():
+        raise OutputError(f"{out} is the input, which is left alone: choose another name for the result")
     check_embedding_path(out)
     trained = FusionTTT.load(model, device=device.value, devices=devices, nodes=nodes)
     source, cite = load(input, rna, protein, layer, cells, drop_empty)

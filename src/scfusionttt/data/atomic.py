@@ -3,25 +3,30 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from scfusionttt.errors import OutputError
 
-#: An existing folder is written over only if it is empty or holds one of these: a model or a Zarr store, nobody's home.
-_OURS = ("manifest.json", "zarr.json", ".zgroup")
 _FULL = "No space left on device"
 
 
+def never(folder: Path) -> bool:
+    """Return that no folder with things in it may be written over."""
+    return False
+
+
 @contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
+def replacing(path: str | Path, *, ours: Callable[[Path], bool] = never) -> Iterator[Path]:
     """Give a temporary path of the same name to write a file or a folder to; move it into place once it is whole.
 
     Parameters
     ----------
     path
         Where the result shall be. Only a clean end of the block touches it.
+    ours
+        Whether a folder with things in it is an earlier result of this kind, and may go.
 
     Yields
     ------
@@ -35,7 +40,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     target = Path(path).resolve()  # through a symbolic link, so that the link stays
     try:
-        check_target(target)
+        check_target(target, ours=ours)
         hidden = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         try:
             yield hidden / target.name
@@ -48,7 +53,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         raise OutputError(f"{path} was not written: {_reason(error)}; nothing there was changed") from error
 
 
-def check_target(path: str | Path, *, folder: bool | None = None) -> None:
+def check_target(path: str | Path, *, folder: bool | None = None, ours: Callable[[Path], bool] = never) -> None:
     """Raise OutputError where `replacing` would: before the work rather than after it.
 
     `folder` says whether a folder or a file will be written: neither takes the place of the other.
@@ -58,7 +63,7 @@ def check_target(path: str | Path, *, folder: bool | None = None) -> None:
         raise OutputError(f"{path}: the folder {target.parent} does not exist; make it, or choose another")
     if not os.access(target.parent, os.W_OK):
         raise OutputError(f"{path} cannot be written: no permission to write in {target.parent}")
-    if target.is_dir() and any(target.iterdir()) and not any((target / name).exists() for name in _OURS):
+    if target.is_dir() and any(target.iterdir()) and not ours(target):
         raise OutputError(f"{target} is a folder with other things in it; it is left alone: choose another name")
     if folder is not None and target.exists() and target.is_dir() != folder:
         kinds = ("folder", "file") if target.is_dir() else ("file", "folder")

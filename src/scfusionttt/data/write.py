@@ -73,7 +73,7 @@ def write_table(path: str | Path, table: pd.DataFrame) -> None:
 def check_embedding_path(path: str | Path, source: AnnData | MuData | None = None) -> None:
     """Raise OutputError now, before the work, if `write_embedding` could not write to a file of this name."""
     ending = _ending(path, EMBEDDING_ENDINGS)
-    check_target(path, folder=ending == ".zarr")
+    check_target(path, folder=ending == ".zarr", ours=_is_embedded)
     if ending == ".h5mu" and isinstance(source, AnnData):
         raise OutputError(f"{path}: a .h5mu file needs MuData, but the input is one AnnData; write .h5ad or .zarr")
 
@@ -82,6 +82,11 @@ def check_table_path(path: str | Path) -> None:
     """Raise OutputError now, before the work, if `write_table` could not write to a file of this name."""
     _ending(path, TABLE_ENDINGS)
     check_target(path, folder=False)
+
+
+def _is_embedded(folder: Path) -> bool:
+    """Return whether a folder is a Zarr store that has an embedding already: an earlier result."""
+    return (folder / "obsm" / X_FUSIONTTT).is_dir()
 
 
 def _ending(path: str | Path, known: tuple[str, ...]) -> str:
@@ -124,7 +129,7 @@ def _copy(source: AnnData | MuData, cells: pd.Index) -> AnnData | MuData:
 
 
 def _write_annotated(path: str | Path, data: AnnData | MuData, ending: str) -> None:
-    with replacing(path) as temporary:
+    with replacing(path, ours=_is_embedded) as temporary:
         try:
             getattr(data, f"write_{ending[1:]}")(temporary)
         except (OSError, RuntimeError, MemoryError):

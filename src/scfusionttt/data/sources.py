@@ -97,8 +97,12 @@ def _open_lazily(path: Path) -> AnnData | MuData | None:
         else:
             group = h5py.File(path, "r")
         if "mod" in group:
-            return _lazy_mudata(group)
-        return _lazy_anndata(group) if "obs" in group and "var" in group else None
+            data: AnnData | MuData | None = _lazy_mudata(group)
+        else:
+            data = _lazy_anndata(group) if "obs" in group and "var" in group else None
+        if data is None and not is_zarr:
+            group.close()
+        return data
 
 
 def _lazy_anndata(group: Any) -> AnnData | None:

@@ -14,6 +14,7 @@ from scipy import sparse
 from scfusionttt.data.quiet import quiet
 from scfusionttt.errors import SettingError
 from scfusionttt.model import FusionTTT
+from scfusionttt.model_answers import class_columns
 
 
 def close(found, expected):
@@ -67,6 +68,23 @@ def test_predictions_are_probabilities_and_their_largest(stage, trained, cells, 
         close(table[model.classes].sum(axis=1), 1)
         assert (table["label"].astype(str) == table[model.classes].idxmax(axis=1)).all()
         assert (table["probability"] == table[model.classes].max(axis=1)).all()
+
+
+def test_classes_called_like_a_column_have_columns_of_their_own(trained, cells, tmp_path, scfusionttt):
+    """Two columns ``label`` once let fine-tuning train and then fail, and predict write a table and then fail."""
+    odd, classes = copied(cells), ["class label", "label", "usual"]
+    odd.obs["odd"] = np.take(classes, np.unique(odd.obs["cell_type"].astype(str), return_inverse=True)[1])
+    model = deepcopy(trained.pretrained).finetune(odd, labels="odd", train_fraction=0.75)
+    assert model.metrics["finetune"]["n_cells"] == 40
+    table = model.predict(odd, unknown=0.01)
+    assert model.classes == classes
+    assert list(table) == ["label", "probability", "usual", "class label", "class class label", "class usual"]
+    close(table[class_columns(classes)].sum(axis=1), 1)
+    model.save(tmp_path / "model")
+    with quiet():
+        odd.write_h5mu(tmp_path / "odd.h5mu")
+    result = scfusionttt(f"predict {tmp_path}/odd.h5mu --model {tmp_path}/model --out {tmp_path}/types.csv")
+    assert result.code == 0, result.err
 
 
 def test_cells_unlike_any_known_class_are_named_unknown_where_asked_for(trained, cells):

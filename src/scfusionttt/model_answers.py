@@ -20,6 +20,9 @@ from scfusionttt.nn.networks import ClassifierNetwork, PretrainNetwork
 from scfusionttt.training import inference
 from scfusionttt.training.runner import choose_device
 
+#: Columns of predictions that are not classes, and the name of the cells' column in a file.
+_TOLD = ("cell", "label", "probability", "usual")
+
 
 class Answers(ModelState):
     """The questions that :class:`~scfusionttt.FusionTTT` can be asked."""
@@ -72,6 +75,8 @@ class Answers(ModelState):
 
     def predict(self, data: Data, *, unknown: float | None = None, inplace: bool = False) -> pd.DataFrame:
         """Return the class of each cell: columns label, probability (0..1, softmax), and one per class.
+
+        A class called cell, label, probability or usual, as other columns are, has the column ``class label``.
 
         Parameters
         ----------
@@ -178,8 +183,18 @@ class Answers(ModelState):
         if unknown is not None:
             known = label if keys.UNKNOWN in self.classes else label.cat.add_categories(keys.UNKNOWN)
             told |= {"label": known.mask(usual <= unknown, keys.UNKNOWN), "usual": usual}
-        by_class = pd.DataFrame(probability, index=index, columns=self.classes)
+        by_class = pd.DataFrame(probability, index=index, columns=class_columns(self.classes))
         return pd.concat([pd.DataFrame(told, index=index), by_class], axis=1)
+
+
+def class_columns(classes: list[str]) -> list[str]:
+    """Return the name of each class's column: its own, after ``class `` where another column is called so."""
+    taken = {*_TOLD, *classes}
+
+    def free(name: str) -> str:
+        return free(f"class {name}") if name in taken else name
+
+    return [free(f"class {name}") if name in _TOLD else name for name in classes]
 
 
 def _same_cells(data: Data, cite: CiteSeq) -> "AnnData | MuData":

@@ -13,7 +13,9 @@ from scfusionttt.benchmark.cells import SPLIT, Cells
 from scfusionttt.benchmark.cost import Cost, measured
 from scfusionttt.config import Config
 from scfusionttt.data.atomic import replacing
+from scfusionttt.data.citeseq import CiteSeq
 from scfusionttt.model import FusionTTT
+from scfusionttt.model_answers import class_columns
 
 
 @dataclass(frozen=True)
@@ -65,13 +67,13 @@ class Trainer:
     def classify(self, cells: Cells, train: np.ndarray, seed: int) -> pd.DataFrame:
         """Return the probabilities of stage 2."""
         model = self._typed(cells, train, seed)
-        return model.predict(cells.cite)[model.classes]
+        return _probabilities(model, cells.cite)
 
     def classify_rna(self, cells: Cells, train: np.ndarray, seed: int) -> pd.DataFrame:
         """Return the probabilities of stage 3, by RNA alone; the training cells had proteins and labels."""
         rna = cells.learning(train, rna_only=True)
         student = self._typed(cells, train, seed).transfer(rna, labels=cells.key, split=SPLIT)
-        return student.predict(rna)[student.classes]
+        return _probabilities(student, rna)
 
     def _typed(self, cells: Cells, train: np.ndarray, seed: int) -> FusionTTT:
         return self._start(cells, seed).finetune(cells.learning(train), labels=cells.key, split=SPLIT)
@@ -93,3 +95,8 @@ class Trainer:
         decides = {name: asdict(getattr(self.config, name)) for name in ("data", "network", "pretrain")}
         text = json.dumps([decides, seed, cells.fingerprint])
         return self.models / hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _probabilities(model: FusionTTT, cells: CiteSeq) -> pd.DataFrame:
+    """Return the probability of each class, in a column of its name."""
+    return model.predict(cells)[class_columns(model.classes)].set_axis(model.classes, axis=1)

@@ -68,6 +68,23 @@ def _obsm(frame: bool):
     return make
 
 
+def _text_column(data, folder):
+    adata = rna_of(data)
+    adata.obsm["prot"] = data["prot"].to_df().assign(batch="b1")
+    return adata
+
+
+def _two_tables(data, folder):
+    adata, counts = rna_of(data), data["prot"].to_df()
+    adata.obsm["protein_expression"], adata.obsm["protein_counts"] = np.log1p(counts), counts
+    return adata
+
+
+def _protein_layer(data, folder):
+    data["prot"].layers["raw"] = data["prot"].X.copy()
+    data["prot"].X = np.log1p(data["prot"].X)
+
+
 def _text(x):
     return np.where(x.toarray() > 0, "yes", "no").astype(object)
 
@@ -96,7 +113,12 @@ CASES = {
     "text instead of counts": refused("counts must be numbers", _text_make),
     "yes and no instead of counts": used(matrix(lambda x: x.toarray() > 0)),
     "counts in layers['counts'], normalised X": same(_layer),
-    "counts in another layer, named": same(_other_layer, options="--layer umi"),
+    "counts in another layer, named": same(
+        _other_layer, "protein has no layer 'umi', so its counts were taken from X", options="--layer umi"
+    ),
+    "counts of the proteins in a layer, those of RNA in X": same(
+        _protein_layer, "RNA has no layer 'raw', so its counts were taken from X", options="--layer raw"
+    ),
     "counts in another layer, not named": refused(NORMALISED, _other_layer),
     "counts in .raw, normalised X": same(_raw, "so the raw counts were taken from .raw"),
     "no matrix at all": refused("RNA has no matrix: put raw counts in X", _no_matrix),
@@ -141,6 +163,10 @@ CASES = {
     "protein: a huge count (1e30)": used(entry(1e30, "prot"), "protein has counts above 16777216"),
     "proteins in obsm, a DataFrame": same(_obsm(True)),
     "proteins in obsm, without names": used(_obsm(False), "obsm['protein_expression'] has no names and was left out"),
+    "proteins in obsm, a text column among them": refused("not numbers in 1 column (batch)", _text_column),
+    "proteins in obsm, normalised and as counts": same(
+        _two_tables, "taken from obsm['protein_counts'], not from obsm['protein_expression']"
+    ),
     "RNA only": used(lambda data, folder: rna_of(data)),
     "proteins only": refused("no RNA found: the modalities are prot", modalities(lambda data: {"prot": data["prot"]})),
     "modalities named gex and adt": same(modalities(lambda data: {"gex": data["rna"], "adt": data["prot"]})),

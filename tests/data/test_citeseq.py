@@ -104,6 +104,51 @@ def test_proteins_without_names_are_not_dropped_in_silence():
     fails(data, "no protein names", "DataFrame", protein_modality="prot")
 
 
+def test_text_among_the_proteins_is_named():
+    """It was a traceback, even from `validate`."""
+    data = table(sparse.csr_matrix(RNA))
+    frame = pd.DataFrame(PROTEIN, index=CELLS, columns=PROTEINS)
+    data.obsm["prot"] = frame.assign(batch="b", seen=pd.Timestamp("2024-01-01"), spin=1j)
+    fails(data, "obsm['prot']", "not numbers in 3 columns (batch, seen, spin)", "in obs")
+    data.obsm["prot"] = frame.astype(object).assign(CD4=pd.Categorical(PROTEIN[:, 1]))
+    check_whole(as_citeseq(data))
+
+
+@pytest.mark.parametrize("first", ["counts", "normalised"])
+def test_of_several_tables_the_one_with_counts_is_taken(first):
+    data = table(sparse.csr_matrix(RNA))
+    frames = {"counts": pd.DataFrame(PROTEIN, index=CELLS, columns=PROTEINS)}
+    frames |= {"normalised": np.log1p(frames["counts"]), "text": frames["counts"].assign(CD3="x")}
+    rest = [name for name in frames if name != first]
+    keys = dict(zip(("protein_expression", "Protein", "adt"), [first, *rest]))
+    for key, name in keys.items():
+        data.obsm[key] = frames[name]
+    (taken,) = (key for key, name in keys.items() if name == "counts")
+    with pytest.warns(UserWarning, match=rf"taken from obsm\['{taken}'\], not from .*--protein-modality NAME"):
+        check_whole(as_citeseq(data))
+    check_whole(as_citeseq(data, protein_modality=taken))
+    data.obsm["protein_counts"] = PROTEIN
+    with pytest.warns(UserWarning, match=rf"taken from obsm\['{taken}'\], .*obsm\['protein_counts'\]"):
+        check_whole(as_citeseq(data))
+
+
+def test_a_layer_may_be_of_one_modality():
+    """Files with RNA counts in X and protein counts in a layer, or the other way round, could not be read."""
+    for modality in ("rna", "prot"):
+        data = mudata()
+        data[modality].layers["raw"] = data[modality].X.copy()
+        data[modality].X = np.log1p(data[modality].X)
+        other = "protein" if modality == "rna" else "RNA"
+        with pytest.warns(UserWarning, match=f"{other} has no layer 'raw', so its counts were taken from X"):
+            check_whole(as_citeseq(data, layer="raw"))
+        fails(data, "RNA has no layer 'other'", layer="other")
+    data["rna"].layers["counts"] = data["rna"].X.copy()
+    with pytest.warns(UserWarning, match=r"RNA has no layer 'raw', .* taken from layers\['counts'\]"):
+        check_whole(as_citeseq(data, layer="raw"))
+    data["rna"].layers["raw"] = data["rna"].X.copy()
+    check_whole(as_citeseq(data, layer="raw"))
+
+
 def test_rna_only():
     check_whole(as_citeseq(table(sparse.csr_matrix(RNA))), protein=None)
     fails(table(sparse.csr_matrix(RNA)), "without modalities", rna_modality="rna")

@@ -145,6 +145,13 @@ def only_in_raw(adata):
     adata.X = adata.X.log1p()
 
 
+def two_protein_tables(adata):
+    """Add a table that would come first, and looks like counts in the first block of cells alone."""
+    adata.obsm["protein"] = adata.obsm.pop("protein_expression")
+    adata.obsm["protein_expression"] = np.log1p(adata.obsm["protein"])
+    adata.obsm["protein_expression"].iloc[:256] = 1
+
+
 def shuffled_proteins(mdata, path):
     with quiet():
         MuData({"rna": mdata["rna"], "prot": mdata["prot"][::-1].copy()}).write_h5mu(path)
@@ -161,6 +168,7 @@ KINDS = {
     "dense": h5ad(lambda adata: setattr(adata, "X", adata.X.toarray())),
     "layer": h5ad(normalised),
     "raw": h5ad(only_in_raw),
+    "two tables of proteins": h5ad(two_protein_tables),
     "zarr": zarr_store,
     "proteins in another order": shuffled_proteins,
 }

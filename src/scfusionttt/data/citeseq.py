@@ -10,11 +10,21 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from scfusionttt.data.counts import Finding, named, raw_counts, to_csr, to_dense, value_findings
+from scfusionttt.data.counts import (
+    Finding,
+    columns_without_numbers,
+    is_whole,
+    named,
+    raw_counts,
+    to_csr,
+    to_dense,
+    value_findings,
+)
 from scfusionttt.data.quiet import quiet
 from scfusionttt.errors import InputDataError, SettingError
 from scfusionttt.keys import (
     ANTIBODY_CAPTURE,
+    COUNTS,
     FEATURE_TYPES,
     GENE_EXPRESSION,
     INPUT,
@@ -81,7 +91,7 @@ def as_citeseq(
         Where the modalities have different cells: ``same`` refuses, ``overlap`` keeps those that both have,
         ``rna`` keeps all with RNA (proteins NaN, that is not measured, for the rest).
     layer
-        The layer with raw counts; by default ``layers["counts"]``, else X.
+        The layer with raw counts, where a modality has it; by default ``layers["counts"]``, else X.
 
     Raises
     ------
@@ -191,13 +201,28 @@ def _from_mudata(
         raise InputDataError(
             f"no RNA found: the modalities are {', '.join(mdata.mod) or 'none'}; name the one with RNA (--rna-modality)"
         )
-    matrix, found = raw_counts(mdata.mod[rna_name], modality="RNA", layer=layer)
-    rna = _table(to_csr(matrix), mdata.mod[rna_name])
-    if protein_name is None:
-        return rna, None, found
-    adata = mdata.mod[protein_name]
-    matrix, more = raw_counts(adata, modality="protein", layer=layer if layer in adata.layers else None)
-    return rna, _table(to_dense(matrix), adata), found + more
+    parts = {"RNA": mdata.mod[rna_name]}
+    if protein_name is not None:
+        parts["protein"] = mdata.mod[protein_name]
+    layers, found = _layer_of_each(parts, layer)
+    matrices = {}
+    for name, adata in parts.items():
+        matrices[name], more = raw_counts(adata, modality=name, layer=layers[name])
+        found += more
+    rna = _table(to_csr(matrices["RNA"]), parts["RNA"])
+    return rna, _table(to_dense(matrices["protein"]), parts["protein"]) if "protein" in parts else None, found
+
+
+def _layer_of_each(parts: dict[str, AnnData], layer: str | None) -> tuple[dict[str, str | None], list[Finding]]:
+    """Return the layer to read of each modality, and a finding where only one has the layer asked for."""
+    lacking = [name for name, adata in parts.items() if layer is not None and layer not in adata.layers]
+    if len(lacking) in (0, len(parts)):  # where none has it, looking for it names those that are there
+        return dict.fromkeys(parts, layer), []
+    (absent,) = lacking
+    place = f"layers['{COUNTS}']" if COUNTS in parts[absent].layers else "X"
+    told = f"{absent} has no layer '{layer}', so its counts were taken from {place}"
+    found = Finding("warning", "layer_of_one_modality", told, "give it that layer if others were meant")
+    return {name: None if name == absent else layer for name in parts}, [found]
 
 
 def _from_anndata(
@@ -216,7 +241,8 @@ def _from_anndata(
     frame, more = _protein_frame(adata, protein_modality)
     if frame is None:
         return rna, None, found + more
-    return rna, _table(to_dense(frame), AnnData(obs=rna.obs, var=pd.DataFrame(index=frame.columns.astype(str)))), found
+    var = pd.DataFrame(index=frame.columns.astype(str))
+    return rna, _table(to_dense(frame), AnnData(obs=rna.obs, var=var)), found + more
 
 
 def _feature_types(adata: AnnData) -> tuple[np.ndarray, np.ndarray]:
@@ -229,18 +255,51 @@ def _feature_types(adata: AnnData) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _protein_frame(adata: AnnData, wanted: str | None) -> tuple[pd.DataFrame | None, list[Finding]]:
-    """Return the protein counts of an AnnData's obsm."""
+    """Return the protein counts of an AnnData's obsm: the table asked for, else the one of `protein_tables`."""
     if wanted is not None and wanted not in adata.obsm:
         there = ", ".join(adata.obsm) or "none"
         raise InputDataError(f"there is no obsm['{wanted}'] with proteins; the input has {there}")
-    by_lower = {key.lower(): key for key in adata.obsm}
-    key = wanted or next((by_lower[name] for name in PROTEIN_OBSM if name in by_lower), None)
-    if key is None or isinstance(adata.obsm[key], pd.DataFrame):
-        return (None if key is None else adata.obsm[key]), []
+    keys = protein_tables(adata) if wanted is None else [wanted]
+    if not keys:
+        return None, []
+    key, *others = keys
+    frame = adata.obsm[key]
+    if isinstance(frame, pd.DataFrame):
+        _require_numbers(frame, key)
+        return frame, [_taken(key, others)] if others else []
     remedy = "make it a DataFrame whose columns are the protein names"
     if wanted is not None:
         raise InputDataError(f"obsm['{key}'] has no protein names; {remedy}")
     return None, [Finding("warning", "proteins_left_out", f"obsm['{key}'] has no names and was left out", remedy)]
+
+
+def protein_tables(adata: AnnData) -> list[str]:
+    """Return the obsm entries that may hold the proteins, best first: named columns, whole numbers, a usual name."""
+    known = [key for name in PROTEIN_OBSM for key in adata.obsm if key.lower() == name]
+    if len(known) < 2:
+        return known
+
+    def rank(key: str) -> tuple[bool, bool]:
+        table = adata.obsm[key]
+        named_columns = isinstance(table, pd.DataFrame)
+        return not named_columns, not (named_columns and not columns_without_numbers(table) and is_whole(table))
+
+    return sorted(known, key=rank)
+
+
+def _taken(key: str, others: list[str]) -> Finding:
+    left = " or ".join(f"obsm['{name}']" for name in others)
+    told = f"the proteins were taken from obsm['{key}'], not from {left}"
+    return Finding("warning", "several_protein_tables", told, "choose with --protein-modality NAME")
+
+
+def _require_numbers(frame: pd.DataFrame, key: str) -> None:
+    text = columns_without_numbers(frame)
+    if text:
+        raise InputDataError(
+            f"obsm['{key}'] holds values that are not numbers in {named(text, 'column')}; "
+            "keep only proteins there, and the rest in obs"
+        )
 
 
 def _table(matrix: Any, source: AnnData, features: np.ndarray | None = None) -> AnnData:

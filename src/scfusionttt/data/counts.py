@@ -77,10 +77,10 @@ def raw_counts(adata: AnnData, *, modality: str, layer: str | None = None) -> tu
         return adata.layers[COUNTS], []
     if adata.X is None:
         raise InputDataError(f"{modality} has no matrix: put raw counts in X or layers['{COUNTS}']")
-    if adata.raw is None or _is_whole(adata.X) or not _covers(adata.raw.var_names, adata.var_names):
+    if adata.raw is None or is_whole(adata.X) or not _covers(adata.raw.var_names, adata.var_names):
         return adata.X, []
     matrix = adata.raw[:, adata.var_names].X
-    if not _is_whole(matrix):
+    if not is_whole(matrix):
         return adata.X, []
     told = f"{modality}: X is not whole numbers, so the raw counts were taken from .raw"
     return matrix, [Finding("warning", "counts_from_raw", told, f"put them in layers['{COUNTS}'] to silence this")]
@@ -152,6 +152,19 @@ def row_blocks(n: int) -> Iterator[slice]:
         yield slice(start, min(start + _ROWS, n))
 
 
+def is_whole(matrix: Any) -> bool:
+    """Tell whether every finite value is a whole number."""
+    matrix = _in_memory(matrix)
+    values = matrix.data if _is_sparse(matrix) else matrix
+    parts = (_float32(values[rows]) for rows in row_blocks(len(values)))
+    return all(not np.any(np.isfinite(part) & (part != np.rint(part))) for part in parts)
+
+
+def columns_without_numbers(table: pd.DataFrame) -> list[str]:
+    """Return the names of the columns that hold text, dates or the like."""
+    return [str(name) for name, values in table.items() if not _is_numeric(values)]
+
+
 def _cells_where(matrix: Any, cells: pd.Index, test: Callable[[np.ndarray], np.ndarray]) -> tuple[str, ...]:
     """Return the names of the cells that have a value for which the test holds."""
     hit: list[str] = []
@@ -165,12 +178,14 @@ def _cells_where(matrix: Any, cells: pd.Index, test: Callable[[np.ndarray], np.n
     return tuple(hit)
 
 
-def _is_whole(matrix: Any) -> bool:
-    """Tell whether every finite value is a whole number."""
-    matrix = _in_memory(matrix)
-    values = matrix.data if _is_sparse(matrix) else matrix
-    parts = (_float32(values[rows]) for rows in row_blocks(len(values)))
-    return all(not np.any(np.isfinite(part) & (part != np.rint(part))) for part in parts)
+def _is_numeric(values: pd.Series) -> bool:
+    if values.dtype.kind in "cmM":  # complex, spans of time, dates: NumPy would make some number of them
+        return False
+    try:
+        values.to_numpy(dtype=np.float32, na_value=np.nan)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _is_sparse(matrix: Any) -> bool:

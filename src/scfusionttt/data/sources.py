@@ -1,5 +1,6 @@
 """Inputs opened so that some of their cells can be read at a time: matrices stay on disk where the format allows it."""
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,12 +12,14 @@ import numpy as np
 from anndata import AnnData
 from mudata import MuData
 
-from scfusionttt.data.citeseq import Cells, CiteSeq, as_citeseq, assemble
+from scfusionttt.data.citeseq import Cells, CiteSeq, as_citeseq, assemble, protein_tables
 from scfusionttt.data.intact import check_zarr, damaged, without_pickle
 from scfusionttt.data.quiet import quiet
 from scfusionttt.data.read import read
 from scfusionttt.data.store import is_store
 from scfusionttt.errors import UserError
+
+log = logging.getLogger("scfusionttt")
 
 
 @dataclass(frozen=True)
@@ -66,9 +69,18 @@ def open_source(
             cite = as_citeseq(read(path), **options)
         return Source(path, cite.rna.n_obs, lambda rows: cite[rows])
 
+    if isinstance(data, AnnData) and protein_modality is None:
+        _keep_one_table(data)
+
+    told: set[str] = set()
+
     def part(rows: slice) -> CiteSeq:
         with naming(path), damaged(path), quiet():
-            return assemble(data[rows], **options)[0]
+            cite, found = assemble(data[rows], **options)
+        for text in {str(finding) for finding in found if finding.severity == "warning"} - told:
+            log.warning("warning: %s: %s", path, text)
+            told.add(text)
+        return cite
 
     return Source(path, data.n_obs, part)
 
@@ -103,6 +115,14 @@ def _open_lazily(path: Path) -> AnnData | MuData | None:
         if data is None and not is_zarr:
             group.close()
         return data
+
+
+def _keep_one_table(data: AnnData) -> None:
+    """Drop all tables of proteins but the best, which only the whole can tell; parts could differ in theirs."""
+    taken, *others = protein_tables(data) or [""]
+    for other in others:
+        log.warning("warning: proteins come from obsm['%s'], not obsm['%s']; see --protein-modality", taken, other)
+        del data.obsm[other]
 
 
 def _lazy_anndata(group: Any) -> AnnData | None:

@@ -100,6 +100,8 @@ def test_cells_unlike_any_known_class_are_named_unknown_where_asked_for(trained,
     assert (table["label"][10:] == "unknown").mean() < 0.2  # told from the few cells held back
     with pytest.raises(SettingError, match=r"give 0\.01"):
         trained.finetuned.predict(odd, unknown=1.5)
+    with pytest.raises(SettingError, match=r"unknown='0\.1' is no share"):
+        trained.finetuned.predict(odd, unknown="0.1")
 
 
 def test_the_callers_object_is_left_alone_unless_asked(trained, cells, rna_cells):
@@ -170,6 +172,13 @@ def test_imputed_proteins_are_log_ratios(tiny, cells, rna_cells):
     without = model.impute(rna_cells)
     assert without.shape == (90, 8)
     assert np.isfinite(without).all(axis=None)
+
+
+@pytest.mark.parametrize("n_cells", [0, -5, 1, "9", None])
+def test_explaining_takes_two_cells_or_more(trained, cells, n_cells):
+    """No cell was an error of torch, and -5 stood for all but five."""
+    with pytest.raises(SettingError, match=r"cannot be drawn; give a number above 1"):
+        trained.pretrained.explain(cells, "CD3", cells=n_cells)
 
 
 def test_imputing_needs_decoders_that_know_proteins(trained, tiny, cells, rna_cells):

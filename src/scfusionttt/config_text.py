@@ -5,6 +5,7 @@ import math
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass, replace
+from numbers import Real
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -18,6 +19,11 @@ def require(holds: bool, message: str) -> None:
     """Raise SettingError unless `holds`."""
     if not holds:
         raise SettingError(message)
+
+
+def is_share(value: Any) -> bool:
+    """Tell whether a value is a number between 0 and 1, neither of which it is; text is no number."""
+    return isinstance(value, Real) and 0 < float(value) < 1
 
 
 def updated(config: T, settings: Mapping[str, Any]) -> T:

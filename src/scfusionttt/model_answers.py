@@ -1,5 +1,6 @@
 """What a trained model answers: representation, classes, proteins, and what these rest on."""
 
+from numbers import Integral
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -8,7 +9,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from scfusionttt import keys
-from scfusionttt.config_text import require
+from scfusionttt.config_text import is_share, require
 from scfusionttt.data.citeseq import CiteSeq
 from scfusionttt.data.loader import CellDataset
 from scfusionttt.data.split import usable_labels
@@ -97,7 +98,7 @@ class Answers(ModelState):
         cite = usable(data)
         target = _same_cells(data, cite) if inplace else None
         if unknown is not None:
-            require(0 < unknown < 1, f"unknown={unknown} is no share of the known cells; give 0.01, say")
+            require(is_share(unknown), f"unknown={unknown!r} is no share of the known cells; give 0.01, say")
             require(
                 network.novelty.is_calibrated,
                 "this model cannot tell unknown cells; fine-tune it with validation_fraction above 0",
@@ -157,10 +158,11 @@ class Answers(ModelState):
         Raises
         ------
         SettingError
-            The model knows no such protein or class, or it does not vary among the cells.
+            The model knows no such protein or class, it does not vary among the cells, or `cells` is not above 1.
         """
         network = self._trained()
         assert self.features is not None
+        require(isinstance(cells, Integral) and cells > 1, f"cells={cells!r} cannot be drawn; give a number above 1")
         chosen = find_target(target, network, self.features.proteins, self.classes)
         cite = usable(data)
         drawn = np.sort(np.random.default_rng(self.config.seed).permutation(cite.rna.n_obs)[:cells])

@@ -58,6 +58,14 @@ def test_unknown_key_offers_the_closest_and_all_that_could_be_meant():
     fails(pd.DataFrame(index=["a"]), "zzz", "labels: none")
 
 
+def test_labels_are_a_columns_name():
+    """Values in its place, and two columns of one name, were errors of pandas."""
+    for values in (["T", "B"] * 3, OBS["batch"], OBS["batch"].to_numpy()):
+        fails(OBS, values, "named by an obs column", type(values).__name__, "data.obs['cell_type']")
+    twice = pd.concat([OBS, OBS[["cell_type"]]], axis=1)
+    fails(twice, "cell_type", "2 columns obs['cell_type']", "rename or drop")
+
+
 def test_single_class():
     fails(OBS, "one", "single class (x)", "at least two")
     fails(pd.DataFrame({"k": ["unknown", None]}), "k", "no labelled cell")
@@ -126,7 +134,7 @@ def test_random_split():
     assert [len(part) for part in random_split(2, fraction=0.99, seed=0)] == [1, 1]
 
 
-@pytest.mark.parametrize("fraction", [0, 1, -0.1, 75, float("nan")])
+@pytest.mark.parametrize("fraction", [0, 1, -0.1, 75, float("nan"), "0.5", None, [0.5]])
 def test_impossible_fraction(fraction):
     for split in (
         lambda: random_split(9, fraction=fraction, seed=0),

@@ -5,6 +5,7 @@ from difflib import get_close_matches
 import numpy as np
 import pandas as pd
 
+from scfusionttt.config_text import is_share, require
 from scfusionttt.errors import InputDataError, LabelError, SettingError, name_some
 from scfusionttt.keys import UNLABELLED
 
@@ -49,7 +50,8 @@ def usable_labels(obs: pd.DataFrame, key: str) -> tuple[np.ndarray, list[str]]:
     Raises
     ------
     LabelError
-        No such column, a measurement instead of labels, a single class, or a class with one cell.
+        No such column or several, values instead of a column's name, a measurement instead of labels, a single class,
+        or a class with one cell.
     """
     values = _column(obs, key)
     if pd.api.types.is_numeric_dtype(values) and values.nunique() > MOST_CLASSES:
@@ -162,8 +164,16 @@ def train_and_held_out(
 
 
 def _column(obs: pd.DataFrame, key: str) -> pd.Series:
+    if not pd.api.types.is_hashable(key):
+        raise LabelError(
+            f"the labels are named by an obs column, not given as a {type(key).__name__}; "
+            "write data.obs['cell_type'] = ... and give 'cell_type'"
+        )
     if key in obs.columns:
-        return obs[key]
+        values = obs[key]
+        if isinstance(values, pd.DataFrame):
+            raise LabelError(f"there are {values.shape[1]} columns obs['{key}']; rename or drop all but one")
+        return values
     columns = [str(column) for column in obs.columns]
     lower = {column.lower(): column for column in columns}
     close = [lower[name] for name in get_close_matches(str(key).lower(), lower, n=1)]
@@ -182,5 +192,4 @@ def _names(values: pd.Series) -> pd.Series:
 
 
 def _check_fraction(fraction: float) -> None:
-    if not 0 < fraction < 1:
-        raise SettingError(f"the train fraction must lie between 0 and 1 (it is {fraction})")
+    require(is_share(fraction), f"the train fraction must lie between 0 and 1 (it is {fraction!r})")

@@ -1,5 +1,7 @@
 """Labels that can be learned, and which cells to learn them on."""
 
+import logging
+from collections.abc import Sequence
 from difflib import get_close_matches
 
 import numpy as np
@@ -8,6 +10,8 @@ import pandas as pd
 from scfusionttt.config_text import is_share, require
 from scfusionttt.errors import InputDataError, LabelError, SettingError, name_some
 from scfusionttt.keys import UNLABELLED
+
+log = logging.getLogger("scfusionttt")
 
 #: More classes than this are taken for something else than labels (barcodes, measurements).
 MOST_CLASSES = 200
@@ -136,9 +140,17 @@ def stratified_split(labels: np.ndarray, *, fraction: float, seed: int) -> tuple
 
 
 def train_and_held_out(
-    obs: pd.DataFrame, codes: np.ndarray, *, train_fraction: float | None, split: str | None, seed: int
+    obs: pd.DataFrame,
+    codes: np.ndarray,
+    *,
+    train_fraction: float | None,
+    split: str | None,
+    seed: int,
+    classes: Sequence[str] = (),
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the positions of the labelled cells to train on and of those held out.
+
+    Classes of which `split` holds out every cell are logged: they are scored, but cannot be learned.
 
     Parameters
     ----------
@@ -148,6 +160,8 @@ def train_and_held_out(
         Share of each class to train on; None or 1: every labelled cell, none held out.
     split
         Instead, the obs column that says train or test.
+    classes
+        Names of the codes, for what is told; without them a cell of each class is named instead.
     """
     if train_fraction is not None and split is not None:
         raise SettingError("give train_fraction or split, not both")
@@ -157,10 +171,24 @@ def train_and_held_out(
             raise LabelError(
                 f"the labelled cells whose obs['{split}'] says train are of fewer than two classes; add some"
             )
+        _tell_unlearnable(obs, codes, train, held_out, split, classes)
         return train, held_out
     if train_fraction is not None and train_fraction != 1:
         return stratified_split(codes, fraction=train_fraction, seed=seed)
     return np.flatnonzero(codes >= 0), np.array([], dtype=int)
+
+
+def _tell_unlearnable(
+    obs: pd.DataFrame, codes: np.ndarray, train: np.ndarray, held_out: np.ndarray, split: str, classes: Sequence[str]
+) -> None:
+    """Log the classes that are held out whole."""
+    whole = np.setdiff1d(codes[held_out], codes[train])
+    if len(whole):
+        names = [classes[code] if classes else f"that of cell {obs.index[codes == code][0]}" for code in whole]
+        log.warning(
+            "warning: obs['%s'] holds out every cell of some classes, which cannot be learned: %s; "
+            "let some of their cells say train", split, name_some(names),
+        )  # fmt: skip
 
 
 def _column(obs: pd.DataFrame, key: str) -> pd.Series:

@@ -11,8 +11,12 @@ from hypothesis import strategies as st
 from mudata import MuData
 from scipy import sparse
 
+from scfusionttt.data.citeseq import as_citeseq
 from scfusionttt.data.quiet import quiet
-from scfusionttt.errors import SettingError
+from scfusionttt.data.sources import open_source
+from scfusionttt.data.store import open_store
+from scfusionttt.data.store_write import write_store
+from scfusionttt.errors import InputDataError, SettingError
 from scfusionttt.model import FusionTTT
 from scfusionttt.model_answers import class_columns
 
@@ -116,7 +120,30 @@ def test_the_callers_object_is_left_alone_unless_asked(trained, cells, rna_cells
         z, table = trained.finetuned.embed(data, inplace=True), trained.finetuned.predict(data, inplace=True)
         np.testing.assert_array_equal(data.obsm["X_fusionttt"], z)
         assert list(data.obs["fusionttt_label"]) == list(table["label"])
+        assert list(data.obs["fusionttt_label"].cat.categories) == trained.finetuned.classes
         assert list(data.obs["fusionttt_probability"]) == list(table["probability"])
+
+
+def test_why_results_cannot_be_written_is_told(trained, cells, tmp_path):
+    """Each was told that the cells differ between the modalities."""
+    cite = as_citeseq(cells)
+    with quiet():
+        cells.write_h5mu(tmp_path / "cells.h5mu")
+        write_store([open_source(tmp_path / "cells.h5mu")], tmp_path / "cells.zarr")
+        stale, more = copied(cells), mudata(**dict(cells.mod), atac=cells["prot"][:9].copy())
+        for name in ("rna", "prot"):
+            stale.mod[name] = stale[name][:60].copy()
+        more["atac"].obs_names = [f"other-{i}" for i in range(9)]
+        more.update()
+    for data, reason in (
+        (cite, "a CiteSeq, which holds counts only"),
+        (open_store(tmp_path / "cells.zarr"), "a store, which is only read"),
+        (stale, r"was not updated .* call data\.update\(\)"),
+        (more, "a MuData with 169 cells, 160 of them with RNA"),
+    ):
+        for ask in (trained.finetuned.embed, trained.finetuned.predict):
+            with pytest.raises(InputDataError, match=reason):
+                ask(data, inplace=True)
 
 
 @settings(max_examples=8, deadline=None)

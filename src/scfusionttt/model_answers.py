@@ -13,6 +13,7 @@ from scfusionttt.config_text import is_share, require
 from scfusionttt.data.citeseq import CiteSeq
 from scfusionttt.data.loader import CellDataset
 from scfusionttt.data.split import usable_labels
+from scfusionttt.data.store import StoredCiteSeq
 from scfusionttt.errors import InputDataError, SettingError
 from scfusionttt.explain.relevance import find_target, relevance
 from scfusionttt.explain.surprise import as_track, write_track
@@ -48,13 +49,16 @@ class Answers(ModelState):
 
         Returns
         -------
-        float32 [n, n_latent], cells in the input's order, in arbitrary units: distances within one model compare;
-        with `surprise`, also AnnData [n, tokens], see :func:`scfusionttt.explain.as_track`.
+        float32 [n, d], cells in the input's order, in arbitrary units: distances within one model compare; d is the
+        width of the bottleneck, and where `network.components` is above 0 also these and the model's proteins. With
+        `surprise`, also AnnData [n, tokens], see :func:`scfusionttt.explain.as_track`.
 
         Raises
         ------
         SettingError
             Surprise is asked of a model without TTT layers in its RNA encoder.
+        InputDataError
+            Results cannot be written into `data`, such as a store.
         """
         network = self._trained()
         cite = usable(data)
@@ -85,12 +89,14 @@ class Answers(ModelState):
             Name a cell ``unknown`` where no more than this share (0..1) of the known cells lies as far as it does from
             every class; the column ``usual`` tells that share. See :class:`~scfusionttt.nn.heads.Novelty`.
         inplace
-            Also write label and probability to ``data.obs``.
+            Also write label (categorical) and probability to ``data.obs``.
 
         Raises
         ------
         SettingError
             When the model knows no classes, or `unknown` is asked for and its distances were never calibrated.
+        InputDataError
+            As for :meth:`embed`.
         """
         network = self._trained()
         if not isinstance(network, ClassifierNetwork):
@@ -105,7 +111,7 @@ class Answers(ModelState):
             )
         table = self._predictions(network, self._cells(cite), unknown)
         if target is not None:
-            target.obs[keys.LABEL] = table["label"].to_numpy()
+            target.obs[keys.LABEL] = table["label"].array.copy()
             target.obs[keys.PROBABILITY] = table["probability"].to_numpy()
         return table
 
@@ -200,7 +206,18 @@ def class_columns(classes: list[str]) -> list[str]:
 
 
 def _same_cells(data: Data, cite: CiteSeq) -> "AnnData | MuData":
-    """Return the caller's object, whose rows are the cells of `cite`."""
-    if isinstance(data, CiteSeq) or not data.obs_names.equals(cite.rna.obs_names):
-        raise InputDataError("results cannot be written into the input, whose cells differ between the modalities")
-    return data
+    """Return the caller's object, whose rows are the cells of `cite`; an InputDataError says why they are not."""
+    if isinstance(data, StoredCiteSeq):
+        raise _not_inplace("a store, which is only read")
+    if isinstance(data, CiteSeq):
+        raise _not_inplace("a CiteSeq, which holds counts only")
+    if data.obs_names.equals(cite.rna.obs_names):
+        return data
+    there = pd.Index(np.unique(np.concatenate([part.obs_names.to_numpy(str) for part in data.mod.values()])))
+    if len(there.symmetric_difference(data.obs_names)):
+        raise InputDataError("the MuData was not updated after its modalities changed; call data.update() first")
+    raise _not_inplace(f"a MuData with {data.n_obs} cells, {cite.rna.n_obs} of them with RNA")
+
+
+def _not_inplace(what: str) -> InputDataError:
+    return InputDataError(f"results cannot be written into {what}; leave out inplace=True and take what is returned")

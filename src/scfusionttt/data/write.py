@@ -33,7 +33,7 @@ def write_embedding(
         ``.npy``: the array; ``.csv``: a row per cell with its name; ``.h5ad``, ``.h5mu``, ``.zarr``: a copy of `source`
         with ``obsm["X_fusionttt"]``. An ``.h5ad`` from MuData holds the RNA modality with the joined obs.
     array
-        [n, n_latent].
+        [n, d], as :meth:`scfusionttt.FusionTTT.embed` returns it: bottleneck, components and proteins.
     cell_names
         Names of the rows, [n]. Where `source` has other cells too, the copy holds only these.
     source

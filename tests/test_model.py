@@ -187,3 +187,24 @@ def test_a_model_that_could_not_learn_is_as_it_was(learn, error, trained, cells,
     assert (model.stage, model.metrics, model.classes) == ("finetune", told, trained.finetuned.classes)
     pd.testing.assert_frame_equal(model.predict(data), expected)
     assert (model.origin.taught == trained.finetuned.origin.taught).all()
+
+
+@pytest.mark.parametrize("change", ["labels", "model"])
+def test_a_run_goes_on_only_with_its_labels_and_its_model(change, trained, cells, tmp_path):
+    """Resumed with renamed labels it had kept the old codes; with another model, the weights of the first."""
+    data = copied(cells)
+    data.obs["renamed"] = data.obs["cell_type"].astype(str).str[::-1]
+    other = deepcopy(trained.pretrained)
+    deepcopy(other).finetune(data, labels="cell_type", checkpoints=tmp_path)
+    if change == "model":
+        with torch.no_grad():
+            next(other.network.backbone.parameters()).add_(1)
+    with pytest.raises(SettingError, match="labels or another model"):
+        other.finetune(data, labels="renamed" if change == "labels" else "cell_type", checkpoints=tmp_path, resume=True)
+
+
+def test_reading_and_zero_shot_leave_the_random_numbers_alone(trained, rna_cells, tmp_path):
+    trained.finetuned.save(tmp_path / "model")
+    before = torch.get_rng_state()
+    FusionTTT.load(tmp_path / "model", progress=False).transfer(rna_cells)
+    assert torch.equal(torch.get_rng_state(), before)

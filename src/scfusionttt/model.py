@@ -130,7 +130,7 @@ class FusionTTT(Answers):
         cite = usable(data, learn=True)
         codes, classes = usable_labels(cite.obs, labels)
         train, held_out = train_and_held_out(
-            cite.obs, codes, train_fraction=train_fraction, split=split, seed=self.config.seed
+            cite.obs, codes, train_fraction=train_fraction, split=split, seed=self.config.seed, classes=classes
         )
         with self._whole_or_not():
             self.classes, self.stage = classes, "finetune"
@@ -177,12 +177,12 @@ class FusionTTT(Answers):
         if labels is None:
             tell(match.notes)
             student.metrics.pop("transfer", None)
-            student.network = student._build(len(self.classes))
+            student.network = student._seeded(lambda: student._build(len(self.classes)))
             carry_over(network, self.classes, student.network, self.classes)
             return student
         codes, student.classes = usable_labels(cite.obs, labels)
         train, held_out = train_and_held_out(
-            cite.obs, codes, train_fraction=train_fraction, split=split, seed=self.config.seed
+            cite.obs, codes, train_fraction=train_fraction, split=split, seed=self.config.seed, classes=student.classes
         )
         student.network = student._seeded(lambda: student._build(len(student.classes)))
         carry_over(network, self.classes, student.network, student.classes)

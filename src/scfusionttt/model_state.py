@@ -1,5 +1,6 @@
 """What a model is: its settings, what it expects of its input, its weights; written to disk and brought back."""
 
+import hashlib
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from scfusionttt.data.validate import check, require_usable
 from scfusionttt.data.values import Preprocessing
 from scfusionttt.errors import ModelFolderError, SettingError
 from scfusionttt.model_folder import ModelFolder
-from scfusionttt.nn.networks import Network, build_network
+from scfusionttt.nn.networks import ClassifierNetwork, Network, build_network
 from scfusionttt.origin import Origin
 from scfusionttt.training import ranks
 from scfusionttt.training.budget import parse_size
@@ -109,7 +110,7 @@ class ModelState:
             model.classes, model.stage = list(manifest["classes"]), manifest["stage"]
             model.metrics, model.history = dict(manifest["metrics"]), folder.history
             model.origin = Origin.from_dict(manifest)
-            model.network = model._build(len(model.classes))
+            model.network = model._seeded(lambda: model._build(len(model.classes)))
             found = model.network.load_state_dict(dict(folder.weights), strict=False)
             lost = [name for name in found.missing_keys if not name.startswith("novelty.")]  # format 1 knew none
             if lost or found.unexpected_keys:
@@ -157,12 +158,26 @@ class ModelState:
             )
         device = self._device()
         log.info("%s: %d cells on %s", self.stage, len(cells), device)
-        identity = {"stage": self.stage, "settings": self.config.to_dict(), "cells": cells.fingerprint()}
         folder = None if checkpoints is None else Path(checkpoints)
         return Run(
             device=device, seed=self.config.seed, checkpoints=folder, resume=resume, progress=self.progress,
-            memory=self.memory, identity=identity,
+            memory=self.memory, identity=self._identity(cells),
         )  # fmt: skip
+
+    def _identity(self, cells: CellDataset) -> dict[str, Any]:
+        """Return what a run that goes on must have in common with the one that was stopped."""
+        assert self.features is not None
+        network = self._trained()
+        start = network.backbone.state_dict() if isinstance(network, ClassifierNetwork) else {}
+        return {
+            "stage": self.stage,
+            "settings": self.config.to_dict(),
+            "cells": cells.fingerprint(),
+            "features": _digest(self.features.table[["modality", "name"]].to_csv(index=False).encode()),
+            "classes": self.classes,
+            "labels": _digest(cells.labels[cells.rows].tobytes()),
+            "begins with": _digest(*(tensor.cpu().numpy().tobytes() for tensor in start.values())),
+        }
 
     def _cells(self, cite: CiteSeq, labels: np.ndarray | None = None) -> CellDataset:
         """Return the cells as the model reads them, telling how many of its features they have."""
@@ -171,6 +186,13 @@ class ModelState:
         match = match_features(cite, self.features)
         tell(match.notes)
         return cell_dataset(cite, match, self.preprocessing, labels=labels)
+
+
+def _digest(*parts: bytes) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def usable(data: Data, *, learn: bool = False) -> CiteSeq:

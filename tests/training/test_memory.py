@@ -83,6 +83,13 @@ def test_where_not_even_one_cell_fits_a_line_says_what_to_do(module, cells):
         memory.plan(module(), cells, CPU, limit=50 * 2**20)
 
 
+def test_a_process_without_memory_stops_all_of_them(module, cells, monkeypatch):
+    """The others had told of a lost process, and advised to resume."""
+    monkeypatch.setattr(memory.ranks, "least", lambda value: 0)
+    with pytest.raises(SettingError, match="another process of this run lacks the memory"):
+        memory.plan(module(), cells, CPU, limit=2**40)
+
+
 def test_without_a_limit_most_of_what_is_free_may_be_taken(module, cells, monkeypatch, caplog):
     monkeypatch.setattr(budget, "free", lambda _: 2**40)
     monkeypatch.setattr(budget, "in_use", lambda _: 2**30)

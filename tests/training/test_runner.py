@@ -166,8 +166,16 @@ def test_resume_without_a_checkpoint_starts_from_the_beginning(pretrain, unbroke
 
 def test_a_run_goes_on_only_with_its_own_settings_and_cells(pretrain, tmp_path):
     pretrain(checkpoints=tmp_path, identity={"cells": "these"})
-    with pytest.raises(SettingError, match="other settings or cells"):
+    with pytest.raises(SettingError, match="other settings, cells, labels or another model"):
         pretrain(checkpoints=tmp_path, resume=True, identity={"cells": "others"})
+
+
+def test_a_new_run_forgets_the_states_of_the_one_before(pretrain, interrupted, unbroken, tmp_path):
+    """Stopped before its first epoch was done, it had gone on with another run's weights."""
+    pretrain(checkpoints=tmp_path, seed=9, identity={"seed": 9})
+    with interrupted(after=0), pytest.raises(KeyboardInterrupt):
+        pretrain(checkpoints=tmp_path)
+    assert_same_weights(pretrain(checkpoints=tmp_path, resume=True)[0], unbroken[0])
 
 
 @pytest.fixture

@@ -88,3 +88,15 @@ def test_a_run_in_parts_has_the_curves_of_an_undivided_one(module, cells, run, m
         curves.append(history.drop(columns="seconds"))
         assert tested.cells_at_once == parts
     pd.testing.assert_frame_equal(*curves, check_exact=False, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("fits", "taken"), [(64, 7), (7, 7), (5, 5)])
+def test_a_run_that_goes_on_divides_a_batch_as_before(module, fits, taken, caplog):
+    """What is free decides the parts, and these the rounding: another amount had given other weights after a resume."""
+    one, state = module("pretrain"), {}
+    one.cells_at_once = 7
+    one.on_save_checkpoint(state)
+    one.cells_at_once = fits
+    one.on_load_checkpoint(state)
+    assert one.cells_at_once == taken
+    assert ("began with 7 cells at a time" in caplog.text) == (fits < 7)

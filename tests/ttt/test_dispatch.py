@@ -83,3 +83,21 @@ def test_the_hidden_width_of_the_mlp_is_free():
     assert ttt_mlp(**inputs, **state).out.shape == (2, 2, 20, 8)
     with pytest.raises(ValueError, match=r"w2 must be \[2, 12, 8\]"):
         ttt_mlp(**inputs, **state | {"w2": torch.ones(2, 8, 8)})
+
+
+@pytest.mark.parametrize("backend", ["auto", "cpu", "chunked", "definition"])
+@pytest.mark.parametrize(("b", "h"), [(0, 2), (2, 0)])
+def test_no_cells_or_no_heads_give_empty_results(backend, b, h):
+    given = {name: x.requires_grad_() for name, x in tensors(b=b, h=h).items()}
+    result = ttt_linear(**given, backend=backend, return_loss=True, return_state=True)
+    assert (result.out.shape, result.loss.shape) == ((b, h, 20, 8), (b, h, 20))
+    assert [s.shape for s in result.state] == [(b, h, 8, 8), (b, h, 8)]
+    result.out.sum().backward()
+    assert all(x.grad is None or not x.grad.any() for x in given.values())
+
+
+@pytest.mark.parametrize("backend", ["cpu", "chunked", "definition"])
+def test_the_first_part_of_the_state_decides_the_precision(backend):
+    given = tensors()
+    result = ttt_linear(**given | {"b0": given["b0"].double()}, backend=backend, return_state=True)
+    assert {result.out.dtype, *(s.dtype for s in result.state)} == {torch.float32}

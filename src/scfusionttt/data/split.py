@@ -146,7 +146,7 @@ def train_and_held_out(
     train_fraction: float | None,
     split: str | None,
     seed: int,
-    classes: Sequence[str] = (),
+    classes: Sequence[str],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the positions of the labelled cells to train on and of those held out.
 
@@ -161,7 +161,7 @@ def train_and_held_out(
     split
         Instead, the obs column that says train or test.
     classes
-        Names of the codes, for what is told; without them a cell of each class is named instead.
+        Names of the codes.
     """
     if train_fraction is not None and split is not None:
         raise SettingError("give train_fraction or split, not both")
@@ -171,7 +171,7 @@ def train_and_held_out(
             raise LabelError(
                 f"the labelled cells whose obs['{split}'] says train are of fewer than two classes; add some"
             )
-        _tell_unlearnable(obs, codes, train, held_out, split, classes)
+        _tell_unlearnable(codes, train, held_out, split, classes)
         return train, held_out
     if train_fraction is not None and train_fraction != 1:
         return stratified_split(codes, fraction=train_fraction, seed=seed)
@@ -179,12 +179,12 @@ def train_and_held_out(
 
 
 def _tell_unlearnable(
-    obs: pd.DataFrame, codes: np.ndarray, train: np.ndarray, held_out: np.ndarray, split: str, classes: Sequence[str]
+    codes: np.ndarray, train: np.ndarray, held_out: np.ndarray, split: str, classes: Sequence[str]
 ) -> None:
     """Log the classes that are held out whole."""
     whole = np.setdiff1d(codes[held_out], codes[train])
     if len(whole):
-        names = [classes[code] if classes else f"that of cell {obs.index[codes == code][0]}" for code in whole]
+        names = [classes[code] for code in whole]
         log.warning(
             "warning: obs['%s'] holds out every cell of some classes, which cannot be learned: %s; "
             "let some of their cells say train", split, name_some(names),

@@ -87,7 +87,10 @@ def plan(module: StageModule, cells: CellDataset, device: torch.device, *, limit
     batch = -(-min(module.stage.batch_size, len(cells)) // ranks.here().size)
     most = min(batch, cells_at_once(module.network, device))
     if limit is not None:
-        most = min(most, step.fitting(limit - base))
+        fitting = min(most, step.fitting(limit - base))
+        most = ranks.least(fitting)  # one division on all ranks, and one that lacks memory stops them all
+        if fitting > most == 0:
+            raise SettingError("another process of this run lacks the memory for one cell at a time: see --memory")
         if most < 1:
             raise SettingError(
                 f"training needs about {_gib(base + step.of(1))} with one cell at a time, and may take {_gib(limit)}: "

@@ -124,6 +124,11 @@ def place(n: int) -> tuple[int, int]:
     return sum(counts[: _here.rank]), sum(counts)
 
 
+def least(value: int) -> int:
+    """Return the least that a rank gives."""
+    return min(_counts(value))
+
+
 def add_up(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the sum over the ranks of each scalar."""
     if _here.size == 1 or not values:

@@ -85,7 +85,7 @@ class Run:
     memory
         Bytes that training may take, with what the process holds already; None: 80 % of what is free.
     identity
-        Settings and cells, as plain values: a run goes on only with those it was started with.
+        Settings, cells and the like, as plain values: a run goes on only with those it was started with.
     """
 
     device: torch.device
@@ -115,18 +115,19 @@ def fit(
     Raises
     ------
     SettingError
-        When the run to resume had other settings or cells, or when the memory is too little for one cell at a time.
+        When the run to resume is another, or when the memory is too little for one cell at a time.
     NonFiniteLossError
         When the loss is no longer a number; the last good state stays in the folder.
     """
-    memory.plan(module, train, run.device, limit=run.memory)
+    with ranks.telling_of_a_lost_rank():
+        memory.plan(module, train, run.device, limit=run.memory)
     history = History(name)
     with (
-        _checkpoint_folder(run.checkpoints) as folder, torch.random.fork_rng(), _quiet(),
-        ranks.telling_of_a_lost_rank(), freed_memory_kept(),
+        ranks.telling_of_a_lost_rank(), _checkpoint_folder(run.checkpoints) as folder, torch.random.fork_rng(),
+        _quiet(), freed_memory_kept(),
     ):  # fmt: skip
-        _require_same_run(folder / "run.json", run)
         best, last = folder / "best.ckpt", folder / "last.ckpt"
+        _settle(folder / "run.json", run, states=(best, last))
         callbacks: list[L.Callback] = [
             StepSeed(run.seed), FiniteLoss(train.cell_names, stage=name, lr=stage.lr), history,
         ]  # fmt: skip
@@ -176,15 +177,25 @@ def _checkpoint_folder(folder: Path | None) -> Iterator[Path]:
         shutil.rmtree(own, ignore_errors=True)
 
 
-def _require_same_run(path: Path, run: Run) -> None:
+def _settle(path: Path, run: Run, *, states: tuple[Path, ...]) -> None:
+    """Keep what the run is, or require that it is the one to resume; a new run has no use for an earlier one's states.
+
+    Raises
+    ------
+    SettingError
+        When the run to resume is another.
+    """
     identity = json.dumps(run.identity, sort_keys=True).encode()
     if run.resume and path.exists() and path.read_bytes() != identity:
         raise SettingError(
-            f"{path.parent} holds a run with other settings or cells: give those it was started with, "
-            "or remove that folder to start anew"
+            f"{path.parent} holds a run with other settings, cells, labels or another model: "
+            "give those it was started with, or remove that folder to start anew"
         )
     if ranks.here().rank:
         return
+    if not run.resume:
+        for state in states:
+            state.unlink(missing_ok=True)
     with replacing(path) as temporary:  # cut short by a kill, it would refuse the resume
         temporary.write_bytes(identity)
 

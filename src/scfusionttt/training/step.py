@@ -1,5 +1,6 @@
 """What the stages share: one optimiser step per batch, whose cells may pass through the network a part at a time."""
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from functools import partial
@@ -15,6 +16,7 @@ from scfusionttt.nn.networks import ClassifierNetwork, PretrainNetwork, Spread, 
 from scfusionttt.training import ranks
 from scfusionttt.training.masking import inputs_of, step_generator, visible_tokens
 
+log = logging.getLogger("scfusionttt")
 N = TypeVar("N", bound=PretrainNetwork | ClassifierNetwork)
 S = TypeVar("S", bound=PretrainConfig | FinetuneConfig | TransferConfig)
 
@@ -115,6 +117,20 @@ class StageModule(L.LightningModule, ABC, Generic[N, S]):
         scheduler.step()
         self.tell("train", losses, on_step=False)
         return losses.loss
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep how a batch is divided, which decides the rounding."""
+        checkpoint["cells_at_once"] = self.cells_at_once
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Divide a batch as before, if that fits into today's memory."""
+        before = checkpoint.get("cells_at_once", self.cells_at_once)
+        if before > self.cells_at_once:
+            log.warning(
+                "warning: the run began with %d cells at a time, and there is memory for %d now; the result differs "
+                "by rounding (and by the random numbers of dropout)", before, self.cells_at_once,
+            )  # fmt: skip
+        self.cells_at_once = min(before, self.cells_at_once)
 
     def _spread(self, batch: Batch, visible: VisibleTokens) -> Spread:
         """Return how the unit of the projection's error is found, which is one for all parts and ranks."""

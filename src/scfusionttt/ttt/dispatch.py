@@ -101,6 +101,11 @@ def ttt_linear(
     SettingError
         If the backend does not exist, or does not fit.
 
+    Notes
+    -----
+    Differentiable once. For second derivatives and ``torch.func``, and to change results in place, use the backend
+    ``definition``.
+
     References
     ----------
     Sun et al., Learning to (Learn at Test Time), arXiv 2407.04620.
@@ -181,6 +186,9 @@ def _run(
     _check(q, k, v, lr, tau, state, gamma, beta, mask, options)
     b, dtype = len(q), state[0].dtype
     backend = choose_backend(options.backend, inner, q.device, q.shape[-1], options.mini_batch, dtype)
+    if 0 in q.shape[:2]:
+        backend = "definition"  # nothing to compute: the others work on the memory of a cell's head
+    state = tuple(s.to(dtype) for s in state)
     state = tuple(s.expand(b, *s.shape) if s.ndim == rank else s for s, rank in zip(state, (3, 2, 3, 2)))
     tensors = tuple(x.to(dtype) for x in (q, k, v, lr, tau, gamma, beta))
     how = {"mask": mask, "causal": options.causal, "directions": options.directions, "rope": options.rope}

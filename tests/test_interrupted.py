@@ -51,7 +51,8 @@ def stop_and_go_on(unbroken, out, stops):
         told = run.communicate(timeout=600)[1]
         if run.returncode == 0:  # it was done before the signal came
             return
-        if not epochs and run.returncode == -stop:  # it was not yet loaded: nothing to tell, nothing to go on from
+        # Python itself was not yet loaded: nothing to tell, nothing to go on from
+        if not epochs and (run.returncode == -stop or "KeyboardInterrupt" in told):
             continue
         assert run.returncode == ENDS[stop], told
         if stop != signal.SIGKILL and epochs:

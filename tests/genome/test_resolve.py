@@ -147,3 +147,13 @@ def test_twenty_thousand_names_take_less_than_two_seconds():
     begin = time.process_time()
     resolve_genes(names)
     assert time.process_time() - begin < 2
+
+
+def test_genes_of_another_species_are_lost():
+    """Where both were sequenced, a human model had read its genes from the mouse's columns."""
+    found = resolve_genes(["mm10_Cd3e", "GRCh38_CD3E", "mm10___Actb", "CD8A"], species="human").table
+    assert found["status"].tolist() == ["lost", "matched", "lost", "matched"]
+    ids = ["ENSMUSG00000032093", "ENSG00000198851", ""]
+    found = resolve_genes(["Cd3e", "Cd3e", "Cd3e"], gene_ids=ids, species="human").table
+    assert found["status"].tolist() == ["lost", "matched", "matched"]
+    assert resolve_genes(["GRCh38_CD3E", "mm10_Cd3e"], species="mouse").table["status"].tolist() == ["lost", "matched"]

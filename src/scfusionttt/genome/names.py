@@ -9,6 +9,7 @@ PREFIXES = {
     "mouse": ("mm9", "mm10", "mm39", "GRCm38", "GRCm39"),
 }
 _ANY_PREFIX = rf"(?i)^(?:{'|'.join(prefix for group in PREFIXES.values() for prefix in group)})_+"
+_IDS = {"human": "ENSG", "mouse": "ENSMUSG"}
 #: A gene id anywhere in a name; version, ``_PAR_Y`` and a symbol beside it fall away.
 _GENE_ID = r"(?i)(?:^|[^A-Z0-9])(ENS[A-Z]{0,6}G\d{11})(?!\d)"
 
@@ -22,6 +23,17 @@ def as_text(names: Iterable[object]) -> pd.Series:
 def strip_species(names: pd.Series) -> pd.Series:
     """Take off a species prefix: ``hg19_CD4``, ``GRCh38___CD4`` -> ``CD4``."""
     return names.str.replace(_ANY_PREFIX, "", regex=True)
+
+
+def of_another_species(names: pd.Series, ids: pd.Series, species: str) -> pd.Series:
+    """Return whether a name has another species' prefix, or its Ensembl id (empty: none) is not of `species`, [g] bool.
+
+    Where both species were sequenced, ``mm10_Cd3e`` is not the CD3E of the human cells.
+    """
+    if species not in PREFIXES:
+        return pd.Series(False, index=names.index)
+    others = "|".join(prefix for name, group in PREFIXES.items() if name != species for prefix in group)
+    return names.str.contains(rf"(?i)^(?:{others})_", regex=True) | ((ids != "") & ~ids.str.startswith(_IDS[species]))
 
 
 def ensembl_ids(names: pd.Series) -> pd.Series:

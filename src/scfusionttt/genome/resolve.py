@@ -8,7 +8,7 @@ import pandas as pd
 
 from scfusionttt.errors import FeatureError, name_some
 from scfusionttt.genome.lookup import GeneLookup, shipped_lookup
-from scfusionttt.genome.names import as_text, ensembl_ids, strip_species, without_suffix
+from scfusionttt.genome.names import as_text, ensembl_ids, of_another_species, strip_species, without_suffix
 from scfusionttt.genome.readers import standard_form
 from scfusionttt.genome.species import infer_species
 from scfusionttt.genome.tables import RELEASES, load_genes
@@ -78,6 +78,7 @@ def resolve_genes(
     id lives on is a previous symbol: it gets the symbol and the place of the newest release. A retired gene keeps the
     place it had; human releases 109 and 93 share an assembly, GRCh37 does not: `assembly` tells. What is left is tried
     without the suffix of a made-unique name. Genes of one symbol on one chromosome within 1 Mb count as one place.
+    A name with the prefix or the Ensembl id of another species is lost.
 
     Parameters
     ----------
@@ -109,14 +110,16 @@ def resolve_genes(
         if species not in RELEASES:
             raise FeatureError(f"species {species!r} has no gene table; use human or mouse, or give a table or GTF")
         lookups = [shipped_lookup(assembly) for assembly in RELEASES[species]]
-    return Resolution(_to_table(text, _search(text, ids, lookups), lookups), species)
+    return Resolution(_to_table(text, _search(text, ids, lookups, species), lookups), species)
 
 
-def _search(names: pd.Series, ids: pd.Series | None, lookups: Sequence[GeneLookup]) -> pd.DataFrame:
+def _search(names: pd.Series, ids: pd.Series | None, lookups: Sequence[GeneLookup], species: str) -> pd.DataFrame:
     """Try each kind of name in turn on the names not found yet; [g] rows: lookup, row, candidates, how."""
     bare = strip_species(names)
     own_ids = ensembl_ids(bare).fillna("")
     given = own_ids if ids is None else ensembl_ids(ids).fillna("").where(lambda found: found != "", own_ids)
+    foreign = of_another_species(names, given, species)
+    bare, own_ids, given = (text.mask(foreign, "") for text in (bare, own_ids, given))
     attempts = [
         ("gene_id", given, "id"),
         ("gene_id", own_ids, "id"),

@@ -30,3 +30,21 @@ def test_rows_of_any_layout():
     across, packed = x.mT.requires_grad_(), x.mT.contiguous().requires_grad_()
     for found, expected in zip(results(norm, across), results(norm, packed), strict=True):
         torch.testing.assert_close(found, expected)
+
+
+def test_a_backward_within_autocast_keeps_the_precision():
+    norm, x = RMSNorm(48), torch.randn(5, 48, requires_grad=True)
+    expected = results(norm, x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = results(norm, x)
+    for here, there in zip(found, expected, strict=True):
+        assert torch.equal(here, there)
+
+
+@pytest.mark.filterwarnings("ignore:Mismatch dtype:UserWarning")  # torch's own, of its slower path
+def test_half_precision_rows_with_a_weight_of_full_precision():
+    norm, x = RMSNorm(48), torch.randn(5, 48)
+    half = x.bfloat16().requires_grad_()
+    out, dx, dweight = results(norm, half)
+    assert (dx.dtype, dweight.dtype) == (torch.bfloat16, torch.float32)
+    torch.testing.assert_close(out.float(), norm(half.detach().float()), rtol=0.02, atol=0.02)

@@ -59,6 +59,18 @@ def test_an_integer_mask_is_refused():
         ttt_linear(**tensors(), mask=torch.ones(2, 20))
 
 
+def test_a_mini_batch_without_a_token_is_refused():
+    with pytest.raises(ValueError, match="mini_batch must be at least 1, not 0"):
+        ttt_linear(**tensors() | {"tau": torch.ones(0)}, mini_batch=0)
+
+
+@pytest.mark.parametrize("name", ["q", "lr", "b0"])
+def test_complex_tensors_are_refused(name):  # their imaginary part would be lost without a word
+    given = tensors()
+    with pytest.raises(ValueError, match=f"{name} must be (real|float32 or float64), not torch.complex64"):
+        ttt_linear(**given | {name: given[name].to(torch.complex64)})
+
+
 @pytest.mark.parametrize("option", ["reverse", "return_state"])
 def test_what_both_directions_exclude(option):
     with pytest.raises(ValueError, match="leave out reverse and return_state"):

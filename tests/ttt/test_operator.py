@@ -239,6 +239,16 @@ def test_half_precision_projections_are_computed_in_float32(backend):
     assert torch.equal(found, ttt_linear(**rounded, backend=backend).out)
 
 
+@pytest.mark.parametrize(("backend", "mlp"), EVERY)
+def test_a_backward_within_autocast_is_computed_in_float32(backend, mlp):
+    inputs = make_inputs(t=20, mlp=mlp, dtype=torch.float32)
+    expected = run(inputs, backend)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = run(inputs, backend)
+    for name, x in expected.items():
+        assert torch.equal(found[name], x), name
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_callers_tensors_are_left_alone(backend):
     inputs = make_inputs()

@@ -15,7 +15,8 @@ class RMSNorm(nn.RMSNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x / sqrt(mean(x^2) + eps) * weight`` over the last axis."""
-        return _OnCPU.apply(x, self.weight, self.eps) if x.device.type == "cpu" else super().forward(x)
+        fits = x.device.type == "cpu" and x.dtype == self.weight.dtype
+        return _OnCPU.apply(x, self.weight, self.eps) if fits else super().forward(x)
 
 
 class _OnCPU(torch.autograd.Function):
@@ -31,6 +32,7 @@ class _OnCPU(torch.autograd.Function):
         # with g = weight dy: dx = r g - x r^3 mean(g x)
         x, weight, r = ctx.saved_tensors
         product = dy * x
-        dweight = r.flatten() @ product.flatten(0, -2)
-        mean = (product @ weight).div_(-x.shape[-1])[..., None]
+        with torch.autocast("cpu", enabled=False):
+            dweight = r.flatten() @ product.flatten(0, -2)
+            mean = (product @ weight).div_(-x.shape[-1])[..., None]
         return (dy * weight).mul_(r).addcmul_(x, mean.mul_(r.pow(3))), dweight, None

@@ -258,13 +258,17 @@ def _check(
     hidden = f if len(state) == 2 else state[0].shape[-1]
     expected = {"k": (k, (b, h, t, f)), "v": (v, (b, h, t, f)), "lr": (lr, (b, h, t))}
     expected |= {"gamma": (gamma, (h, f)), "beta": (beta, (h, f)), "tau": (tau, (options.mini_batch,))}
+    if options.mini_batch < 1:
+        raise ValueError(f"mini_batch must be at least 1, not {options.mini_batch}")
     if mask is not None:
         expected["mask"] = (mask, (b, t))
         if mask.dtype != torch.bool:
             raise ValueError(f"mask must be bool, True where a token is present, not {mask.dtype}")
-    for name, (x, shape) in expected.items():
+    for name, (x, shape) in (expected | {"q": (q, q.shape)}).items():
         if x.shape != shape:
             raise ValueError(f"{name} must be {list(shape)} for q {list(q.shape)}, not {list(x.shape)}")
+        if x.is_complex():
+            raise ValueError(f"{name} must be real, not {x.dtype}")
     shapes = ((h, f, hidden), (h, hidden), (h, hidden, f), (h, f))
     for name, s, shape in zip(("w0", "b0") if len(state) == 2 else ("w1", "b1", "w2", "b2"), state, shapes):
         if s.shape not in (shape, (b, *shape)):

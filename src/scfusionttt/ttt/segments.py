@@ -110,30 +110,36 @@ class _InSegments(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dout, dloss, *dparts):
-        q, k, v, lr, tau, gamma, beta, *states = ctx.saved_tensors
-        inner, *how = ctx.how
-        layers = len(dparts) // 2
-        states = [tuple(states[i : i + layers]) for i in range(0, len(states), layers)]
-        likes = _split(states[0], len(q))
-        dstate = _join([_zeros_if_none(dx, x) for dx, x in zip(dparts, likes)])
-        dout = _zeros_if_none(dout, v)
-        dq, dk, dv, dlr = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v), torch.empty_like(lr)
-        dtau, dgamma, dbeta = torch.zeros_like(tau), torch.zeros_like(gamma), torch.zeros_like(beta)
-        for here, state in zip(reversed(_slices(q, tau)), reversed(states)):
-            segment = _prepare((q, k, v, lr), here, tau, gamma, beta, *how)
-            upstream = _chunks(dout[:, :, here], len(tau))
-            upstream_loss = None if dloss is None else _chunks(dloss[:, :, here], len(tau))
-            steps = inner.walk(segment, state)
-            gradients, dstate = inner.backward(segment, steps, tau, upstream, upstream_loss, dstate)
-            for dx, g in zip((dq, dk, dv, dlr), gradients):
-                dx[:, :, here] = _tokens(g, dx[:, :, here])
-            dtau += gradients[4]
-            for total, g in zip((dgamma, dbeta), gradients[5:]):  # [bh, f]
-                total += g.unflatten(0, q.shape[:2]).sum(0)
-        if ctx.how[-1]:
-            back = rotations_like(q, len(tau)).conj()
-            dq, dk = rotate(dq, back), rotate(dk, back)
-        return *[None] * 4, dq, dk, dv, dlr, dtau, dgamma, dbeta, *_split(dstate, len(q))
+        saved = ctx.saved_tensors
+        with torch.autocast(saved[0].device.type, enabled=False):
+            return _gradients(saved, ctx.how, dout, dloss, dparts)
+
+
+def _gradients(saved, how, dout, dloss, dparts) -> tuple:
+    q, k, v, lr, tau, gamma, beta, *states = saved
+    inner, *how = how
+    layers = len(dparts) // 2
+    states = [tuple(states[i : i + layers]) for i in range(0, len(states), layers)]
+    likes = _split(states[0], len(q))
+    dstate = _join([_zeros_if_none(dx, x) for dx, x in zip(dparts, likes)])
+    dout = _zeros_if_none(dout, v)
+    dq, dk, dv, dlr = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v), torch.empty_like(lr)
+    dtau, dgamma, dbeta = torch.zeros_like(tau), torch.zeros_like(gamma), torch.zeros_like(beta)
+    for here, state in zip(reversed(_slices(q, tau)), reversed(states)):
+        segment = _prepare((q, k, v, lr), here, tau, gamma, beta, *how)
+        upstream = _chunks(dout[:, :, here], len(tau))
+        upstream_loss = None if dloss is None else _chunks(dloss[:, :, here], len(tau))
+        steps = inner.walk(segment, state)
+        gradients, dstate = inner.backward(segment, steps, tau, upstream, upstream_loss, dstate)
+        for dx, g in zip((dq, dk, dv, dlr), gradients):
+            dx[:, :, here] = _tokens(g, dx[:, :, here])
+        dtau += gradients[4]
+        for total, g in zip((dgamma, dbeta), gradients[5:]):  # [bh, f]
+            total += g.unflatten(0, q.shape[:2]).sum(0)
+    if how[-1]:
+        back = rotations_like(q, len(tau)).conj()
+        dq, dk = rotate(dq, back), rotate(dk, back)
+    return *[None] * 4, dq, dk, dv, dlr, dtau, dgamma, dbeta, *_split(dstate, len(q))
 
 
 def _prepare(inputs, here, tau, gamma, beta, causal, rope) -> Segment:

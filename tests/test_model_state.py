@@ -33,6 +33,11 @@ def test_the_constructor_only_stores_settings():
     assert model.history.empty
 
 
+def test_a_model_tells_what_it_is_where_a_notebook_shows_it(trained):
+    assert repr(FusionTTT()) == "FusionTTT, not trained"
+    assert repr(trained.finetuned) == "FusionTTT, stage finetune: 300 genes, 8 proteins, 3 classes, human"
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_an_untrained_model_says_what_to_do_first(method, cells):
     with pytest.raises(SettingError, match=r"run pretrain first|pretrained model"):

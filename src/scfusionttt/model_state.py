@@ -41,7 +41,7 @@ class ModelState:
         self,
         preset: str = "default",
         *,
-        device: str = "auto",
+        device: str | torch.device = "auto",
         memory: str | int | None = None,
         progress: bool = True,
         devices: int = 1,
@@ -61,6 +61,17 @@ class ModelState:
         self.history = pd.DataFrame()
         self.metrics: dict[str, Any] = {}
         self.origin = Origin(taught=np.array([], dtype=np.uint32))
+
+    def __repr__(self) -> str:
+        if self.network is None or self.features is None:
+            return f"{type(self).__name__}, not trained"
+        known = {
+            "genes": len(self.features.genes),
+            "proteins": len(self.features.proteins),
+            "classes": len(self.classes),
+        }
+        told = ", ".join(f"{number} {kind}" for kind, number in known.items())
+        return f"{type(self).__name__}, stage {self.stage}: {told}, {self.features.species}"
 
     def save(self, path: str | Path) -> None:
         """Write the model folder: weights.safetensors, manifest.json, history.csv."""
@@ -86,7 +97,7 @@ class ModelState:
         cls,
         path: str | Path,
         *,
-        device: str = "auto",
+        device: str | torch.device = "auto",
         memory: str | int | None = None,
         progress: bool = True,
         devices: int = 1,

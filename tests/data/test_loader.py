@@ -60,6 +60,12 @@ def test_more_ranks_than_cells_of_a_batch_are_refused(dataset):
         make_loader(dataset, batch_size=3, rank=0, size=4)
 
 
+def test_more_ranks_than_cells_are_refused_whatever_the_batch(dataset):
+    few = dataset.subset(dataset.rows[:3])  # such as those that watch over a short training
+    with pytest.raises(SettingError, match="4 processes cannot share 3 cells of training or validation; use fewer"):
+        make_loader(few, batch_size=16, rank=0, size=4)
+
+
 def order(dataset, *, seed, epoch):
     loader = make_loader(dataset, batch_size=16, shuffle_seed=seed)
     loader.sampler.set_epoch(epoch)

@@ -119,6 +119,15 @@ def test_10x_h5_of_both_versions_keeps_all_features_and_their_names(tmp_path, gr
         assert list(found.var["feature_types"]) == TYPES
 
 
+def test_a_10x_h5_of_two_genomes_is_not_called_damaged(tmp_path):
+    write_10x_h5(tmp_path / "f.h5", "hg19")
+    with h5py.File(tmp_path / "f.h5", "a") as file:
+        file.copy("hg19", "mm10")
+    with pytest.raises(InputFileError, match=r"f\.h5 holds 2 genomes \(hg19, mm10\).* read one with scanpy") as error:
+        read(tmp_path / "f.h5")
+    assert "damaged" not in str(error.value)
+
+
 @pytest.mark.parametrize("version", [2, 3])
 @pytest.mark.parametrize("gz", [True, False])
 @pytest.mark.parametrize("prefix", ["", "GSM1_"])

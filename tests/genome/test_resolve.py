@@ -93,6 +93,11 @@ def test_nothing_found_and_nothing_asked():
     assert len(resolve_genes([], species="human").table) == 0
 
 
+def test_the_species_in_any_case():
+    found = resolve_genes(["Cd4"], species="Mouse")
+    assert (found.species, found.counts["matched"]) == ("mouse", 1)
+
+
 def test_own_table():
     table = pd.DataFrame({"symbol": ["Aaa"], "gene_id": ["ENSRNOG00000000001"], "chromosome": ["7"], "start": [3]})
     table = table.assign(end=9, strand="+", previous="Old1|Old2", alias="")

@@ -321,7 +321,7 @@ def test_a_device_that_does_not_exist_is_refused(name, told):
 def test_a_device_that_is_not_there_is_refused_and_auto_takes_what_is(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    assert choose_device("auto") == choose_device("cpu") == torch.device("cpu")
+    assert choose_device("auto") == choose_device("cpu") == choose_device(torch.device("cpu")) == torch.device("cpu")
     with pytest.raises(SettingError, match="'cuda' is not there on this machine; use --device auto or cpu"):
         choose_device("cuda")
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)

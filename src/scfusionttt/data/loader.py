@@ -219,12 +219,13 @@ def make_loader(
     Raises
     ------
     SettingError
-        When there are more ranks than cells in a batch.
+        When there are more ranks than cells, in all or in a batch.
     """
-    if size > 1 and min(batch_size, len(dataset)) < size:
+    if size > 1 and len(dataset) < size:
+        raise SettingError(f"{size} processes cannot share {len(dataset)} cells of training or validation; use fewer")
+    if size > 1 and batch_size < size:
         raise SettingError(
-            f"{size} processes cannot share a batch of {min(batch_size, len(dataset))} cells; "
-            "use fewer, or a larger batch_size"
+            f"{size} processes cannot share a batch of {batch_size} cells; use fewer, or a larger batch_size"
         )
     if isinstance(dataset, StreamedCells):
         order = BlockSampler(dataset.cite.places[dataset.rows], window=WINDOW, seed=shuffle_seed)

@@ -76,7 +76,7 @@ def _read_file(path: Path) -> AnnData | MuData:
         raise InputFileError(f"{path} {_other_kind(path, start)}")
     with damaged(path):
         with h5py.File(path, "r") as file:
-            kind = _hdf5_kind(file)
+            kind = _hdf5_kind(path, file)
             inside = name_some(list(file), most=5) or "nothing"
             check_hdf5(path, file)
         if kind == "h5mu":
@@ -90,7 +90,7 @@ def _read_file(path: Path) -> AnnData | MuData:
     raise InputFileError(f"{path} is HDF5 of another kind (it holds {inside}); expected {_KNOWN}")
 
 
-def _hdf5_kind(file: h5py.File) -> str | None:
+def _hdf5_kind(path: Path, file: h5py.File) -> str | None:
     """Tell MuData, AnnData and 10x (from version 3, and before) apart."""
     if "mod" in file:
         return "h5mu"
@@ -100,6 +100,11 @@ def _hdf5_kind(file: h5py.File) -> str | None:
         return "10x"
     groups = [file[name] for name in file]
     is_legacy = groups and all(isinstance(group, h5py.Group) and "gene_names" in group for group in groups)
+    if is_legacy and len(groups) > 1:
+        raise InputFileError(
+            f"{path} holds {len(groups)} genomes ({name_some(list(file))}), as 10x wrote them before version 3; read "
+            "one with scanpy.read_10x_h5(..., genome=...) and write it as .h5ad"
+        )
     return "10x" if is_legacy else None
 
 

@@ -106,7 +106,7 @@ def resolve_genes(
         lookups: Sequence[GeneLookup] = [_own_lookup(table)]
         species = species or _species_of(lookups[0].genes)
     else:
-        species = species or infer_species(text, ids)
+        species = (species or infer_species(text, ids)).lower()
         if species not in RELEASES:
             raise FeatureError(f"species {species!r} has no gene table; use human or mouse, or give a table or GTF")
         lookups = [shipped_lookup(assembly) for assembly in RELEASES[species]]

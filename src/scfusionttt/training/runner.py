@@ -48,7 +48,7 @@ _BESIDE_THE_POINT = (
 )
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str | torch.device) -> torch.device:
     """Return the device that `name` (``auto``, ``cpu``, ``cuda``, ``mps``) stands for.
 
     Raises
@@ -56,6 +56,7 @@ def choose_device(name: str) -> torch.device:
     SettingError
         When the named device is not there.
     """
+    name = str(name)
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         return torch.device(next(kind for kind, is_there in there.items() if is_there))

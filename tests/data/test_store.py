@@ -91,6 +91,16 @@ def test_what_an_input_lacks_is_missing_and_not_zero(folder):
     assert stored.obs["cell_type"][300:].isna().all()
 
 
+def test_cells_of_the_second_input_alone_are_not_taken_for_the_firsts(folder):
+    """AnnData drops the categories that some cells do not have, by which the inputs were told apart."""
+    stored = open_store(folder / "both.zarr")
+    alone, together = np.arange(300, 407), stored.read(np.arange(407))
+    for cells in (stored.read(alone), together[alone]):
+        panel, measured = gene_panels(cells.rna)
+        assert set(cells.rna.var_names[measured[panel[0]]]) == set(in_memory(folder / "second.h5mu").rna.var_names)
+        np.testing.assert_array_equal(cells.protein.X, together.protein.X[alone])
+
+
 @pytest.mark.parametrize("settings", [{"n_genes": 90}, {"n_genes": None, "scale": "global", "order": "expression"}])
 def test_constants_of_a_streaming_pass_are_those_of_memory(folder, monkeypatch, settings):
     monkeypatch.setattr(store_module, "WINDOW", 64)

@@ -177,7 +177,8 @@ def gene_panels(rna: AnnData) -> tuple[np.ndarray, np.ndarray]:
     """Return the panel of each cell [n], and which genes were measured with each panel, bool [k, g]."""
     if MEASURED not in rna.varm:
         return np.zeros(rna.n_obs, dtype=np.int64), np.ones((1, rna.n_vars), dtype=bool)
-    return rna.obs[INPUT].cat.codes.to_numpy(dtype=np.int64), np.asarray(rna.varm[MEASURED]).T
+    measured = rna.varm[MEASURED]  # by the inputs' names: AnnData drops the categories that some cells do not have
+    return measured.columns.get_indexer(rna.obs[INPUT]), measured.to_numpy().T
 
 
 def cells_with_gene(rna: AnnData) -> np.ndarray:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
@@ -63,13 +64,12 @@ class StoredCiteSeq(CiteSeq):
         counts = self._counts(self.places[rows])
         n_genes = self.rna.n_vars
         with quiet():
-            rna = self.rna[rows].copy()
-            rna.X = counts[:, :n_genes]
+            rna = _with_counts(self.rna, rows, counts[:, :n_genes])
             if self.protein is None:
                 return CiteSeq(rna, None, self.obs.iloc[rows])
-            protein = self.protein[rows].copy()
+            protein = _with_counts(self.protein, rows, counts[:, n_genes:].toarray())
             panel, measured = gene_panels(protein)
-            protein.X = np.where(measured[panel], counts[:, n_genes:].toarray(), np.float32(np.nan))
+            protein.X[~measured[panel]] = np.nan
             return CiteSeq(rna, protein, self.obs.iloc[rows])
 
     def _counts(self, places: np.ndarray) -> sparse.csr_matrix:
@@ -83,6 +83,11 @@ class StoredCiteSeq(CiteSeq):
                 for block in np.split(ascending, starts[1:])
             ]
             return sparse.csr_matrix(sparse.vstack(pieces, format="csr")[np.argsort(order)])
+
+
+def _with_counts(cells: AnnData, rows: np.ndarray, counts: Any) -> AnnData:
+    # Not a view of `cells`: to make one changes pandas' options, and a reader has a thread of its own.
+    return AnnData(counts, obs=cells.obs.iloc[rows], var=cells.var, varm=dict(cells.varm))
 
 
 def is_store(path: Path) -> bool:
@@ -116,6 +121,7 @@ def open_store(path: str | Path) -> StoredCiteSeq:
         obs, var, measured = (read_elem(group[name]) for name in ("obs", "var", f"varm/{MEASURED}"))
         places = np.argsort(obs[ROW].to_numpy())
         obs = obs.drop(columns=ROW).iloc[places]
+        measured = pd.DataFrame(measured, index=var.index, columns=obs[INPUT].cat.categories.astype(str))
         is_gene = (var[MODALITY] == "rna").to_numpy()
         rna, protein = (
             AnnData(obs=obs[[INPUT]], var=var[which], varm={MEASURED: measured[which]}) for which in (is_gene, ~is_gene)

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from mudata import MuData
 
 from scfusionttt import FusionTTT
 from scfusionttt.data import loader as loader_module
@@ -72,6 +73,22 @@ def test_results_come_in_the_inputs_order_and_are_those_of_memory(trained, path,
     table = trained.finetuned.predict(stored)
     assert list(table.index) == list(cells.obs_names)
     assert (table["label"] == trained.finetuned.predict(cells)["label"]).all()
+
+
+def test_cells_of_one_of_two_joined_inputs_are_those_of_that_input(trained, path, cells, tmp_path):
+    """As where labels are known of one input only, whose genes and proteins are not all of the model's."""
+    with quiet():
+        fewer = MuData({"rna": cells["rna"][:, 60:].copy(), "prot": cells["prot"][:, 2:].copy()})
+        fewer.write_h5mu(tmp_path / "fewer.h5mu")
+    inputs = [path.parent / "cells.h5mu", tmp_path / "fewer.h5mu"]
+    write_store([open_source(name) for name in inputs], tmp_path / "both.zarr")
+    streamed, whole = (
+        cell_dataset(cite, match_features(cite, trained.pretrained.features), trained.pretrained.preprocessing)
+        for cite in (open_store(tmp_path / "both.zarr"), as_citeseq(fewer))
+    )
+    found, expected = (cells.__getitems__([0, 70, 159]) for cells in (streamed.subset(np.arange(160, 320)), whole))
+    assert not found.rna_present.all()
+    assert all(torch.equal(a, b) for a, b in zip(found[:5], expected[:5], strict=True))
 
 
 def pretrain(path, tiny, **options):

@@ -254,12 +254,13 @@ def _check(
 ) -> None:
     if q.ndim != 4 or q.shape[2] == 0:
         raise ValueError(f"q must be [b, h, t, f] with at least one token, not {list(q.shape)}")
-    b, h, t, f = q.shape
-    hidden = f if len(state) == 2 else state[0].shape[-1]
-    expected = {"k": (k, (b, h, t, f)), "v": (v, (b, h, t, f)), "lr": (lr, (b, h, t))}
-    expected |= {"gamma": (gamma, (h, f)), "beta": (beta, (h, f)), "tau": (tau, (options.mini_batch,))}
     if options.mini_batch < 1:
         raise ValueError(f"mini_batch must be at least 1, not {options.mini_batch}")
+    b, h, t, f = q.shape
+    if options.rope and f % 2:
+        raise ValueError(f"rotary positions need an even head size, not {f}")
+    expected = {"k": (k, (b, h, t, f)), "v": (v, (b, h, t, f)), "lr": (lr, (b, h, t))}
+    expected |= {"gamma": (gamma, (h, f)), "beta": (beta, (h, f)), "tau": (tau, (options.mini_batch,))}
     if mask is not None:
         expected["mask"] = (mask, (b, t))
         if mask.dtype != torch.bool:
@@ -269,11 +270,14 @@ def _check(
             raise ValueError(f"{name} must be {list(shape)} for q {list(q.shape)}, not {list(x.shape)}")
         if x.is_complex():
             raise ValueError(f"{name} must be real, not {x.dtype}")
+    _check_state(state, b, h, f)
+
+
+def _check_state(state: State, b: int, h: int, f: int) -> None:
+    hidden = f if len(state) == 2 else state[0].shape[-1]
     shapes = ((h, f, hidden), (h, hidden), (h, hidden, f), (h, f))
     for name, s, shape in zip(("w0", "b0") if len(state) == 2 else ("w1", "b1", "w2", "b2"), state, shapes):
         if s.shape not in (shape, (b, *shape)):
             raise ValueError(f"{name} must be {list(shape)}, or that behind {b} cells, not {list(s.shape)}")
         if s.dtype not in (torch.float32, torch.float64):
             raise ValueError(f"{name} must be float32 or float64, not {s.dtype}")
-    if options.rope and f % 2:
-        raise ValueError(f"rotary positions need an even head size, not {f}")

@@ -91,6 +91,25 @@ def test_what_an_input_lacks_is_missing_and_not_zero(folder):
     assert stored.obs["cell_type"][300:].isna().all()
 
 
+def test_proteins_of_other_names_are_joined_and_told(tmp_path, caplog):
+    """A panel that says CD8 had no CD8a of the other's, and half of the cells of each counted as not measured."""
+    panels = {"a": ["CD3", "CD45RA", "CD8a", "PD-1"], "b": ["cd279", "CD45RO", "CD8", "CD3_TotalSeqB"]}
+    for number, (name, panel) in enumerate(panels.items()):
+        mdata = simulate(30, 200, 4, 2, n_isotypes=0, seed=number)
+        with quiet():
+            mdata["prot"].var_names = panel
+            mdata.obs_names = mdata["rna"].obs_names = mdata["prot"].obs_names = name + mdata.obs_names
+            MuData(dict(mdata.mod)).write_h5mu(tmp_path / f"{name}.h5mu")
+    with caplog.at_level("INFO"):
+        write(tmp_path / "s.zarr", tmp_path / "a.h5mu", tmp_path / "b.h5mu")
+    protein = open_store(tmp_path / "s.zarr").read(np.arange(60)).protein.to_df()
+    assert set(protein.columns) == {"CD3", "CD45RA", "CD8a", "PD-1", "CD45RO"}
+    expected = in_memory(tmp_path / "b.h5mu").protein.to_df()[["CD3_TotalSeqB", "CD8", "cd279", "CD45RO"]]
+    np.testing.assert_array_equal(protein[["CD3", "CD8a", "PD-1", "CD45RO"]][30:], expected)
+    assert protein["CD45RA"][30:].isna().all()
+    assert "proteins joined: CD8a as CD8, PD-1 as cd279" in caplog.messages
+
+
 def test_cells_of_the_second_input_alone_are_not_taken_for_the_firsts(folder):
     """AnnData drops the categories that some cells do not have, by which the inputs were told apart."""
     stored = open_store(folder / "both.zarr")

@@ -12,7 +12,7 @@ from scfusionttt.data.citeseq import CiteSeq, cells_with_gene
 from scfusionttt.data.moments import Moments, add_up, moments
 from scfusionttt.data.preprocess import most_variable, scaled_moments
 from scfusionttt.errors import FeatureError, InputFileError, name_some
-from scfusionttt.genome.antibodies import resolve_antibodies
+from scfusionttt.genome.antibodies import GENES_OF_FORMS, resolve_antibodies
 from scfusionttt.genome.antibody_names import antigen, key
 from scfusionttt.genome.orders import order_features
 from scfusionttt.genome.resolve import infer_species, resolve_genes
@@ -106,10 +106,9 @@ def choose_features(cite: CiteSeq, config: DataConfig, *, species: str | None = 
 
 
 def match_features(cite: CiteSeq, features: Features, *, min_overlap: float = 0.5) -> Match:
-    """Find a model's features in an input: genes by name, then by what both sides resolve to.
+    """Find a model's features in an input: genes by name, then by what both sides resolve to; proteins likewise.
 
-    Proteins are found by name, then by antigen. No column is used twice: of features that share a name or an id, the
-    first takes the first.
+    No column is used twice: of features that share a name or an id, the first takes the first.
 
     Raises
     ------
@@ -135,11 +134,55 @@ def match_features(cite: CiteSeq, features: Features, *, min_overlap: float = 0.
     proteins = features.proteins
     positions = np.full(len(proteins), -1)
     if cite.protein is not None and len(proteins):
-        names = cite.protein.var_names.to_series(index=range(cite.protein.n_vars))
-        positions = _fill(positions, proteins["name"], names)
-        positions = _fill(positions, proteins["name"].map(antigen_key), names.map(antigen_key))
-        notes.append(f"proteins: {int((positions >= 0).sum())} of the model's {len(proteins)} found")
+        there = resolve_antibodies(cite.protein.var_names, species=features.species).table
+        positions = match_proteins(proteins, there)
+        notes.append(_proteins_found(proteins, there, positions))
     return Match(genes=found, proteins=positions, notes=tuple(notes))
+
+
+def match_proteins(wanted: pd.DataFrame, there: pd.DataFrame) -> np.ndarray:
+    """Find proteins in another panel: by name, by antigen, then by coding gene, where that tells antigens apart.
+
+    Parameters
+    ----------
+    wanted, there
+        Proteins with the columns name and symbol, [p] and [q].
+
+    Returns
+    -------
+    Row of each wanted protein in `there` [p], -1 where that lacks it; no row is used twice.
+    """
+    found = np.full(len(wanted), -1)
+    for identity in (_name, _antigen, _only_gene):
+        found = _fill(found, identity(wanted), identity(there))
+    return found
+
+
+def _name(proteins: pd.DataFrame) -> pd.Series:
+    return proteins["name"]
+
+
+def _antigen(proteins: pd.DataFrame) -> pd.Series:
+    """Fold what vendors put around an antigen's name: CD45RA stays apart from CD45RO, which the same gene codes."""
+    return proteins["name"].map(antigen).map(key)
+
+
+def _only_gene(proteins: pd.DataFrame) -> pd.Series:
+    return proteins["symbol"].mask(proteins["symbol"].str.upper().isin(GENES_OF_FORMS))
+
+
+def renamed_proteins(wanted: pd.DataFrame, there: pd.DataFrame, found: np.ndarray) -> list[str]:
+    """Name the proteins that `match_proteins` found by their gene alone: ``PD-1 as CD279``."""
+    ours, theirs = wanted[found >= 0], there.iloc[found[found >= 0]]
+    by_gene = _antigen(ours).to_numpy() != _antigen(theirs).to_numpy()
+    return [f"{one} as {other}" for one, other in zip(ours["name"][by_gene], theirs["name"][by_gene])]
+
+
+def _proteins_found(wanted: pd.DataFrame, there: pd.DataFrame, found: np.ndarray) -> str:
+    renamed, lacking = renamed_proteins(wanted, there, found), wanted["name"][found < 0].tolist()
+    note = f"proteins: {(found >= 0).sum()} of the model's {len(wanted)} found"
+    note += f" ({name_some(renamed)})" if renamed else ""
+    return note + (f"; not measured: {name_some(lacking)}" if lacking else "")
 
 
 def _rows(resolved: pd.DataFrame, *, modality: str) -> pd.DataFrame:
@@ -181,11 +224,6 @@ def _read_names(path: str | None) -> list[str]:
     except UnicodeDecodeError as error:
         raise InputFileError(f"{path}: is not text; give a text file with one name a line") from error
     return [line.strip() for line in lines if line.strip()]
-
-
-def antigen_key(name: str) -> str:
-    """Fold what vendors put around an antigen's name: CD45RA stays apart from CD45RO, which the same gene codes."""
-    return key(antigen(name))
 
 
 def _fill(found: np.ndarray, wanted: pd.Series, names: pd.Series) -> np.ndarray:

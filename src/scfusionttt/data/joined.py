@@ -1,5 +1,6 @@
 """The features of several inputs as one table: genes, then proteins, each in genome order."""
 
+import logging
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -7,12 +8,14 @@ import numpy as np
 import pandas as pd
 
 from scfusionttt.data.citeseq import CiteSeq
-from scfusionttt.data.features import antigen_key
-from scfusionttt.errors import FeatureError
+from scfusionttt.data.features import match_proteins, renamed_proteins
+from scfusionttt.errors import FeatureError, name_some
 from scfusionttt.genome.antibodies import resolve_antibodies
 from scfusionttt.genome.orders import order_features
 from scfusionttt.genome.resolve import resolve_genes
 from scfusionttt.keys import ANTIBODY_CAPTURE, FEATURE_TYPES, GENE_EXPRESSION, MODALITY
+
+log = logging.getLogger("scfusionttt")
 
 
 class Joined(NamedTuple):
@@ -25,7 +28,7 @@ class Joined(NamedTuple):
 
 
 def join_features(inputs: Sequence[CiteSeq], *, species: str | None = None) -> Joined:
-    """Join features: genes by what they resolve to, else by name; proteins by antigen.
+    """Join features: genes by what they resolve to, else by name; proteins as `match_proteins` finds them.
 
     Features of one input are never joined: of equal ones the first goes with the other inputs' first.
 
@@ -41,7 +44,7 @@ def join_features(inputs: Sequence[CiteSeq], *, species: str | None = None) -> J
     if len(found) > 1:
         raise FeatureError(f"the inputs are of different species ({', '.join(found)}); write a store for each")
     tables = [one.table.assign(key=one.table["gene_id"].fillna(one.table["name"])) for one in genes]
-    panels = [_panel(cite, found[0]) for cite in inputs]
+    panels = _with_shared_keys([_panel(cite, found[0]) for cite in inputs])
     rna, protein = _union(tables, "rna"), _union(panels, "protein")
     var = pd.concat([rna, protein])
     at = [_places(rna, table) for table in tables], [len(rna) + _places(protein, panel) for panel in panels]
@@ -53,8 +56,24 @@ def join_features(inputs: Sequence[CiteSeq], *, species: str | None = None) -> J
 
 def _panel(cite: CiteSeq, species: str) -> pd.DataFrame:
     names = [] if cite.protein is None else list(cite.protein.var_names)
-    table = resolve_antibodies(names, species=species).table
-    return table.assign(key=[antigen_key(name) for name in names])
+    return resolve_antibodies(names, species=species).table
+
+
+def _with_shared_keys(panels: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
+    """Give the proteins of the inputs keys, to one of an earlier input that which it has there."""
+    known, keyed = panels[0].iloc[:0], []
+    for panel in panels:
+        found = match_proteins(known, panel)
+        renamed = renamed_proteins(known, panel, found)
+        if renamed:
+            log.info("proteins joined: %s", name_some(renamed))
+        keys = np.full(len(panel), -1)
+        keys[found[found >= 0]] = np.flatnonzero(found >= 0)
+        new = keys < 0
+        keys[new] = len(known) + np.arange(new.sum())
+        known = pd.concat([known, panel[new]], ignore_index=True)
+        keyed.append(panel.assign(key=keys))
+    return keyed
 
 
 def _union(tables: Sequence[pd.DataFrame], modality: str) -> pd.DataFrame:

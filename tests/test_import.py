@@ -28,6 +28,13 @@ def test_nothing_heavy_is_loaded_before_it_is_used(code):
     assert not set(HEAVY) & set(loaded)
 
 
+def test_the_command_line_is_also_a_module():
+    told = subprocess.run(
+        [sys.executable, "-m", "scfusionttt", "--version"], capture_output=True, text=True, check=True
+    )
+    assert told.stdout.strip().endswith(version("scfusionttt"))
+
+
 def test_every_public_name_is_there():
     for name in scfusionttt.__all__:
         assert getattr(scfusionttt, name) is not None

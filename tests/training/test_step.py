@@ -1,5 +1,6 @@
 """A batch that passes through the network in parts teaches what it teaches undivided."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pandas as pd
@@ -55,6 +56,17 @@ def test_loss_and_gradients_of_the_parts_sum_to_those_of_the_batch(module, cells
     assert set(whole) == set(summed) == {name for name, p in tested.named_parameters() if p.requires_grad}
     scale = max(float(gradient.abs().max()) for gradient in whole.values())
     torch.testing.assert_close(summed, whole, rtol=1e-5, atol=1e-6 * scale)
+
+
+@pytest.mark.parametrize("parts", [64, 13])
+@pytest.mark.parametrize("stage", ["pretrain", "finetune", "transfer"])
+def test_nothing_of_a_step_stays_behind_on_the_cpu(module, cells, stage, parts, monkeypatch):
+    """A device without values stands in for a GPU: tensors of two devices do not go together there, either."""
+    monkeypatch.setattr(torch, "autocast", lambda *args, **options: nullcontext())  # it does not know that device
+    away = module(stage).to("meta")
+    loss, told, gradients = learned(away, [x.to("meta") for x in cells.__getitems__(range(40))], parts=parts)
+    assert {x.device.type for x in (loss, *told.values(), *gradients.values())} == {"meta"}
+    assert set(gradients) == {name for name, p in away.named_parameters() if p.requires_grad}
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "finetune"])

@@ -162,9 +162,13 @@ def _name(proteins: pd.DataFrame) -> pd.Series:
     return proteins["name"]
 
 
-def _antigen(proteins: pd.DataFrame) -> pd.Series:
+def antigen_key(name: str) -> str:
     """Fold what vendors put around an antigen's name: CD45RA stays apart from CD45RO, which the same gene codes."""
-    return proteins["name"].map(antigen).map(key)
+    return key(antigen(name))
+
+
+def _antigen(proteins: pd.DataFrame) -> pd.Series:
+    return proteins["name"].map(antigen_key)
 
 
 def _only_gene(proteins: pd.DataFrame) -> pd.Series:

@@ -318,6 +318,8 @@ def test_one_antigen_under_two_panels_names_is_one_protein(one, other):
         ("CD162", "CLA", "human"),
         ("CD66a", "CD66a/c/e", "human"),
         ("TCRb", "TRBC1", "human"),
+        ("CD44", "CD44 v6", "human"),
+        ("HLA-A", "HLA-A2", "human"),
         ("HLA-DR", "HLA-DQ", "human"),
         ("CD1a", "CD1c", "human"),
         ("CD3", "CD31", "human"),

@@ -14,9 +14,14 @@ from scfusionttt.genome.resolve import Resolution, resolve_genes
 #: antigen, human, mouse: the coding gene; a carbohydrate has the gene of its enzyme, a complex that of one chain.
 TABLE = Path(__file__).parent / "tables_data" / "antibodies.tsv"
 
-#: Genes whose antibodies see forms of the product that are not one another: isoforms (CD45RA, CD45RO), alleles (CD90.1,
-#: CD90.2), one chain of two (TRBC1), peptides (H-2Kb), families (Gr-1, CD66) and sugars (CLA, TRA-1-60).
-GENES_OF_FORMS = frozenset({"PTPRC", "THY1", "TRBC1", "H2-K1", "LY6G", "CEACAM1", "SELPLG", "PODXL"})
+#: Genes whose antibodies see forms of the product that are not one another: isoforms (CD45RA, CD45RO; CD44v6), alleles
+#: (CD90.1, HLA-A2), one chain of two (TRBC1), peptides (LAP; H-2Kb), families (Gr-1, CD66, MICA/B) and sugars (CLA).
+GENES_OF_FORMS = frozenset(
+    {
+        "PTPRC", "CD44", "THY1", "HLA-A", "HLA-B", "HLA-C", "TRBC1", "TGFB1", "H2-K1", "LY6G", "CEACAM1", "MICA",
+        "SELPLG", "PODXL",
+    }
+)  # fmt: skip
 
 #: What an override may name in place of a gene symbol.
 _KINDS = ("isotype", "hashtag")

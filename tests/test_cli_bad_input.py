@@ -152,6 +152,18 @@ BAD_CALLS = {
         "predict good.h5mu --model typed --out t.xlsx",
         "the ending '.xlsx' is not known; choose .csv",
     ),
+    "output: the report over the data": (
+        "report typed good.h5mu --out good.h5mu",
+        "good.h5mu: the ending '.h5mu' is not known; choose .html",
+    ),
+    "output: the scores over the data": (
+        "validate good.h5mu --json good.h5mu",
+        "good.h5mu: the ending '.h5mu' is not known; choose .json",
+    ),
+    "output: no folder for the scores, told before training": (
+        "finetune good.h5mu --model model --labels cell_type --out new --json no/scores.json",
+        "does not exist; make it, or choose another",
+    ),
     "output: h5mu of one AnnData": ("embed rna.h5ad --model model --out z.h5mu", "write .h5ad or .zarr"),
     "output: somebody's folder": ("pretrain good.h5mu --out folder", "other things in it; it is left alone"),
     "output: a file for a folder": (

@@ -7,7 +7,15 @@ from scfusionttt.data.citeseq import as_citeseq
 from scfusionttt.data.loader import make_loader
 from scfusionttt.data.quiet import quiet
 from scfusionttt.errors import SettingError
-from scfusionttt.explain.relevance import Target, _inputs, _integrated_gradients, _output, p_values, share
+from scfusionttt.explain.relevance import (
+    Target,
+    _inputs,
+    _integrated_gradients,
+    _output,
+    find_target,
+    p_values,
+    share,
+)
 
 pytest.importorskip("captum")
 CPU = torch.device("cpu")
@@ -71,6 +79,20 @@ def test_a_target_that_the_model_does_not_know_is_told_of(cells, trained):
     same["prot"].X[:] = 5
     with pytest.raises(SettingError, match="CD3 is the same in all 160 cells"):
         trained.pretrained.explain(same, "CD3")
+
+
+def test_a_protein_is_found_by_its_antigen_and_by_its_gene_where_that_says_which(trained):
+    """Real panels say CD3_TotalSeqB; CD45RA and CD45RO share PTPRC, of which the first had been taken in silence."""
+    panel = pd.DataFrame({"name": ["CD45RA_TotalSeqB", "CD45RO_TotalSeqB", "CD3_TotalSeqB"]})
+    panel["symbol"] = ["PTPRC", "PTPRC", "CD3E"]
+
+    def found(name):
+        return find_target(name, trained.pretrained.network, panel, [])
+
+    assert found("CD3") == found("cd3e") == found("CD3_TotalSeqB") == Target("CD3_TotalSeqB", protein=2)
+    assert found("CD45RO").protein == 1
+    with pytest.raises(SettingError, match="'PTPRC' may be CD45RA_TotalSeqB, CD45RO_TotalSeqB; name one of them"):
+        found("PTPRC")
 
 
 def test_the_command_line_writes_what_the_model_tells(cells, trained, tmp_path, monkeypatch, scfusionttt):

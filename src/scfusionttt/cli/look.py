@@ -62,11 +62,11 @@ def report(
 
     Example: scfusionttt report typed pbmc.h5mu --labels cell_type --out report.html
     """
-    from scfusionttt.data.atomic import check_target
+    from scfusionttt.data.write import PAGE_ENDINGS, check_file_path
     from scfusionttt.model import FusionTTT
     from scfusionttt.model_report import write_report
 
-    check_target(out)
+    check_file_path(out, PAGE_ENDINGS)
     trained = FusionTTT.load(model, device=device.value)
     _, cite = load(input, rna, protein, layer, cells, drop_empty, stream=False)
     name = title or f"scFusionTTT: {input.name}"

@@ -31,13 +31,24 @@ class Cells(StrEnum):
     rna = "rna"
 
 
+def _json_path(path: Path | None) -> Path | None:
+    """Check before the work where the result goes to."""
+    if path is not None:
+        from scfusionttt.data.write import JSON_ENDINGS, check_file_path
+
+        check_file_path(path, JSON_ENDINGS)
+    return path
+
+
 Input = Annotated[
     Path, typer.Argument(metavar="INPUT", help=".h5mu, .h5ad, .zarr, 10x .h5, 10x matrix folder, or a store")
 ]
 Model = Annotated[Path, typer.Option("--model", metavar="MODEL", help="model folder")]
 OutModel = Annotated[Path, typer.Option("--out", metavar="MODEL", help="model folder to write")]
 OutFile = Annotated[Path, typer.Option("--out", metavar="FILE", help="file to write")]
-Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="also write the result as JSON")]
+Json = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="also write the result as .json", callback=_json_path)
+]
 Labels = Annotated[str, typer.Option("--labels", metavar="KEY", help="obs column with cell types")]
 Fraction = Annotated[
     float | None,

@@ -67,10 +67,10 @@ def predict(
     Example: scfusionttt predict rna.h5ad --model typed --out types.csv
     """
     start(devices, nodes)
-    from scfusionttt.data.write import check_table_path, write_table
+    from scfusionttt.data.write import TABLE_ENDINGS, check_file_path, write_table
     from scfusionttt.model import FusionTTT
 
-    check_table_path(out)
+    check_file_path(out, TABLE_ENDINGS)
     trained = FusionTTT.load(model, device=device.value, devices=devices, nodes=nodes)
     _, cite = load(input, rna, protein, layer, cells, drop_empty)
     table = trained.predict(cite, unknown=unknown)
@@ -97,10 +97,10 @@ def explain(
 
     Example: scfusionttt explain pbmc-model pbmc.h5mu --target CD3 --labels cell_type --out cd3.csv
     """
-    from scfusionttt.data.write import check_table_path, write_table
+    from scfusionttt.data.write import TABLE_ENDINGS, check_file_path, write_table
     from scfusionttt.model import FusionTTT
 
-    check_table_path(out)
+    check_file_path(out, TABLE_ENDINGS)
     trained = FusionTTT.load(model, device=device.value)
     _, cite = load(input, rna, protein, layer, cells, drop_empty)
     table = trained.explain(cite, target, labels=labels, cells=n_cells, level=level).set_index("name")

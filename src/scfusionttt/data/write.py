@@ -15,6 +15,8 @@ from scfusionttt.keys import RNA_MODALITIES, X_FUSIONTTT
 
 EMBEDDING_ENDINGS = (".npy", ".csv", ".h5ad", ".h5mu", ".zarr")
 TABLE_ENDINGS = (".csv", ".tsv")
+PAGE_ENDINGS = (".html", ".htm")
+JSON_ENDINGS = (".json",)
 
 
 def write_embedding(
@@ -78,9 +80,9 @@ def check_embedding_path(path: str | Path, source: AnnData | MuData | None = Non
         raise OutputError(f"{path}: a .h5mu file needs MuData, but the input is one AnnData; write .h5ad or .zarr")
 
 
-def check_table_path(path: str | Path) -> None:
-    """Raise OutputError now, before the work, if `write_table` could not write to a file of this name."""
-    _ending(path, TABLE_ENDINGS)
+def check_file_path(path: str | Path, endings: tuple[str, ...]) -> None:
+    """Raise OutputError now, before the work, if no such file could be written: by its ending it is never data."""
+    _ending(path, endings)
     check_target(path, folder=False)
 
 

@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from scfusionttt.data.features import antigen_key
 from scfusionttt.data.loader import CellDataset, make_loader
 from scfusionttt.errors import SettingError, name_some
 from scfusionttt.nn.inputs import CellInputs
@@ -33,18 +34,26 @@ class Target(NamedTuple):
 
 
 def find_target(name: str, network: Network, proteins: pd.DataFrame, classes: list[str]) -> Target:
-    """Return the protein (by name or gene) or class of this name.
+    """Return the protein (by name, antigen or gene) or class of this name.
 
     Raises
     ------
     SettingError
-        The model can explain no such thing; the message names some that it can.
+        The model can explain no such thing, or several; the message names some that it can.
     """
     if isinstance(network, PretrainNetwork):
-        for column in ("name", "symbol"):
-            found = np.flatnonzero(proteins[column].astype(str).str.lower() == name.lower())
+        names, symbols = (proteins[column].astype(str) for column in ("name", "symbol"))
+        readings = (
+            names.str.lower() == name.lower(),
+            names.map(antigen_key) == antigen_key(name),
+            symbols.str.lower() == name.lower(),
+        )
+        for reading in readings:
+            found = np.flatnonzero(reading)
+            if names.iloc[found].nunique() > 1:
+                raise SettingError(f"{name!r} may be {name_some(names.iloc[found].tolist(), 5)}; name one of them")
             if len(found):
-                return Target(str(proteins["name"].iloc[found[0]]), protein=int(found[0]))
+                return Target(names.iloc[found[0]], protein=int(found[0]))
         known, kind = proteins["name"].tolist(), "protein of this pretrained model"
     else:
         if name in classes:

@@ -8,6 +8,7 @@ import pandas as pd
 from scfusionttt import report
 from scfusionttt.data.atomic import replacing
 from scfusionttt.data.citeseq import CiteSeq
+from scfusionttt.data.write import PAGE_ENDINGS, check_file_path
 from scfusionttt.model import FusionTTT
 from scfusionttt.model_report.gather import Findings, gather
 from scfusionttt.model_report.inputs import input_section, map_section
@@ -56,8 +57,9 @@ def write_report(
     Raises
     ------
     UserError
-        When the cells, the labels or a gene cannot be used.
+        When the cells, the labels or a gene cannot be used, or `out` is no .html file that can be written.
     """
+    check_file_path(out, PAGE_ENDINGS)
     found = gather(model, cite, labels=labels)
     sections = [
         map_section(found, genes),

@@ -64,7 +64,7 @@ def test_the_whole_road(here, scfusionttt):
 
     options = "--labels cell_type --train-fraction 0.75 --set finetune.epochs=2 --json scores.json"
     result = done(scfusionttt(f"finetune cells.h5mu --model m1 --out m2 {options}"))
-    assert "held-out: 40 cells never trained on" in result.out
+    assert "held-out: 40 cells whose labels were not learned" in result.out
     assert "logistic regression" in result.out
     scores = json.loads(Path("scores.json").read_text())
     assert scores == FusionTTT.load("m2").metrics["finetune"]
@@ -72,12 +72,13 @@ def test_the_whole_road(here, scfusionttt):
 
     options = "--labels cell_type --train-fraction 0.3 --set transfer.epochs=2 --json student.json"
     result = done(scfusionttt(f"transfer rna.h5ad --model m2 --out m3 {options}"))
-    assert "held-out: 63 cells never trained on" in result.out
+    assert "held-out: 63 cells whose labels were not learned" in result.out
     assert json.loads(Path("student.json").read_text())["n_cells"] == 63
 
-    result = done(scfusionttt("transfer rna.h5ad --model m2 --out m4"))
+    result = done(scfusionttt("transfer rna.h5ad --model m2 --out m4 --json zero.json"))
     assert result.out == ""
-    assert result.err.splitlines()[-1] == "m4: written"
+    assert "nothing is scored and zero.json is not written" in result.err
+    assert "m4: written" in result.err.splitlines()
 
     done(scfusionttt("predict rna.h5ad --model m4 --out types.csv"))
     done(scfusionttt("embed cells.h5mu --model m2 --out fused.h5mu"))

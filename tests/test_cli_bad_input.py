@@ -131,6 +131,10 @@ BAD_CALLS = {
         "transfer rna.h5ad --model typed --labels cell_type --out model --train-fraction -1",
         "must lie between 0 and 1 (it is -1.0)",
     ),
+    "setting: fraction of no labels": (
+        "transfer rna.h5ad --model typed --out model --train-fraction 0.3",
+        "give labels too, or neither for zero-shot",
+    ),
     "input: no such modality": (
         "embed good.h5mu --model model --out z.npy --rna-modality atac",
         "there is no modality 'atac'; the input has rna, prot",

@@ -164,6 +164,8 @@ class FusionTTT(Answers):
             raise SettingError(
                 "transfer without labels needs a model that knows classes; run finetune first, or give labels"
             )
+        if labels is None and not (train_fraction is None and split is None):
+            raise SettingError("a train fraction or a split is of labels: give labels too, or neither for zero-shot")
         assert self.features is not None and self.preprocessing is not None
         cite = usable(data, learn=True)
         match = match_features(cite, self.features)

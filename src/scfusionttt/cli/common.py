@@ -112,13 +112,14 @@ def report_held_out(scores: dict[str, Any] | None, json_file: Path | None) -> No
     import pandas as pd
 
     if scores is None:
-        typer.echo("no cells were held out, so nothing is scored; use --train-fraction or --split", err=True)
+        scored = f"nothing is scored and {json_file} is not written" if json_file else "nothing is scored"
+        typer.echo(f"no cells were held out, so {scored}; use --train-fraction or --split", err=True)
         return
     rows = {"scFusionTTT": scores["metrics"]}
     if "logistic_regression" in scores:
         rows["logistic regression"] = scores["logistic_regression"]["metrics"]
     metrics = pd.DataFrame.from_dict(rows, orient="index").drop(columns="ece")
-    print_table(f"held-out: {scores['n_cells']} cells never trained on; the same split for both", metrics)
+    print_table(f"held-out: {scores['n_cells']} cells whose labels were not learned; the same split for both", metrics)
     print_table("held-out, by class", pd.DataFrame.from_dict(scores["per_class"], orient="index"))
     write_json(json_file, scores)
 

@@ -110,5 +110,5 @@ def transfer(
         cite, labels=labels, train_fraction=train_fraction, split=split, checkpoints=checkpoints, resume=resume
     )
     save(student, out, checkpoints)
-    if labels is not None:
+    if labels is not None or json_file is not None:
         report_held_out(student.metrics.get("transfer"), json_file)

@@ -1,6 +1,6 @@
 """What is scored on which cells, so that figures of different protocols never share a column.
 
-``unsupervised``: no label was seen. ``held-out``: trained on a split, scored on cells never seen. ``paper``: as in the
+``unsupervised``: no label was seen. ``held-out``: labels of a split learned, scored on the others. ``paper``: as in the
 paper's predecessor (fine-tuned, all cells scored, geometry in the UMAP), only to compare with published numbers.
 """
 

@@ -13,7 +13,7 @@ from scfusionttt.errors import SettingError
 #: How scores were obtained. Never mixed in one table.
 PROTOCOLS = {
     "unsupervised": "no label was seen in training",
-    "held-out": "scored on cells that were never seen in training",
+    "held-out": "scored on cells whose labels were not learned",
     "zero-shot": "no label of this data set was seen in training",
     "paper": "as published: trained with labels, scored on all cells, geometry on the UMAP",
 }

@@ -56,6 +56,27 @@ def test_own_axes_are_drawn_in(mapped):
         plot.umap(mapped, "depth", axes=own)
 
 
+def test_axes_basis_and_colours_as_in_scanpy(mapped):
+    own = pyplot.figure().subplots(2, 2)
+    assert plot.umap(mapped, "depth", basis="umap", ax=own[0, 0])[0] is own[0, 0]
+    assert plot.umap(mapped, ["depth"] * 4, axes=own)[3] is own[1, 1]
+    mapped.obs["cell_type"] = mapped.obs["cell_type"].astype("category")
+    mapped.uns["cell_type_colors"] = ["#111111", "#222222", "#333333"]
+    legend = plot.umap(mapped, "cell_type", axes=own[0, 1])[0].get_legend()
+    assert [handle.get_color() for handle in legend.legend_handles] == ["#111111", "#222222", "#333333"]
+
+
+def test_sixty_classes_leave_the_map_as_wide_as_three(mapped):
+    """Their legend had pressed the map to a strip."""
+    mapped.obs["many"] = [f"cluster {i % 60}" for i in range(mapped.n_obs)]
+    widths = []
+    for name in ("cell_type", "many"):
+        ax = plot.umap(mapped, name)[0]
+        ax.figure.draw_without_rendering()
+        widths.append(ax.get_window_extent().width)
+    assert widths[1] == pytest.approx(widths[0], rel=0.1)
+
+
 def test_confusion_of_right_predictions_is_a_diagonal(mapped):
     ax = plot.confusion(mapped, "cell_type")
     recall = [text.get_text() for text in ax.texts if text.get_text() == "1.00"]
@@ -87,6 +108,9 @@ def test_methods_and_orders_are_compared_within_one_protocol():
     [
         (lambda data: plot.umap(data, "nothing"), InputDataError, "nothing is no gene and no protein, and there is no"),
         (lambda data: plot.umap(data, "depth", basis="X_pca"), InputDataError, r"no obsm\['X_pca'\]; make one with"),
+        (lambda data: plot.umap(data, []), SettingError, "nothing to colour by"),
+        (lambda _: plot.training_curves(pd.DataFrame()), SettingError, "no training was recorded: pretrain the model"),
+        (lambda _: plot.comparison("results.csv", protocol="paper"), SettingError, "give the table of results.csv"),
         (lambda data: plot.confusion(data, "type"), LabelError, r"no obs\['type'\]; the columns are"),
         (lambda data: plot.genome_strip(data, "c"), InputDataError, "no cell named 'c'"),
         (lambda _: plot.comparison(pd.DataFrame(ROWS), protocol="paper"), SettingError, "no paper row has ARI, NMI"),

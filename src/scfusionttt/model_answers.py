@@ -172,7 +172,7 @@ class Answers(ModelState):
         chosen = find_target(target, network, self.features.proteins, self.classes)
         cite = usable(data)
         drawn = np.sort(np.random.default_rng(self.config.seed).permutation(cite.rna.n_obs)[:cells])
-        codes, names = (None, [""]) if labels is None else usable_labels(cite.obs, labels)
+        codes, names = (None, [""]) if labels is None else usable_labels(cite.obs, labels, learn=False)
         types = None if codes is None else np.array([*names, None], dtype=object)[codes[drawn]]
         is_target = None if types is None or chosen.label is None else types == chosen.name
         return relevance(

@@ -24,22 +24,24 @@ from scfusionttt.report.figures.style import natural_key, new_axes, on_pyplot
 __all__ = ["chromosomes", "comparison", "confusion", "genome_strip", "order_study", "training_curves", "umap"]
 
 Data: TypeAlias = "AnnData | MuData"
+_MAP_WIDTH = 4.8  # inches, without its legend
 
 
 def umap(
-    data: Data, color: str | Sequence[str], *, basis: str = "X_umap", axes: Sequence[Axes] | None = None
-) -> NDArray[Any]:
+    data: Data, color: str | Sequence[str], *, basis: str = "X_umap", axes: Axes | Sequence[Axes] | None = None,
+    ax: Axes | None = None,
+) -> NDArray[Any]:  # fmt: skip
     """Draw the map of the cells, a panel per colour.
 
     Parameters
     ----------
     color
         obs columns, genes or proteins. A name of several modalities is told apart as ``rna:CD4`` and ``prot:CD4``.
-        Numbers have a colour bar, everything else a legend.
+        Numbers have a colour bar, everything else a legend, in the colours of ``uns["<column>_colors"]`` if there.
     basis
-        obsm key of the map, [n, 2].
-    axes
-        One for each colour, to draw in.
+        obsm key of the map, [n, 2], with or without ``X_``.
+    axes, ax
+        One for each colour, to draw in; `ax` is that of a single colour, as in scanpy.
 
     Returns
     -------
@@ -51,20 +53,28 @@ def umap(
         When there is no such map, column, gene or protein.
     """
     names = [color] if isinstance(color, str) else list(color)
+    if not names:
+        raise SettingError("there is nothing to colour by: name an obs column, a gene or a protein")
+    basis = basis if basis in data.obsm else f"X_{basis.removeprefix('X_')}"
     if basis not in data.obsm:
         remedy = "sc.pp.neighbors(data, use_rep='X_fusionttt'), then sc.tl.umap(data)"
         raise InputDataError(f"there is no obsm['{basis}']; make one with {remedy}")
-    if axes is not None and len(axes) != len(names):
-        raise SettingError(f"{len(names)} colours but {len(axes)} axes; give one for each")
-    with on_pyplot():
-        panels = new_axes(5.4 * len(names), 4.4, panels=len(names)) if axes is None else np.asarray(axes, dtype=object)
+    given = ax if axes is None else axes
+    panels = np.ravel(np.asarray(given, dtype=object))
+    if given is None:
+        with on_pyplot():
+            panels = new_axes(_MAP_WIDTH * len(names), 4.4, panels=len(names))
+    if len(panels) != len(names):
+        raise SettingError(f"{len(names)} colours but {len(panels)} axes; give one for each")
     coords = np.asarray(data.obsm[basis])[:, :2]
-    for ax, name in zip(panels, names):
+    for panel, name in zip(panels, names):
         values, unit = _values(data, name)
         if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
-            figures.umap_continuous(coords, values, unit, title=name, ax=ax)
+            figures.umap_continuous(coords, values, unit, title=name, ax=panel)
         else:
-            figures.umap(coords, values, title=name, ax=ax)
+            figures.umap(coords, values, title=name, colours=_kept_colours(data, name, values), ax=panel)
+    if given is None:
+        _make_room(panels)
     return panels
 
 
@@ -81,9 +91,17 @@ def training_curves(model: Any, *, metric: str = "loss") -> NDArray[Any]:
     Returns
     -------
     Axes, [stages].
+
+    Raises
+    ------
+    SettingError
+        When no training was recorded.
     """
+    history = getattr(model, "history", model)
+    if "stage" not in history:
+        raise SettingError("no training was recorded: pretrain the model, or give its history")
     with on_pyplot():
-        return figures.training_curves(getattr(model, "history", model), metric=metric)
+        return figures.training_curves(history, metric=metric)
 
 
 def confusion(data: Data, labels: str, *, predicted: str = keys.LABEL, ax: Axes | None = None) -> Axes:
@@ -123,8 +141,11 @@ def comparison(
     Raises
     ------
     SettingError
-        When there is no such row, or several data sets and none is chosen.
+        When the table is another, there is no such row, or several data sets and none is chosen.
     """
+    needed = ("protocol", "dataset", "method", "metric", "mean", "low", "high")
+    if not isinstance(summary, pd.DataFrame) or not set(needed) <= set(summary):
+        raise SettingError(f"give the table of results.csv (pandas.read_csv), with the columns {', '.join(needed)}")
     rows = summary[summary["protocol"] == protocol]
     rows = rows if dataset is None else rows[rows["dataset"] == dataset]
     kinds = rows[[name for name in ("dataset", "labels", "share") if name in rows]].drop_duplicates()
@@ -203,6 +224,22 @@ def chromosomes(data: Data, groupby: str, *, species: str | None = None, ax: Axe
         return figures.chromosome_heatmap(
             _places(rna, species)[0], pd.DataFrame(means, index=names), unit="X, against the mean of groups", ax=ax
         )
+
+
+def _kept_colours(data: Data, name: str, values: pd.Series) -> dict[str, str] | None:
+    """Return the colours that scanpy keeps for the categories of an obs column."""
+    kept = data.uns.get(f"{name}_colors", ())
+    if not isinstance(values.dtype, pd.CategoricalDtype) or len(kept) < len(values.cat.categories):
+        return None
+    return dict(zip(map(str, values.cat.categories), map(str, kept)))
+
+
+def _make_room(panels: NDArray[Any]) -> None:
+    """Widen the figure by its legends, which would else press the maps together."""
+    figure = panels[0].figure
+    legends = [legend for panel in panels if (legend := panel.get_legend())]
+    widths = [legend.get_window_extent().width / figure.dpi for legend in legends]
+    figure.set_figwidth(figure.get_figwidth() + max(widths, default=0.6) * len(panels))
 
 
 def _modalities(data: Data) -> tuple[AnnData, AnnData | None]:

@@ -40,6 +40,11 @@ def test_usable_labels():
     assert codes.dtype == np.int64
 
 
+def test_a_class_of_one_cell_can_be_shown_but_not_learned():
+    assert usable_labels(OBS, "lonely", learn=False)[1] == ["a", "b", "c", "d"]
+    fails(OBS, "lonely", "one cell only: c, d")
+
+
 @pytest.mark.parametrize("value", ["Unknown", " NA ", "nan", "", "UNASSIGNED", None, np.nan, pd.NA])
 def test_unlabelled_in_any_case(value):
     codes, classes = usable_labels(pd.DataFrame({"k": ["a", "b", value, "a", "b"]}), "k")

@@ -74,6 +74,8 @@ def test_a_target_that_the_model_does_not_know_is_told_of(cells, trained):
         trained.pretrained.explain(cells, "CD999")
     with pytest.raises(SettingError, match="no class of this model; proteins are explained by a pretrained one"):
         trained.finetuned.explain(cells, "CD3")
+    with pytest.raises(SettingError, match="level=5 is no chance"):
+        trained.pretrained.explain(cells, "CD3", level=5)
     with quiet():
         same = cells.copy()
     same["prot"].X[:] = 5

@@ -60,6 +60,18 @@ def test_the_page_names_how_its_scores_were_obtained(model, labels, protocol, tr
         assert "No labels were given, so nothing here is scored" in page
 
 
+def test_what_the_model_could_not_name_or_read_is_told_where_it_is_scored(trained, rna_cells, tmp_path):
+    """Labels of another naming had got "0 % right" alone, and a page of RNA alone counted the model's proteins."""
+    data = rna_cells.copy()
+    types = data.obs["cell_type"].astype(str)
+    data.obs["mine"] = types.where(np.arange(len(types)) > 0, "the only one {of} its kind")
+    found = write_report(trained.zero_shot, as_citeseq(data), tmp_path / "r.html", labels="mine")
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert f"1 of their {types.nunique() + 1} classes it does not know (the only one {{of}} its kind)." in page
+    assert len(found.features.proteins) == 8
+    assert "<dt>proteins read</dt><dd>0</dd>" in page
+
+
 def test_a_model_that_does_not_know_its_cells_is_scored_as_having_seen_them_all(trained, cells):
     model = deepcopy(trained.finetuned)
     model.origin = type(model.origin)()

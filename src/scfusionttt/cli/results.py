@@ -89,7 +89,9 @@ def explain(
     out: OutFile,
     labels: Annotated[str | None, typer.Option(metavar="KEY", help="obs column with types to average over")] = None,
     n_cells: Annotated[int, typer.Option("--n-cells", metavar="N", min=2, help="cells to look at, at random")] = 500,
-    level: Annotated[float, typer.Option(help="chance that any feature is listed wrongly; 1 lists all")] = 0.05,
+    level: Annotated[
+        float, typer.Option(min=0, max=1, help="chance that any feature is listed wrongly; 1 lists all")
+    ] = 0.05,
     device: Compute = Device.auto, drop_empty: DropEmpty = False,
     rna: Rna = None, protein: Protein = None, layer: Layer = None, cells: WhichCells = Cells.same,
 ) -> None:  # fmt: skip

@@ -36,7 +36,7 @@ def label_columns(obs: pd.DataFrame) -> dict[str, dict[str, int]]:
     return found
 
 
-def usable_labels(obs: pd.DataFrame, key: str) -> tuple[np.ndarray, list[str]]:
+def usable_labels(obs: pd.DataFrame, key: str, *, learn: bool = True) -> tuple[np.ndarray, list[str]]:
     """Turn an obs column into class codes.
 
     Parameters
@@ -45,6 +45,8 @@ def usable_labels(obs: pd.DataFrame, key: str) -> tuple[np.ndarray, list[str]]:
         Metadata of the cells, [n, ...].
     key
         Column with the labels. Missing values and those in `keys.UNLABELLED` (any case) count as unlabelled.
+    learn
+        Whether the classes are to be learned, which takes two cells of each; to show or score them takes one.
 
     Returns
     -------
@@ -55,7 +57,7 @@ def usable_labels(obs: pd.DataFrame, key: str) -> tuple[np.ndarray, list[str]]:
     ------
     LabelError
         No such column or several, values instead of a column's name, a measurement instead of labels, a single class,
-        or a class with one cell.
+        or a class with one cell, where it is to be learned.
     """
     values = _column(obs, key)
     if pd.api.types.is_numeric_dtype(values) and values.nunique() > MOST_CLASSES:
@@ -68,7 +70,7 @@ def usable_labels(obs: pd.DataFrame, key: str) -> tuple[np.ndarray, list[str]]:
         told = f"a single class ({counts.index[0]})" if len(counts) else "no labelled cell"
         raise LabelError(f"obs['{key}'] has {told}; at least two classes are needed")
     lonely = list(counts.index[counts == 1])
-    if lonely:
+    if lonely and learn:
         raise LabelError(
             f"obs['{key}'] has classes with one cell only: {name_some(lonely)}; "
             "merge each with another class, or drop it (label its cell 'unknown')"

@@ -102,6 +102,8 @@ def relevance(
     share_by_masking (NaN beyond the first `masked`); and the mean contribution in each type, in units of the output:
     standard deviations of the protein's log-ratio, or logits.
     """
+    if not 0 <= level <= 1:
+        raise SettingError(f"level={level} is no chance: give a number from 0 to 1, 0.05 say")
     network.to(device).eval()
     truth = _truth(network, cells, target, device, is_target)
     known = np.flatnonzero(np.isfinite(truth))

@@ -87,7 +87,7 @@ def gather(model: FusionTTT, cite: CiteSeq, *, labels: str | None = None) -> Fin
     """
     truth, n_clusters = None, None
     if labels is not None:
-        codes, classes = usable_labels(cite.obs, labels)
+        codes, classes = usable_labels(cite.obs, labels, learn=False)
         truth, n_clusters = np.array([*classes, ""], dtype=object)[codes], len(classes)
     z = model.embed(cite)  # refuses a model that is not trained
     features, preprocessing = model.features, model.preprocessing

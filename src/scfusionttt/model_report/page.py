@@ -9,6 +9,7 @@ from scfusionttt import report
 from scfusionttt.data.atomic import replacing
 from scfusionttt.data.citeseq import CiteSeq
 from scfusionttt.data.write import PAGE_ENDINGS, check_file_path
+from scfusionttt.errors import name_some
 from scfusionttt.model import FusionTTT
 from scfusionttt.model_report.gather import Findings, gather
 from scfusionttt.model_report.inputs import input_section, map_section
@@ -27,6 +28,11 @@ _STAGES = {
     "finetune": "fine-tuned on labels",
     "transfer": "carried over to RNA-only cells",
 }
+
+_LOSS = (
+    "Loss per epoch: how far off the model is on the cells that it learns from, and on cells held back to validate it. "
+    "Lower is better; stages do not compare."
+)
 
 
 def write_report(
@@ -74,11 +80,11 @@ def write_report(
     page = report.html_report(
         title,
         [section for section in sections if section is not None],
-        summary=[_what(model, found), _trust(found)],
+        summary=[_what(model, found), _trust(model, found)],
         facts={
             "cells": found.n_cells,
-            "genes": len(found.features.genes),
-            "proteins": len(found.features.proteins),
+            "genes read": int((found.match.genes >= 0).sum()),
+            "proteins read": int((found.match.proteins >= 0).sum()),
             "clusters": len(set(found.clusters)),
         },
         footer=f"scfusionttt {versions()['scfusionttt']}. This file needs no network and holds the names of the cells.",
@@ -95,18 +101,23 @@ def _what(model: FusionTTT, found: Findings) -> str:
     return f"{with_proteins} of {found.n_cells:,} {found.features.species} cells, read by a model {stage}{classes}."
 
 
-def _trust(found: Findings) -> str:
+def _trust(model: FusionTTT, found: Findings) -> str:
     """Say in one line how far to trust the page."""
     if found.truth is None:
         return "No labels were given, so nothing here is scored: clusters and names are proposals."
     if found.predictions is None:
         return "The model never saw a label: the scores below compare its clusters with the labels given."
     protocol, cells = found.scored
-    right = score_types(found).mean["accuracy"]
-    told = f"Of {cells.sum():,} cells {{}} it names {right:.1%} as the labels do."
-    if protocol == "paper":
-        return told.format("that it may have learned from") + " Expect less on new cells."
-    return told.format("whose labels it never learned" if protocol == "held-out" else "of which it learned no label")
+    which = {
+        "paper": "that it may have learned from",
+        "held-out": "whose labels it never learned",
+        "zero-shot": "of which it learned no label",
+    }[protocol]
+    told = f"Of {cells.sum():,} cells {which} it names {score_types(found).mean['accuracy']:.1%} as the labels do."
+    classes = set(found.truth[cells])
+    if foreign := sorted(classes.difference(model.classes)):
+        told += f" {len(foreign)} of their {len(classes)} classes it does not know ({name_some(foreign, 3)})."
+    return f"{told} Expect less on new cells." if protocol == "paper" else told
 
 
 def _training_section(model: FusionTTT) -> Section:
@@ -118,11 +129,14 @@ def _training_section(model: FusionTTT) -> Section:
             best = own.nsmallest(1, "val_loss").iloc[0]
             line |= {"lowest validation loss": best["val_loss"], "at epoch": int(best["epoch"])}
         rows[str(stage)] = line
+    told = "" if rows else "No training was recorded."
+    if rows and model.classes and not {"finetune", "transfer"} & rows.keys():
+        told = "The cell types were then learned by a regression on the finished representation, which has no epochs."
     return Section(
         "How training went",
-        "" if rows else "No training was recorded.",
+        told,
         tables=[Table(pd.DataFrame.from_dict(rows, orient="index").rename_axis("stage"))] if rows else [],
-        figures=[Figure(report.training_curves(history), "Loss per epoch.", "training curves")] if rows else [],
+        figures=[Figure(report.training_curves(history), _LOSS, "training curves")] if rows else [],
     )
 
 

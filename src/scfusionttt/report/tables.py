@@ -151,6 +151,8 @@ def format_value(value: Any) -> str:
 def _format_float(value: float) -> str:
     if not np.isfinite(value):
         return "–" if np.isnan(value) else f"{value}"
+    if abs(value) < 1e-12:  # what rounding leaves of a difference of 0
+        value = 0.0
     if value and not 1e-3 <= abs(value) < 1e6:
         return f"{value:.3g}"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3f}"

@@ -42,6 +42,15 @@ def test_every_chromosome_has_a_line_and_every_placed_gene_a_tick(genes):
     ax.figure.draw_without_rendering()
 
 
+def test_a_name_at_the_end_of_the_longest_chromosome_ends_before_the_number_of_genes():
+    """Half of PD-1's name had lain under the number, since its gene is the last of chromosome 2."""
+    genes = pd.DataFrame({"chromosome": "2", "start": np.linspace(1e6, 242e6, 20)})
+    ax = gene_places(genes, proteins=pd.DataFrame({"name": ["PD-1_TotalSeqB"], "chromosome": ["2"], "start": [242e6]}))
+    ax.figure.draw_without_rendering()
+    boxes = {text.get_text(): text.get_window_extent() for text in ax.texts}
+    assert boxes["PD-1_TotalSeqB"].x1 < boxes["20"].x0
+
+
 def test_genes_without_places_say_so():
     ax = gene_places(pd.DataFrame({"chromosome": [None], "start": [None]}))
     assert [text.get_text() for text in ax.texts] == ["no gene has a place"]

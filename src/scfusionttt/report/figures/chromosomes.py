@@ -106,11 +106,13 @@ def gene_places(
         ax.add_collection(LineCollection(ticks, colors=PALETTE[0], linewidths=0.5, alpha=0.55, rasterized=True))
         ax.text(1.005, row, f"{len(here):,}", transform=ax.get_yaxis_transform(), fontsize=7.5, color=INK, va="center")
     ax.text(1.005, -0.9, "genes", transform=ax.get_yaxis_transform(), fontsize=7.5, color=INK, va="center")
+    named = 0.0
     if proteins is not None and len(proteins):
-        _name_proteins(ax, proteins, shown, letter=float(np.nanmax(start)) / _MEGABASE / 145)
+        named = _name_proteins(ax, proteins, shown, letter=float(np.nanmax(start)) / _MEGABASE / 145)
     ax.set_yticks(range(len(shown)), shown)
     ax.set(ylim=(len(shown) - 0.3, -0.9), xlabel="position, million base pairs")
     ax.margins(x=0.01)
+    ax.set_xlim(right=max(ax.get_xlim()[1], named))
     left_out = [f"{end - first} {name}" for name, first, end in track.bands if name in (SCAFFOLDS, UNPLACED)]
     if left_out:
         ax.set_xlabel(f"position, million base pairs (not shown: {', '.join(left_out)})")
@@ -118,8 +120,11 @@ def gene_places(
     return ax
 
 
-def _name_proteins(ax: Axes, proteins: pd.DataFrame, shown: list[str], *, letter: float) -> None:
-    """Mark proteins and name each to its right, after the name before it; `letter` is a letter's width there."""
+def _name_proteins(ax: Axes, proteins: pd.DataFrame, shown: list[str], *, letter: float) -> float:
+    """Mark proteins, name each to its right, after the name before it, and return where the last name ends.
+
+    `letter` is a letter's width there.
+    """
     places = proteins.assign(row=Track(proteins).chromosome.map({name: row for row, name in enumerate(shown)}))
     places = places.dropna(subset=["row", "start"]).sort_values(["row", "start"])
     end: dict[int, float] = {}
@@ -131,6 +136,7 @@ def _name_proteins(ax: Axes, proteins: pd.DataFrame, shown: list[str], *, letter
         end[row] = at + letter * (len(text) + 1)
         label = ax.text(at, row - 0.02, text, fontsize=7, color=INK, va="center", zorder=4)
         literal(label).set_bbox({"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.4})
+    return max(end.values(), default=0.0)
 
 
 def _windows(track: Track) -> np.ndarray:

@@ -57,7 +57,7 @@ def test_the_page_names_how_its_scores_were_obtained(model, labels, protocol, tr
         assert f"<b>{protocol}</b>" in page
         assert ("Cell types" in headings(page)) == (model != "pretrained")
     else:
-        assert "No labels were given, so nothing here is scored" in page
+        assert "No labels were given, so these cells are not scored" in page
 
 
 def test_what_the_model_could_not_name_or_read_is_told_where_it_is_scored(trained, rna_cells, tmp_path):
@@ -70,6 +70,18 @@ def test_what_the_model_could_not_name_or_read_is_told_where_it_is_scored(traine
     assert f"1 of their {types.nunique() + 1} classes it does not know (the only one {{of}} its kind)." in page
     assert len(found.features.proteins) == 8
     assert "<dt>proteins read</dt><dd>0</dd>" in page
+
+
+def test_held_out_cells_of_one_class_take_no_scores_but_leave_the_page(trained, cells, tmp_path):
+    """The whole page had been refused, after the work, for want of a second class among the cells held out."""
+    cite = deepcopy(as_citeseq(cells))
+    types = cite.obs["cell_type"].astype(str)
+    learned = trained.finetuned.origin.learned(cite.rna.obs_names)
+    cite.obs["cell_type"] = types.where(learned | (types == types.iloc[0]))
+    write_report(trained.finetuned, cite, tmp_path / "r.html", labels="cell_type")
+    assert "Clusters are not scored: the cells to score them on are of a single class." in (
+        tmp_path / "r.html"
+    ).read_text(encoding="utf-8")
 
 
 def test_a_model_that_does_not_know_its_cells_is_scored_as_having_seen_them_all(trained, cells):

@@ -104,7 +104,7 @@ def _what(model: FusionTTT, found: Findings) -> str:
 def _trust(model: FusionTTT, found: Findings) -> str:
     """Say in one line how far to trust the page."""
     if found.truth is None:
-        return "No labels were given, so nothing here is scored: clusters and names are proposals."
+        return "No labels were given, so these cells are not scored: clusters and names are proposals."
     if found.predictions is None:
         return "The model never saw a label: the scores below compare its clusters with the labels given."
     protocol, cells = found.scored

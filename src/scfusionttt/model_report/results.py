@@ -103,21 +103,26 @@ def score_types(found: Findings) -> Evaluation:
 
 def scores_section(model: FusionTTT, found: Findings) -> Section | None:
     """Return the ten metrics and what was measured when the model was trained; None where nothing was."""
-    tables = [] if found.truth is None else [_ten_metrics(found)]
+    text = "Each table names on which cells it was measured; figures of different protocols do not compare."
+    tables = []
+    if found.truth is not None:
+        protocol, cells = ("unsupervised", found.truth != "") if found.predictions is None else found.scored
+        if len(set(found.truth[cells])) > 1:
+            tables.append(_ten_metrics(found, protocol, cells))
+        else:
+            text += " Clusters are not scored: the cells to score them on are of a single class."
     for stage, scores in model.metrics.items():
         rows = {"scFusionTTT": scores["metrics"]}
         if "logistic_regression" in scores:
             rows["logistic regression"] = scores["logistic_regression"]["metrics"]
         caption = f"Measured when the model was trained ({stage}, {scores['n_cells']:,} cells, both on the same split)"
         tables.append(metric_table(rows, protocol=scores["protocol"], caption=caption))
-    text = "Each table names on which cells it was measured; figures of different protocols do not compare."
     return Section("Scores", text, tables=tables) if tables else None
 
 
-def _ten_metrics(found: Findings) -> Table:
+def _ten_metrics(found: Findings, protocol: str, cells: np.ndarray) -> Table:
     """Score clusters against labels; those of a model that saw labels are found anew among the cells scored."""
     assert found.truth is not None
-    protocol, cells = ("unsupervised", found.truth != "") if found.predictions is None else found.scored
     truth = found.truth[cells]
     if protocol == "held-out":
         scores, what = evaluate_representation(found.z[cells], truth), "Leiden clusters of the cells held out, 3 seeds"

@@ -81,6 +81,7 @@ def test_text_of_the_command_line_becomes_the_settings_type(name, text, value):
         ({"netwrok.width": 3}, "no setting 'netwrok.width'; did you mean 'network.width'"),
         ({"width": 3}, "no setting 'width'; did you mean 'network.width'"),
         ({"network": {"zzz": 3}}, "no setting 'network.zzz'; choose one of patch, width"),
+        ({"pretrain.LEAST_STEPS": 3}, "no setting 'pretrain.LEAST_STEPS'; choose one of epochs, steps"),
         ({"zzz": 3}, "no setting 'zzz'; choose one of data, network"),
         ({"network": 3}, "'network' is a section; set one of its keys: patch, width"),
         ({"network.width.more": 3}, "no setting 'network.width.more'; 'network.width' is not a section"),

@@ -6,7 +6,7 @@ import struct
 import pytest
 
 from scfusionttt.data.read import read
-from scfusionttt.demo import Size, run_demo
+from scfusionttt.demo import WRITTEN, Size, _is_demo, run_demo
 from scfusionttt.errors import OutputError
 from scfusionttt.model import FusionTTT
 
@@ -71,6 +71,21 @@ def test_data_and_models_are_there_to_go_on_with(demo):
         assert FusionTTT.load(out / name).stage == stage
     assert read(out / "citeseq.h5mu").n_obs == SMALL.cells
     assert FusionTTT.load(out / "transferred").predict(read(out / "rna.h5ad")).shape == (SMALL.query, 5)
+
+
+@pytest.mark.parametrize("there", [["rna.h5ad", "report.html"], ["citeseq.h5mu", "thesis.tex"]])
+def test_a_folder_with_other_things_is_left_alone(there, tmp_path):
+    """`demo --out .` had replaced the user's own report.html, rna.h5ad and models of those names."""
+    for name in there:
+        (tmp_path / name).write_text("mine")
+    with pytest.raises(OutputError, match="other things in it; it is left alone"):
+        run_demo(tmp_path, show=print, size=SMALL)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(there, "mine")
+
+
+def test_an_earlier_demo_is_known(demo):
+    out, _ = demo
+    assert _is_demo(out) and {path.name for path in out.iterdir()} == set(WRITTEN)
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path):

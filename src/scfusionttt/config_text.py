@@ -63,7 +63,8 @@ def _nest(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _replaced(root: Any, owner: Any, settings: Mapping[str, Any], *, prefix: str = "") -> Any:
     """Replace settings of a section all at once, so that only the outcome has to make sense."""
-    hints = get_type_hints(type(owner))
+    types = get_type_hints(type(owner))
+    hints = {item.name: types[item.name] for item in fields(owner)}
     changed: dict[str, Any] = {}
     for key, value in settings.items():
         name = prefix + key
@@ -83,6 +84,10 @@ def _replaced(root: Any, owner: Any, settings: Mapping[str, Any], *, prefix: str
     return replace(owner, **changed)
 
 
+def _names(section: Any) -> set[str]:
+    return {item.name for item in fields(section)}
+
+
 def _leaf(name: str, value: Any) -> str:
     """Return the full name of the first setting under a name."""
     while isinstance(value, Mapping) and value:
@@ -96,7 +101,7 @@ def _closest(name: str, key: str, keys: Iterable[str], root: Any) -> str:
     alike = [name.replace(key, close, 1) for close in difflib.get_close_matches(key, keys, n=1)]
     last = name.rpartition(".")[2]
     sections = [section.name for section in fields(root) if is_dataclass(getattr(root, section.name))]
-    alike += [f"{section}.{last}" for section in sections if hasattr(getattr(root, section), last)]
+    alike += [f"{section}.{last}" for section in sections if last in _names(getattr(root, section))]
     return f"did you mean {alike[0]!r}?" if alike else f"choose one of {', '.join(keys)}"
 
 

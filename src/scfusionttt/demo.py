@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from scfusionttt import __version__, report
-from scfusionttt.data.atomic import replacing
+from scfusionttt.data.atomic import check_target, replacing
 from scfusionttt.data.citeseq import as_citeseq
 from scfusionttt.data.features import match_features
 from scfusionttt.data.quiet import quiet
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from mudata import MuData
 
 LABELS, SPLIT, TRAIN_FRACTION, QUERY_FRACTION = "cell_type", "split", 0.75, 0.3
+#: What the demo writes, its first file first.
+WRITTEN = ("citeseq.h5mu", "rna.h5ad", "pretrained", "finetuned", "transferred", "metrics.json", "report.html")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +48,7 @@ def run_demo(out: Path, *, show: Callable[[str, pd.DataFrame], None], seed: int 
     Parameters
     ----------
     out
-        Folder to write; it is made if need be, and files of an earlier demo are replaced.
+        Folder to write; it is made if need be, and an earlier demo is replaced. One with other things is left alone.
     show
         Is given the title and the table of each result as it comes.
     size
@@ -116,6 +118,13 @@ def _make_folder(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{out}: cannot be made ({error.strerror}); choose another folder") from error
+    check_target(out, folder=True, ours=_is_demo)
+
+
+def _is_demo(folder: Path) -> bool:
+    """Return whether a folder holds an earlier demo, also one that was stopped, and nothing else."""
+    names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    return WRITTEN[0] in names and names <= set(WRITTEN)
 
 
 def _fusion_section(mdata: "MuData", z: np.ndarray, scores: Evaluation, seed: int) -> Section:

@@ -101,9 +101,9 @@ def test_settings_from_every_side(here, scfusionttt):
     assert (model.config.network.width, model.config.network.heads, model.config.network.patch) == (16, 4, 50)
     assert model.config.network.encoder_blocks == FusionTTT("fast").config.network.encoder_blocks
     options = "--labels cell_type --set finetune.epochs=1"
-    result = done(scfusionttt(f"finetune cells.h5mu --model m --out m {options}"))
+    result = done(scfusionttt(f"finetune cells.h5mu --model m --out m2 {options}"))
     assert "no cells were held out" in result.err
-    assert FusionTTT.load("m").stage == "finetune"
+    assert FusionTTT.load("m2").stage == "finetune"
 
 
 def test_the_command_line_gives_what_python_gives(here, scfusionttt, cells):

@@ -88,7 +88,7 @@ BAD_CALLS = {
         "weights.safetensors is missing; copy the whole model folder",
     ),
     "model: knows no classes": ("predict good.h5mu --model model --out t.csv", "knows no classes; run finetune first"),
-    "model: no zero-shot": ("transfer rna.h5ad --model model --out model", "run finetune first, or give labels"),
+    "model: no zero-shot": ("transfer rna.h5ad --model model --out new", "run finetune first, or give labels"),
     "call: unknown verb": ("frobnicate", "No such command 'frobnicate'; see scfusionttt --help"),
     "call: unknown option": ("embed good.h5mu --colour red", "No such option: --colour"),
     "call: option missing": ("embed good.h5mu --model model", "Missing option '--out'; see scfusionttt embed --help"),
@@ -111,20 +111,20 @@ BAD_CALLS = {
     "setting: no such file": ("pretrain good.h5mu --out model --config mine.toml", "mine.toml: cannot be read"),
     "setting: no memory": ("pretrain good.h5mu --out model --memory lots", "memory must be a size like 6GiB, 4GB"),
     "setting: too little memory": (
-        "finetune good.h5mu --model model --labels cell_type --out model --memory 10MB",
+        "finetune good.h5mu --model model --labels cell_type --out new --memory 10MB",
         "may take 0.01 GiB: give it more with --memory, or pretrain with --set network.checkpoint_blocks=true",
     ),
     "setting: not TOML": ("pretrain good.h5mu --out model --config text.h5mu", "is not TOML"),
     "setting: settled by pretraining": (
-        "finetune good.h5mu --model model --labels cell_type --out model --set network.width=32",
+        "finetune good.h5mu --model model --labels cell_type --out new --set network.width=32",
         "give them to scfusionttt pretrain",
     ),
     "setting: fraction above 1": (
-        "finetune good.h5mu --model model --labels cell_type --out model --train-fraction 1.5",
+        "finetune good.h5mu --model model --labels cell_type --out new --train-fraction 1.5",
         "must lie between 0 and 1 (it is 1.5)",
     ),
     "setting: fraction 0": (
-        "finetune good.h5mu --model model --labels cell_type --out model --train-fraction 0",
+        "finetune good.h5mu --model model --labels cell_type --out new --train-fraction 0",
         "must lie between 0 and 1 (it is 0.0)",
     ),
     "setting: fraction in transfer": (
@@ -164,6 +164,14 @@ BAD_CALLS = {
         "validate good.h5mu --json good.h5mu",
         "good.h5mu: the ending '.h5mu' is not known; choose .json",
     ),
+    "output: the model to start from": (
+        "finetune good.h5mu --model model --labels cell_type --out ./model",
+        "model is the model to start from; give --out another name",
+    ),
+    "output: scores in a model's folder": (
+        "validate good.h5mu --json model/manifest.json",
+        "model is a model, and nothing else is written there",
+    ),
     "output: no folder for the scores, told before training": (
         "finetune good.h5mu --model model --labels cell_type --out new --json no/scores.json",
         "does not exist; make it, or choose another",
@@ -192,6 +200,12 @@ BAD_CALLS = {
 def test_a_bad_call(name, refused):
     command, told = BAD_CALLS[name]
     assert told in refused(command)
+
+
+def test_a_device_that_is_not_there_is_told_before_the_input_is_read(refused, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    told = refused("pretrain missing.h5mu --out new --device cuda")
+    assert "the device 'cuda' is not there on this machine; use --device auto or cpu" in told
 
 
 def test_empty_genes_are_named_in_a_warning(place, scfusionttt, monkeypatch, tmp_path, rna_cells):

@@ -1,3 +1,5 @@
+from importlib import import_module
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -50,6 +52,13 @@ def test_contributions_add_up_to_the_output(cells, trained):
     with torch.no_grad():
         change = (output(inputs) - output(zero)).numpy()
     assert np.allclose(told, change, atol=0.02 * np.abs(change).max())
+
+
+def test_it_says_how_far_it_is(cells, trained, monkeypatch, caplog):
+    monkeypatch.setattr(import_module("scfusionttt.explain.relevance"), "LINE_EVERY", -1.0)
+    with caplog.at_level("INFO", logger="scfusionttt"):
+        trained.pretrained.explain(cells, "CD3", cells=40, steps=64, masked=1, permutations=9)
+    assert "CD3: 0 of 40 cells explained" in caplog.messages
 
 
 def test_a_protein_is_explained_without_looking_at_it(cells, trained):

@@ -76,11 +76,13 @@ def set_training(model: Any, pairs: list[str] | None) -> None:
     model.config = config
 
 
-def checkpoint_folder(out: Path, resume: bool) -> Path:
-    """Return the folder beside `out` that holds a run's state until the model is written."""
+def checkpoint_folder(out: Path, resume: bool, *, start: Path | None = None) -> Path:
+    """Return the folder beside `out` that holds a run's state until the model is written; `start` is the one before."""
     from scfusionttt.data.atomic import check_target
     from scfusionttt.model_folder import is_model
 
+    if start is not None and out.resolve() == start.resolve():
+        raise SettingError(f"{out} is the model to start from; give --out another name")
     check_target(out, folder=True, ours=is_model)
     out = out if out.name else out.resolve()  # "." has no name
     folder = out.with_name(f"{out.name}.training")

@@ -11,7 +11,7 @@ from scfusionttt.cli.options import (
     Compute,
     Device,
     DropEmpty,
-    Input,
+    InputFile,
     Json,
     Layer,
     OutFile,
@@ -33,7 +33,7 @@ def demo(out: Annotated[Path, typer.Option("--out", metavar="DIR", help="folder 
 
 
 def validate(
-    input: Input, rna: Rna = None, protein: Protein = None, layer: Layer = None, cells: WhichCells = Cells.same,
+    input: InputFile, rna: Rna = None, protein: Protein = None, layer: Layer = None, cells: WhichCells = Cells.same,
     json_file: Json = None,
 ) -> None:  # fmt: skip
     """Say what is in a file, what is odd about it and whether it can be used.
@@ -51,7 +51,7 @@ def validate(
 
 
 def report(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="model folder")], input: Input, out: OutFile,
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="model folder")], input: InputFile, out: OutFile,
     labels: Annotated[str | None, typer.Option(metavar="KEY", help="obs column with cell types, to score by")] = None,
     gene: Annotated[list[str] | None, typer.Option(metavar="NAME", help="colour the map by it too; repeatable")] = None,
     title: Annotated[str | None, typer.Option(help="heading; the input's name if not given")] = None,

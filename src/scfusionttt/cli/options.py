@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from scfusionttt.errors import OutputError
+
 
 class Device(StrEnum):
     """Where to compute."""
@@ -35,14 +37,26 @@ def _json_path(path: Path | None) -> Path | None:
     """Check before the work where the result goes to."""
     if path is not None:
         from scfusionttt.data.write import JSON_ENDINGS, check_file_path
+        from scfusionttt.model_folder import is_model
 
         check_file_path(path, JSON_ENDINGS)
+        if is_model(path.parent):
+            raise OutputError(f"{path}: {path.parent} is a model, and nothing else is written there; choose another")
     return path
 
 
-Input = Annotated[
-    Path, typer.Argument(metavar="INPUT", help=".h5mu, .h5ad, .zarr, 10x .h5, 10x matrix folder, or a store")
-]
+def _device(device: Device) -> Device:
+    """Check before the work that the device is there."""
+    if device is not Device.auto:
+        from scfusionttt.training.runner import choose_device
+
+        choose_device(device.value)
+    return device
+
+
+_KINDS = ".h5mu, .h5ad, .zarr, 10x .h5, 10x matrix folder"
+Input = Annotated[Path, typer.Argument(metavar="INPUT", help=f"{_KINDS}, or a store")]
+InputFile = Annotated[Path, typer.Argument(metavar="INPUT", help=_KINDS)]
 Model = Annotated[Path, typer.Option("--model", metavar="MODEL", help="model folder")]
 OutModel = Annotated[Path, typer.Option("--out", metavar="MODEL", help="model folder to write")]
 OutFile = Annotated[Path, typer.Option("--out", metavar="FILE", help="file to write")]
@@ -58,7 +72,7 @@ Split = Annotated[str | None, typer.Option("--split", metavar="KEY", help="obs c
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="change a setting; may be repeated")
 ]
-Compute = Annotated[Device, typer.Option("--device", help="where to compute")]
+Compute = Annotated[Device, typer.Option("--device", help="where to compute", callback=_device)]
 Memory = Annotated[
     str | None,
     typer.Option("--memory", metavar="SIZE", help="most memory to take: 6GiB, 4GB; 80 % of what is free if not given"),

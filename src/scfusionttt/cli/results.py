@@ -13,6 +13,7 @@ from scfusionttt.cli.options import (
     Devices,
     DropEmpty,
     Input,
+    InputFile,
     Json,
     Labels,
     Layer,
@@ -113,7 +114,7 @@ def explain(
 
 
 def evaluate(
-    input: Input, labels: Labels,
+    input: InputFile, labels: Labels,
     rep: Annotated[str | None, typer.Option(metavar="KEY", help="obsm key; X_fusionttt if neither is given")] = None,
     clusters: Annotated[str | None, typer.Option(metavar="KEY", help="obs column with clusters to score")] = None,
     space: Annotated[Space, typer.Option(help="space of ASW, SC, CHI and DBI; umap is the paper's way")] = Space.rep,

@@ -78,7 +78,7 @@ def finetune(
 
     trained = FusionTTT.load(model, device=device.value, memory=memory, devices=devices, nodes=nodes)
     set_training(trained, settings)
-    checkpoints = checkpoint_folder(out, resume)
+    checkpoints = checkpoint_folder(out, resume, start=model)
     _, cite = load(input, rna, protein, layer, cells, drop_empty)
     trained.finetune(
         cite, labels=labels, train_fraction=train_fraction, split=split, checkpoints=checkpoints, resume=resume
@@ -104,7 +104,7 @@ def transfer(
 
     trained = FusionTTT.load(model, device=device.value, memory=memory, devices=devices, nodes=nodes)
     set_training(trained, settings)
-    checkpoints = checkpoint_folder(out, resume)
+    checkpoints = checkpoint_folder(out, resume, start=model)
     _, cite = load(input, rna, None, layer, Cells.rna, drop_empty)
     student = trained.transfer(
         cite, labels=labels, train_fraction=train_fraction, split=split, checkpoints=checkpoints, resume=resume

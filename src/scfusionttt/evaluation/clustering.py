@@ -66,7 +66,9 @@ def neighbours(representation: ArrayLike, *, n_neighbors: int = 15, seed: int = 
 
     x_nd = np.array(representation, dtype=np.float32)
     if x_nd.ndim != 2 or len(x_nd) < 3 or not np.isfinite(x_nd).all():
-        raise InputDataError(f"cannot find neighbours in a representation of shape {x_nd.shape}: give finite [n, d]")
+        raise InputDataError(
+            f"cannot find neighbours in a representation of shape {x_nd.shape}: give finite [n, d] of 3 cells or more"
+        )
     cells = AnnData(x_nd)
     n_neighbors = min(n_neighbors, len(x_nd) - 1)
     search = "sklearn" if len(x_nd) <= EXACT_NEIGHBOURS else _descent(n_neighbors, seed)

@@ -7,6 +7,8 @@ explains. By integrated gradients the shares of all features add up to the share
 highest share of any feature when the truth is shuffled among the cells.
 """
 
+import logging
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -23,6 +25,11 @@ from scfusionttt.nn.networks import ClassifierNetwork, Network, PretrainNetwork
 from scfusionttt.training import inference
 from scfusionttt.training.masking import inputs_of
 from scfusionttt.training.memory import cells_at_once
+
+log = logging.getLogger("scfusionttt")
+
+#: Seconds between two lines of progress.
+LINE_EVERY = 10.0
 
 
 class Target(NamedTuple):
@@ -193,8 +200,11 @@ def _integrated_gradients(
         rna, protein = values.split([rna_present.shape[1], protein_present.shape[1]], dim=1)
         return output(CellInputs(rna, rna_present, protein, protein_present))
 
-    gradients, parts = IntegratedGradients(read), []
-    for batch in make_loader(cells, batch_size=batch_size):
+    gradients, parts, told = IntegratedGradients(read), [], time.monotonic()
+    for number, batch in enumerate(make_loader(cells, batch_size=batch_size)):
+        if time.monotonic() - told > LINE_EVERY:
+            log.info("%s: %d of %d cells explained", target.name, number * batch_size, len(cells))
+            told = time.monotonic()
         inputs = _inputs(batch, target, device)
         there = (inputs.rna_present, inputs.protein_present)
         values = torch.cat([inputs.rna, inputs.protein], dim=1)

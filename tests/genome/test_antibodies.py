@@ -89,6 +89,12 @@ def test_mouse_antibodies(name, symbol):
         "IgG2a",
         "adt_IgG1",
         "mouse IgG1 isotype Ctrl",
+        "Mouse IgG1, κ isotype Ctrl",
+        "mIgG2a_control",
+        "IgG2a Ctrl",
+        "Mouse IgG1 (MOPC-21)",
+        "Rat IgG2c (RTK4174)",
+        "IgG2a (eBM2a) Mouse",
         "Rat IgG2b",
         "Rat.IgG1.iso",
         "Arm.ham.IgG.iso",
@@ -111,6 +117,28 @@ def test_isotypes(name):
 )
 def test_antigens_are_not_isotypes(name):
     assert not is_isotype(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "symbol"),
+    [
+        ("CD4 (RPA-T4) Mouse IgG1, kappa", "CD4"),
+        ("TIGIT (A15153G) Mouse IgG2a, κ", "TIGIT"),
+        ("CD19_mouse_IgG1", "CD19"),
+        ("CD62L Rat IgG2a", "SELL"),
+    ],
+)
+def test_an_antibody_named_with_its_own_isotype_is_no_control(name, symbol):
+    """It was left out of the model."""
+    found = resolve_antibodies([name]).table.iloc[0]
+    assert (found["kind"], found["symbol"]) == ("antibody", symbol)
+
+
+@pytest.mark.parametrize(
+    "name", ["CD4 isotype control, Mouse IgG1", "KLH control (X40) Mouse IgG1", "MOPC-21 (x) Mouse IgG1"]
+)
+def test_a_control_of_an_antibody_is_a_control(name):
+    assert resolve_antibodies([name]).table.loc[0, "kind"] == "isotype"
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,10 @@ _AROUND = [
 ]
 _HASHTAG = re.compile(rf"(?i)hash{_GAP}*tag|(?:^|[^a-z])hto(?:[^a-z]|$)|^hash{_GAP}?\d|^cmo\d+|sample{_GAP}?tag")
 _CONTROL = re.compile(r"\b(?:iso|ctrl|ctl|control)\b|^iso(?=ig)")
-_HOST = re.compile(r"\b(?:mouse|rat|hamster|armenian|syrian|rabbit|goat|arm|ham)\b|\b[mr](?=igg)")
+_HOSTS = "mouse|rat|hamster|armenian|syrian|rabbit|goat|arm|ham"
+_HOST = re.compile(rf"\b(?:{_HOSTS})\b|\b[mr](?=igg)")
+#: Of the antibody that stands before it, be it with its clone: CD4 (RPA-T4) Mouse IgG1, kappa
+_OWN_ISOTYPE = re.compile(rf"(?i)^(?:cd ?\d|(?![mr]?ig|{_HOSTS})\w.*\(.*\)\W*(?:{_HOSTS})\b)")
 _CONTROL_CLONE = re.compile(r"\b(?:mopc ?\d|mpc ?11\b|rtk ?\d{4}|htk ?888)")
 _BARE_SUBCLASS = re.compile(r"igg(?:1|2[abc]?|3)(?: ?(?:k|l|kappa|lambda))?")
 
@@ -37,7 +40,7 @@ def is_isotype(name: str) -> bool:
     if re.search(r"ig[gmade]", words) and _CONTROL.search(words):
         return True
     if "igg" in words and _HOST.search(words) and not re.search(r"\b(?:anti|fc)\b", words):
-        return True
+        return not _OWN_ISOTYPE.search(antigen(name))
     return bool(_BARE_SUBCLASS.fullmatch(re.sub(r"[\W_]+", " ", antigen(name).lower()).strip()))
 
 
@@ -58,17 +61,24 @@ def key(name: str) -> str:
     return re.sub(r"[^a-z0-9.]|(?<!\d)\.|\.(?!\d)", "", folded)
 
 
-def spellings(name: str) -> list[str]:
-    """Return the readings of a name, best first: as a whole, outside and inside its brackets, without a suffix."""
+def given(name: str) -> list[str]:
+    """Return the antigens that a name gives: as a whole, then outside and inside its brackets."""
     whole = antigen(name)
     inside = [part for bracket in re.findall(r"\(([^)]*)\)", whole) for part in bracket.split(",")]
-    outside = re.sub(r"\([^)]*\)", " ", whole)
-    readings = [whole, outside, *inside]
-    readings += [re.sub(rf"{_GAP}\d+$", "", reading) for reading in readings]
-    return [reading.strip(" _.-") for reading in dict.fromkeys(readings) if key(reading)]
+    return _tidy([whole, re.sub(r"\([^)]*\)", " ", whole), *inside])
+
+
+def spellings(name: str) -> list[str]:
+    """Return the readings of a name, best first: what it gives, then the same without a suffix (``CD3.1``)."""
+    readings = given(name)
+    return _tidy([*readings, *(re.sub(rf"{_GAP}\d+$", "", reading) for reading in readings)])
 
 
 def heads(name: str) -> list[str]:
     """Return the beginnings of a name that carries a clone (``CD3_UCHT1``, ``CD3:UCHT1|CD3E``), longest first."""
     whole = antigen(name)
     return [whole[: gap.start()] for gap in re.finditer(r"[\s_.:|/,\-]+", whole)][::-1]
+
+
+def _tidy(readings: list[str]) -> list[str]:
+    return [reading for reading in dict.fromkeys(reading.strip(" _.-") for reading in readings) if key(reading)]

@@ -5,13 +5,12 @@ from anndata import AnnData
 
 from scfusionttt.config import DataConfig
 from scfusionttt.data.citeseq import CiteSeq, as_citeseq
-from scfusionttt.data.features import choose_features, match_features, match_proteins
+from scfusionttt.data.features import choose_features, match_features
 from scfusionttt.data.preprocess import highly_variable
 from scfusionttt.data.quiet import quiet
 from scfusionttt.data.simulate import simulate
 from scfusionttt.errors import FeatureError, InputFileError
 from scfusionttt.genome import karyotypic_rank
-from scfusionttt.genome.antibodies import resolve_antibodies
 
 KARYOTYPE = [*map(str, range(1, 23)), "X"]
 
@@ -283,63 +282,6 @@ def test_proteins_are_found_under_what_vendors_make_of_their_names(cite, feature
     names = [style[i % 4].format(name) for i, name in enumerate(cite.protein.var_names)]
     there = match_features(renamed(cite, proteins=names), features).proteins
     assert np.array_equal(there, match_features(cite, features).proteins)
-
-
-def panel(*names, species="human"):
-    return resolve_antibodies(names, species=species).table
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        ("CD8a", "CD8"),
-        ("PD-1", "CD279 (PD-1)"),
-        ("PD-1_TotalSeqB", "cd279"),
-        ("CD127", "IL7Ralpha (CD127)"),
-        ("TIGIT", "TIGIT (VSTM3)"),
-        ("HLA-DR", "MHCII (HLA-DR)"),
-        ("CD107a", "LAMP1"),
-        ("CD3", "cd3.1"),
-        ("CD3", "CD3_UCHT1"),
-        ("TCR a/b", "tcrab"),
-    ],
-)
-def test_one_antigen_under_two_panels_names_is_one_protein(one, other):
-    assert match_proteins(panel("CD19", one), panel(other, "CD19")).tolist() == [1, 0]
-    assert match_proteins(panel(other), panel(one)).tolist() == [0]
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "species"),
-    [
-        ("CD45", "CD45RA", "human"),
-        ("CD45RA", "CD45RO", "human"),
-        ("CD8a", "CD8b", "human"),
-        ("CD162", "CLA", "human"),
-        ("CD66a", "CD66a/c/e", "human"),
-        ("TCRb", "TRBC1", "human"),
-        ("CD44", "CD44 v6", "human"),
-        ("HLA-A", "HLA-A2", "human"),
-        ("HLA-DR", "HLA-DQ", "human"),
-        ("CD1a", "CD1c", "human"),
-        ("CD3", "CD31", "human"),
-        ("IgG1_control", "IgG Fc", "human"),
-        ("Hashtag 1", "Hashtag 2", "human"),
-        ("CD90.1", "CD90.2", "mouse"),
-        ("Gr-1", "Ly-6G", "mouse"),
-    ],
-)
-def test_two_antigens_are_never_taken_for_each_other(one, other, species):
-    """A protein that is missed counts as not measured; a wrong one would be believed."""
-    one, other = panel(one, species=species), panel(other, species=species)
-    assert match_proteins(one, other).tolist() == match_proteins(other, one).tolist() == [-1]
-
-
-def test_the_name_comes_before_the_antigen_and_that_before_the_gene():
-    there = panel("CD8", "cd8a", "CD8a")
-    assert match_proteins(panel("CD8a"), there).tolist() == [2]
-    assert match_proteins(panel("CD8A_TotalSeqB"), there).tolist() == [1]
-    assert match_proteins(panel("CD8a", "CD8"), panel("CD8")).tolist() == [-1, 0]
 
 
 def test_the_user_learns_which_proteins_are_known_by_another_name_and_which_are_not_measured(cite, features):

@@ -1,6 +1,6 @@
 """What a model expects of its input: features in genome order, and how an input's features match them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,10 +10,10 @@ import pandas as pd
 from scfusionttt.config import DataConfig
 from scfusionttt.data.citeseq import CiteSeq, cells_with_gene
 from scfusionttt.data.moments import Moments, add_up, moments
+from scfusionttt.data.panels import fill, match_proteins, renamed_proteins, unrepeated
 from scfusionttt.data.preprocess import most_variable, scaled_moments
 from scfusionttt.errors import FeatureError, InputFileError, name_some
-from scfusionttt.genome.antibodies import GENES_OF_FORMS, resolve_antibodies
-from scfusionttt.genome.antibody_names import antigen, key
+from scfusionttt.genome.antibodies import resolve_antibodies
 from scfusionttt.genome.orders import order_features
 from scfusionttt.genome.resolve import infer_species, resolve_genes
 
@@ -117,14 +117,14 @@ def match_features(cite: CiteSeq, features: Features, *, min_overlap: float = 0.
     """
     genes = features.genes
     names = cite.rna.var_names.to_series(index=range(cite.rna.n_vars))
-    found = _fill(np.full(len(genes), -1), _unrepeated(genes["name"]), _unrepeated(names))
+    found = fill(np.full(len(genes), -1), unrepeated(genes["name"]), unrepeated(names))
     if (found >= 0).mean() < min_overlap:
         _require_same_species(cite, features)
     if (found < 0).any():
         gene_ids = cite.rna.var.get("gene_ids")
         there = resolve_genes(names, gene_ids=gene_ids, species=features.species).table
         for kind in ("gene_id", "symbol", "name"):
-            found = _fill(found, genes[kind], there[kind])
+            found = fill(found, genes[kind], there[kind])
     if (found >= 0).mean() < min_overlap:
         raise FeatureError(_too_few(found, genes, cite, features.species))
     n_found = int((found >= 0).sum())
@@ -134,59 +134,18 @@ def match_features(cite: CiteSeq, features: Features, *, min_overlap: float = 0.
     proteins = features.proteins
     positions = np.full(len(proteins), -1)
     if cite.protein is not None and len(proteins):
-        there = resolve_antibodies(cite.protein.var_names, species=features.species).table
-        positions = match_proteins(proteins, there)
-        notes.append(_proteins_found(proteins, there, positions))
+        wanted, panel = list(proteins["name"]), list(cite.protein.var_names)
+        positions = match_proteins(wanted, panel, species=features.species)
+        notes.append(_proteins_found(wanted, panel, positions))
     return Match(genes=found, proteins=positions, notes=tuple(notes))
 
 
-def match_proteins(wanted: pd.DataFrame, there: pd.DataFrame) -> np.ndarray:
-    """Find proteins in another panel: by name, by antigen, then by coding gene, where that tells antigens apart.
-
-    Parameters
-    ----------
-    wanted, there
-        Proteins with the columns name and symbol, [p] and [q].
-
-    Returns
-    -------
-    Row of each wanted protein in `there` [p], -1 where that lacks it; no row is used twice.
-    """
-    found = np.full(len(wanted), -1)
-    for identity in (_name, _antigen, _only_gene):
-        found = _fill(found, identity(wanted), identity(there))
-    return found
-
-
-def _name(proteins: pd.DataFrame) -> pd.Series:
-    return proteins["name"]
-
-
-def antigen_key(name: str) -> str:
-    """Fold what vendors put around an antigen's name: CD45RA stays apart from CD45RO, which the same gene codes."""
-    return key(antigen(name))
-
-
-def _antigen(proteins: pd.DataFrame) -> pd.Series:
-    return proteins["name"].map(antigen_key)
-
-
-def _only_gene(proteins: pd.DataFrame) -> pd.Series:
-    return proteins["symbol"].mask(proteins["symbol"].str.upper().isin(GENES_OF_FORMS))
-
-
-def renamed_proteins(wanted: pd.DataFrame, there: pd.DataFrame, found: np.ndarray) -> list[str]:
-    """Name the proteins that `match_proteins` found by their gene alone: ``PD-1 as CD279``."""
-    ours, theirs = wanted[found >= 0], there.iloc[found[found >= 0]]
-    by_gene = _antigen(ours).to_numpy() != _antigen(theirs).to_numpy()
-    return [f"{one} as {other}" for one, other in zip(ours["name"][by_gene], theirs["name"][by_gene])]
-
-
-def _proteins_found(wanted: pd.DataFrame, there: pd.DataFrame, found: np.ndarray) -> str:
-    renamed, lacking = renamed_proteins(wanted, there, found), wanted["name"][found < 0].tolist()
+def _proteins_found(wanted: Sequence[str], names: Sequence[str], found: np.ndarray) -> str:
+    renamed = renamed_proteins(wanted, names, found)
+    lacking = [name for name, place in zip(wanted, found, strict=True) if place < 0]
     note = f"proteins: {(found >= 0).sum()} of the model's {len(wanted)} found"
-    note += f" ({name_some(renamed)})" if renamed else ""
-    return note + (f"; not measured: {name_some(lacking)}" if lacking else "")
+    note += f" ({name_some(renamed, most=8)})" if renamed else ""
+    return note + (f"; not measured: {name_some(lacking, most=8)}" if lacking else "")
 
 
 def _rows(resolved: pd.DataFrame, *, modality: str) -> pd.DataFrame:
@@ -228,24 +187,6 @@ def _read_names(path: str | None) -> list[str]:
     except UnicodeDecodeError as error:
         raise InputFileError(f"{path}: is not text; give a text file with one name a line") from error
     return [line.strip() for line in lines if line.strip()]
-
-
-def _fill(found: np.ndarray, wanted: pd.Series, names: pd.Series) -> np.ndarray:
-    """Give what is not found yet a column not taken yet; of equal names the first takes the first."""
-    left = np.flatnonzero((found < 0) & wanted.notna())
-    free = np.setdiff1d(np.flatnonzero(names.notna()), found)
-    column = {name: place for name, place in zip(_numbered(names.iloc[free]), free, strict=True)}
-    filled = found.copy()
-    filled[left] = [column.get(name, -1) for name in _numbered(wanted.iloc[left])]
-    return filled
-
-
-def _numbered(names: pd.Series) -> Iterator[tuple[str, int]]:
-    return zip(names, names.groupby(names).cumcount(), strict=True)
-
-
-def _unrepeated(names: pd.Series) -> pd.Series:
-    return names.where(~names.duplicated(keep=False))
 
 
 def _require_same_species(cite: CiteSeq, features: Features) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from scfusionttt.data.citeseq import CiteSeq
-from scfusionttt.data.features import match_proteins, renamed_proteins
+from scfusionttt.data.panels import match_proteins, renamed_proteins
 from scfusionttt.errors import FeatureError, name_some
 from scfusionttt.genome.antibodies import resolve_antibodies
 from scfusionttt.genome.orders import order_features
@@ -44,7 +44,7 @@ def join_features(inputs: Sequence[CiteSeq], *, species: str | None = None) -> J
     if len(found) > 1:
         raise FeatureError(f"the inputs are of different species ({', '.join(found)}); write a store for each")
     tables = [one.table.assign(key=one.table["gene_id"].fillna(one.table["name"])) for one in genes]
-    panels = _with_shared_keys([_panel(cite, found[0]) for cite in inputs])
+    panels = _with_shared_keys([_panel(cite, found[0]) for cite in inputs], found[0])
     rna, protein = _union(tables, "rna"), _union(panels, "protein")
     var = pd.concat([rna, protein])
     at = [_places(rna, table) for table in tables], [len(rna) + _places(protein, panel) for panel in panels]
@@ -59,19 +59,21 @@ def _panel(cite: CiteSeq, species: str) -> pd.DataFrame:
     return resolve_antibodies(names, species=species).table
 
 
-def _with_shared_keys(panels: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
+def _with_shared_keys(panels: Sequence[pd.DataFrame], species: str) -> list[pd.DataFrame]:
     """Give the proteins of the inputs keys, to one of an earlier input that which it has there."""
-    known, keyed = panels[0].iloc[:0], []
+    known: list[str] = []
+    keyed = []
     for panel in panels:
-        found = match_proteins(known, panel)
-        renamed = renamed_proteins(known, panel, found)
+        names = panel["name"].tolist()
+        found = match_proteins(known, names, species=species)
+        renamed = renamed_proteins(known, names, found)
         if renamed:
             log.info("proteins joined: %s", name_some(renamed))
         keys = np.full(len(panel), -1)
         keys[found[found >= 0]] = np.flatnonzero(found >= 0)
         new = keys < 0
         keys[new] = len(known) + np.arange(new.sum())
-        known = pd.concat([known, panel[new]], ignore_index=True)
+        known += panel["name"][new].tolist()
         keyed.append(panel.assign(key=keys))
     return keyed
 

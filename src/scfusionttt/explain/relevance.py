@@ -17,8 +17,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from scfusionttt.data.features import antigen_key
 from scfusionttt.data.loader import CellDataset, make_loader
+from scfusionttt.data.panels import antigen_key
 from scfusionttt.errors import SettingError, name_some
 from scfusionttt.nn.inputs import CellInputs
 from scfusionttt.nn.networks import ClassifierNetwork, Network, PretrainNetwork

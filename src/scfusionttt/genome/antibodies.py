@@ -14,15 +14,6 @@ from scfusionttt.genome.resolve import Resolution, resolve_genes
 #: antigen, human, mouse: the coding gene; a carbohydrate has the gene of its enzyme, a complex that of one chain.
 TABLE = Path(__file__).parent / "tables_data" / "antibodies.tsv"
 
-#: Genes whose antibodies see forms of the product that are not one another: isoforms (CD45RA, CD45RO; CD44v6), alleles
-#: (CD90.1, HLA-A2), one chain of two (TRBC1), peptides (LAP; H-2Kb), families (Gr-1, CD66, MICA/B) and sugars (CLA).
-GENES_OF_FORMS = frozenset(
-    {
-        "PTPRC", "CD44", "THY1", "HLA-A", "HLA-B", "HLA-C", "TRBC1", "TGFB1", "H2-K1", "LY6G", "CEACAM1", "MICA",
-        "SELPLG", "PODXL",
-    }
-)  # fmt: skip
-
 #: What an override may name in place of a gene symbol.
 _KINDS = ("isotype", "hashtag")
 
@@ -72,7 +63,7 @@ def resolve_antibodies(
     genes["how"] = how.where(genes["status"] == "matched", genes["how"])
     for names_of in dict.fromkeys((species, "human")):
         left = (kind == "antibody") & (genes["status"] != "matched") & (how != "override")
-        found = _as_genes(text[left], names_of, species)
+        found = _as_genes(text[left].map(spellings).explode().dropna(), names_of, species)
         genes.loc[found.index, found.columns] = found
     genes["name"] = text
     genes["kind"] = kind
@@ -80,8 +71,21 @@ def resolve_antibodies(
     return Resolution(genes, species)
 
 
+def genes_of(antigens: Iterable[str], species: str) -> dict[str, str]:
+    """Return the coding gene of each antigen that is known under just this spelling."""
+    table = curated(species)
+    found = {antigen: table.get(key(antigen), "") for antigen in antigens}
+    for names_of in dict.fromkeys((species, "human")):
+        left = pd.Series([antigen for antigen, symbol in found.items() if not symbol], dtype=object)
+        genes = _as_genes(left, names_of, species)
+        genes = genes[(genes["status"] == "matched") & (genes["how"] != "made unique")]
+        found.update(zip(left[genes.index], genes["symbol"], strict=True))
+    return {antigen: symbol for antigen, symbol in found.items() if symbol}
+
+
 @lru_cache
-def _curated(species: str) -> dict[str, str]:
+def curated(species: str) -> dict[str, str]:
+    """Return the coding gene of each antigen in the table, by the key of its name."""
     table = pd.read_csv(TABLE, sep="\t", dtype=str, keep_default_na=False)
     table = table[table[species] != ""]
     return dict(zip(table["antigen"].map(key), table[species], strict=True))
@@ -99,16 +103,15 @@ def _kind(name: str, own: dict[str, str]) -> str:
 def _symbol(name: str, own: dict[str, str], species: str) -> str:
     if key(name) in own:
         return own[key(name)]
-    curated = _curated(species)
-    return next((curated[key(part)] for part in [*spellings(name), *heads(name)] if key(part) in curated), "")
+    table = curated(species)
+    return next((table[key(part)] for part in [*spellings(name), *heads(name)] if key(part) in table), "")
 
 
-def _as_genes(names: pd.Series, names_of: str, species: str) -> pd.DataFrame:
-    """Read names that are not in the curated table as genes of a species; of several readings the first that matches.
+def _as_genes(readings: pd.Series, names_of: str, species: str) -> pd.DataFrame:
+    """Read what is not in the curated table as genes of a species; of readings of one index the first that matches.
 
     Many CD names are aliases of human genes only: a mouse antibody takes the human symbol in mouse spelling.
     """
-    readings = names.map(spellings).explode().dropna()
     table = resolve_genes(readings, species=names_of).table
     if names_of != species:
         table = resolve_genes(table["symbol"].str.capitalize(), species=species).table

@@ -90,13 +90,18 @@ def settle(page, what=PICTURE):
     return page.evaluate(what)
 
 
+def wait_for_legend(page, title):
+    """Wait for a colour, which is unpacked before it is shown."""
+    page.locator(".legend h3").get_by_text(title, exact=True).wait_for()
+
+
 def test_colours_and_legend_follow_the_choice(page):
     assert page.evaluate(LEGEND) == [["0200", "false"], ["1200", "false"], ["2200", "false"]]
     before = settle(page)
     page.select_option(".by", label="type")
     assert "not labelled: 200" in page.locator(".legend").inner_text()
     page.select_option(".by", label="<script>")
-    assert page.locator(".legend h3").inner_text() == "<script>, log1p"
+    wait_for_legend(page, "<script>, log1p")
     assert settle(page) != before
 
 
@@ -152,10 +157,10 @@ def test_the_lasso_counts_what_lies_in_it(page):
 def test_the_search_box_finds_features_classes_and_cells(text, told, page):
     page.fill(".find", text)
     page.keyboard.press("Enter")
-    page.wait_for_timeout(50)
     if told is None:
-        assert page.locator(".legend h3").inner_text() == "CD3, log-ratio"
+        wait_for_legend(page, "CD3, log-ratio")
     else:
+        page.wait_for_timeout(50)
         assert told in picked(page)
 
 
@@ -180,7 +185,7 @@ def test_pointing_at_a_cell_tells_of_it(page):
     settle(page)
     box = page.locator("canvas").bounding_box()
     page.select_option(".by", label="CD3")
-    page.wait_for_function("document.querySelector('.legend h3')?.innerText.startsWith('CD3')")  # it is unpacked first
+    wait_for_legend(page, "CD3, log-ratio")
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     told = page.locator(".tip").inner_text()
     assert "cell-0" in told

@@ -1,8 +1,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+from mudata import read_h5mu
 from scipy import sparse
 
+from scfusionttt.data.quiet import quiet
 from scfusionttt.data.simulate import simulate, simulate_query
 from scfusionttt.data.simulate_blood import LINEAGE, PROTEINS
 from scfusionttt.data.simulate_tissue import BLOCK_LENGTH, panel
@@ -212,19 +214,16 @@ def test_query_has_the_same_types_on_another_platform(mdata):
     assert np.corrcoef(reference, profile(far))[0, 1] < np.corrcoef(reference, profile(near))[0, 1] - 0.02
 
 
-@pytest.mark.filterwarnings(r"ignore:From 0\.4 \.update\(\):FutureWarning", "ignore:Cannot join columns:UserWarning")
 def test_query_from_a_subset_that_went_to_disk_and_back(tmp_path):
     mdata = simulate(**SMALL)
-    mdata.write(tmp_path / "cells.h5mu")
-    from mudata import read_h5mu
-
-    back = read_h5mu(tmp_path / "cells.h5mu")
+    with quiet():
+        mdata.write(tmp_path / "cells.h5mu")
+        back = read_h5mu(tmp_path / "cells.h5mu")
     assert (back["rna"].X != mdata["rna"].X).nnz == 0
     back.mod["rna"] = back["rna"][:50, :200].copy()
     assert (simulate_query(back, 40).X != simulate_query(mdata, 40)[:, :200].X).nnz == 0
 
 
-@pytest.mark.filterwarnings(r"ignore:From 0\.4 \.update\(\):FutureWarning", "ignore:Cannot join columns:UserWarning")
 def test_bad_arguments_are_named():
     for arguments, message in (
         ({"n_types": 13}, "n_types=13: it has to be between 2 and 12"),
@@ -240,7 +239,8 @@ def test_bad_arguments_are_named():
     mdata = simulate(**SMALL)
     with pytest.raises(SettingError, match="at least 16 cells"):
         simulate_query(mdata, 3)
-    renamed = mdata.copy()
+    with quiet():
+        renamed = mdata.copy()
     renamed["rna"].var_names = [f"gene {name}" for name in mdata["rna"].var_names]
     with pytest.raises(InputDataError, match="300 genes of the reference"):
         simulate_query(renamed)

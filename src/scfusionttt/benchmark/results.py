@@ -46,7 +46,7 @@ def tables(rows: list[Row], *, interval: bool = False) -> list[Table]:
     summary = summarise(rows)
     found = []
     for about, own in _by_table(rows):
-        here = summary[(summary[TABLE].fillna("") == pd.Series(about).fillna("")).all(axis=1)]
+        here = summary[(summary[TABLE].astype(object).fillna("") == pd.Series(about).fillna("")).all(axis=1)]
         lines = {method: _cells(here[here["method"] == method], interval) for method in _methods(own)}
         share = "" if about["share"] is None else f", {about['share']:.0%} of the labels"
         spread = "95 % interval" if interval else "standard deviation"

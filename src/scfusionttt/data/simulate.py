@@ -21,6 +21,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
+from scfusionttt.data.quiet import quiet
 from scfusionttt.data.simulate_blood import ISOTYPES
 from scfusionttt.data.simulate_tissue import N_STATES, Settings, Tissue, grow
 from scfusionttt.errors import InputDataError, SettingError
@@ -219,8 +220,6 @@ def _draw_proteins(
 def _as_mudata(
     tissue: Tissue, types: np.ndarray, batches: np.ndarray, rna: sparse.csr_matrix, protein: np.ndarray
 ) -> "MuData":
-    import warnings
-
     from mudata import MuData
 
     settings = tissue.settings
@@ -235,9 +234,7 @@ def _as_mudata(
     )
     antibodies = AnnData(protein, obs=pd.DataFrame(index=cells), var=var)
     antibodies.varm["level"] = pd.DataFrame(tissue.level_kp.T, index=var.index, columns=tissue.types)
-    with warnings.catch_warnings():  # mudata 0.3 on columns it copies, which are taken off again below
-        warnings.filterwarnings("ignore", message=r"From 0\.4 \.update\(\)", category=FutureWarning)
-        warnings.filterwarnings("ignore", message="Cannot join columns with the same name", category=UserWarning)
+    with quiet():  # mudata on columns that it copies and that are taken off again below
         mdata = MuData({"rna": _rna(tissue, rna, cells), "prot": antibodies})
     mdata.var = mdata.var[[]]
     mdata.obs["cell_type"] = _names(tissue, types)

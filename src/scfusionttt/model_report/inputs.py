@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from scfusionttt.data.features import Features
 from scfusionttt.data.preprocess import library_sizes
 from scfusionttt.data.validate import check
 from scfusionttt.errors import FeatureError, name_some
@@ -58,15 +59,21 @@ def _cell_values(found: Findings) -> list[Values]:
 
 def _map_genes(found: Findings, asked: Sequence[str]) -> list[int]:
     """Return places of the genes asked for, of those that code for proteins, and of the best of each cluster."""
-    genes = found.features.genes
-    places = {name: place for column in ("symbol", "name") for place, name in enumerate(genes[column])}
-    missing = [name for name in asked if name not in places]
-    if missing:
-        raise FeatureError(f"{name_some(missing)} is not among the model's {len(genes)} genes; see scfusionttt genes")
+    places = gene_places(found.features, asked)
     best = [name for names in found.top_genes.values() for name in names[:_OF_A_CLUSTER]]
     coding = [name for name in found.features.proteins["symbol"].dropna() if name in places]
     own = dict.fromkeys(places[name] for name in [*coding, *best])
     return list(dict.fromkeys([*(places[name] for name in asked), *list(own)[:MOST_MAP_GENES]]))
+
+
+def gene_places(features: Features, asked: Sequence[str]) -> dict[str, int]:
+    """Return the place of each gene by symbol and by name; a FeatureError tells which of those asked for has none."""
+    genes = features.genes
+    places = {name: place for column in ("symbol", "name") for place, name in enumerate(genes[column])}
+    missing = [name for name in asked if name not in places]
+    if missing:
+        raise FeatureError(f"{name_some(missing)} is not among the model's {len(genes)} genes; see scfusionttt genes")
+    return places
 
 
 def input_section(found: Findings) -> Section:

@@ -12,7 +12,7 @@ from scfusionttt.data.write import PAGE_ENDINGS, check_file_path
 from scfusionttt.errors import name_some
 from scfusionttt.model import FusionTTT
 from scfusionttt.model_report.gather import Findings, gather
-from scfusionttt.model_report.inputs import input_section, map_section
+from scfusionttt.model_report.inputs import gene_places, input_section, map_section
 from scfusionttt.model_report.results import (
     clusters_section,
     genome_section,
@@ -66,6 +66,8 @@ def write_report(
         When the cells, the labels or a gene cannot be used, or `out` is no .html file that can be written.
     """
     check_file_path(out, PAGE_ENDINGS)
+    if model.features is not None:  # what is not trained is refused below
+        gene_places(model.features, genes)
     found = gather(model, cite, labels=labels)
     sections = [
         map_section(found, genes),

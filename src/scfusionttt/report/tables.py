@@ -124,7 +124,7 @@ def metric_table(
     known = {column: spelled[_squeeze(column)] for column in rows.columns if _squeeze(column) in spelled}
     heads = {column: f"{name} {METRICS[name][1]}" for column, name in known.items()}
     notes = "; ".join(f"{name}: {METRICS[name][0]}" for name in known.values())
-    return Table(rows.rename(columns=heads), caption, protocol, notes)
+    return Table(rows.round(3).rename(columns=heads), caption, protocol, notes)
 
 
 def key_values(items: Mapping[str, Any], *, caption: str = "", folded: bool = False) -> Table:

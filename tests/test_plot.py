@@ -109,6 +109,7 @@ def test_methods_and_orders_are_compared_within_one_protocol():
         (lambda data: plot.umap(data, "nothing"), InputDataError, "nothing is no gene and no protein, and there is no"),
         (lambda data: plot.umap(data, "depth", basis="X_pca"), InputDataError, r"no obsm\['X_pca'\]; make one with"),
         (lambda data: plot.umap(data, []), SettingError, "nothing to colour by"),
+        (lambda data: plot.umap(data, None), SettingError, "nothing to colour by"),
         (lambda _: plot.training_curves(pd.DataFrame()), SettingError, "no training was recorded: pretrain the model"),
         (lambda _: plot.comparison("results.csv", protocol="paper"), SettingError, "give the table of results.csv"),
         (lambda data: plot.confusion(data, "type"), LabelError, r"no obs\['type'\]; the columns are"),

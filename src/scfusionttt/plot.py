@@ -52,7 +52,7 @@ def umap(
     InputDataError
         When there is no such map, column, gene or protein.
     """
-    names = [color] if isinstance(color, str) else list(color)
+    names = [color] if isinstance(color, str) else [] if color is None else list(color)
     if not names:
         raise SettingError("there is nothing to colour by: name an obs column, a gene or a protein")
     basis = basis if basis in data.obsm else f"X_{basis.removeprefix('X_')}"

@@ -76,9 +76,9 @@ class NetworkConfig:
     causal: bool = False
     #: Base learning rate of the TTT layer's inner model.
     inner_lr: float = 1.0
-    #: Width of the fused representation; 0: the mean of the fused tokens, as published.
+    #: Width of the bottleneck, a part of the fused representation; 0: the mean of the fused tokens, as published.
     latent: int = 32
-    #: Learned weighted means of the tokens that the representation is made from.
+    #: Learned weighted sums of the tokens that the bottleneck is made from.
     pool_slots: int = 8
     #: Principal components of the genes that stand beside it, with the proteins; 0: it stands alone, as published.
     components: int = 10
@@ -306,15 +306,15 @@ def _paper() -> Config:
         pretrain=PretrainConfig(
             epochs=500, batch_size=128, lr=2.5e-4, warmup=0.02, mask_ratio=0.15, protein_mask_ratio=0.15,
             alpha=0.7, beta=0.3, masked_weight=1.0, bottleneck_weight=0.0, balance=False,
-            hide_protein=0.0, validation_fraction=0.25,
+            hide_protein=0.0, validation_fraction=0.25, patience=5,
         ),
         finetune=FinetuneConfig(
-            epochs=100, batch_size=128, lr=2.5e-4, warmup=0.05, probe=False, mask_ratio=0.0,
+            epochs=100, batch_size=128, lr=2.5e-4, warmup=0.05, patience=5, probe=False, mask_ratio=0.0,
             class_balance=False, label_smoothing=0.0, hide_protein=0.0,
         ),
         transfer=TransferConfig(
-            epochs=100, batch_size=128, lr=2.5e-4, warmup=0.05, probe=False, mask_ratio=0.0, class_balance=False,
-            label_smoothing=0.0,
+            epochs=100, batch_size=128, lr=2.5e-4, warmup=0.05, patience=5, probe=False, mask_ratio=0.0,
+            class_balance=False, label_smoothing=0.0,
         ),
     )  # fmt: skip
 

@@ -151,8 +151,9 @@ class FusionTTT(Answers):
         """Return a student for RNA-only data: stage 3.
 
         The student takes the mean and deviation of each gene from `data` (another platform counts otherwise). With
-        `labels` it learns the projection from RNA to the missing proteins and the head, the rest being frozen;
-        without, it keeps the classes and the projection learned on the CITE-seq reference (zero-shot).
+        `labels` it learns the head, and where `transfer.steps` or `transfer.epochs` is above 0 the projection from RNA
+        to the missing proteins as well, the rest being frozen; without, it keeps the classes and the projection learned
+        on the CITE-seq reference (zero-shot).
 
         Parameters
         ----------

@@ -29,7 +29,7 @@ def store(
     drop_empty: DropEmpty = False,
     rna: Rna = None, protein: Protein = None, layer: Layer = None, cells: WhichCells = Cells.same,
 ) -> None:  # fmt: skip
-    """Write one store of all cells of some inputs, which pretrain and all that follows stream.
+    """Write one store of all cells of some inputs, which the three stages, embed, predict, explain and plan stream.
 
     Example: scfusionttt store donor1.h5mu donor2.h5mu --out donors.zarr
     """

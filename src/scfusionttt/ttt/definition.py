@@ -2,7 +2,8 @@
 
 The hidden state is a small inner model ``f(x) = x + LN(inner(x))``. Each token j asks it to reconstruct ``v_j`` from
 ``k_j``; its gradient is taken at the state in which the mini-batch started, and token i of the mini-batch answers
-its query with ``state - tau_i * sum_{j <= i} lr_j * gradient_j`` (Sun et al., arXiv 2407.04620).
+its query with ``state - tau_i * sum_{j <= i} lr_j * gradient_j`` (Sun et al., arXiv 2407.04620) or, not causal, with
+the state in which the mini-batch ends, that of its last token.
 """
 
 from collections.abc import Callable

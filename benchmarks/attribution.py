@@ -20,11 +20,11 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.measure import environment, print_table, write_json
-from scfusionttt.benchmark.scvi_peers import trained_totalvi
-from scfusionttt.data.citeseq import CiteSeq, as_citeseq
+from scfusionttt.comparison.scvi_baselines import trained_totalvi
+from scfusionttt.data.cells import CiteSeq, as_citeseq
 from scfusionttt.data.features import match_features
-from scfusionttt.data.read import read
-from scfusionttt.model import FusionTTT
+from scfusionttt.io.read import read
+from scfusionttt.model.fusionttt import FusionTTT
 
 #: Markers by the gene that codes for the protein, which is known of itself.
 MARKERS = {

@@ -20,13 +20,13 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.measure import print_table, write_json
-from scfusionttt.benchmark.scvi_peers import trained_totalvi
-from scfusionttt.data.citeseq import CiteSeq, as_citeseq
-from scfusionttt.data.preprocess import highly_variable
-from scfusionttt.data.read import read
-from scfusionttt.data.simulate import simulate
+from scfusionttt.comparison.scvi_baselines import trained_totalvi
+from scfusionttt.data.cells import CiteSeq, as_citeseq
+from scfusionttt.data.transforms import highly_variable
 from scfusionttt.evaluation import evaluate_representation, neighbours
-from scfusionttt.model import FusionTTT
+from scfusionttt.io.read import read
+from scfusionttt.model.fusionttt import FusionTTT
+from scfusionttt.simulation.simulate import simulate
 
 N_GENES = 4000  # most variable ones, as many as our model reads by default
 

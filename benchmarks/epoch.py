@@ -9,15 +9,15 @@ import torch
 from torch.autograd.profiler_util import FunctionEvent
 
 from scfusionttt.config import Config
-from scfusionttt.data.citeseq import CiteSeq
+from scfusionttt.data.cells import CiteSeq
 from scfusionttt.data.features import choose_features, match_features
 from scfusionttt.data.loader import CellDataset
+from scfusionttt.data.preprocess import Preprocessing
 from scfusionttt.data.split import random_split
-from scfusionttt.data.values import Preprocessing
 from scfusionttt.nn.mixer import TTTMixer
 from scfusionttt.nn.networks import PretrainNetwork
 from scfusionttt.training.pretrain import PretrainModule
-from scfusionttt.training.runner import Run, fit
+from scfusionttt.training.trainer import Run, fit
 
 #: Of a training step; what is left of an epoch is validation and the state that is kept.
 STEP = ("loading", "forward", "backward", "optimiser")

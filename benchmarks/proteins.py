@@ -22,13 +22,13 @@ import pandas as pd
 from sklearn.linear_model import Ridge
 
 from benchmarks.measure import print_table, write_json
-from scfusionttt.benchmark.scvi_peers import trained_totalvi
-from scfusionttt.data.citeseq import CiteSeq, as_citeseq
-from scfusionttt.data.preprocess import clr, highly_variable, library_sizes, log_normalize
-from scfusionttt.data.read import read
+from scfusionttt.comparison.scvi_baselines import trained_totalvi
+from scfusionttt.data.cells import CiteSeq, as_citeseq
 from scfusionttt.data.split import random_split
-from scfusionttt.evaluation.peers import features
-from scfusionttt.model import FusionTTT
+from scfusionttt.data.transforms import clr, highly_variable, library_sizes, log_normalize
+from scfusionttt.evaluation.baselines import features
+from scfusionttt.io.read import read
+from scfusionttt.model.fusionttt import FusionTTT
 
 N_GENES = 4000  # most variable ones, as many as our model reads by default
 

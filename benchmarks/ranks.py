@@ -1,6 +1,6 @@
 """Cells per second of pretraining with one process and with two, one thread each, and what that means for an atlas.
 
-python benchmarks/ranks.py --json ranks.json
+python benchmarks/ranks.py --json distributed.json
 python benchmarks/ranks.py --cells 1000 --genes 15000 --preset whole
 
 Keep two cores free: the processes run side by side, so the time is that of the clock.
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def measure(cells: int, genes: int, preset: str, repeats: int) -> tuple[dict[int, float], dict[int, np.ndarray]]:
     """Return cells per second, and the losses, of the second epoch on by the number of processes."""
-    from scfusionttt.data.simulate import simulate
+    from scfusionttt.simulation.simulate import simulate
 
     seconds, losses = dict[int, list[float]]({1: [], 2: []}), {}
     with tempfile.TemporaryDirectory() as folder:

@@ -24,7 +24,7 @@ from benchmarks import operator as layers
 from benchmarks.measure import print_table, write_json
 from benchmarks.opponents import BACKWARD, BF16, BOTH, CHUNKED, CONTENDERS, DEFINITION, FORWARD, TTT
 from benchmarks.targets import EXPONENT
-from scfusionttt.report.figures.style import INK, PALETTE, RULE, new_axes, tidy
+from scfusionttt.plotting.figures.style import INK, PALETTE, RULE, new_axes, tidy
 
 LENGTHS = (1000, 2000, 4000, 8192, 20000)
 QUICK = (100, 200, 400)

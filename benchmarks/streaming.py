@@ -21,19 +21,19 @@ from scipy import sparse
 
 from benchmarks.measure import peak_memory, print_table, run_module, write_json
 from scfusionttt.config import Config, preset
-from scfusionttt.data.citeseq import CiteSeq
+from scfusionttt.data.cells import CiteSeq
 from scfusionttt.data.features import choose_features, match_features
 from scfusionttt.data.loader import CellDataset, cell_dataset
-from scfusionttt.data.sources import Source
-from scfusionttt.data.store import open_store
-from scfusionttt.data.store_write import write_store
-from scfusionttt.data.values import Preprocessing
+from scfusionttt.data.preprocess import Preprocessing
+from scfusionttt.data.store.sources import Source
+from scfusionttt.data.store.stored import open_store
+from scfusionttt.data.store.write import write_store
 from scfusionttt.genome.tables import load_genes
-from scfusionttt.model import FusionTTT
+from scfusionttt.inference import embed
+from scfusionttt.model.fusionttt import FusionTTT
 from scfusionttt.nn.networks import PretrainNetwork
-from scfusionttt.training.inference import embed
 from scfusionttt.training.pretrain import PretrainModule
-from scfusionttt.training.runner import Run, fit
+from scfusionttt.training.trainer import Run, fit
 
 GENES, PROTEINS, DENSITY, TYPES = 20_000, 100, 0.05, 8
 LIMIT = 3 * 2**30  # bytes that pretraining and embedding may hold

@@ -26,13 +26,13 @@ from anndata import AnnData
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.measure import environment, print_table, write_json
-from scfusionttt.data.citeseq import CiteSeq, as_citeseq
+from scfusionttt.data.cells import CiteSeq, as_citeseq
 from scfusionttt.data.features import match_features
-from scfusionttt.data.read import read
 from scfusionttt.data.split import stratified_split, usable_labels
 from scfusionttt.explain import as_track, by_region, relative
 from scfusionttt.genome.regions import arms
-from scfusionttt.model import FusionTTT
+from scfusionttt.io.read import read
+from scfusionttt.model.fusionttt import FusionTTT
 
 #: Arms with fewer of the model's genes are not tried.
 FEWEST_GENES = 30

@@ -31,8 +31,8 @@ from benchmarks.epoch import Epoch
 from benchmarks.measure import environment, print_table, write_json
 from benchmarks.reference import ttt_linear_reference
 from scfusionttt.config import PRESETS, Config, preset
-from scfusionttt.data.citeseq import CiteSeq, as_citeseq
-from scfusionttt.data.read import read
+from scfusionttt.data.cells import CiteSeq, as_citeseq
+from scfusionttt.io.read import read
 from scfusionttt.ttt import ttt_linear
 
 TTT, CHUNKED, REFERENCE = "mixer=ttt", "mixer=ttt, chunked torch", "mixer=ttt, reference loop"

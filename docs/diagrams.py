@@ -7,8 +7,8 @@ from matplotlib.patches import FancyBboxPatch
 
 from scfusionttt import simulate
 from scfusionttt.genome import resolve_antibodies
-from scfusionttt.report.figures.strip import genome_strip
-from scfusionttt.report.figures.style import INK, MUTED, PALETTE, RULE
+from scfusionttt.plotting.figures.strip import genome_strip
+from scfusionttt.plotting.figures.style import INK, MUTED, PALETTE, RULE
 
 RNA, PROTEIN, FUSED = PALETTE[0], PALETTE[5], PALETTE[2]
 

@@ -1,4 +1,4 @@
-"""Draw an example of each function of scfusionttt.plot from a fine-tuned model and its cells.
+"""Draw an example of each function of scfusionttt.plotting.plots from a fine-tuned model and its cells.
 
 python docs/make_gallery.py typed pbmc.h5mu --labels cell_type --results bench/results.csv --orders orders/results.csv
 """
@@ -14,7 +14,7 @@ import pandas as pd
 import scanpy as sc
 
 from scfusionttt import FusionTTT, keys, plot
-from scfusionttt.data.read import read
+from scfusionttt.io.read import read
 
 
 def main() -> None:

@@ -6,11 +6,11 @@ python docs/make_images.py fused.h5mu --labels cell_type
 import argparse
 from pathlib import Path
 
-from scfusionttt.data.read import read
 from scfusionttt.evaluation import cluster, umap
+from scfusionttt.io.read import read
 from scfusionttt.keys import X_FUSIONTTT
-from scfusionttt.report.figures import umap as draw
-from scfusionttt.report.figures.style import new_axes
+from scfusionttt.plotting.figures import umap as draw
+from scfusionttt.plotting.figures.style import new_axes
 
 IMAGES = Path(__file__).parent / "images"
 

@@ -8,8 +8,8 @@ import json
 import sys
 from pathlib import Path
 
-from scfusionttt.benchmark.results import markdown
-from scfusionttt.benchmark.running import read_rows
+from scfusionttt.comparison.results import markdown
+from scfusionttt.comparison.rows import read_rows
 
 HERE = Path(__file__).parent
 KEPT = HERE / "results.json"

@@ -43,7 +43,7 @@ def tiny():
 @pytest.fixture(scope="session")
 def cells():
     """Simulated CITE-seq of 160 cells of three types, the isotype control included."""
-    from scfusionttt.data.simulate import simulate
+    from scfusionttt.simulation.simulate import simulate
 
     return simulate(160, 300, 8, 3, n_isotypes=1, rare_fraction=0.2)
 
@@ -51,7 +51,7 @@ def cells():
 @pytest.fixture(scope="session")
 def rna_cells(cells):
     """RNA-only cells of the same types, from another platform."""
-    from scfusionttt.data.simulate import simulate_query
+    from scfusionttt.simulation.simulate import simulate_query
 
     return simulate_query(cells, 90)
 
@@ -59,7 +59,7 @@ def rna_cells(cells):
 @pytest.fixture(scope="session")
 def trained(cells, rna_cells):
     """The models of all stages, on tiny data; tests that train them on take a copy."""
-    from scfusionttt.model import FusionTTT
+    from scfusionttt.model.fusionttt import FusionTTT
 
     pretrained = FusionTTT("fast", progress=False, **TINY).pretrain(cells)
     finetuned = deepcopy(pretrained).finetune(cells, labels="cell_type", train_fraction=0.75)

@@ -5,10 +5,10 @@ import struct
 
 import pytest
 
-from scfusionttt.data.read import read
 from scfusionttt.demo import WRITTEN, Size, _is_demo, run_demo
 from scfusionttt.errors import OutputError
-from scfusionttt.model import FusionTTT
+from scfusionttt.io.read import read
+from scfusionttt.model.fusionttt import FusionTTT
 
 SMALL = Size(cells=120, genes=200, proteins=4, types=3, query=60)
 

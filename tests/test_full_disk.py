@@ -7,7 +7,7 @@ import subprocess
 import pytest
 import torch
 
-from scfusionttt.data.quiet import quiet
+from scfusionttt.io.quiet_warnings import quiet
 
 PRETRAIN = (
     "pretrain {cells} --out {out} --preset fast --epochs 3 --set network.width=16 --set network.encoder_blocks=1 "

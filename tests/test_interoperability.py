@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import scanpy as sc
 
-from scfusionttt.data.quiet import quiet
 from scfusionttt.data.write import write_embedding
+from scfusionttt.io.quiet_warnings import quiet
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scfusionttt.data.quiet import quiet
+from scfusionttt.io.quiet_warnings import quiet
 
 ENDS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -signal.SIGKILL}
 PRETRAIN = (

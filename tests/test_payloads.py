@@ -11,9 +11,9 @@ import pytest
 import torch
 import zarr
 
-from scfusionttt.data.quiet import quiet
-from scfusionttt.model import FusionTTT
-from scfusionttt.model_folder import HISTORY, MANIFEST, WEIGHTS
+from scfusionttt.io.quiet_warnings import quiet
+from scfusionttt.model.folder import HISTORY, MANIFEST, WEIGHTS
+from scfusionttt.model.fusionttt import FusionTTT
 
 RESUME = (
     "pretrain cells.h5mu --out new --preset fast --epochs 1 --set network.width=16 --set network.encoder_blocks=1 "

@@ -1,6 +1,6 @@
 """Write a tiny model of today's format, with cells and what it says of them: old models must stay loadable.
 
-python tools/make_model_fixture.py tests/models/format-4
+python tools/make_model_fixture.py tests/model/folders/format-4
 
 Run once for each format version, when it is released; the folder is then never written again.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from scfusionttt import FusionTTT
-from scfusionttt.data.simulate import simulate
+from scfusionttt.simulation.simulate import simulate
 
 SETTINGS = {
     "network": {"width": 8, "encoder_blocks": 1, "latent": 4, "pool_slots": 1, "patch": 10},

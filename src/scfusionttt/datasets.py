@@ -86,7 +86,7 @@ def load(name: str) -> "AnnData | MuData":
 
     Returns
     -------
-    Raw counts, as :func:`scfusionttt.data.read.read` gives them: what every method of the model takes.
+    Raw counts, as :func:`scfusionttt.io.read.read` gives them: what every method of the model takes.
 
     Raises
     ------
@@ -167,7 +167,7 @@ def _resume_download(url: str, output_file: str, _: Any) -> None:
 
 
 def _check_size(name: str, dataset: Dataset, data: "AnnData | MuData", folder: Path) -> None:
-    from scfusionttt.data.citeseq import as_citeseq
+    from scfusionttt.data.cells import as_citeseq
 
     cite = as_citeseq(data)
     found = {
@@ -184,7 +184,7 @@ def _check_size(name: str, dataset: Dataset, data: "AnnData | MuData", folder: P
 
 
 def _read_one(paths: "list[Path]") -> "AnnData | MuData":
-    from scfusionttt.data.read import read
+    from scfusionttt.io.read import read
 
     return read(paths[0])
 
@@ -192,7 +192,7 @@ def _read_one(paths: "list[Path]") -> "AnnData | MuData":
 def _read_10x_archive(paths: "list[Path]") -> "AnnData | MuData":
     import tarfile
 
-    from scfusionttt.data.read import read
+    from scfusionttt.io.read import read
 
     folder = paths[0].parent / "unpacked"
     with tarfile.open(paths[0]) as archive:

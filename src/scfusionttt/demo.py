@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from scfusionttt import __version__, report
-from scfusionttt.data.atomic import check_target, replacing
-from scfusionttt.data.citeseq import as_citeseq
+from scfusionttt import __version__
+from scfusionttt.data.cells import as_citeseq
 from scfusionttt.data.features import match_features
-from scfusionttt.data.quiet import quiet
-from scfusionttt.data.simulate import simulate, simulate_query
 from scfusionttt.data.split import stratified_split
 from scfusionttt.errors import OutputError
 from scfusionttt.evaluation import Evaluation, cluster, confusion, evaluate_predictions, evaluate_representation, umap
-from scfusionttt.model import FusionTTT
-from scfusionttt.report import Figure, Section, metric_table
+from scfusionttt.io.atomic import check_target, replacing
+from scfusionttt.io.quiet_warnings import quiet
+from scfusionttt.model.fusionttt import FusionTTT
+from scfusionttt.plotting import figures
+from scfusionttt.report.html import Figure, Section, html_report
+from scfusionttt.report.tables import key_values, metric_table
+from scfusionttt.simulation.simulate import simulate, simulate_query
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -101,7 +103,7 @@ def run_demo(out: Path, *, show: Callable[[str, pd.DataFrame], None], seed: int 
         Section("How training went", figures=[_curves(student.history)]),
         _settings_section(model),
     ]
-    page = report.html_report(
+    page = html_report(
         "scFusionTTT on simulated CITE-seq",
         sections,
         summary=["RNA and proteins of simulated blood cells, fused, named, and carried over to RNA-only data."],
@@ -130,8 +132,8 @@ def _is_demo(folder: Path) -> bool:
 def _fusion_section(mdata: "MuData", z: np.ndarray, scores: Evaluation, seed: int) -> Section:
     coords = umap(z, seed=seed)
     clusters = cluster(z, mdata.obs[LABELS].nunique(), seed=seed).labels.astype(str)
-    by_type = report.umap(coords, mdata.obs[LABELS], title="cell type")
-    by_cluster = report.umap(coords, clusters, title="Leiden cluster")
+    by_type = figures.umap(coords, mdata.obs[LABELS], title="cell type")
+    by_cluster = figures.umap(coords, clusters, title="Leiden cluster")
     return Section(
         "The fused representation",
         "RNA and protein of each cell become one vector. No cell type was known when it was learned.",
@@ -158,7 +160,7 @@ def _types_section(
         "Cell types",
         "Fine-tuned on part of the CITE-seq cells, then carried over to RNA-only cells of another platform.",
         tables=tables,
-        figures=[Figure(report.confusion(counts), caption, "confusion matrix of cell types")],
+        figures=[Figure(figures.confusion(counts), caption, "confusion matrix of cell types")],
     )
 
 
@@ -167,7 +169,7 @@ def _genome_section(model: FusionTTT, mdata: "MuData") -> Section:
     assert features is not None and preprocessing is not None
     cell = as_citeseq(mdata)[np.array([0])]
     match = match_features(cell, features)
-    axes = report.genome_strip(
+    axes = figures.genome_strip(
         features.genes,
         preprocessing.log_normalized(cell, match).toarray()[0],
         proteins=features.proteins.assign(value=preprocessing.log_ratios(cell, match)[0]),
@@ -180,7 +182,7 @@ def _genome_section(model: FusionTTT, mdata: "MuData") -> Section:
 
 
 def _curves(history: pd.DataFrame) -> Figure:
-    return Figure(report.training_curves(history), "Loss per epoch of each stage.", "training curves")
+    return Figure(figures.training_curves(history), "Loss per epoch of each stage.", "training curves")
 
 
 def _settings_section(model: FusionTTT) -> Section:
@@ -190,6 +192,6 @@ scfusionttt transfer rna.h5ad --model finetuned --labels {LABELS} --split {SPLIT
     return Section(
         "Settings and commands",
         "These commands do the same, in the folder of this page.",
-        tables=[report.key_values(model.config.to_dict(), caption="Settings")],
+        tables=[key_values(model.config.to_dict(), caption="Settings")],
         code=commands,
     )

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 
 from benchmarks import batches, proteins, unknown
-from scfusionttt.data.citeseq import as_citeseq
-from scfusionttt.data.simulate import simulate
+from scfusionttt.data.cells import as_citeseq
 from scfusionttt.data.split import usable_labels
+from scfusionttt.simulation.simulate import simulate
 
 
 def test_a_class_left_out_is_neither_learned_from_nor_among_the_known():

@@ -15,7 +15,7 @@ import torch
 from benchmarks import checks, epoch, opponents, scaling, targets, training
 from benchmarks import operator as layers
 from benchmarks.measure import ROOT, peak_memory
-from scfusionttt.data.quiet import quiet
+from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.ttt import TTTOutput, ttt_linear
 
 TINY = ["--quick", "--lengths", "33", "70"]

@@ -11,7 +11,7 @@ import zarr
 from making import refused, rna_of, same, used, write
 from scipy.io import mmwrite
 
-from scfusionttt.data.quiet import quiet
+from scfusionttt.io.quiet_warnings import quiet
 
 
 def _bytes(content: bytes, name: str = "in.h5mu"):

@@ -7,8 +7,8 @@ from making import features, modalities, refused, rna_of, same, used
 from mudata import MuData
 from scipy import sparse
 
-from scfusionttt.data.quiet import quiet
-from scfusionttt.data.simulate import simulate
+from scfusionttt.io.quiet_warnings import quiet
+from scfusionttt.simulation.simulate import simulate
 
 TOO_FEW_GENES = "of the model's 300 genes are in the input"
 NO_NAMES = "the genes are neither human nor mouse"

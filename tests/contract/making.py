@@ -10,7 +10,7 @@ from anndata import AnnData
 from mudata import MuData
 from scipy import sparse
 
-from scfusionttt.data.quiet import quiet
+from scfusionttt.io.quiet_warnings import quiet
 
 #: Makes an input from a copy of the good cells: changes them, returns other data, or the path of what it wrote.
 Make = Callable[[MuData, Path], "MuData | AnnData | Path | None"]

@@ -20,8 +20,8 @@ import numpy as np
 from bad_inputs import CATALOGUE, PEERS
 from making import rna_of, write
 
-from scfusionttt.data.quiet import quiet
-from scfusionttt.data.simulate import simulate
+from scfusionttt.io.quiet_warnings import quiet
+from scfusionttt.simulation.simulate import simulate
 
 CLEAR, SILENT, TOLD, DEEP, USED = "clear error", "silent wrong result", "warning", "crash deep inside", "used"
 #: A message that comes from one of these was written for the user; from below them, for a programmer.

@@ -9,7 +9,7 @@ import pytest
 from bad_inputs import CATALOGUE, PAGE, page
 from making import write
 
-from scfusionttt.data.quiet import quiet
+from scfusionttt.io.quiet_warnings import quiet
 
 FAST = "--preset fast --epochs 1 --set network.width=16 --set network.encoder_blocks=1"
 VERBS = {

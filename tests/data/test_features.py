@@ -4,13 +4,13 @@ import pytest
 from anndata import AnnData
 
 from scfusionttt.config import DataConfig
-from scfusionttt.data.citeseq import CiteSeq, as_citeseq
+from scfusionttt.data.cells import CiteSeq, as_citeseq
 from scfusionttt.data.features import choose_features, match_features
-from scfusionttt.data.preprocess import highly_variable
-from scfusionttt.data.quiet import quiet
-from scfusionttt.data.simulate import simulate
+from scfusionttt.data.transforms import highly_variable
 from scfusionttt.errors import FeatureError, InputFileError
 from scfusionttt.genome import karyotypic_rank
+from scfusionttt.io.quiet_warnings import quiet
+from scfusionttt.simulation.simulate import simulate
 
 KARYOTYPE = [*map(str, range(1, 23)), "X"]
 

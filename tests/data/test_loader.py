@@ -5,12 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scfusionttt.config import DataConfig
-from scfusionttt.data.citeseq import as_citeseq
+from scfusionttt.data.cells import as_citeseq
 from scfusionttt.data.features import Match
 from scfusionttt.data.loader import CellDataset, make_loader
-from scfusionttt.data.simulate import simulate
-from scfusionttt.data.values import Preprocessing
+from scfusionttt.data.preprocess import Preprocessing
 from scfusionttt.errors import SettingError
+from scfusionttt.simulation.simulate import simulate
 
 
 @pytest.fixture(scope="module")

@@ -1,180 +1,134 @@
+import json
+
 import numpy as np
+import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from anndata import AnnData
 from scipy import sparse
 
-from scfusionttt.data.citeseq import as_citeseq
-from scfusionttt.data.preprocess import Standardizer, clr, highly_variable, library_sizes, log_normalize
-from scfusionttt.data.read import read
-from scfusionttt.errors import SettingError
+from scfusionttt.config import DataConfig
+from scfusionttt.data.cells import CiteSeq, as_citeseq
+from scfusionttt.data.features import Match
+from scfusionttt.data.preprocess import Preprocessing, gene_counts, protein_counts
+from scfusionttt.simulation.simulate import simulate, simulate_query
+
+ALL = Match(genes=np.arange(300), proteins=np.arange(8))
 
 
-def counts(n=300, g=60, seed=0, rate=0.7):
-    return sparse.csr_matrix(np.random.default_rng(seed).poisson(rate, (n, g)).astype(np.float32))
+@pytest.fixture(scope="module")
+def mdata():
+    return simulate(120, 300, 8, 3)
 
 
-def test_log_normalize_is_its_formula_and_leaves_empty_cells_zero():
-    dense = counts().toarray().astype(float)
-    dense[3] = 0
-    raw = sparse.csr_matrix(dense, dtype=np.float32)
-    before = raw.copy()
-    size = dense.sum(axis=1, keepdims=True)
-    expected = np.log1p(1e4 * np.divide(dense, size, out=np.zeros_like(dense), where=size > 0))
-    found = log_normalize(raw)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found.toarray(), expected, rtol=1e-6)
-    assert not found[3].nnz
-    assert (raw != before).nnz == 0
+@pytest.fixture(scope="module")
+def cite(mdata):
+    return as_citeseq(mdata)
 
 
-def test_log_normalize_agrees_with_scanpy():
-    import scanpy as sc
-    from anndata import AnnData
-
-    adata = AnnData(counts())
-    sc.pp.normalize_total(adata, target_sum=1e4)
-    sc.pp.log1p(adata)
-    np.testing.assert_allclose(log_normalize(counts()).toarray(), adata.X.toarray(), rtol=1e-5)
+@pytest.fixture(scope="module")
+def query(mdata):
+    return as_citeseq(simulate_query(mdata, 80))
 
 
-def test_log_normalize_of_some_genes_takes_the_library_size_of_all():
-    raw = counts()
-    part = log_normalize(raw[:, :10], library_size=library_sizes(raw))
-    np.testing.assert_array_equal(part.toarray(), log_normalize(raw).toarray()[:, :10])
+def columns(cite, genes):
+    return CiteSeq(cite.rna[:, genes].copy(), cite.protein, cite.obs)
 
 
-def variable_counts():
-    """Genes 50, 170 and 250 differ between two halves of the cells; genes 30 to 34 have no counts."""
-    rate = np.tile(np.linspace(1, 8, 300), (400, 1))
-    rate[:200, [50, 170, 250]] *= 0.1
-    rate[200:, [50, 170, 250]] *= 1.9
-    rate[:, 30:35] = 0
-    return sparse.csr_matrix(np.random.default_rng(1).poisson(rate).astype(np.float32))
+def fields(preprocessing):
+    rna, protein = preprocessing.rna, preprocessing.protein
+    return [preprocessing.gene_share, preprocessing.log_geometric_mean, rna.mean, rna.std, protein.mean, protein.std]
 
 
-def test_highly_variable_genes_are_found():
-    assert list(highly_variable(variable_counts(), n_top=3)) == [50, 170, 250]
+@pytest.mark.parametrize("scale", ["shrunk", "per_feature", "global", "none"])
+def test_constants_survive_json_to_the_bit(cite, scale):
+    fitted = Preprocessing.fit(cite, ALL, DataConfig(scale=scale))
+    again = Preprocessing.from_dict(json.loads(json.dumps(fitted.to_dict(), allow_nan=False)))
+    assert all(np.array_equal(a, b) for a, b in zip(fields(fitted), fields(again), strict=True))
+    assert (again.target_sum, again.rna.clip, again.protein.clip) == (1e4, fitted.rna.clip, fitted.protein.clip)
 
 
-@pytest.mark.parametrize("n_top", [1, 7, 295, 299, 300, 1000])
-def test_highly_variable_gives_the_number_asked_for_and_repeats(n_top):
-    """Genes without counts have no dispersion and come last."""
-    raw = variable_counts()
-    chosen = highly_variable(raw, n_top=n_top)
-    assert len(chosen) == min(n_top, 300)
-    assert (np.diff(chosen) > 0).all()
-    np.testing.assert_array_equal(chosen, highly_variable(raw, n_top=n_top))
-    assert len(set(range(30, 35)) & set(chosen)) == max(min(n_top, 300) - 295, 0)
+def test_values_stand_in_the_models_order_and_are_empty_where_not_measured(cite):
+    match = Match(genes=np.array([5, -1, 0]), proteins=np.array([-1, 7]))
+    dense = cite.rna.X.toarray()
+    genes = gene_counts(cite, match).toarray()
+    np.testing.assert_array_equal(genes, np.stack([dense[:, 5], 0 * dense[:, 0], dense[:, 0]], axis=1))
+    proteins = protein_counts(cite, match)
+    assert np.isnan(proteins[:, 0]).all()
+    np.testing.assert_array_equal(proteins[:, 1], cite.protein.X[:, 7])
 
 
-def test_highly_variable_refuses_no_genes():
-    with pytest.raises(SettingError, match="at least 1"):
-        highly_variable(counts(), n_top=0)
+def test_an_input_without_proteins_has_none_measured(query):
+    assert np.isnan(protein_counts(query, Match(np.arange(300), np.full(8, -1)))).all()
 
 
-def test_highly_variable_agrees_with_scanpy_on_real_data(real_data):
-    import scanpy as sc
-    from anndata import AnnData
-
-    raw = as_citeseq(read(real_data / "malt_subset.h5mu")).rna.X
-    table = sc.pp.highly_variable_genes(AnnData(log_normalize(raw)), n_top_genes=2000, flavor="seurat", inplace=False)
-    theirs = set(np.flatnonzero(table["highly_variable"]))
-    assert len(theirs & set(highly_variable(raw, n_top=2000))) >= 1995  # they differ at ties only
-
-
-def test_clr_by_hand():
-    """x = 0 and e^2 - 1: log1p is 0 and 2, the geometric mean exp(1)."""
-    raw = np.array([[0.0, 5.0], [np.e**2 - 1, np.nan]])
-    values, constants = clr(raw)
-    np.testing.assert_allclose(constants, [1.0, np.log(6.0)])
-    np.testing.assert_allclose(values[:, 0], [0.0, np.log1p((np.e**2 - 1) / np.e)], rtol=1e-6)
-    assert np.isnan(values[1, 1])
-    np.testing.assert_array_equal(clr(raw[:1], log_geometric_mean=constants)[0], values[:1])
+def test_genes_that_the_model_does_not_know_change_nothing(cite):
+    """Library sizes are over the model's genes: another annotation, other values else."""
+    stranger = sparse.csr_matrix(np.random.default_rng(0).poisson(50, (120, 40)).astype(np.float32))
+    names = [*cite.rna.var_names, *(f"X{i}" for i in range(40))]
+    rna = AnnData(sparse.hstack([cite.rna.X, stranger], format="csr"), cite.rna.obs, pd.DataFrame(index=names))
+    more = CiteSeq(rna, cite.protein, cite.obs)
+    fitted, again = (Preprocessing.fit(one, ALL, DataConfig()) for one in (cite, more))
+    assert all(np.array_equal(a, b) for a, b in zip(fields(fitted), fields(again), strict=True))
+    np.testing.assert_array_equal(
+        fitted.log_normalized(cite, ALL).toarray(), fitted.log_normalized(more, ALL).toarray()
+    )  # fmt: skip
 
 
-def test_clr_of_a_protein_that_was_never_measured():
-    values, constants = clr(np.full((3, 1), np.nan))
-    assert np.isnan(values).all()
-    assert constants.tolist() == [0.0]
+def test_missing_genes_do_not_inflate_the_others(cite):
+    """The library is scaled up by the share of counts that the missing genes usually have."""
+    fitted = Preprocessing.fit(cite, ALL, DataConfig())
+    there = np.random.default_rng(0).permutation(300)[:200]
+    part = Match(genes=np.full(300, -1), proteins=ALL.proteins)
+    part.genes[there] = np.arange(200)
+    whole = fitted.log_normalized(cite, ALL).toarray()[:, there]
+    seen = fitted.log_normalized(columns(cite, there), part).toarray()
+    assert not seen[:, part.genes < 0].any()
+    assert np.median(np.expm1(seen[:, there]).sum(axis=1) / np.expm1(whole).sum(axis=1)) == pytest.approx(1, abs=0.05)
 
 
-@given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 5))
-def test_sparse_and_dense_moments_agree_with_numpy(n, f, seed):
-    dense = np.random.default_rng(seed).poisson(0.8, (n, f)).astype(np.float32)
-    for matrix in (dense, sparse.csr_matrix(dense)):
-        fitted = Standardizer.fit(matrix)
-        np.testing.assert_allclose(fitted.mean, dense.mean(axis=0, dtype=float))
-        std = dense.std(axis=0, dtype=float)
-        np.testing.assert_allclose(fitted.std, np.where(std > 0, std, 1.0))
+def test_scaling_centres_each_feature_or_uses_one_scale_or_leaves_values_alone(cite):
+    scales = ("per_feature", "global", "none")
+    fitted = {scale: Preprocessing.fit(cite, ALL, DataConfig(scale=scale)) for scale in scales}
+    values = fitted["none"].log_normalized(cite, ALL).toarray()
+    scaled = {scale: one.rna.transform(values) for scale, one in fitted.items()}
+    np.testing.assert_array_equal(scaled["none"], values)
+    unclipped = (np.abs(scaled["per_feature"]).max(axis=0) < 10) & values.any(axis=0)
+    np.testing.assert_allclose(scaled["per_feature"].std(axis=0)[unclipped], 1, rtol=1e-3)
+    np.testing.assert_allclose(scaled["per_feature"].mean(axis=0)[unclipped], 0, atol=1e-5)
+    assert len(np.unique(fitted["global"].rna.std)) == 1
+    assert fitted["none"].rna.clip is None
 
 
-def test_moments_over_several_blocks_of_rows():
-    raw = log_normalize(counts(n=9000, g=7))
-    fitted = Standardizer.fit(raw)
-    np.testing.assert_allclose(fitted.mean, raw.toarray().mean(axis=0, dtype=float))
-    np.testing.assert_allclose(fitted.std, raw.toarray().std(axis=0, dtype=float))
+@pytest.mark.parametrize("scale", ["shrunk", "per_feature", "global", "none"])
+def test_adapting_takes_the_genes_of_the_other_platform_in_the_models_own_way(cite, query, scale):
+    """It once z-scored genes whatever the model was trained on, so that `paper` saw values it had never met."""
+    config = DataConfig(scale=scale)
+    fitted = Preprocessing.fit(cite, ALL, config)
+    adapted = fitted.adapted(query, ALL, config)
+    values = fitted.log_normalized(query, ALL).toarray()
+    seen = adapted.rna.transform(values)
+    if scale == "none":
+        np.testing.assert_array_equal(seen, values)
+    else:
+        np.testing.assert_allclose(adapted.rna.mean, values.mean(axis=0), rtol=1e-4, atol=1e-6)
+        assert (len(np.unique(adapted.rna.std)) == 1) == (scale == "global")
 
 
-def test_transform_and_clip():
-    dense = counts().toarray()
-    dense[0, 0] = 1000.0
-    fitted = Standardizer.fit(dense, clip=None)
-    free = fitted.transform(dense)
-    assert free.dtype == np.float32
-    np.testing.assert_allclose(free.mean(axis=0), 0, atol=1e-5)
-    np.testing.assert_allclose(free.std(axis=0), 1, rtol=1e-4)
-    clipped = Standardizer.fit(dense, clip=2.0).transform(dense)
-    np.testing.assert_array_equal(clipped, np.clip(free, -2, 2))
+def test_adapting_leaves_proteins_and_genes_that_are_not_there_alone(cite, query):
+    fitted = Preprocessing.fit(cite, ALL, DataConfig(scale="global"))
+    part = Match(genes=np.where(np.arange(300) < 100, np.arange(300), -1), proteins=np.full(8, -1))
+    adapted = fitted.adapted(query, part, DataConfig(scale="global"))
+    np.testing.assert_array_equal(adapted.rna.mean[100:], fitted.rna.mean[100:])
+    np.testing.assert_array_equal(adapted.rna.std[100:], fitted.rna.std[100:])
+    assert (adapted.rna.mean[:100] != fitted.rna.mean[:100]).mean() > 0.5
+    variance = fitted.log_normalized(query, part)[:, :100].toarray().var(axis=0)
+    np.testing.assert_allclose(adapted.rna.std[:100], np.sqrt(variance.mean()), rtol=1e-4)  # of those that are there
+    assert adapted.protein is fitted.protein
+    assert adapted.gene_share is fitted.gene_share
 
 
-@pytest.mark.parametrize("value", [0.0, 0.1, 3.0, 1e6])
-def test_a_constant_feature_gets_std_1(value):
-    dense = np.full((1001, 1), value, dtype=np.float32)
-    for matrix in (dense, sparse.csr_matrix(dense)):
-        fitted = Standardizer.fit(matrix)
-        assert fitted.std.tolist() == [1.0]
-        np.testing.assert_allclose(fitted.transform(dense), 0, atol=1e-6)
-
-
-def test_nan_is_left_out_and_stays():
-    dense = counts().toarray()
-    holes = dense.copy()
-    holes[::3, 0] = np.nan
-    holes[:, 1] = np.nan
-    fitted = Standardizer.fit(holes)
-    kept = dense[np.arange(300) % 3 > 0, 0].astype(float)
-    np.testing.assert_allclose([fitted.mean[0], fitted.std[0]], [kept.mean(), kept.std()])
-    assert (fitted.mean[1], fitted.std[1]) == (0.0, 1.0)
-    np.testing.assert_array_equal(np.isnan(fitted.transform(holes)), np.isnan(holes))
-
-
-def test_global_scale_centres_each_feature_and_keeps_their_ratios():
-    dense = counts().toarray() * np.linspace(0, 5, 60, dtype=np.float32)
-    for matrix in (dense, sparse.csr_matrix(dense)):
-        fitted = Standardizer.fit(matrix, scale="global", clip=None)
-        assert len(set(fitted.std)) == 1
-        values = fitted.transform(dense)
-        np.testing.assert_allclose(values.mean(axis=0), 0, atol=1e-5)
-        np.testing.assert_allclose((values.astype(float) ** 2).mean(), 1, rtol=1e-5)
-    with pytest.raises(SettingError, match="per_feature or global"):
-        Standardizer.fit(dense, scale="local")
-
-
-def test_shrunk_scale_lets_features_that_vary_more_weigh_a_little_more():
-    dense = counts().toarray() * np.linspace(0, 5, 60, dtype=np.float32)  # the first feature is constant
-    values = Standardizer.fit(dense, scale="shrunk", clip=None).transform(dense).astype(float)
-    weight, spread = values.std(axis=0)[1:], dense.std(axis=0)[1:]
-    np.testing.assert_allclose(weight / weight[0], (spread / spread[0]) ** 0.25, rtol=1e-4)
-    np.testing.assert_allclose((values[:, 1:] ** 2).mean(), 1, rtol=1e-5)
-
-
-def test_nothing_is_made_dense(monkeypatch):
-    def refuse(self, *args, **kwargs):
-        raise AssertionError("made dense")
-
-    raw = counts()
-    for name in ("toarray", "todense"):
-        monkeypatch.setattr(sparse.csr_matrix, name, refuse)
-    Standardizer.fit(log_normalize(raw))
-    assert len(highly_variable(raw, n_top=10)) == 10
+def test_cells_without_counts_in_the_models_genes_stay_zero(cite):
+    empty = columns(cite, np.arange(300))
+    empty.rna.X = sparse.csr_matrix((120, 300), dtype=np.float32)
+    fitted = Preprocessing.fit(cite, ALL, DataConfig())
+    assert not fitted.log_normalized(empty, ALL).toarray().any()

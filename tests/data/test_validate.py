@@ -7,10 +7,10 @@ from anndata import AnnData
 from mudata import MuData
 from scipy import sparse
 
-from scfusionttt.data.citeseq import CiteSeq, as_citeseq
-from scfusionttt.data.quiet import quiet
+from scfusionttt.data.cells import CiteSeq, as_citeseq
 from scfusionttt.data.validate import check, drop_empty, require_usable, validate
 from scfusionttt.errors import InputDataError
+from scfusionttt.io.quiet_warnings import quiet
 
 
 def toy(n=80, g=250, p=5, *, cells=None, genes=None):

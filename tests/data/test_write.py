@@ -9,11 +9,11 @@ import pytest
 from anndata import AnnData
 from mudata import MuData
 
-from scfusionttt.data.atomic import replacing
-from scfusionttt.data.quiet import quiet
-from scfusionttt.data.read import read
 from scfusionttt.data.write import check_embedding_path, write_embedding, write_table
 from scfusionttt.errors import InputDataError, OutputError
+from scfusionttt.io.atomic import replacing
+from scfusionttt.io.quiet_warnings import quiet
+from scfusionttt.io.read import read
 
 CELLS = pd.Index(["a", "b", "c", "d"])
 Z = np.arange(8, dtype=np.float32).reshape(4, 2)

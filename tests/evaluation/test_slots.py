@@ -4,10 +4,10 @@ import pytest
 from anndata import AnnData
 from mudata import MuData
 
-from scfusionttt.data.quiet import quiet
 from scfusionttt.errors import InputDataError, LabelError, SettingError
 from scfusionttt.evaluation.protocols import evaluate_clusters, evaluate_representation
 from scfusionttt.evaluation.slots import evaluate_slots
+from scfusionttt.io.quiet_warnings import quiet
 
 TYPES = np.repeat(["B", "T", "unknown"], [60, 50, 10])
 Z = np.random.default_rng(0).normal(size=(120, 4)) + 4 * (TYPES == "B")[:, None]

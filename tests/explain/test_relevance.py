@@ -5,9 +5,8 @@ import pandas as pd
 import pytest
 import torch
 
-from scfusionttt.data.citeseq import as_citeseq
+from scfusionttt.data.cells import as_citeseq
 from scfusionttt.data.loader import make_loader
-from scfusionttt.data.quiet import quiet
 from scfusionttt.errors import SettingError
 from scfusionttt.explain.relevance import (
     Target,
@@ -18,6 +17,7 @@ from scfusionttt.explain.relevance import (
     p_values,
     share,
 )
+from scfusionttt.io.quiet_warnings import quiet
 
 pytest.importorskip("captum")
 CPU = torch.device("cpu")

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from scfusionttt.errors import InputDataError
-from scfusionttt.report import CellMap, Section, Values, html_report
+from scfusionttt.report.cell_map import CellMap, Values
+from scfusionttt.report.html import Section, html_report
 
 EVIL = "</script><script>alert(1)</script>"
 

@@ -12,7 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scfusionttt.report import CellMap, Section, Values, html_report, key_values
+from scfusionttt.report.cell_map import CellMap, Values
+from scfusionttt.report.html import Section, html_report
+from scfusionttt.report.tables import key_values
 
 pytestmark = pytest.mark.slow
 

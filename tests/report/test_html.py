@@ -9,17 +9,9 @@ import pytest
 from matplotlib.figure import Figure as Drawing
 from matplotlib.image import imread
 
-from scfusionttt.report import (
-    Figure,
-    Section,
-    Table,
-    confusion,
-    html_report,
-    key_values,
-    metric_table,
-    training_curves,
-    umap,
-)
+from scfusionttt.plotting.figures import confusion, training_curves, umap
+from scfusionttt.report.html import Figure, Section, html_report
+from scfusionttt.report.tables import Table, key_values, metric_table
 
 EVIL = '<script>alert("1")</script>'
 VOID = {"meta", "img", "br", "hr", "link", "input"}

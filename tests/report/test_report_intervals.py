@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 
-from scfusionttt.report import intervals
+from scfusionttt.plotting.figures import intervals
 
 
 def test_every_method_has_its_line_and_the_best_is_at_the_top():

@@ -3,8 +3,7 @@ import pandas as pd
 import pytest
 
 from scfusionttt.errors import SettingError
-from scfusionttt.report import Table, key_values, metric_table
-from scfusionttt.report.tables import METRICS, format_value
+from scfusionttt.report.tables import METRICS, Table, format_value, key_values, metric_table
 
 
 def test_metric_table_names_protocol_direction_and_meaning():

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from scfusionttt.config import FinetuneConfig
+from scfusionttt.inference import probabilities
+from scfusionttt.model.stages import train_classifier
 from scfusionttt.training.classify import ClassifierModule
-from scfusionttt.training.inference import probabilities
-from scfusionttt.training.stages import train_classifier
 
 
 def loss_of(network, counts, **settings):

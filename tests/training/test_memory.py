@@ -85,7 +85,7 @@ def test_where_not_even_one_cell_fits_a_line_says_what_to_do(module, cells):
 
 def test_a_process_without_memory_stops_all_of_them(module, cells, monkeypatch):
     """The others had told of a lost process, and advised to resume."""
-    monkeypatch.setattr(memory.ranks, "least", lambda value: 0)
+    monkeypatch.setattr(memory.distributed, "least", lambda value: 0)
     with pytest.raises(SettingError, match="another process of this run lacks the memory"):
         memory.plan(module(), cells, CPU, limit=2**40)
 
@@ -116,8 +116,8 @@ def test_blocks_computed_again_need_less_memory(cells, config):
 TRAIN = """
 import logging, re, sys
 from pathlib import Path
-from scfusionttt.data.simulate import simulate
-from scfusionttt.model import FusionTTT
+from scfusionttt.simulation.simulate import simulate
+from scfusionttt.model.fusionttt import FusionTTT
 
 def held(name):
     return int(re.search(name + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024

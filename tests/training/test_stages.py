@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from scfusionttt.training import probe, stages
-from scfusionttt.training.inference import probabilities
-from scfusionttt.training.stages import train_classifier
+from scfusionttt.fitting import kernel_head as probe
+from scfusionttt.inference import probabilities
+from scfusionttt.model import stages
+from scfusionttt.model.stages import train_classifier
 
 CPU = torch.device("cpu")
 

@@ -12,7 +12,7 @@ from scfusionttt.training import memory
 from scfusionttt.training.classify import ClassifierModule
 from scfusionttt.training.optim import adamw_with_cosine
 from scfusionttt.training.pretrain import PretrainModule
-from scfusionttt.training.runner import fit
+from scfusionttt.training.trainer import fit
 
 
 @pytest.fixture

@@ -149,3 +149,29 @@ print(cpu_vector.VECTOR_BYTES, error < 1e-12)
 """
     found = run_python(code, NUMBA_CPU_NAME="haswell", NUMBA_CACHE_DIR=str(tmp_path), **features)
     assert found in ({"32 True"} if features else {"32 True", "64 True"})
+
+
+_GRADIENTS = """
+import hashlib
+import torch
+from scfusionttt.ttt import ttt_linear
+from scfusionttt.ttt.parity import TENSORS, make_case
+case = make_case(cells=2, tokens=37, head=16)
+out = ttt_linear(**case, backend="cpu").out
+for gradient in torch.autograd.grad(out.sin().sum(), [case[name] for name in TENSORS]):
+    print(hashlib.sha256(gradient.numpy().tobytes()).hexdigest())
+"""
+
+
+@pytest.mark.slow
+def test_the_process_that_compiles_computes_what_later_ones_read_from_the_cache(tmp_path):
+    """A first run had other gradients, by rounding, than every later one."""
+    runs = [
+        subprocess.run(
+            [sys.executable, "-c", _GRADIENTS],
+            env=os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}, capture_output=True, text=True, check=True,
+        ).stdout
+        for _ in range(2)
+    ]  # fmt: skip
+    assert any(tmp_path.rglob("*.nbi"))
+    assert runs[0] == runs[1]

@@ -181,7 +181,7 @@ def test_auto_takes_a_kernel_that_agrees_on_this_device(automatic):
 
 
 def test_auto_leaves_a_kernel_that_differs_and_says_so_once(automatic, monkeypatch):
-    from scfusionttt.ttt import gpu
+    from scfusionttt.ttt.gpu import layer as gpu
 
     monkeypatch.setattr(gpu, "_rotations", lambda n, f, device: torch.ones(2, n, f // 2, device=device).unbind())
     chosen, log = automatic()
@@ -191,7 +191,7 @@ def test_auto_leaves_a_kernel_that_differs_and_says_so_once(automatic, monkeypat
 
 
 def test_auto_leaves_a_kernel_that_does_not_run_and_says_so_once(automatic, monkeypatch):
-    from scfusionttt.ttt import gpu
+    from scfusionttt.ttt.gpu import layer as gpu
 
     def broken(*_):
         raise RuntimeError("out of resource: shared memory\nmore")
@@ -220,7 +220,7 @@ def test_the_kernels_compile_for_a_gpu_that_is_not_there(tmp_path, capability, c
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from scfusionttt.ttt import gpu_kernels
+from scfusionttt.ttt.gpu import kernels as gpu_kernels
 
 fixed = dict(HEADS=2, n=16, f=64, N=16, F=64, CAUSAL={causal}, ROPE=True, MASKED=True, KEEP=True)
 fixed["PRECISION"] = "{precision}"

@@ -15,7 +15,7 @@ from scfusionttt.errors import SettingError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from scfusionttt.data.citeseq import CiteSeq
+    from scfusionttt.data.cells import CiteSeq
 
 
 def load(
@@ -29,10 +29,10 @@ def load(
     stream: bool = True,
 ) -> tuple[Any, "CiteSeq"]:
     """Return what the file holds, and its checked cells; with `stream`, it may be a store."""
-    from scfusionttt.data.citeseq import as_citeseq
-    from scfusionttt.data.read import read
-    from scfusionttt.data.store import is_store
+    from scfusionttt.data.cells import as_citeseq
     from scfusionttt.data.validate import drop_empty as without_empty
+    from scfusionttt.io.integrity import is_store
+    from scfusionttt.io.read import read
 
     if stream and is_store(path):
         return _load_store(path, settled=any((rna, protein, layer, cells is Cells.overlap)))
@@ -49,7 +49,7 @@ def _load_store(path: Path, *, settled: bool) -> tuple[Any, "CiteSeq"]:
     """Return what is known of a store's cells, and the store, which is streamed."""
     from anndata import AnnData
 
-    from scfusionttt.data.store import open_store
+    from scfusionttt.data.store.stored import open_store
 
     if settled:
         raise SettingError(
@@ -78,8 +78,8 @@ def set_training(model: Any, pairs: list[str] | None) -> None:
 
 def checkpoint_folder(out: Path, resume: bool, *, start: Path | None = None) -> Path:
     """Return the folder beside `out` that holds a run's state until the model is written; `start` is the one before."""
-    from scfusionttt.data.atomic import check_target
-    from scfusionttt.model_folder import is_model
+    from scfusionttt.io.atomic import check_target
+    from scfusionttt.model.folder import is_model
 
     if start is not None and out.resolve() == start.resolve():
         raise SettingError(f"{out} is the model to start from; give --out another name")
@@ -146,7 +146,7 @@ def write_json(path: Path | None, value: Any) -> None:
     """Write plain values as JSON, if a file was named."""
     if path is None or not is_first():
         return
-    from scfusionttt.data.atomic import replacing
+    from scfusionttt.io.atomic import replacing
 
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(value, indent=1), encoding="utf-8")

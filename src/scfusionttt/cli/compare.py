@@ -10,9 +10,9 @@ from scfusionttt.cli.options import Cells, Compute, Device, Labels, Layer, Prote
 from scfusionttt.errors import LabelError, SettingError
 
 if TYPE_CHECKING:
-    from scfusionttt.benchmark import cells as data
-    from scfusionttt.benchmark.methods import Method
-    from scfusionttt.benchmark.protocols import Task
+    from scfusionttt.comparison import cells as data
+    from scfusionttt.comparison.methods import Method
+    from scfusionttt.comparison.protocols import Task
 
 Seeds = Annotated[int, typer.Option("--seeds", metavar="N", min=1, help="runs of each method, with seeds 0 to N - 1")]
 OutFolder = Annotated[Path, typer.Option("--out", metavar="DIR", help="folder for rows, models and results")]
@@ -38,8 +38,8 @@ def benchmark(
 
     Example: scfusionttt benchmark pbmc.h5mu --labels cell_type --methods fusionttt,concat,wnn --seeds 5 --out results
     """
-    from scfusionttt.benchmark.methods import DEFAULT, choose
-    from scfusionttt.benchmark.protocols import PROTOCOLS, tasks
+    from scfusionttt.comparison.methods import DEFAULT, choose
+    from scfusionttt.comparison.protocols import PROTOCOLS, tasks
 
     names = list(DEFAULT) if methods is None else _listed(methods)
     chosen = choose(names, models=out / "models", settings=as_settings(settings), device=device.value)
@@ -66,8 +66,8 @@ def ablate(
     Example: scfusionttt ablate order pbmc.h5mu --labels cell_type --seeds 5
     Example: scfusionttt ablate pbmc.h5mu --labels cell_type --vary pretrain.mask_ratio=0.15,0.5,0.75
     """
-    from scfusionttt.benchmark.ablations import NAMES, Lab, protocol_of
-    from scfusionttt.benchmark.protocols import tasks
+    from scfusionttt.comparison.ablations import NAMES, Lab, protocol_of
+    from scfusionttt.comparison.protocols import tasks
     from scfusionttt.config import preset as named_preset
 
     study = what[0] if what[0] in NAMES or not vary else None
@@ -84,7 +84,7 @@ def ablate(
 def _datasets(
     inputs: list[Path], labels: str, rna: str | None, protein: str | None, layer: str | None, cells: Cells
 ) -> "list[data.Cells]":
-    from scfusionttt.benchmark import cells as data
+    from scfusionttt.comparison import cells as data
 
     names = [path.stem for path in inputs]
     for name in names:
@@ -104,21 +104,21 @@ def _datasets(
 def _compare(
     datasets: "list[data.Cells]", methods: "list[Method]", todo: "list[Task]", seeds: int, out: Path, *, interval: bool
 ) -> None:
-    from scfusionttt.benchmark import results, running
+    from scfusionttt.comparison import results, rows
     from scfusionttt.errors import OutputError
 
-    jobs = running.jobs(datasets, methods, todo, range(seeds))
+    jobs = rows.jobs(datasets, methods, todo, range(seeds))
     if not jobs:
         raise SettingError("none of the methods can be scored by these protocols; see scfusionttt benchmark --help")
     try:
         (out / "rows").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{out}: cannot be made ({error.strerror}); choose another folder") from error
-    running.run_all(jobs, out / "rows", show=typer.echo)
-    rows = running.read_rows(out / "rows")
-    for table in results.tables(rows, interval=interval):
+    rows.run_all(jobs, out / "rows", show=typer.echo)
+    scored = rows.read_rows(out / "rows")
+    for table in results.tables(scored, interval=interval):
         print_table(f"{table.protocol}: {table.caption}", table.rows)
-    for path in results.write(rows, out, interval=interval):
+    for path in results.write(scored, out, interval=interval):
         typer.echo(f"{path}: written", err=True)
 
 

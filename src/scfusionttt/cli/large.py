@@ -33,8 +33,8 @@ def store(
 
     Example: scfusionttt store donor1.h5mu donor2.h5mu --out donors.zarr
     """
-    from scfusionttt.data.sources import open_source
-    from scfusionttt.data.store_write import check_store_path, write_store
+    from scfusionttt.data.store.sources import open_source
+    from scfusionttt.data.store.write import check_store_path, write_store
 
     check_store_path(out)
     options = {"rna_modality": rna, "protein_modality": protein, "layer": layer, "cells": cells.value}
@@ -55,9 +55,10 @@ def plan(
     Example: scfusionttt plan donors.zarr --preset default
     """
     from scfusionttt.config import preset as named_preset
-    from scfusionttt.data.sources import open_source
-    from scfusionttt.data.store import is_store, open_store
-    from scfusionttt.plan import estimate
+    from scfusionttt.data.store.sources import open_source
+    from scfusionttt.data.store.stored import open_store
+    from scfusionttt.io.integrity import is_store
+    from scfusionttt.model.estimate import estimate
 
     config = named_preset(preset).with_settings(as_settings(settings))
     options = {"rna_modality": rna, "protein_modality": protein, "layer": layer, "cells": cells.value}

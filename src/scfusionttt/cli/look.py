@@ -63,8 +63,8 @@ def report(
     Example: scfusionttt report typed pbmc.h5mu --labels cell_type --out report.html
     """
     from scfusionttt.data.write import PAGE_ENDINGS, check_file_path
-    from scfusionttt.model import FusionTTT
-    from scfusionttt.model_report import write_report
+    from scfusionttt.model.fusionttt import FusionTTT
+    from scfusionttt.report import write_report
 
     check_file_path(out, PAGE_ENDINGS)
     trained = FusionTTT.load(model, device=device.value)

@@ -37,7 +37,7 @@ def _json_path(path: Path | None) -> Path | None:
     """Check before the work where the result goes to."""
     if path is not None:
         from scfusionttt.data.write import JSON_ENDINGS, check_file_path
-        from scfusionttt.model_folder import is_model
+        from scfusionttt.model.folder import is_model
 
         check_file_path(path, JSON_ENDINGS)
         if is_model(path.parent):
@@ -48,7 +48,7 @@ def _json_path(path: Path | None) -> Path | None:
 def _device(device: Device) -> Device:
     """Check before the work that the device is there."""
     if device is not Device.auto:
-        from scfusionttt.training.runner import choose_device
+        from scfusionttt.training.trainer import choose_device
 
         choose_device(device.value)
     return device

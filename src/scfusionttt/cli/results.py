@@ -40,7 +40,7 @@ def embed(
     """
     start(devices, nodes)
     from scfusionttt.data.write import check_embedding_path, write_embedding
-    from scfusionttt.model import FusionTTT
+    from scfusionttt.model.fusionttt import FusionTTT
 
     if out.resolve() == input.resolve():
         raise OutputError(f"{out} is the input, which is left alone: choose another name for the result")
@@ -69,7 +69,7 @@ def predict(
     """
     start(devices, nodes)
     from scfusionttt.data.write import TABLE_ENDINGS, check_file_path, write_table
-    from scfusionttt.model import FusionTTT
+    from scfusionttt.model.fusionttt import FusionTTT
 
     check_file_path(out, TABLE_ENDINGS)
     trained = FusionTTT.load(model, device=device.value, devices=devices, nodes=nodes)
@@ -101,7 +101,7 @@ def explain(
     Example: scfusionttt explain pbmc-model pbmc.h5mu --target CD3 --labels cell_type --out cd3.csv
     """
     from scfusionttt.data.write import TABLE_ENDINGS, check_file_path, write_table
-    from scfusionttt.model import FusionTTT
+    from scfusionttt.model.fusionttt import FusionTTT
 
     check_file_path(out, TABLE_ENDINGS)
     trained = FusionTTT.load(model, device=device.value)
@@ -124,8 +124,8 @@ def evaluate(
 
     Example: scfusionttt evaluate fused.h5mu --labels cell_type --rep X_fusionttt
     """
-    from scfusionttt.data.read import read
     from scfusionttt.evaluation.slots import evaluate_slots
+    from scfusionttt.io.read import read
 
     result = evaluate_slots(read(input), labels=labels, rep=rep, clusters=clusters, space=space.value)
     note = f", {result.n_unlabelled} unlabelled left out" if result.n_unlabelled else ""

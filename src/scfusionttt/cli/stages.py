@@ -49,7 +49,7 @@ def pretrain(
     """
     start(devices, nodes)
     from scfusionttt.config import read_toml
-    from scfusionttt.model import FusionTTT
+    from scfusionttt.model.fusionttt import FusionTTT
 
     given = read_toml(config) if config else {}
     short = {"pretrain.epochs": epochs, "seed": seed}
@@ -74,7 +74,7 @@ def finetune(
     Example: scfusionttt finetune pbmc.h5mu --model pbmc-model --labels cell_type --train-fraction 0.75 --out typed
     """
     start(devices, nodes)
-    from scfusionttt.model import FusionTTT
+    from scfusionttt.model.fusionttt import FusionTTT
 
     trained = FusionTTT.load(model, device=device.value, memory=memory, devices=devices, nodes=nodes)
     set_training(trained, settings)
@@ -100,7 +100,7 @@ def transfer(
     Example: scfusionttt transfer rna.h5ad --model typed --labels cell_type --train-fraction 0.3 --out student
     """
     start(devices, nodes)
-    from scfusionttt.model import FusionTTT
+    from scfusionttt.model.fusionttt import FusionTTT
 
     trained = FusionTTT.load(model, device=device.value, memory=memory, devices=devices, nodes=nodes)
     set_training(trained, settings)

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from scfusionttt.config import DataConfig
-from scfusionttt.data.citeseq import CiteSeq, cells_with_gene
+from scfusionttt.data.antibody_matching import fill, match_proteins, renamed_proteins, unrepeated
+from scfusionttt.data.cells import CiteSeq, cells_with_gene
 from scfusionttt.data.moments import Moments, add_up, moments
-from scfusionttt.data.panels import fill, match_proteins, renamed_proteins, unrepeated
-from scfusionttt.data.preprocess import most_variable, scaled_moments
+from scfusionttt.data.transforms import most_variable, scaled_moments
 from scfusionttt.errors import FeatureError, InputFileError, name_some
 from scfusionttt.genome.antibodies import resolve_antibodies
 from scfusionttt.genome.orders import order_features

@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, SequentialSampler
 from torch.utils.data.distributed import DistributedSampler
 
-from scfusionttt.data.citeseq import CiteSeq
+from scfusionttt.data.cells import CiteSeq
 from scfusionttt.data.features import Match
-from scfusionttt.data.sampler import BlockSampler
-from scfusionttt.data.store import WINDOW, StoredCiteSeq
-from scfusionttt.data.values import Preprocessing, present_genes
+from scfusionttt.data.preprocess import Preprocessing, present_genes
+from scfusionttt.data.store.sampler import BlockSampler
+from scfusionttt.data.store.stored import WINDOW, StoredCiteSeq
 from scfusionttt.errors import SettingError
 
 

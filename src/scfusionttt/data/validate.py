@@ -9,12 +9,12 @@ import numpy as np
 from anndata import AnnData
 from mudata import MuData
 
-from scfusionttt.data.citeseq import Cells, CiteSeq, assemble, count_findings
+from scfusionttt.data.cells import Cells, CiteSeq, assemble, count_findings
 from scfusionttt.data.counts import Finding, named
-from scfusionttt.data.preprocess import library_sizes
-from scfusionttt.data.read import read
 from scfusionttt.data.split import label_columns
+from scfusionttt.data.transforms import library_sizes
 from scfusionttt.errors import InputDataError, UserError
+from scfusionttt.io.read import read
 
 __all__ = ["Finding", "Report", "Summary", "check", "drop_empty", "require_usable", "summarize", "validate"]
 

@@ -7,10 +7,10 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from scfusionttt.data.atomic import check_target, replacing
-from scfusionttt.data.citeseq import find_modality, joined_obs
-from scfusionttt.data.quiet import quiet
+from scfusionttt.data.cells import find_modality, joined_obs
 from scfusionttt.errors import InputDataError, OutputError
+from scfusionttt.io.atomic import check_target, replacing
+from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.keys import RNA_MODALITIES, X_FUSIONTTT
 
 EMBEDDING_ENDINGS = (".npy", ".csv", ".h5ad", ".h5mu", ".zarr")

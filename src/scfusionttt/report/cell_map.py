@@ -14,7 +14,7 @@ from matplotlib.colors import to_hex
 from numpy.typing import ArrayLike, NDArray
 
 from scfusionttt.errors import InputDataError
-from scfusionttt.report.figures.style import class_colours, encode_labels, shorten
+from scfusionttt.plotting.figures.style import class_colours, encode_labels, shorten
 
 #: A value is one of 255 levels, and this where it was not measured.
 _MISSING = 255

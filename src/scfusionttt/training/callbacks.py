@@ -14,9 +14,9 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from scfusionttt.data.atomic import replacing
 from scfusionttt.errors import InputFileError, NonFiniteLossError, name_some
-from scfusionttt.training import ranks
+from scfusionttt.io.atomic import replacing
+from scfusionttt.training import distributed
 
 #: Seconds after which a log without a bar says how far an epoch is.
 MINUTE = 60.0
@@ -44,7 +44,7 @@ class FiniteLoss(L.Callback):
     ) -> None:
         """Look at the loss of the step that just ended."""
         if not torch.isfinite(outputs["loss"]):
-            cells = self.cell_names[ranks.join_rows(batch[5].cpu()).numpy()].tolist()
+            cells = self.cell_names[distributed.join_rows(batch[5].cpu()).numpy()].tolist()
             raise NonFiniteLossError(
                 f"the training loss is not finite at step {trainer.global_step}, in the batch with cells "
                 f"{name_some(cells)}; lower the learning rate (--set {self.stage}.lr={self.lr / 4:g}) or look at "

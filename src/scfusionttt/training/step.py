@@ -13,7 +13,7 @@ from torch import Tensor
 from scfusionttt.config import FinetuneConfig, PretrainConfig, TransferConfig
 from scfusionttt.nn.inputs import VisibleTokens
 from scfusionttt.nn.networks import ClassifierNetwork, PretrainNetwork, Spread, spread_of
-from scfusionttt.training import ranks
+from scfusionttt.training import distributed
 from scfusionttt.training.masking import inputs_of, step_generator, visible_tokens
 
 log = logging.getLogger("scfusionttt")
@@ -75,7 +75,7 @@ class StageModule(L.LightningModule, ABC, Generic[N, S]):
     def hide(self, batch: Batch, step: int, *, validation: bool = False) -> VisibleTokens:
         """Draw the tokens of a batch that the encoders may see in this step; of a share of it, those of the share."""
         inputs = inputs_of(batch)
-        start, n_cells = ranks.place(len(inputs.rna))
+        start, n_cells = distributed.place(len(inputs.rna))
         drawn = visible_tokens(
             n_cells, self.network.backbone.rna_encoder.embedding.n_tokens, inputs.protein.shape[1],
             mask_ratio=self.stage.mask_ratio, protein_mask_ratio=self.protein_mask_ratio,
@@ -87,7 +87,7 @@ class StageModule(L.LightningModule, ABC, Generic[N, S]):
     def losses(self, batch: Batch, visible: VisibleTokens, *, learn: bool = False) -> Losses:
         """Return the batch's loss and the values to tell; with `learn`, add up the gradients of this rank's share."""
         cells = torch.tensor(len(batch[0]))
-        totals = ranks.add_up({**self.totals(batch, visible), "cells": cells})
+        totals = distributed.add_up({**self.totals(batch, visible), "cells": cells})
         spread = self._spread(batch, visible)
         loss, told = batch[0].new_zeros(()), dict[str, Tensor]()
         for part, seen in self._parts(batch, visible):
@@ -96,7 +96,7 @@ class StageModule(L.LightningModule, ABC, Generic[N, S]):
                 share.backward()
             loss = loss + share.detach()
             told = {name: told.get(name, 0) + value.detach() for name, value in values.items()}
-        summed = ranks.add_up({"": loss, **told})
+        summed = distributed.add_up({"": loss, **told})
         return Losses(summed.pop(""), summed, int(totals["cells"]))
 
     def tell(self, part: str, losses: Losses, **options: Any) -> None:
@@ -110,7 +110,7 @@ class StageModule(L.LightningModule, ABC, Generic[N, S]):
         scheduler: Any = self.lr_schedulers()
         optimizer.zero_grad()
         losses = self.losses(batch, self.hide(batch, self.global_step), learn=True)
-        ranks.add_up_gradients(self)
+        distributed.add_up_gradients(self)
         if self.stage.gradient_clip:
             self.clip_gradients(optimizer, self.stage.gradient_clip, "norm")
         optimizer.step()
@@ -134,7 +134,7 @@ class StageModule(L.LightningModule, ABC, Generic[N, S]):
 
     def _spread(self, batch: Batch, visible: VisibleTokens) -> Spread:
         """Return how the unit of the projection's error is found, which is one for all parts and ranks."""
-        of_share, backbone = partial(spread_of, add_up=ranks.add_up), self.network.backbone
+        of_share, backbone = partial(spread_of, add_up=distributed.add_up), self.network.backbone
         if not self.training or backbone.protein_encoder is None or len(batch[0]) <= self.cells_at_once:
             return of_share
         known = backbone.protein_spread(inputs_of(batch), visible, of_share)

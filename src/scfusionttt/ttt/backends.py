@@ -76,7 +76,7 @@ def _obstacle(kernel: str, inner: str, device: str, head: int, mini_batch: int, 
     if inner != "linear":
         return "TTT-MLP has no kernel of its own"
     try:
-        return import_module(f"scfusionttt.ttt.{kernel}").misfit(head, mini_batch, dtype)
+        return import_module(f"scfusionttt.ttt.{kernel}.layer").misfit(head, mini_batch, dtype)
     except Exception as error:  # a broken Numba or Triton can fail in many ways, and none must stop the work
         return f"its kernel does not load ({error})"
 

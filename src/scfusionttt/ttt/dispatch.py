@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from scfusionttt.ttt.backends import choose_backend
-from scfusionttt.ttt.chunked import ttt_linear_chunked
-from scfusionttt.ttt.chunked_mlp import ttt_mlp_chunked
+from scfusionttt.ttt.chunked.linear import ttt_linear_chunked
+from scfusionttt.ttt.chunked.mlp import ttt_mlp_chunked
 from scfusionttt.ttt.definition import State, linear, mlp, ttt_definition
 
 
@@ -199,9 +199,9 @@ def _run(
 
 def _backend(name: str, inner: str) -> Callable:
     if name == "gpu":
-        return import_module("scfusionttt.ttt.gpu").ttt_linear_gpu
+        return import_module("scfusionttt.ttt.gpu.layer").ttt_linear_gpu
     if name == "cpu":
-        return import_module("scfusionttt.ttt.cpu").ttt_linear_cpu
+        return import_module("scfusionttt.ttt.cpu.layer").ttt_linear_cpu
     if name == "definition":
         return partial(_forwards, partial(ttt_definition, {"linear": linear, "mlp": mlp}[inner]))
     return partial(_forwards, {"linear": ttt_linear_chunked, "mlp": ttt_mlp_chunked}[inner])

@@ -1,0 +1,73 @@
+"""One thing varied at a time in our model, every variant run and scored as a method of the benchmark."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from scfusionttt.comparison.methods import Method, fusionttt
+from scfusionttt.comparison.ours import Trainer
+from scfusionttt.config import Config
+from scfusionttt.errors import SettingError
+
+#: The studies by name: the setting that is varied and its values.
+STUDIES = {
+    "order": ("data.order", ("genome", "reverse", "shuffled", "expression")),
+    "mixer": ("network.mixer", ("ttt", "ttt_mlp", "attention", "none")),
+    "fusion": ("network.fusion", ("ttt", "attention", "add")),
+    "length": ("data.n_genes", ("500", "1000", "2000", "4000", "8000", "all")),
+}
+STAGES = "stages"
+NAMES = (*STUDIES, STAGES)
+
+
+@dataclass(frozen=True)
+class Lab:
+    """Makes the variants of a base configuration; see :class:`~scfusionttt.comparison.ours.Trainer`."""
+
+    base: Config
+    models: Path
+    device: str = "auto"
+
+    def study(self, name: str) -> list[Method]:
+        """Return the variants of a study by its name."""
+        if name == STAGES:
+            return self._stages()
+        if name not in STUDIES:
+            raise SettingError(f"there is no ablation {name!r}; choose among {', '.join(NAMES)}, or use --vary")
+        setting, values = STUDIES[name]
+        return [self._variant({setting: value}) for value in values]
+
+    def vary(self, text: str) -> list[Method]:
+        """Return a variant for each value of ``section.key=v1,v2,...``."""
+        setting, equals, values = text.partition("=")
+        if not equals or not all(values.split(",")):
+            raise SettingError(f"--vary {text!r} has no values; write --vary section.key=v1,v2")
+        return [self._variant({setting: value}) for value in values.split(",")]
+
+    def _variant(self, settings: Mapping[str, Any]) -> Method:
+        name = ", ".join(f"{setting}={value}" for setting, value in settings.items())
+        return self._method(name, Trainer(self.base.with_settings(settings), self.models, self.device))
+
+    def _stages(self) -> list[Method]:
+        """Return stage 2 after stage 1, without it, and without it but as long and as fast as stage 1 learns."""
+        start = Trainer(self.base, self.models, self.device)
+        first = self.base.pretrain
+        long = replace(self.base.finetune, steps=first.steps, epochs=first.epochs, lr=first.lr, probe=False)
+        random_head = replace(self.base, finetune=long, network=replace(self.base.network, landmarks=0))
+        alone = replace(start, pretrained=False)
+        return [
+            self._method("pretrained", start),
+            self._method("not pretrained", alone),
+            self._method("not pretrained, fine-tuned as pretraining is", replace(alone, config=random_head)),
+        ]
+
+    @staticmethod
+    def _method(name: str, trainer: Trainer) -> Method:
+        return fusionttt(name, trainer)[0]
+
+
+def protocol_of(study: str | None, vary: list[str]) -> str:
+    """Return the protocol that shows a difference: held-out where only what follows stage 1 is varied."""
+    later = all(text.startswith(("finetune.", "transfer.")) for text in vary)
+    return "held-out" if study == STAGES or (study is None and later) else "unsupervised"

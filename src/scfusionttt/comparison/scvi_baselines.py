@@ -1,0 +1,85 @@
+"""scVI, totalVI, scANVI and totalANVI (scvi-tools) with their documented defaults; imported when they are used."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from scfusionttt.comparison.cells import Cells
+
+_UNLABELLED = "unlabelled"
+
+
+def scvi(cells: Cells, seed: int) -> np.ndarray:
+    """Return scVI's representation of the RNA (Lopez et al. 2018)."""
+    with _library(seed) as library:
+        adata = _counts(cells)
+        library.model.SCVI.setup_anndata(adata)
+        return _trained(library.model.SCVI(adata)).get_latent_representation()
+
+
+def totalvi(cells: Cells, seed: int) -> np.ndarray:
+    """Return totalVI's representation of both modalities (Gayoso et al. 2021)."""
+    return trained_totalvi(_counts(cells, protein=True), seed).get_latent_representation()
+
+
+def trained_totalvi(adata: AnnData, seed: int, **setup: str) -> Any:
+    """Return the totalVI model of raw counts of genes in X and of proteins in ``obsm["protein"]``."""
+    with _library(seed) as library:
+        library.model.TOTALVI.setup_anndata(adata, protein_expression_obsm_key="protein", **setup)
+        return _trained(library.model.TOTALVI(adata))
+
+
+def scanvi(cells: Cells, train: np.ndarray, seed: int) -> pd.DataFrame:
+    """Return the probabilities of scANVI on RNA (Xu et al. 2021), started from scVI."""
+    with _library(seed) as library:
+        adata = _counts(cells, train=train)
+        library.model.SCVI.setup_anndata(adata, labels_key="label")
+        first = _trained(library.model.SCVI(adata))
+        model = library.model.SCANVI.from_scvi_model(first, unlabeled_category=_UNLABELLED)
+        return _trained(model).predict(soft=True)
+
+
+def totalanvi(cells: Cells, train: np.ndarray, seed: int) -> pd.DataFrame:
+    """Return the probabilities of totalANVI on both modalities, trained from scratch."""
+    with _library(seed) as library:
+        adata = _counts(cells, protein=True, train=train)
+        keys = {"labels_key": "label", "unlabeled_category": _UNLABELLED, "protein_expression_obsm_key": "protein"}
+        totalanvi = library.external.TOTALANVI
+        totalanvi.setup_anndata(adata, **keys)
+        return _trained(totalanvi(adata)).predict(soft=True)
+
+
+@contextmanager
+def _library(seed: int) -> Iterator[Any]:
+    """Give scvi-tools with its seed set; its warnings are for its own users."""
+    import scvi as library
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        library.settings.seed = seed
+        yield library
+
+
+def _trained(model: Any) -> Any:
+    model.train(enable_progress_bar=False)
+    return model
+
+
+def _counts(cells: Cells, *, protein: bool = False, train: np.ndarray | None = None) -> AnnData:
+    """Return raw counts of the variable genes, with proteins, and with the labels of the rows `train` alone."""
+    adata = AnnData(cells.gene_counts.copy(), obs=pd.DataFrame(index=cells.cite.rna.obs_names))
+    if protein:
+        assert cells.cite.protein is not None
+        adata.obsm["protein"] = pd.DataFrame(
+            cells.protein_counts, index=adata.obs_names, columns=cells.cite.protein.var_names
+        )
+    if train is not None:
+        shown = np.full(adata.n_obs, _UNLABELLED, dtype=object)
+        shown[train] = cells.labels[train]
+        adata.obs["label"] = pd.Categorical(shown)
+    return adata

@@ -1,0 +1,194 @@
+"""Inputs to one sharded Zarr store, some cells in memory at a time."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from scfusionttt.data.cells import CiteSeq, count_findings
+from scfusionttt.data.counts import named
+from scfusionttt.data.store.join import Joined, join_features
+from scfusionttt.data.store.sources import Source, naming
+from scfusionttt.data.store.stored import BLOCK, FORMAT_VERSION
+from scfusionttt.data.transforms import library_sizes
+from scfusionttt.errors import InputDataError, OutputError
+from scfusionttt.io.atomic import check_target, replacing
+from scfusionttt.io.quiet_warnings import quiet
+from scfusionttt.keys import INPUT, MEASURED, ROW, STORE
+
+log = logging.getLogger("scfusionttt")
+
+#: Blocks of neighbouring cells, drawn from all inputs, whose cells are shuffled together.
+TOGETHER = 32
+#: Values per chunk, the least that is read, and per shard, a file.
+CHUNK, SHARD = 2**16, 2**22
+#: Bytes that a value takes on disk, column and all; measured on simulated and real counts.
+STORED_BYTES = 2.0
+
+
+def write_store(
+    sources: Sequence[Source], path: str | Path, *, seed: int = 0, drop_empty: bool = False, species: str | None = None
+) -> int:
+    """Write a store of all cells of some inputs; returns how many there are.
+
+    Blocks of cells are drawn at random from all inputs and shuffled 32 at a time, so that what lies together on disk is
+    a mixture. A feature that an input lacks is told to be so in ``varm["store_measured"]``: missing is not zero.
+
+    Parameters
+    ----------
+    sources
+        As `open_source` gives them.
+    path
+        A name that is not taken.
+    seed
+        Of the order of the cells.
+    drop_empty
+        Leave out cells without RNA counts, instead of refusing them.
+    species
+        ``human`` or ``mouse``; None: by the gene names.
+
+    Raises
+    ------
+    UserError
+        When an input cannot be used, naming it, or the store cannot be written.
+    """
+    path = Path(path)
+    check_store_path(path)
+    names = [source.path.stem for source in sources]
+    if len(set(names)) < len(names):
+        raise InputDataError(f"two inputs have the same name ({', '.join(names)}), which tells cells apart; rename one")
+    joined = join_features([_read(source, slice(0, 1)) for source in sources], species=species)
+    with replacing(path) as temporary, quiet():
+        writer = _Writer(temporary, joined)
+        for mixture in _mixtures(sources, joined, names, np.random.default_rng(seed), drop_empty):
+            writer.append(*mixture)
+        return writer.finish()
+
+
+def check_store_path(path: Path) -> None:
+    """Raise OutputError now, before the work, if no store can be written there."""
+    if path.exists():
+        raise OutputError(f"{path} exists and is left alone; remove it, or choose another name")
+    check_target(path, folder=True)
+
+
+def _mixtures(
+    sources: Sequence[Source], joined: Joined, names: list[str], rng: np.random.Generator, drop_empty: bool
+) -> Iterator[tuple[sparse.csr_matrix, pd.DataFrame]]:
+    """Yield counts [m, f] and obs of cells from some blocks, shuffled."""
+    first = np.cumsum([0, *(source.n_cells for source in sources)])
+    blocks = [
+        (number, slice(start, min(start + BLOCK, source.n_cells)))
+        for number, source in enumerate(sources)
+        for start in range(0, source.n_cells, BLOCK)
+    ]
+    drawn = rng.permutation(len(blocks))
+    for some in np.split(drawn, range(TOGETHER, len(drawn), TOGETHER)):
+        counts, tables = [], []
+        for number, rows in (blocks[i] for i in some):
+            cite = _read(sources[number], rows)
+            kept = _not_empty(sources[number], cite, drop_empty=drop_empty)
+            counts.append(_placed(cite, joined, number)[kept])
+            told = {INPUT: pd.Categorical.from_codes(np.full(cite.rna.n_obs, number), categories=pd.Index(names))}
+            tables.append(cite.obs.assign(**told, **{ROW: first[number] + np.arange(rows.start, rows.stop)})[kept])
+        order = rng.permutation(sum(map(len, tables)))
+        yield sparse.csr_matrix(sparse.vstack(counts, format="csr")[order]), pd.concat(tables).iloc[order]
+        log.info("%d of %d blocks of cells written", np.flatnonzero(drawn == some[-1])[0] + 1, len(blocks))
+
+
+def _read(source: Source, rows: slice) -> CiteSeq:
+    """Return checked cells."""
+    cite = source.read(rows)
+    with naming(source.path):
+        for finding in count_findings(cite):
+            if finding.severity == "error":
+                raise InputDataError(str(finding))
+    return cite
+
+
+def _not_empty(source: Source, cite: CiteSeq, *, drop_empty: bool) -> np.ndarray:
+    """Return which cells have RNA counts, [n] bool."""
+    there = library_sizes(cite.rna.X) > 0
+    if not there.all():
+        empty = named(list(cite.rna.obs_names[~there]), "cell")
+        if not drop_empty:
+            raise InputDataError(f"{source.path}: no RNA counts in {empty}; leave them out with --drop-empty")
+        log.info("%s: %s without RNA counts left out", source.path, empty)
+    return there
+
+
+def _placed(cite: CiteSeq, joined: Joined, number: int) -> sparse.csr_matrix:
+    """Return the counts of both modalities in the columns of the store, [n, f]; NaN is stored where an input has it."""
+    rna, n_features = cite.rna.X, len(joined.var)
+    placed = sparse.csr_matrix(
+        (rna.data, joined.genes[number][rna.indices], rna.indptr), shape=(rna.shape[0], n_features)
+    )
+    if cite.protein is not None:
+        protein = sparse.csr_matrix(cite.protein.X)
+        columns = joined.proteins[number][protein.indices]
+        placed = placed + sparse.csr_matrix((protein.data, columns, protein.indptr), shape=placed.shape)
+    placed.sort_indices()
+    return placed
+
+
+class _Writer:
+    """Appends cells to a store that nobody reads yet."""
+
+    def __init__(self, path: Path, joined: Joined) -> None:
+        import zarr
+        from anndata.io import write_elem
+        from zarr.codecs import BloscCodec, Crc32cCodec
+
+        self.path, self.joined = path, joined
+        self.group: Any = zarr.open_group(path, mode="w", zarr_format=3)
+        packed = BloscCodec(cname="zstd", clevel=1, shuffle="shuffle", typesize=4)
+        layout = {
+            "chunks": (CHUNK,), "shards": (SHARD,), "compressors": (packed, Crc32cCodec()), "indptr_dtype": np.int64,
+        }  # fmt: skip
+        empty = sparse.csr_matrix(np.empty((0, len(joined.var)), dtype=np.float32))
+        write_elem(self.group, "X", empty, dataset_kwargs=layout)
+        self.tables: list[pd.DataFrame] = []
+
+    def append(self, counts: sparse.csr_matrix, obs: pd.DataFrame) -> None:
+        """Add cells behind those that are there."""
+        from anndata.io import sparse_dataset
+
+        sparse_dataset(self.group["X"]).append(counts)
+        self.tables.append(obs)
+
+    def finish(self) -> int:
+        """Write what is known of the cells and features, and of which files the store is made; return the cells."""
+        from anndata.io import write_elem
+
+        obs = _writable(pd.concat(self.tables))
+        if not len(obs):
+            raise InputDataError("every cell is empty (no RNA counts); check that the right matrices were given")
+        if not obs.index.is_unique:  # barcodes of two samples
+            obs.index = obs[INPUT].astype(str) + ":" + obs.index
+        repeated = obs.index[obs.index.duplicated()].unique()
+        if len(repeated):
+            raise InputDataError(f"{named(repeated, 'cell name')} within one input; make them unique")
+        write_elem(self.group, "obs", obs)
+        write_elem(self.group, "var", self.joined.var)
+        write_elem(self.group, "varm", {MEASURED: self.joined.measured})
+        files = {
+            str(part.relative_to(self.path)): part.stat().st_size
+            for part in sorted(self.path.rglob("*"))
+            if part.is_file() and part.name != "zarr.json"
+        }
+        told = {"version": FORMAT_VERSION, "files": files}
+        self.group.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0", STORE: told})
+        return len(obs)
+
+
+def _writable(obs: pd.DataFrame) -> pd.DataFrame:
+    """Make columns of several kinds of values text, as those are that two inputs fill differently."""
+    for column in obs.select_dtypes(include="object").columns:
+        values = obs[column]
+        obs[column] = values.astype(str).where(values.notna()).astype("category")
+    obs.columns = obs.columns.astype(str)
+    return obs

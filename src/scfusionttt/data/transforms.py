@@ -1,0 +1,191 @@
+"""Counts to the values a network sees: pure functions, whose constants are explicit so that a model can keep them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from scfusionttt.data.moments import Moments, moments
+from scfusionttt.errors import SettingError
+
+#: A deviation below this share of the mean is rounding of a constant feature.
+_CONSTANT = 1e-7
+#: Of the scale ``shrunk``: 1 would be that of each feature, 0 one for all (docs/recipe.md tells what was tried).
+SHRINKAGE = 0.75
+
+
+def library_sizes(counts: sparse.csr_matrix) -> np.ndarray:
+    """Return the sum of counts of each cell, float64 [n]."""
+    return np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
+
+
+def log_normalize(
+    counts: sparse.csr_matrix, *, target_sum: float = 1e4, library_size: np.ndarray | None = None
+) -> sparse.csr_matrix:
+    """Return ``log1p(target_sum * x / library_size)``: natural log of 1 + counts per `target_sum`.
+
+    Parameters
+    ----------
+    counts
+        Raw counts, [n, g].
+    target_sum
+        Library size to which each cell is scaled.
+    library_size
+        Counts of each cell over *all* its genes, [n]; give it where `counts` holds only some of them.
+        By default the row sums.
+
+    Returns
+    -------
+    csr_matrix
+        float32 [n, g], a copy; cells without counts stay zero.
+    """
+    size = library_sizes(counts) if library_size is None else np.asarray(library_size, dtype=np.float64)
+    factor = np.divide(target_sum, size, out=np.zeros_like(size), where=size > 0).astype(np.float32)
+    result = sparse.csr_matrix(counts, dtype=np.float32, copy=True)
+    result.data *= np.repeat(factor, np.diff(result.indptr))
+    np.log1p(result.data, out=result.data)
+    return result
+
+
+def highly_variable(counts: sparse.csr_matrix, *, n_top: int) -> np.ndarray:
+    """Choose the genes of raw counts [n, g] as `most_variable` does."""
+    return most_variable(scaled_moments(counts), n_top=n_top)
+
+
+def scaled_moments(counts: sparse.csr_matrix, n: np.ndarray | None = None) -> Moments:
+    """Return the moments of counts [n, g] scaled to 10,000 per cell; `n` as in `moments`."""
+    scaled = counts.copy()
+    size = library_sizes(counts)
+    scaled.data *= np.repeat(np.divide(1e4, size, out=np.zeros_like(size), where=size > 0), np.diff(counts.indptr))
+    return moments(scaled, n)
+
+
+def most_variable(scaled: Moments, *, n_top: int) -> np.ndarray:
+    """Choose genes by the dispersion of their scaled counts, normalised within 20 bins of their mean.
+
+    That is flavor "seurat" of scanpy (Satija et al. 2015), from mean and variance alone.
+
+    Parameters
+    ----------
+    scaled
+        Moments of the genes as `scaled_moments` gives them, [g].
+    n_top
+        How many genes; all of them if there are no more.
+
+    Returns
+    -------
+    ndarray of int
+        Exactly ``min(n_top, g)`` column positions, ascending; ties go to the gene that comes first.
+    """
+    if n_top < 1:
+        raise SettingError(f"n_top must be at least 1 (it is {n_top})")
+    n_genes = len(scaled.mean)
+    if n_top >= n_genes:
+        return np.arange(n_genes)
+    mean = np.where(scaled.mean > 0, scaled.mean, 1e-12)
+    ratio = scaled.squares / np.maximum(scaled.n - 1, 1) / mean
+    dispersion = pd.Series(np.log(ratio, out=np.full(n_genes, np.nan), where=ratio > 0))
+    bins = dispersion.groupby(pd.cut(pd.Series(np.log1p(mean)), bins=20), observed=True)
+    centre, spread = bins.transform("mean"), bins.transform("std")
+    alone = spread.isna()  # a gene alone in its bin counts as one deviation above its mean
+    centre, spread = centre.where(~alone, 0.0), spread.where(~alone, centre)
+    normalised = ((dispersion - centre) / spread).fillna(-np.inf).to_numpy()
+    return np.sort(np.lexsort((np.arange(n_genes), -normalised))[:n_top])
+
+
+def clr(counts: np.ndarray, *, log_geometric_mean: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Centred log-ratio of each protein across cells: ``log1p(x / exp(mean(log1p(x))))``.
+
+    Parameters
+    ----------
+    counts
+        Raw protein counts, [n, p]; NaN (not measured) stays NaN and does not enter the mean.
+    log_geometric_mean
+        ``mean(log1p(x))`` of each protein, [p], as saved with a model; by default that of `counts`.
+
+    Returns
+    -------
+    values, log_geometric_mean
+        float32 [n, p] (natural log, >= 0) and float64 [p] (0 for a protein measured in no cell).
+    """
+    counts = np.asarray(counts, dtype=np.float64)
+    if log_geometric_mean is None:
+        measured = np.isfinite(counts)
+        total = np.where(measured, np.log1p(counts), 0.0).sum(axis=0)
+        log_geometric_mean = total / np.maximum(measured.sum(axis=0), 1)
+    constants = np.asarray(log_geometric_mean, dtype=np.float64)
+    return np.log1p(counts / np.exp(constants)).astype(np.float32), constants
+
+
+@dataclass(frozen=True, eq=False)
+class Standardizer:
+    """``(x - mean) / std``, clipped at +-clip, in units of the feature's standard deviation.
+
+    Attributes
+    ----------
+    mean, std
+        float64 [f]; `std` is the population one (ddof 0), and 1 for a constant feature. With the scale ``global``
+        it is the same for all: the root of the mean variance. With ``shrunk`` it is the population one to the power
+        `SHRINKAGE`, times what makes the mean variance of varying features 1: features that vary more weigh more, but
+        not as much more as with one scale for all.
+    clip
+        Largest absolute value, or None.
+    """
+
+    mean: np.ndarray
+    std: np.ndarray
+    clip: float | None = 10.0
+
+    @classmethod
+    def fit(
+        cls,
+        matrix: sparse.csr_matrix | np.ndarray,
+        *,
+        scale: Literal["shrunk", "per_feature", "global"] = "per_feature",
+        clip: float | None = 10.0,
+    ) -> "Standardizer":
+        """Take the moments of a matrix [n, f] without making it dense; NaN entries of a dense one are left out."""
+        return cls.of(moments(matrix), scale=scale, clip=clip)
+
+    @classmethod
+    def of(
+        cls,
+        found: Moments,
+        *,
+        scale: Literal["shrunk", "per_feature", "global"] = "per_feature",
+        clip: float | None = 10.0,
+    ) -> "Standardizer":
+        """Build from moments, which those of several blocks of cells may add up to."""
+        if scale not in ("shrunk", "per_feature", "global"):
+            raise SettingError(f"scale='{scale}' is not known; choose shrunk, per_feature or global")
+        mean, std = found.mean, np.sqrt(found.variance)
+        std[std <= _CONSTANT * np.abs(mean)] = 0.0
+        if scale == "global":
+            std[:] = np.sqrt(np.mean(std**2))
+        elif scale == "shrunk":
+            weight = np.sum(std ** (2 - 2 * SHRINKAGE)) / max(np.count_nonzero(std), 1)  # of a constant one: 0
+            std = std**SHRINKAGE * np.sqrt(weight)
+        return cls(mean, np.where(std > 0, std, 1.0), clip)
+
+    @classmethod
+    def identity(cls, n_features: int) -> "Standardizer":
+        """Return the one that leaves values as they are."""
+        return cls(np.zeros(n_features), np.ones(n_features), None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, ready for JSON."""
+        return {"mean": self.mean.tolist(), "std": self.std.tolist(), "clip": self.clip}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Standardizer":
+        """Build from what :meth:`to_dict` returned."""
+        mean, std = (np.asarray(values[name], dtype=np.float64) for name in ("mean", "std"))
+        return cls(mean, std, values["clip"])
+
+    def transform(self, batch: np.ndarray) -> np.ndarray:
+        """Standardise a dense batch [b, f]; NaN stays NaN. Returns float32."""
+        values = ((batch - self.mean) / self.std).astype(np.float32)
+        return values if self.clip is None else np.clip(values, -self.clip, self.clip, out=values)

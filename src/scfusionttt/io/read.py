@@ -1,0 +1,172 @@
+"""Files and folders to AnnData or MuData, told apart by their content."""
+
+from pathlib import Path
+
+import anndata
+import h5py
+import mudata
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from mudata import MuData
+from scipy import sparse
+from scipy.io import mmread
+
+from scfusionttt.errors import InputFileError, name_some
+from scfusionttt.io.integrity import (
+    check_gzip,
+    check_hdf5,
+    check_matrix_market,
+    check_zarr,
+    damaged,
+    is_store,
+    without_pickle,
+)
+from scfusionttt.io.quiet_warnings import quiet
+from scfusionttt.keys import FEATURE_TYPES
+
+_KNOWN = ".h5mu, .h5ad, .zarr, 10x .h5 or a 10x matrix folder"
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+_HDF5_OFFSETS = (0, 512, 1024, 2048)  # MuData puts its name in a user block before the signature
+_OTHER_KINDS = {
+    b"\x1f\x8b": "is compressed with gzip; unpack it first (gunzip)",
+    b"PK\x03\x04": "is a zip archive; unpack it first",
+    b"RDX": "is an R object; write it as .h5ad or .h5mu from R",
+}
+
+
+def read(path: str | Path) -> AnnData | MuData:
+    """Read single-cell data of any of the known kinds, all features included.
+
+    Parameters
+    ----------
+    path
+        ``.h5mu``, ``.h5ad``, ``.zarr`` of either, 10x ``.h5`` (Cell Ranger 2 and later), or a 10x folder with matrix,
+        features (or genes) and barcodes, each plain or gzipped. The content decides, not the name's ending.
+
+    Returns
+    -------
+    AnnData or MuData
+        As stored. From 10x: names are symbols, left as they are where they repeat; var has ``gene_ids`` and, from
+        Cell Ranger 3 on, ``feature_types``.
+
+    Raises
+    ------
+    InputFileError
+        Missing, empty, truncated, unreadable, or of another kind.
+    """
+    path = Path(path)
+    try:
+        is_folder = path.is_dir()
+        if not is_folder and not path.exists():
+            raise InputFileError(f"{path}: no such file; check the name and the folder")
+        with quiet():
+            return _read_folder(path) if is_folder else _read_file(path)
+    except PermissionError as error:
+        raise InputFileError(f"{path}: no permission to read it; change its mode or ask its owner") from error
+
+
+def _read_file(path: Path) -> AnnData | MuData:
+    size = path.stat().st_size
+    if not size:
+        raise InputFileError(f"{path} is empty (0 bytes); copy or download it again")
+    with path.open("rb") as file:
+        start = file.read(max(_HDF5_OFFSETS) + len(_HDF5))
+    if not any(start[at : at + len(_HDF5)] == _HDF5 for at in _HDF5_OFFSETS):
+        raise InputFileError(f"{path} {_other_kind(path, start)}")
+    with damaged(path):
+        with h5py.File(path, "r") as file:
+            kind = _hdf5_kind(path, file)
+            inside = name_some(list(file), most=5) or "nothing"
+            check_hdf5(path, file)
+        if kind == "h5mu":
+            return mudata.read_h5mu(path)
+        if kind == "h5ad":
+            return anndata.read_h5ad(path)
+        if kind == "10x":
+            import scanpy as sc
+
+            return sc.read_10x_h5(path, gex_only=False)
+    raise InputFileError(f"{path} is HDF5 of another kind (it holds {inside}); expected {_KNOWN}")
+
+
+def _hdf5_kind(path: Path, file: h5py.File) -> str | None:
+    """Tell MuData, AnnData and 10x (from version 3, and before) apart."""
+    if "mod" in file:
+        return "h5mu"
+    if "obs" in file and "var" in file:
+        return "h5ad"
+    if isinstance(file.get("matrix"), h5py.Group) and "barcodes" in file["matrix"]:
+        return "10x"
+    groups = [file[name] for name in file]
+    is_legacy = groups and all(isinstance(group, h5py.Group) and "gene_names" in group for group in groups)
+    if is_legacy and len(groups) > 1:
+        raise InputFileError(
+            f"{path} holds {len(groups)} genomes ({name_some(list(file))}), as 10x wrote them before version 3; read "
+            "one with scanpy.read_10x_h5(..., genome=...) and write it as .h5ad"
+        )
+    return "10x" if is_legacy else None
+
+
+def _other_kind(path: Path, start: bytes) -> str:
+    if path.name.removesuffix(".gz").endswith(".mtx"):
+        return f"is one part of a 10x matrix; give its folder, {path.parent}"
+    told = next((told for magic, told in _OTHER_KINDS.items() if start.startswith(magic)), None)
+    if told is not None:
+        return told
+    is_text = b"\0" not in start and all(byte >= 32 or byte in b"\t\n\r\f" for byte in start[:512])
+    return f"is {'a text file' if is_text else 'not an HDF5 file, or its start is damaged'}; expected {_KNOWN}"
+
+
+def _read_folder(path: Path) -> AnnData | MuData:
+    if is_store(path):
+        raise InputFileError(
+            f"{path} is a store, which is read by pretrain, finetune, transfer, embed, predict, explain and plan only"
+        )
+    if any((path / name).exists() for name in ("zarr.json", ".zgroup")):
+        return _read_zarr(path)
+    matrices = sorted([*path.glob("*matrix.mtx"), *path.glob("*matrix.mtx.gz")])
+    if len(matrices) == 1:
+        return _read_10x_folder(matrices[0])
+    if matrices:
+        raise InputFileError(
+            f"{path} has {len(matrices)} matrices; put each with its features and barcodes in a folder"
+        )
+    below = sorted({found.parent for found in path.glob("*/*matrix.mtx*")})
+    hint = f"did you mean {name_some(below)}?" if below else f"expected {_KNOWN}"
+    raise InputFileError(f"{path} is a folder without matrix.mtx and is no Zarr store; {hint}")
+
+
+def _read_zarr(path: Path) -> AnnData | MuData:
+    with damaged(path), without_pickle(path):
+        check_zarr(path)
+        return mudata.read_zarr(path)
+
+
+def _read_10x_folder(matrix_path: Path) -> AnnData:
+    """Read a matrix in exchange format; scanpy's reader takes version 3 only when it is gzipped."""
+    prefix = matrix_path.name.removesuffix(".gz").removesuffix("matrix.mtx")
+    features = _read_tsv(matrix_path.parent, prefix, ("features", "genes"))
+    barcodes = _read_tsv(matrix_path.parent, prefix, ("barcodes",))
+    with damaged(matrix_path):
+        check_matrix_market(matrix_path)
+        counts = sparse.csr_matrix(mmread(matrix_path).T, dtype=np.float32)
+    if counts.shape != (len(barcodes), len(features)):
+        raise InputFileError(
+            f"{matrix_path} is {counts.shape[1]} x {counts.shape[0]}, but there are {len(features)} features and "
+            f"{len(barcodes)} barcodes; the files do not belong together or one is cut short"
+        )
+    var = pd.DataFrame({"gene_ids": features[0].to_numpy()}, index=features[min(1, features.shape[1] - 1)].to_numpy())
+    if features.shape[1] > 2:
+        var[FEATURE_TYPES] = features[2].to_numpy()
+    return AnnData(counts, obs=pd.DataFrame(index=barcodes[0].to_numpy()), var=var)
+
+
+def _read_tsv(folder: Path, prefix: str, names: tuple[str, ...]) -> pd.DataFrame:
+    for file in (folder / f"{prefix}{name}.tsv{gz}" for name in names for gz in ("", ".gz")):
+        if file.exists():
+            with damaged(file):
+                check_gzip(file)
+                # "NA" is a name here, and a quote is a character
+                return pd.read_csv(file, sep="\t", header=None, dtype=str, keep_default_na=False, quoting=3)
+    raise InputFileError(f"{folder} has no {prefix}{names[0]}.tsv(.gz) beside the matrix; copy it there")

@@ -1,0 +1,139 @@
+"""A model on disk: ``weights.safetensors``, ``manifest.json``, ``history.csv``. Nothing in it can run code."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from torch import Tensor
+
+from scfusionttt.errors import ModelFolderError
+from scfusionttt.io.atomic import replacing
+
+#: Raised when older readers could no longer understand what is written. 2: kernel head, novelty. 3: plain view.
+#: 4: whitening.
+FORMAT_VERSION = 4
+#: What the settings did not say before a format, as things were then.
+_SINCE: dict[int, dict[str, float]] = {
+    2: {"landmarks": 0},
+    3: {"components": 0, "skip_components": 0},
+    4: {"whitening": 0.0},
+}
+
+WEIGHTS, MANIFEST, HISTORY = "weights.safetensors", "manifest.json", "history.csv"
+_KEYS = ("stage", "settings", "species", "features", "preprocessing", "classes", "metrics")
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """The content of a model folder.
+
+    Parameters
+    ----------
+    manifest
+        Plain values: stage, settings, species, features (one mapping per feature, in order), preprocessing, classes,
+        metrics, versions.
+    weights
+        Tensors by name.
+    history
+        Training curves, one row per epoch.
+    """
+
+    manifest: Mapping[str, Any]
+    weights: Mapping[str, Tensor]
+    history: pd.DataFrame
+
+    def write(self, path: str | Path) -> None:
+        """Write the folder; what was there stays whole until the new one is.
+
+        Raises
+        ------
+        OutputError
+            When it cannot be written there.
+        """
+        from safetensors.torch import save
+
+        with replacing(path, ours=is_model) as temporary:
+            temporary.mkdir()
+            weights = save({name: tensor.contiguous() for name, tensor in self.weights.items()})
+            (temporary / WEIGHTS).write_bytes(weights)  # a full disk is an OSError here, unlike in safetensors
+            text = json.dumps({"format_version": FORMAT_VERSION, **self.manifest}, indent=1, allow_nan=False)
+            (temporary / MANIFEST).write_text(text, encoding="utf-8")
+            self.history.to_csv(temporary / HISTORY, index=False)
+
+    @classmethod
+    def read(cls, path: str | Path) -> "ModelFolder":
+        """Read a folder.
+
+        Raises
+        ------
+        ModelFolderError
+            When the folder or a file of it is missing, damaged or of a newer format.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        folder = Path(path)
+        if not folder.is_dir():
+            raise ModelFolderError(f"{path}: there is no such model folder; give one that pretrain or finetune wrote")
+        for name in (MANIFEST, WEIGHTS, HISTORY):
+            if not (folder / name).is_file():
+                raise ModelFolderError(f"{path}: {name} is missing; copy the whole model folder")
+        manifest = _upgraded(_read_manifest(folder / MANIFEST))
+        try:
+            weights = load_file(folder / WEIGHTS)
+            history = _read_history(folder / HISTORY)
+        except (SafetensorError, OSError, ValueError) as error:
+            raise ModelFolderError(f"{path}: is damaged ({str(error).splitlines()[0]}); copy it again") from error
+        return cls(manifest, weights, history)
+
+
+def is_model(folder: Path) -> bool:
+    """Return whether a folder holds a model that can be read here, and nothing else."""
+    if {file.name for file in folder.iterdir()} != {WEIGHTS, MANIFEST, HISTORY}:
+        return False
+    try:
+        _read_manifest(folder / MANIFEST)
+    except ModelFolderError:
+        return False
+    return True
+
+
+def _read_history(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path)
+    except pd.errors.EmptyDataError:  # a line end alone: of a model that no epoch has taught
+        if not path.stat().st_size:
+            raise
+        return pd.DataFrame()
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelFolderError(f"{path}: is not readable JSON ({error}); copy the model folder again") from error
+    version = manifest.get("format_version") if isinstance(manifest, dict) else None
+    if not isinstance(version, int):
+        raise ModelFolderError(f"{path}: has no format version; this is not a model of scfusionttt")
+    if version > FORMAT_VERSION:
+        raise ModelFolderError(
+            f"{path}: has format {version}, newer than {FORMAT_VERSION}, the newest known here; update scfusionttt"
+        )
+    missing = [key for key in _KEYS if key not in manifest]
+    if missing:
+        raise ModelFolderError(f"{path}: lacks {', '.join(missing)}; copy the model folder again")
+    return manifest
+
+
+def _upgraded(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return the manifest as today's would say it."""
+    if not isinstance(manifest["settings"], dict):
+        return manifest
+    network = manifest["settings"].get("network", {})
+    for version, then in _SINCE.items():
+        if manifest["format_version"] < version:
+            network = {**then, **network}
+    return {**manifest, "settings": {**manifest["settings"], "network": network}}

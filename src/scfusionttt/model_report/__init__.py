@@ -1,6 +1,0 @@
-"""The report of a model and its cells: one HTML page that a biologist would send to a colleague."""
-
-from scfusionttt.model_report.gather import Findings, gather
-from scfusionttt.model_report.page import write_report
-
-__all__ = ["Findings", "gather", "write_report"]

@@ -1,0 +1,23 @@
+"""Figures: arrays and tables in, matplotlib axes out."""
+
+from scfusionttt.plotting.figures.calibration import calibration
+from scfusionttt.plotting.figures.chromosomes import chromosome_heatmap, gene_places
+from scfusionttt.plotting.figures.curves import training_curves
+from scfusionttt.plotting.figures.intervals import intervals
+from scfusionttt.plotting.figures.matrix import confusion
+from scfusionttt.plotting.figures.scatter import umap, umap_continuous
+from scfusionttt.plotting.figures.strip import genome_strip
+from scfusionttt.plotting.figures.style import class_colours
+
+__all__ = [
+    "calibration",
+    "chromosome_heatmap",
+    "class_colours",
+    "confusion",
+    "gene_places",
+    "genome_strip",
+    "intervals",
+    "training_curves",
+    "umap",
+    "umap_continuous",
+]

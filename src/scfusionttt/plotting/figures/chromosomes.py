@@ -1,0 +1,145 @@
+"""Groups of cells along the genome, and where a model's features lie on the chromosomes."""
+
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.ticker import MaxNLocator
+
+from scfusionttt.plotting.figures.strip import name_chromosomes
+from scfusionttt.plotting.figures.style import (
+    INK,
+    PALETTE,
+    RULE,
+    literal,
+    new_axes,
+    say_nothing_to_show,
+    shorten,
+    tidy,
+)
+from scfusionttt.plotting.figures.track import SCAFFOLDS, UNPLACED, Track
+
+#: Neighbours on the genome that are averaged, as few genes alone are noise.
+_WINDOW = 20
+_MEGABASE = 1e6
+
+
+def chromosome_heatmap(
+    genes: pd.DataFrame, values: pd.DataFrame, *, unit: str = "", title: str = "", ax: Axes | None = None
+) -> Axes:
+    """Draw groups of cells (rows) along the genome (columns): each window of 20 genes against the mean of all groups.
+
+    A window never crosses the end of a chromosome. Red is above, blue below the mean over groups, after the median of
+    the group's windows is taken off: cells with more RNA are not red throughout.
+
+    Parameters
+    ----------
+    genes
+        [g]: `chromosome`, `start` (bp), in any order; missing where a gene is unplaced.
+    values
+        [groups, g], the mean of each gene in each group, its columns in the order of `genes`.
+    unit
+        Of the values.
+    """
+    ax = new_axes(11.0, 1.6 + 0.24 * max(len(values), 3))[0] if ax is None else ax
+    track = Track(genes)
+    if values.empty:
+        say_nothing_to_show(ax, "no cells to show")
+        tidy(ax, title)
+        return ax
+    mean = values.to_numpy(dtype=float)[:, track.order]
+    mean = mean - np.nanmean(mean, axis=0) if len(mean) > 1 else mean
+    edges = _windows(track)
+    windows = np.stack([mean[:, a:b].mean(axis=1) for a, b in pairwise(edges)], axis=1)
+    windows -= np.median(windows, axis=1, keepdims=True)
+    most = float(np.nanpercentile(np.abs(windows), 99)) or 1.0
+    drawn = ax.pcolormesh(
+        edges, np.arange(len(values) + 1), windows, cmap="RdBu_r", vmin=-most, vmax=most, rasterized=True
+    )
+    ax.vlines([first for _, first, _ in track.bands[1:]], 0, len(values), color=INK, linewidth=0.5)
+    ax.invert_yaxis()
+    ax.set_yticks(np.arange(len(values)) + 0.5, [shorten(name) for name in values.index])
+    for label in ax.get_yticklabels():
+        literal(label)
+    bar = ax.figure.colorbar(drawn, ax=ax, aspect=14, pad=0.01, fraction=0.03)
+    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.ax.tick_params(labelsize=7.5, labelcolor=INK, length=2)
+    bar.locator = MaxNLocator(nbins=5)
+    literal(bar.ax.yaxis.label).set(text=shorten(unit, 40), fontsize=8, color=INK)
+    name_chromosomes(ax, track, shade=False)
+    tidy(ax, title, spines=())
+    ax.tick_params(length=0)
+    return ax
+
+
+def gene_places(
+    genes: pd.DataFrame, *, proteins: pd.DataFrame | None = None, title: str = "", ax: Axes | None = None
+) -> Axes:
+    """Draw each chromosome as a line with a tick per gene, and proteins by name at their coding genes.
+
+    Features without a chromosome, or on a scaffold, are counted below.
+
+    Parameters
+    ----------
+    genes
+        [g]: `chromosome`, `start` (bp).
+    proteins
+        [p]: `name`, `chromosome`, `start` (bp) of the coding gene.
+    """
+    track = Track(genes)
+    chromosome, start = (
+        track.chromosome,
+        pd.to_numeric(genes["start"], errors="coerce").to_numpy(float, na_value=np.nan),
+    )
+    shown = [name for name, _, _ in track.bands if name not in (SCAFFOLDS, UNPLACED)]
+    ax = new_axes(11.0, 1.2 + 0.24 * max(len(shown), 3))[0] if ax is None else ax
+    if not shown:
+        say_nothing_to_show(ax, "no gene has a place")
+        tidy(ax, title)
+        return ax
+    for row, name in enumerate(shown):
+        here = start[(chromosome == name).to_numpy()] / _MEGABASE
+        ax.plot([0, here.max()], [row, row], color=RULE, linewidth=5, solid_capstyle="round", zorder=1)
+        ticks = [[(x, row - 0.28), (x, row + 0.28)] for x in here]
+        ax.add_collection(LineCollection(ticks, colors=PALETTE[0], linewidths=0.5, alpha=0.55, rasterized=True))
+        ax.text(1.005, row, f"{len(here):,}", transform=ax.get_yaxis_transform(), fontsize=7.5, color=INK, va="center")
+    ax.text(1.005, -0.9, "genes", transform=ax.get_yaxis_transform(), fontsize=7.5, color=INK, va="center")
+    named = 0.0
+    if proteins is not None and len(proteins):
+        named = _name_proteins(ax, proteins, shown, letter=float(np.nanmax(start)) / _MEGABASE / 145)
+    ax.set_yticks(range(len(shown)), shown)
+    ax.set(ylim=(len(shown) - 0.3, -0.9), xlabel="position, million base pairs")
+    ax.margins(x=0.01)
+    ax.set_xlim(right=max(ax.get_xlim()[1], named))
+    left_out = [f"{end - first} {name}" for name, first, end in track.bands if name in (SCAFFOLDS, UNPLACED)]
+    if left_out:
+        ax.set_xlabel(f"position, million base pairs (not shown: {', '.join(left_out)})")
+    tidy(ax, title, spines=())
+    return ax
+
+
+def _name_proteins(ax: Axes, proteins: pd.DataFrame, shown: list[str], *, letter: float) -> float:
+    """Mark proteins, name each to its right, after the name before it, and return where the last name ends.
+
+    `letter` is a letter's width there.
+    """
+    places = proteins.assign(row=Track(proteins).chromosome.map({name: row for row, name in enumerate(shown)}))
+    places = places.dropna(subset=["row", "start"]).sort_values(["row", "start"])
+    end: dict[int, float] = {}
+    for row, start, name in zip(places["row"].astype(int), places["start"].astype(float), places["name"]):
+        x = start / _MEGABASE
+        ax.plot([x], [row], "o", color=PALETTE[5], markersize=4, zorder=3)
+        at = max(x + 0.7 * letter, end.get(row, 0.0))
+        text = shorten(name, 18)
+        end[row] = at + letter * (len(text) + 1)
+        label = ax.text(at, row - 0.02, text, fontsize=7, color=INK, va="center", zorder=4)
+        literal(label).set_bbox({"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.4})
+    return max(end.values(), default=0.0)
+
+
+def _windows(track: Track) -> np.ndarray:
+    """Return the edges of windows of `_WINDOW` genes, none across the end of a chromosome."""
+    inner = [np.arange(first, end, _WINDOW) for _, first, end in track.bands]
+    return np.unique(np.concatenate([*inner, [track.size]]))

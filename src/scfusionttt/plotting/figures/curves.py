@@ -1,0 +1,88 @@
+"""Training curves, one panel per stage."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from scfusionttt.plotting.figures.style import INK, MUTED, PALETTE, RULE, new_axes, say_nothing_to_show, tidy
+
+_PHASES = {"train": ("training", PALETTE[0]), "val": ("validation", PALETTE[5])}
+
+
+def training_curves(
+    history: pd.DataFrame, *, metric: str = "loss", axes: Sequence[Axes] | NDArray[Any] | None = None
+) -> NDArray[Any]:
+    """Draw `train_{metric}` and `val_{metric}` over the epochs, one panel per stage, and mark the best epoch.
+
+    Parameters
+    ----------
+    history
+        Columns `stage`, `epoch` and metrics; a metric that a stage lacks is missing or NaN. Several rows of one
+        epoch (training and validation logged apart) are merged.
+    metric
+        Best is lowest for a loss, highest for anything else.
+    axes
+        One per stage, to draw in.
+
+    Returns
+    -------
+    Axes, [stages], in the order in which the stages ran.
+    """
+    stages = list(history.groupby("stage", sort=False, observed=True))
+    if axes is None:
+        axes = new_axes(max(3.4 * len(stages), 3.4), 2.7, panels=max(len(stages), 1))
+    panels = np.asarray(axes, dtype=object)
+    if not stages:
+        say_nothing_to_show(panels[0], "no training was recorded")
+    for ax, (stage, rows) in zip(panels, stages):
+        _stage(ax, rows.groupby("epoch").mean(numeric_only=True), metric)
+        ax.set_xlabel("epoch")
+        tidy(ax, str(stage))
+    panels[0].set_ylabel(metric.replace("_", " "))
+    tidy(panels[0])
+    return panels
+
+
+def _stage(ax: Axes, rows: pd.DataFrame, metric: str) -> None:
+    """Draw one stage; `rows` is indexed by epoch."""
+    curves = {}
+    for phase in _PHASES:
+        column = rows.get(f"{phase}_{metric}", pd.Series(dtype=float))
+        if len(curve := column.replace([np.inf, -np.inf], np.nan).dropna()):
+            curves[phase] = curve
+    if not curves:
+        say_nothing_to_show(ax, f"no {metric.replace('_', ' ')} was recorded")
+        return
+    for phase, curve in curves.items():
+        name, colour = _PHASES[phase]
+        marker = "o" if len(curve) == 1 else None
+        ax.plot(curve.index, curve, label=name, color=colour, linewidth=1.6, marker=marker, markersize=4)
+    if "val" in curves:
+        _mark_best(ax, curves["val"], lower="loss" in metric)
+    ax.margins(x=0.04, y=0.18)
+    ax.grid(axis="y", color=RULE, linewidth=0.6)
+    ax.set_axisbelow(True)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    ax.yaxis.set_major_locator(MaxNLocator(nbins=5))
+    ax.legend(frameon=False, fontsize=8, labelcolor=INK, loc="best")
+
+
+def _mark_best(ax: Axes, curve: pd.Series, *, lower: bool) -> None:
+    at = int(np.argmin(curve) if lower else np.argmax(curve))
+    epoch, best = float(curve.index[at]), float(curve.iloc[at])
+    ax.plot([epoch], [best], marker="o", markersize=6, markerfacecolor="white", color=_PHASES["val"][1])
+    ax.annotate(
+        f"best {best:.3g}, epoch {epoch:g}",
+        (epoch, best),
+        xytext=(0, -9 if lower else 9),
+        textcoords="offset points",
+        ha="right" if epoch > np.mean(ax.get_xlim()) else "left",
+        va="top" if lower else "bottom",
+        fontsize=7.5,
+        color=MUTED,
+    )

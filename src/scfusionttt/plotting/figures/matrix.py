@@ -1,0 +1,69 @@
+"""Confusion between true and predicted classes."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+
+from scfusionttt.plotting.figures.style import INK, MUTED, RULE, literal, new_axes, say_nothing_to_show, shorten, tidy
+
+_WHITE_TEXT_ABOVE = 0.55
+
+
+def confusion(counts: pd.DataFrame, *, title: str = "", ax: Axes | None = None) -> Axes:
+    """Draw counts of cells, true class by predicted class; colour is the share of the true class.
+
+    Each row names its number of cells and, where the class can be predicted, its recall. A predicted class that is no
+    true class (such as `unknown`) keeps its column, and the reverse its row.
+
+    Parameters
+    ----------
+    counts
+        [true, predicted], cells; NaN counts as 0. Rows and columns keep their order.
+    """
+    cells = counts.fillna(0).to_numpy(dtype=float)
+    rows, columns = cells.shape
+    if ax is None:
+        side = 0.42 if max(rows, columns) <= 14 else 0.3
+        ax = new_axes(2.9 + side * columns, 1.7 + side * rows)[0]
+    if cells.size == 0:
+        say_nothing_to_show(ax, "no predictions to show")
+        tidy(ax, title)
+        return ax
+    totals = cells.sum(axis=1)
+    share = np.divide(cells, totals[:, None], out=np.zeros_like(cells), where=totals[:, None] > 0)
+    ax.pcolormesh(share, cmap="Blues", vmin=0, vmax=1, edgecolors="white", linewidth=0.8)
+    ax.set_aspect("equal")
+    ax.invert_yaxis()
+    for i, j in zip(*np.nonzero(cells)):
+        colour = "white" if share[i, j] > _WHITE_TEXT_ABOVE else INK
+        ax.text(j + 0.5, i + 0.5, _compact(cells[i, j]), ha="center", va="center", fontsize=6.5, color=colour)
+    _name_axes(ax, counts, totals, share)
+    tidy(ax, title, spines=())
+    ax.tick_params(length=0)
+    return ax
+
+
+def _name_axes(ax: Axes, counts: pd.DataFrame, totals: np.ndarray, share: np.ndarray) -> None:
+    true, predicted = [str(name) for name in counts.index], [str(name) for name in counts.columns]
+    ax.set_xticks(np.arange(len(predicted)) + 0.5, [shorten(name) for name in predicted], rotation=90)
+    ax.set_yticks(np.arange(len(true)) + 0.5, [f"{shorten(name)} ({n:,.0f})" for name, n in zip(true, totals)])
+    for label in [*ax.get_xticklabels(), *ax.get_yticklabels()]:
+        literal(label)
+    ax.set(xlabel="predicted class (colour: share of the true class)", ylabel="true class (cells)")
+    right = len(predicted) + 0.25
+    ax.text(right, -0.15, "recall", fontsize=7.5, color=MUTED, va="bottom")
+    for i, name in enumerate(true):
+        known = name in predicted and totals[i] > 0
+        if known:
+            j = predicted.index(name)
+            ax.add_patch(Rectangle((j, i), 1, 1, fill=False, edgecolor=INK, linewidth=0.6))
+        ax.text(right, i + 0.5, f"{share[i, j]:.2f}" if known else "–", fontsize=7.5, color=INK, va="center")
+    ax.axhline(0, color=RULE, linewidth=0.8)
+
+
+def _compact(n: float) -> str:
+    """Return a count in at most four characters or so: 12, 950, 1.2k, 31k."""
+    if n < 1000:
+        return f"{n:.0f}"
+    return f"{n / 1000:.1f}k" if n < 9950 else f"{n / 1000:.0f}k"

@@ -1,0 +1,192 @@
+"""Cells in two dimensions, coloured by class or by value."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike, NDArray
+
+from scfusionttt.plotting.figures.style import (
+    INK,
+    MISSING,
+    class_colours,
+    encode_labels,
+    literal,
+    new_axes,
+    say_nothing_to_show,
+    shorten,
+    tidy,
+)
+
+#: Names this short stand on the data; longer ones in a legend, with numbers on the data where colours alone are many.
+_SHORT = 3
+_FEW_CLASSES = 8
+_LEGEND_ROWS = 20
+_FEW_CELLS = 12
+
+
+def umap(
+    coords: ArrayLike,
+    labels: ArrayLike | pd.Series,
+    *,
+    title: str = "",
+    colours: Mapping[str, str] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw cells coloured by class.
+
+    Short names (cluster numbers) stand on the data. Longer ones stand in a legend with their number of cells; beyond
+    eight classes each also has a number on the data. Cells are drawn in a fixed random order, so that no class
+    hides another; cells without a label (`keys.UNLABELLED`, NaN) lie below in grey.
+
+    Parameters
+    ----------
+    coords
+        [n, 2]. Cells with a coordinate that is not finite are left out.
+    labels
+        [n]. Categories keep their order; other values are sorted, numbers by value.
+    colours
+        Colour of a class by its name, to keep it across figures.
+    """
+    xy, shown = _finite(coords)
+    codes, classes = encode_labels(labels)
+    palette = class_colours(classes, colours)
+    on_data = bool(classes) and max(map(len, classes)) <= _SHORT
+    numbered = not on_data and len(classes) > _FEW_CLASSES
+
+    entries = [] if on_data else [(name, int((codes == i).sum())) for i, name in enumerate(classes)]
+    texts = [_counted(*entry) for entry in entries]
+    if numbered:  # U+2007 is a space as wide as a digit
+        texts = [f"{i:\u2007>2}  {text}" for i, text in enumerate(texts, 1)]
+    handles = [_dot(palette[name]) for name, _ in entries]
+    if (unlabelled := int((codes < 0).sum())) > 0:
+        texts.append(_counted("not labelled", unlabelled))
+        handles.append(_dot(MISSING))
+
+    columns = -(-len(texts) // _LEGEND_ROWS)
+    if ax is None:
+        widest = max(map(len, texts), default=0)
+        ax = new_axes(4.5 + columns * (0.35 + 0.068 * widest), 4.4)[0]
+    if not shown.any():
+        say_nothing_to_show(ax, "no cells to show")
+    _points(ax, xy[shown & (codes < 0)], MISSING, n=len(xy))
+    order = np.random.default_rng(0).permutation(np.flatnonzero(shown & (codes >= 0)))
+    _points(ax, xy[order], [palette[classes[code]] for code in codes[order]], n=len(xy))
+    if on_data or numbered:
+        for i, name in enumerate(classes):
+            if (members := shown & (codes == i)).any():
+                _stand_out(ax, xy[members], name if on_data else str(i + 1))
+    if texts:
+        _legend(ax, handles, texts, columns)
+    _finish(ax, title)
+    return ax
+
+
+def umap_continuous(
+    coords: ArrayLike, values: ArrayLike, unit: str, *, title: str = "", ax: Axes | None = None
+) -> Axes:
+    """Draw cells coloured by a value, high values on top; cells without one lie below in grey.
+
+    Parameters
+    ----------
+    coords
+        [n, 2]. Cells with a coordinate that is not finite are left out.
+    values
+        [n], in `unit`. The colours span the values' 1st to 99th percentile.
+    """
+    xy, shown = _finite(coords)
+    value = np.asarray(values, dtype=float)
+    known = shown & np.isfinite(value)
+    ax = new_axes(5.1, 4.4)[0] if ax is None else ax
+    _points(ax, xy[shown & ~known], MISSING, n=len(xy))
+    if not known.any():
+        say_nothing_to_show(ax, "no values to show")
+        _finish(ax, title)
+        return ax
+    order = np.flatnonzero(known)[np.argsort(value[known], kind="stable")]
+    low, high = np.percentile(value[known], [1, 99])
+    if low == high:  # a gene that hardly any cell expresses
+        low, high = value[known].min(), value[known].max()
+    x, y = xy[order].T
+    points = ax.scatter(x, y, c=value[order], vmin=low, vmax=high, cmap="viridis", **_point_style(len(xy)))
+    bar = ax.figure.colorbar(points, ax=ax, shrink=0.55, aspect=18, pad=0.02)
+    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.ax.tick_params(labelsize=8, labelcolor=INK, length=2)
+    bar.locator = MaxNLocator(nbins=4)
+    literal(bar.ax.yaxis.label).set(text=shorten(unit, 40), fontsize=8.5, color=INK)
+    _finish(ax, title)
+    return ax
+
+
+def _finite(coords: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    xy = np.asarray(coords, dtype=float)
+    return xy, np.isfinite(xy).all(axis=1)
+
+
+def _point_style(n: int) -> dict:
+    return {"s": float(np.clip(50_000 / max(n, 1), 0.8, 30)), "linewidths": 0, "rasterized": True}
+
+
+def _points(ax: Axes, xy: NDArray, colour: str | list[str], *, n: int) -> None:
+    if len(xy):
+        ax.scatter(xy[:, 0], xy[:, 1], c=colour, **_point_style(n))
+
+
+def _middle(xy: NDArray) -> NDArray:
+    """Return the member nearest to the median: a name never stands between two islands."""
+    return xy[np.argmin(np.linalg.norm(xy - np.median(xy, axis=0), axis=1))]
+
+
+def _stand_out(ax: Axes, members: NDArray, name: str) -> None:
+    """Write a name amid its cells, or above them where they are so few that it would hide them."""
+    above = len(members) < _FEW_CELLS
+    text = ax.annotate(
+        shorten(name),
+        tuple(_middle(members)),
+        xytext=(0, 3.5 if above else 0),
+        textcoords="offset points",
+        ha="center",
+        va="bottom" if above else "center",
+        fontsize=8.5,
+        fontweight="bold",
+        color=INK,
+    )
+    literal(text).set_path_effects([withStroke(linewidth=2.5, foreground="white", alpha=0.9)])
+
+
+def _counted(name: str, n: int) -> str:
+    return f"{shorten(name)} ({n:,})"
+
+
+def _dot(colour: str) -> Line2D:
+    return Line2D([], [], marker="o", linestyle="", color=colour, markersize=6)
+
+
+def _legend(ax: Axes, handles: list[Line2D], texts: list[str], columns: int) -> None:
+    legend = ax.legend(
+        handles,
+        ["name"] * len(texts),  # set below: matplotlib drops names that start with an underscore
+        loc="upper left",
+        bbox_to_anchor=(1.0, 1.0),
+        ncols=columns,
+        frameon=False,
+        fontsize=8,
+        handletextpad=0.3,
+        columnspacing=1.0,
+        labelspacing=0.45,
+        borderaxespad=0.2,
+    )
+    for entry, text in zip(legend.get_texts(), texts):
+        literal(entry).set(text=text, color=INK)
+
+
+def _finish(ax: Axes, title: str) -> None:
+    ax.set(xticks=[], yticks=[])
+    ax.set_aspect("equal", adjustable="datalim")
+    ax.set_xlabel("UMAP 1", loc="left")
+    ax.set_ylabel("UMAP 2", loc="bottom")
+    tidy(ax, title)

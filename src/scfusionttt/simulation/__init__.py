@@ -1,0 +1,5 @@
+"""Simulated CITE-seq whose truth is known: for tests, demos and positive controls."""
+
+from scfusionttt.simulation.simulate import simulate, simulate_query
+
+__all__ = ["simulate", "simulate_query"]

@@ -1,0 +1,218 @@
+"""What a bad call gets: one line naming cause and remedy, exit code 2. Bad input is in `tests/contract`."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from mudata import MuData
+from scipy import sparse
+
+from scfusionttt.io.quiet_warnings import quiet
+from scfusionttt.model.folder import FORMAT_VERSION
+
+FAST = "--preset fast --epochs 1 --set network.width=16"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, cells, rna_cells, trained):
+    """A folder of good and bad files, and of earlier results: ``model``, ``z.npy`` and ``t.csv``."""
+    place = tmp_path_factory.mktemp("bad")
+
+    def write(name, change=lambda data: None, data=cells):
+        with quiet():
+            data = data.copy()
+            data = change(data) or data
+            data.write_h5mu(place / f"{name}.h5mu") if isinstance(data, MuData) else data.write_h5ad(
+                place / f"{name}.h5ad"
+            )
+
+    write("good")
+    write("rna", data=rna_cells)
+    write("few_genes", lambda data: data[:, ::3].copy(), data=rna_cells)
+    (place / "text.h5mu").write_text("cell,gene\n")
+    (place / "folder").mkdir()
+    (place / "folder" / "thesis.tex").write_text("years of work")
+
+    trained.pretrained.save(place / "model")
+    trained.finetuned.save(place / "typed")
+    shutil.copytree(place / "model", place / "newer")
+    manifest = json.loads((place / "model" / "manifest.json").read_text())
+    (place / "newer" / "manifest.json").write_text(json.dumps(manifest | {"format_version": 99}))
+    shutil.copytree(place / "model", place / "incomplete")
+    (place / "incomplete" / "weights.safetensors").unlink()
+    (place / "z.npy").write_text("an earlier result")
+    (place / "t.csv").write_text("an earlier result")
+    return place
+
+
+@pytest.fixture
+def refused(place, scfusionttt, monkeypatch):
+    """Run a command that must fail, and return its one line."""
+    monkeypatch.chdir(place)
+
+    def everything():
+        return {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+
+    def run(command):
+        before = everything()
+        result = scfusionttt(command)
+        assert result.code == 2
+        *notes, error = result.err.splitlines()
+        assert error.startswith("scfusionttt: ")
+        assert not any(note.startswith(("scfusionttt:", "Traceback")) for note in notes)
+        assert result.out == "" or command.startswith("validate")
+        assert everything() == before, "what was there is untouched, and nothing was added"
+        return error
+
+    return run
+
+
+BAD_CALLS = {
+    "labels: in transfer": ("transfer rna.h5ad --model typed --labels celltype --out model", "no obs['celltype']"),
+    "genes: too few": (
+        "embed few_genes.h5ad --model model --out z.npy",
+        "only 100 of the model's 300 genes are in the input",
+    ),
+    "genes: no such species": (
+        f"pretrain good.h5mu --out model --species yeast {FAST}",
+        "species 'yeast' has no gene table; use human or mouse",
+    ),
+    "model: missing": ("embed good.h5mu --model nowhere --out z.npy", "no such model folder; give one"),
+    "model: newer": (
+        "embed good.h5mu --model newer --out z.npy",
+        f"has format 99, newer than {FORMAT_VERSION}, the newest known here; update scfusionttt",
+    ),
+    "model: incomplete": (
+        "embed good.h5mu --model incomplete --out z.npy",
+        "weights.safetensors is missing; copy the whole model folder",
+    ),
+    "model: knows no classes": ("predict good.h5mu --model model --out t.csv", "knows no classes; run finetune first"),
+    "model: no zero-shot": ("transfer rna.h5ad --model model --out new", "run finetune first, or give labels"),
+    "call: unknown verb": ("frobnicate", "No such command 'frobnicate'; see scfusionttt --help"),
+    "call: unknown option": ("embed good.h5mu --colour red", "No such option: --colour"),
+    "call: option missing": ("embed good.h5mu --model model", "Missing option '--out'; see scfusionttt embed --help"),
+    "call: no number": ("pretrain good.h5mu --out model --epochs many", "Invalid value for '--epochs'"),
+    "call: no such device": ("pretrain good.h5mu --out model --device abacus", "Invalid value for '--device'"),
+    "setting: no such preset": (
+        "pretrain good.h5mu --out model --preset slow",
+        "no preset 'slow'; choose one of default, paper, whole, fast",
+    ),
+    "setting: no such key": (
+        "pretrain good.h5mu --out model --set network.widht=3",
+        "no setting 'network.widht'; did you mean",
+    ),
+    "setting: no value": ("pretrain good.h5mu --out model --set network.width", "write --set section.key=value"),
+    "setting: bad value": (
+        "pretrain good.h5mu --out model --set network.width=wide",
+        "network.width must be of type int, not 'wide'",
+    ),
+    "setting: no epochs": ("pretrain good.h5mu --out model --epochs 0", "pretrain.epochs must be at least 1"),
+    "setting: no such file": ("pretrain good.h5mu --out model --config mine.toml", "mine.toml: cannot be read"),
+    "setting: no memory": ("pretrain good.h5mu --out model --memory lots", "memory must be a size like 6GiB, 4GB"),
+    "setting: too little memory": (
+        "finetune good.h5mu --model model --labels cell_type --out new --memory 10MB",
+        "may take 0.01 GiB: give it more with --memory, or pretrain with --set network.checkpoint_blocks=true",
+    ),
+    "setting: not TOML": ("pretrain good.h5mu --out model --config text.h5mu", "is not TOML"),
+    "setting: settled by pretraining": (
+        "finetune good.h5mu --model model --labels cell_type --out new --set network.width=32",
+        "give them to scfusionttt pretrain",
+    ),
+    "setting: fraction above 1": (
+        "finetune good.h5mu --model model --labels cell_type --out new --train-fraction 1.5",
+        "must lie between 0 and 1 (it is 1.5)",
+    ),
+    "setting: fraction 0": (
+        "finetune good.h5mu --model model --labels cell_type --out new --train-fraction 0",
+        "must lie between 0 and 1 (it is 0.0)",
+    ),
+    "setting: fraction in transfer": (
+        "transfer rna.h5ad --model typed --labels cell_type --out model --train-fraction -1",
+        "must lie between 0 and 1 (it is -1.0)",
+    ),
+    "setting: fraction of no labels": (
+        "transfer rna.h5ad --model typed --out model --train-fraction 0.3",
+        "give labels too, or neither for zero-shot",
+    ),
+    "input: no such modality": (
+        "embed good.h5mu --model model --out z.npy --rna-modality atac",
+        "there is no modality 'atac'; the input has rna, prot",
+    ),
+    "input: no such layer": ("embed good.h5mu --model model --out z.npy --layer raw", "RNA has no layer 'raw'"),
+    "output: folder missing": (
+        "embed good.h5mu --model model --out no/z.npy",
+        "does not exist; make it, or choose another",
+    ),
+    "output: folder of a model missing": (
+        "pretrain good.h5mu --out no/model",
+        "does not exist; make it, or choose another",
+    ),
+    "output: unknown ending": (
+        "embed good.h5mu --model model --out z.txt",
+        "the ending '.txt' is not known; choose .npy",
+    ),
+    "output: unknown ending of a table": (
+        "predict good.h5mu --model typed --out t.xlsx",
+        "the ending '.xlsx' is not known; choose .csv",
+    ),
+    "output: the report over the data": (
+        "report typed good.h5mu --out good.h5mu",
+        "good.h5mu: the ending '.h5mu' is not known; choose .html",
+    ),
+    "output: the scores over the data": (
+        "validate good.h5mu --json good.h5mu",
+        "good.h5mu: the ending '.h5mu' is not known; choose .json",
+    ),
+    "output: the model to start from": (
+        "finetune good.h5mu --model model --labels cell_type --out ./model",
+        "model is the model to start from; give --out another name",
+    ),
+    "output: scores in a model's folder": (
+        "validate good.h5mu --json model/manifest.json",
+        "model is a model, and nothing else is written there",
+    ),
+    "output: no folder for the scores, told before training": (
+        "finetune good.h5mu --model model --labels cell_type --out new --json no/scores.json",
+        "does not exist; make it, or choose another",
+    ),
+    "output: h5mu of one AnnData": ("embed rna.h5ad --model model --out z.h5mu", "write .h5ad or .zarr"),
+    "output: somebody's folder": ("pretrain good.h5mu --out folder", "other things in it; it is left alone"),
+    "output: a file for a folder": (
+        "pretrain good.h5mu --out t.csv",
+        "is a file and is left alone: choose another name",
+    ),
+    "evaluate: no such representation": (
+        "evaluate good.h5mu --labels cell_type --rep X_pca",
+        "no obsm['X_pca'] (there is: none); write one with `scfusionttt embed`",
+    ),
+    "evaluate: not embedded yet": ("evaluate rna.h5ad --labels cell_type", "no obsm['X_fusionttt']"),
+    "evaluate: no such labels": ("evaluate rna.h5ad --labels kind", "no obs['kind']; the columns are: cell_type"),
+    "evaluate: no such clusters": ("evaluate rna.h5ad --labels cell_type --clusters leiden", "no obs['leiden']"),
+    "evaluate: space of clusters": (
+        "evaluate rna.h5ad --labels cell_type --clusters cell_type --space umap",
+        "--space umap goes with --rep",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_CALLS)
+def test_a_bad_call(name, refused):
+    command, told = BAD_CALLS[name]
+    assert told in refused(command)
+
+
+def test_a_device_that_is_not_there_is_told_before_the_input_is_read(refused, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    told = refused("pretrain missing.h5mu --out new --device cuda")
+    assert "the device 'cuda' is not there on this machine; use --device auto or cpu" in told
+
+
+def test_empty_genes_are_named_in_a_warning(place, scfusionttt, monkeypatch, tmp_path, rna_cells):
+    without = rna_cells.copy()
+    without.X = sparse.csr_matrix(without.X.toarray() * (np.arange(without.n_vars) > 0))
+    without.write_h5ad(tmp_path / "gap.h5ad")
+    monkeypatch.chdir(tmp_path)
+    result = scfusionttt(f"pretrain gap.h5ad --out {tmp_path}/new {FAST}")
+    assert result.code == 0, result.err
+    assert "no counts in any cell for" in result.err and str(without.var_names[0]) in result.err

@@ -1,0 +1,302 @@
+import json
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from mudata import MuData
+
+import scfusionttt as package
+from scfusionttt.io.quiet_warnings import quiet
+from scfusionttt.io.read import read
+from scfusionttt.model.fusionttt import FusionTTT
+
+VERBS = ["demo", "validate", "pretrain", "finetune", "transfer", "embed", "predict", "evaluate", "report"]
+VERBS += ["benchmark", "ablate", "genes", "doctor"]
+SMALL = "--preset fast --set network.width=16 --set network.encoder_blocks=1 --set network.latent=8"
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, cells, rna_cells, trained):
+    """A folder with the files of a user, who stands in it."""
+    with quiet():
+        cells.write_h5mu(tmp_path / "cells.h5mu")
+        rna_cells.write_h5ad(tmp_path / "rna.h5ad")
+    trained.pretrained.save(tmp_path / "pretrained")
+    trained.finetuned.save(tmp_path / "typed")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def done(result):
+    assert result.code == 0, result.err
+    assert "Traceback" not in result.err
+    assert "Warning" not in result.err
+    return result
+
+
+def test_version_and_help(scfusionttt):
+    assert done(scfusionttt("--version")).out == version("scfusionttt") + "\n"
+    told = done(scfusionttt("--help")).out
+    assert all(verb in told for verb in VERBS)
+    assert scfusionttt("").code == 2
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_an_example(verb, scfusionttt):
+    told = " ".join(done(scfusionttt(f"{verb} --help")).out.split())
+    assert f"Usage: scfusionttt {verb}" in told
+    assert f"Example: scfusionttt {verb}" in told
+
+
+def test_the_whole_road(here, scfusionttt):
+    """From a file of CITE-seq to the cell types of RNA-only cells, every verb on what the one before it wrote."""
+    result = done(scfusionttt(f"pretrain cells.h5mu --out m1 {SMALL} --epochs 2 --seed 3 --memory 64GiB"))
+    assert result.out == ""
+    assert " of 64.00 GiB; batches of 64 cells, 64 at a time" in result.err
+    assert "pretrain epoch 2/2" in result.err
+    assert result.err.splitlines()[-1] == "m1: written"
+
+    options = "--labels cell_type --train-fraction 0.75 --set finetune.epochs=2 --json scores.json"
+    result = done(scfusionttt(f"finetune cells.h5mu --model m1 --out m2 {options}"))
+    assert "held-out: 40 cells whose labels were not learned" in result.out
+    assert "logistic regression" in result.out
+    scores = json.loads(Path("scores.json").read_text())
+    assert scores == FusionTTT.load("m2").metrics["finetune"]
+    assert f"{scores['metrics']['accuracy']:.3f}" in result.out
+
+    options = "--labels cell_type --train-fraction 0.3 --set transfer.epochs=2 --json student.json"
+    result = done(scfusionttt(f"transfer rna.h5ad --model m2 --out m3 {options}"))
+    assert "held-out: 63 cells whose labels were not learned" in result.out
+    assert json.loads(Path("student.json").read_text())["n_cells"] == 63
+
+    result = done(scfusionttt("transfer rna.h5ad --model m2 --out m4 --json zero.json"))
+    assert result.out == ""
+    assert "nothing is scored and zero.json is not written" in result.err
+    assert "m4: written" in result.err.splitlines()
+
+    done(scfusionttt("predict rna.h5ad --model m4 --out types.csv"))
+    done(scfusionttt("embed cells.h5mu --model m2 --out fused.h5mu"))
+    result = done(scfusionttt("evaluate fused.h5mu --labels cell_type --json ten.json"))
+    assert result.out.startswith("unsupervised protocol: 160 cells, 3 classes")
+    assert result.err == ""
+    ten = json.loads(Path("ten.json").read_text())
+    assert list(ten["metrics"]) == ["ARI", "NMI", "FMI", "ASW", "AMI", "JI", "SC", "CHI", "F", "DBI"]
+    assert not list(here.glob("*.training")), "the state of finished runs is gone"
+    assert not list(here.glob(".*")), "nothing half-written is left"
+
+
+def test_settings_from_every_side(here, scfusionttt):
+    """A TOML file over the preset, --set over the file, --epochs and --seed over both."""
+    Path("mine.toml").write_text("seed = 5\n[network]\nwidth = 32\nheads = 4\n[pretrain]\nepochs = 7\nlr = 0.01\n")
+    sides = "--config mine.toml --set network.width=16 --set network.patch=50 --epochs 1 --seed 9"
+    done(scfusionttt(f"pretrain cells.h5mu --out m --preset fast {sides}"))
+    model = FusionTTT.load("m")
+    assert (model.config.seed, model.config.pretrain.epochs, model.config.pretrain.lr) == (9, 1, 0.01)
+    assert (model.config.network.width, model.config.network.heads, model.config.network.patch) == (16, 4, 50)
+    assert model.config.network.encoder_blocks == FusionTTT("fast").config.network.encoder_blocks
+    options = "--labels cell_type --set finetune.epochs=1"
+    result = done(scfusionttt(f"finetune cells.h5mu --model m --out m2 {options}"))
+    assert "no cells were held out" in result.err
+    assert FusionTTT.load("m2").stage == "finetune"
+
+
+def test_the_command_line_gives_what_python_gives(here, scfusionttt, cells):
+    done(scfusionttt(f"pretrain cells.h5mu --out m {SMALL} --set network.pool_slots=2 --epochs 2"))
+    done(scfusionttt("embed cells.h5mu --model m --out z.npy"))
+    np.testing.assert_array_equal(np.load("z.npy"), FusionTTT.load("pretrained").embed(cells))
+
+
+@pytest.mark.parametrize("name", ["z.npy", "z.csv", "z.h5mu", "z.h5ad", "z.zarr"])
+def test_embed_writes_every_format(name, here, scfusionttt, trained, cells):
+    expected = trained.pretrained.embed(cells)
+    for _ in range(2):  # the second takes the place of the first
+        result = done(scfusionttt(f"embed cells.h5mu --model pretrained --out {name}"))
+    assert result.out == ""
+    assert result.err.splitlines()[-1] == f"{name}: 160 cells, {expected.shape[1]} dimensions"
+    if name == "z.npy":
+        found = np.load(name, allow_pickle=False)
+    elif name == "z.csv":
+        table = pd.read_csv(name, index_col="cell")
+        assert list(table.index) == list(cells.obs_names)
+        found = table.to_numpy(dtype=np.float32)
+    else:
+        data = read(name)
+        assert isinstance(data, AnnData if name == "z.h5ad" else MuData)
+        assert list(data.obs_names) == list(cells.obs_names)
+        assert list(data.obs["cell_type"]) == list(cells.obs["cell_type"])
+        found = data.obsm["X_fusionttt"]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_predict_writes_a_row_per_cell(here, scfusionttt, trained, rna_cells):
+    result = done(scfusionttt("predict rna.h5ad --model typed --out types.csv"))
+    table = pd.read_csv("types.csv")
+    assert list(table) == ["cell", "label", "probability", *trained.finetuned.classes]
+    assert list(table["cell"]) == list(rna_cells.obs_names)
+    counts = {line.split(maxsplit=1)[1]: int(line.split()[0]) for line in result.out.splitlines()}
+    assert counts == table["label"].value_counts().to_dict()
+    assert "genes: 300 of the model's 300 found" in result.err
+
+
+def test_predict_names_no_more_cells_unknown_than_asked_for(here, scfusionttt):
+    done(scfusionttt("predict cells.h5mu --model typed --out types.csv --unknown 0.05"))
+    table = pd.read_csv("types.csv")
+    assert ((table["label"] == "unknown") == (table["usual"] <= 0.05)).all()
+    assert (table["label"] == "unknown").mean() < 0.25
+
+
+def test_evaluate_scores_a_representation_or_clusters(here, scfusionttt):
+    done(scfusionttt("embed cells.h5mu --model typed --out z.h5ad"))
+    data = read("z.h5ad")
+    data.obs["mine"] = data.obs["cell_type"].astype(str) + "?"
+    data.obs.loc[data.obs_names[:9], "cell_type"] = np.nan
+    data.obsm["X_mine"] = data.obsm.pop("X_fusionttt")
+    data.write_h5ad("z.h5ad")
+    result = done(scfusionttt("evaluate z.h5ad --labels cell_type --rep X_mine --space umap"))
+    assert result.out.startswith("unsupervised protocol: 151 cells, 3 classes, 9 unlabelled left out")
+    clusters = "evaluate z.h5ad --labels cell_type --clusters mine --json ten.json"
+    done(scfusionttt(clusters))
+    ten = json.loads(Path("ten.json").read_text())["metrics"]
+    assert (ten["ARI"], ten["NMI"], ten["SC"]) == (1.0, 1.0, None)
+    done(scfusionttt(f"{clusters} --rep X_mine"))
+    assert json.loads(Path("ten.json").read_text())["metrics"]["SC"] is not None
+
+
+def test_validate_tells_what_is_there(here, scfusionttt):
+    result = done(scfusionttt("validate cells.h5mu --json report.json"))
+    assert result.out.startswith("cells.h5mu: usable\n160 cells, 300 genes, 9 proteins; ")
+    assert result.err == ""
+    report = json.loads(Path("report.json").read_text())
+    assert report["usable"]
+    assert set(report["summary"]["labels"]) == {"cell_type"}
+
+
+def test_genes_shows_where_names_lie(scfusionttt):
+    lines = done(scfusionttt("genes CD3E ENSG00000167286.14 CD16_TotalSeqB nonsense")).out.splitlines()
+    rows = {line.split()[0]: line.split()[1:] for line in lines if line.strip()}
+    assert rows["CD3E"][:4] == ["gene", "CD3E", "ENSG00000198851", "11"]
+    assert rows["ENSG00000167286.14"][1] == "CD3D"
+    assert rows["CD16_TotalSeqB"][:2] == ["protein", "FCGR3A"]
+    assert rows["nonsense"][:3] == ["lost", "-", "-"]
+    assert "Cd3e" in done(scfusionttt("genes Cd3e --species mouse")).out
+
+
+class Killed(BaseException):
+    """What ends a run from outside."""
+
+
+def test_an_interrupted_run_goes_on(here, scfusionttt, monkeypatch):
+    from scfusionttt.training.callbacks import StepSeed
+
+    whole = f"pretrain cells.h5mu {SMALL} --epochs 4"
+    done(scfusionttt(f"{whole} --out unbroken"))
+    seed_step = StepSeed.on_train_batch_start
+
+    def kill(self, trainer, *rest):
+        if trainer.current_epoch == 2:
+            raise Killed
+        seed_step(self, trainer, *rest)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(StepSeed, "on_train_batch_start", kill)
+        scfusionttt(f"{whole} --out broken")
+    assert Path("broken.training").is_dir()
+    assert not Path("broken").exists()
+
+    refused = scfusionttt(f"{whole} --out broken")
+    assert refused.code == 2
+    assert refused.err == (
+        "scfusionttt: broken.training holds a run that was stopped: go on with --resume, or remove that folder\n"
+    )
+    result = done(scfusionttt(f"{whole} --out broken --resume"))
+    assert "epoch 3/4" in result.err
+    assert "epoch 2/4" not in result.err
+    assert not Path("broken.training").exists()
+    for out in ("unbroken", "broken"):
+        done(scfusionttt(f"embed cells.h5mu --model {out} --out {out}.npy"))
+    np.testing.assert_array_equal(np.load("unbroken.npy"), np.load("broken.npy"))
+    assert list(FusionTTT.load("broken").history["epoch"]) == [1, 2, 3, 4]
+
+
+def test_ctrl_c_leaves_with_130(scfusionttt, monkeypatch):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("scfusionttt.genome.describe", interrupt)
+    result = scfusionttt("genes CD3E")
+    assert result.code == 130
+    assert result.err == "scfusionttt: interrupted; a training run goes on with --resume\n"
+
+
+def test_an_internal_error_is_told_as_one():
+    """It is ours to mend, not the user's: exit code 1, with a traceback."""
+    code = (
+        "import sys, scfusionttt.genome as genome; from scfusionttt.cli import main\n"
+        "def fail(*args, **kwargs): raise RuntimeError('a bug')\n"
+        "genome.describe, sys.argv = fail, ['scfusionttt', 'genes', 'CD3E']; main()"
+    )
+    path = os.pathsep.join([str(Path(package.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": path}
+    )
+    assert result.returncode == 1
+    assert "Traceback" in result.stderr
+    assert result.stderr.splitlines()[-1] == "RuntimeError: a bug"
+
+
+REAL = {
+    "pbmc10k.h5mu": "6855 cells, 4000 genes, 14 proteins",
+    "malt_subset.h5mu": "2100 cells, 13733 genes, 17 proteins",
+    "citefuse_ctcl.h5mu": "500 cells, 19521 genes, 49 proteins",
+    "pbmc3k.h5ad": "2700 cells,",
+    "sln111_d2_mouse.h5ad": "7564 cells,",
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_data_are_usable(name, real_data, scfusionttt):
+    result = done(scfusionttt(f"validate '{real_data / name}'"))
+    assert result.out.splitlines()[0].endswith(f"{name}: usable")
+    assert REAL[name] in result.out
+
+
+def test_a_mosaic_is_refused_until_told_which_cells(real_data, scfusionttt):
+    mosaic = f"validate '{real_data / 'mosaic_224adt.h5mu'}'"
+    refused = scfusionttt(mosaic)
+    assert refused.code == 2
+    assert "--cells rna" in refused.err.splitlines()[-1]
+    result = done(scfusionttt(f"{mosaic} --cells rna"))
+    assert "proteins not measured (NaN)" in result.out
+    assert result.err == ""
+
+
+def test_embed_leaves_its_input_alone(here, scfusionttt, trained):
+    before = (here / "cells.h5mu").read_bytes()
+    result = scfusionttt("embed cells.h5mu --model pretrained --out ./cells.h5mu --cells overlap")
+    assert result.code == 2
+    assert "is the input, which is left alone" in result.err
+    assert (here / "cells.h5mu").read_bytes() == before
+
+
+def test_pretrain_leaves_a_folder_of_data_alone(here, scfusionttt, cells):
+    """A Zarr store had been replaced by the model that was learned from it."""
+    with quiet():
+        cells.write_zarr("cells.zarr")
+    result = scfusionttt("pretrain cells.zarr --out cells.zarr")
+    assert result.code == 2
+    assert "left alone" in result.err
+    assert (here / "cells.zarr" / "mod").is_dir()
+
+
+def test_a_model_can_be_written_here(here, scfusionttt, monkeypatch):
+    """The present folder has no name of its own to call the run's state by."""
+    (here / "new").mkdir()
+    monkeypatch.chdir(here / "new")
+    done(scfusionttt(f"pretrain ../cells.h5mu --out . {SMALL} --epochs 1"))
+    assert (here / "new" / "manifest.json").is_file()

@@ -1,0 +1,178 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from scfusionttt.comparison import autoencoder, protocols, results
+from scfusionttt.comparison import rows as running
+from scfusionttt.comparison.ablations import Lab, protocol_of
+from scfusionttt.comparison.cells import Cells
+from scfusionttt.comparison.methods import Method, choose
+from scfusionttt.config import preset
+from scfusionttt.data.cells import as_citeseq
+from scfusionttt.errors import SettingError
+from scfusionttt.evaluation.baselines import zscore
+
+TINY = {
+    "network.width": 16, "network.encoder_blocks": 1, "network.latent": 8, "network.pool_slots": 2,
+    "pretrain.epochs": 1, "finetune.epochs": 1, "transfer.epochs": 1,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def dataset(cells):
+    return Cells("sim", as_citeseq(cells), "cell_type")
+
+
+def run(dataset, methods, todo, folder, seeds=(0,)):
+    told = []
+    running.run_all(running.jobs([dataset], methods, todo, seeds), folder / "rows", show=told.append)
+    return running.read_rows(folder / "rows"), told
+
+
+def test_three_protocols_stand_in_three_tables(dataset, tmp_path):
+    methods = choose(["fast", "fast_rna", "concat", "logistic"], models=tmp_path / "models", settings=TINY)
+    rows, _ = run(dataset, methods, protocols.tasks(["unsupervised", "held-out", "paper"], [0.5]), tmp_path)
+    assert {row["status"] for row in rows} == {"done"}, [row["note"] for row in rows]
+    by_protocol = {table.protocol: set(table.rows.index) for table in results.tables(rows)}
+    assert by_protocol == {
+        "unsupervised": {"fast", "concat"}, "held-out": {"fast", "fast_rna", "logistic"}, "paper": {"fast"},
+    }  # fmt: skip
+    assert len(list((tmp_path / "models").glob("*/manifest.json"))) == 1  # one pretraining for all rows of a seed
+    held_out = next(row for row in rows if row["method"] == "fast" and row["protocol"] == "held-out")
+    assert {"accuracy", "macro_f1", "ARI", "NMI", "ece"} <= set(held_out["metrics"])
+    assert held_out["n_cells"] == 80
+    assert held_out["seconds"] > 0 and "torch" in held_out["versions"]
+
+    files = results.write(rows, tmp_path)
+    assert [path.name for path in files][:3] == ["results.json", "results.csv", "results.md"]
+    assert all(path.stat().st_size for path in files) and len(files) == 6
+    assert json.loads(files[0].read_text())["rows"] == rows
+    assert set(pd.read_csv(files[1])["protocol"]) == set(by_protocol)
+
+
+def test_labels_of_held_out_cells_are_not_seen(dataset, tmp_path):
+    """Other labels on the held-out cells leave every prediction as it was."""
+    train = np.arange(0, 160, 2)
+    obs = dataset.cite.obs.copy()
+    held_out = np.arange(1, 160, 2)
+    names = obs["cell_type"].astype(str).to_numpy()
+    names[held_out] = np.roll(names[held_out], 7)
+    other = Cells("sim", replace(dataset.cite, obs=obs.assign(cell_type=names)), "cell_type")
+    for method in choose(["logistic", "logistic_rna"], models=tmp_path):
+        told = [method.classify(cells, train, 0) for cells in (dataset, other)]
+        pd.testing.assert_frame_equal(*told)
+
+
+def test_what_is_there_is_not_computed_again(dataset, tmp_path):
+    calls = []
+
+    def represent(cells, seed):
+        calls.append(seed)
+        return zscore(cells.protein) * (1 + seed)
+
+    todo = protocols.tasks(["unsupervised"], [0.5])
+    method = Method(name="mine", represent=represent, settings={"a": 1})
+    rows, _ = run(dataset, [method], todo, tmp_path, seeds=(0, 1))
+    again, told = run(dataset, [method], todo, tmp_path, seeds=(0, 1, 2))
+    assert calls == [0, 1, 2]
+    assert again[:2] == rows and told[0].endswith("(kept)") and not told[2].endswith("(kept)")
+    run(dataset, [replace(method, settings={"a": 2})], todo, tmp_path)
+    assert calls == [0, 1, 2, 0]  # a row of other settings is not taken for this one
+
+
+def test_a_method_that_cannot_run_says_so_and_the_others_go_on(dataset, tmp_path):
+    def broken(cells, seed):
+        raise ValueError("no convergence\nsecond line")
+
+    methods = [
+        Method(name="absent", represent=broken, library="no-such-distribution"),
+        Method(name="broken", represent=broken),
+        *choose(["adt"], models=tmp_path),
+    ]
+    rows, told = run(dataset, methods, protocols.tasks(["unsupervised"], [0.5]), tmp_path)
+    notes = {row["method"]: (row["status"], row["note"]) for row in rows}
+    assert notes["absent"] == ("not installed", "not installed: pip install 'scfusionttt[bench]'")
+    assert notes["broken"] == ("failed", "ValueError: no convergence")
+    assert notes["adt"][0] == "done"
+    assert "pip install" in told[0]
+    table = results.tables(rows)[0]
+    assert table.rows.index[0] == "adt" and "broken: ValueError: no convergence" in table.markdown()
+
+
+def test_data_without_proteins_have_no_protein_rows(dataset, tmp_path):
+    rna = Cells("rna", replace(dataset.cite, protein=None), "cell_type")
+    methods = choose(["rna_pca", "adt"], models=tmp_path)
+    rows, _ = run(rna, methods, protocols.tasks(["unsupervised"], [0.5]), tmp_path)
+    assert {row["method"]: row["status"] for row in rows} == {"rna_pca": "done", "adt": "not applicable"}
+
+
+def test_the_loss_of_the_autoencoder_falls(dataset):
+    rna, protein = (torch.from_numpy(zscore(values)) for values in (dataset.rna, dataset.protein))
+    _, losses = autoencoder.train(rna, protein, seed=0)
+    assert losses[-1] < 0.95 * losses[0]
+    z = autoencoder.represent(dataset, 3)
+    assert z.shape == (160, 32)
+    np.testing.assert_array_equal(z, autoencoder.represent(dataset, 3))
+
+
+def test_interval_is_students_over_seeds():
+    row = {"protocol": "unsupervised", "dataset": "d", "labels": "l", "share": None, "method": "m", "status": "done",
+           "note": "", "seconds": 1.0, "peak_memory": None}  # fmt: skip
+    rows = [{**row, "seed": seed, "metrics": {"ARI": value}} for seed, value in enumerate((0.1, 0.2, 0.6))]
+    line = results.summarise(rows).set_index("metric").loc["ARI"]
+    assert (line["mean"], line["n"]) == (pytest.approx(0.3), 3)
+    assert line["high"] - line["mean"] == pytest.approx(4.302653 * np.std([0.1, 0.2, 0.6], ddof=1) / np.sqrt(3))
+    assert results.tables(rows[:1])[0].rows.loc["m", "ARI ↑"] == "0.100"
+
+
+def test_ablations_change_one_thing_each(tmp_path):
+    lab = Lab(preset("fast"), tmp_path)
+    orders = lab.study("order")
+    assert [method.settings["data"]["order"] for method in orders] == ["genome", "reverse", "shuffled", "expression"]
+    assert [method.settings["network"] for method in orders] == [orders[0].settings["network"]] * 4
+    assert [method.settings["pretrained"] for method in lab.study("stages")] == [True, False, False]
+    assert [m.settings["pretrain"]["lr"] for m in lab.vary("pretrain.lr=0.001,0.01")] == [0.001, 0.01]
+    assert protocol_of("stages", []) == protocol_of(None, ["finetune.lr=1,2"]) == "held-out"
+    assert protocol_of("order", []) == protocol_of(None, ["pretrain.lr=1,2"]) == "unsupervised"
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda: choose(["pca"], models=None), "no method 'pca'"),
+        (lambda: choose(["adt", "adt"], models=None), "more than once"),
+        (lambda: protocols.tasks(["zero"], [0.5]), "no protocol 'zero'"),
+        (lambda: protocols.tasks(["held-out"], [1.5]), "between 0 and 1"),
+        (lambda: Lab(preset("fast"), None).study("size"), "no ablation 'size'"),
+        (lambda: Lab(preset("fast"), None).vary("pretrain.lr="), "has no values"),
+    ],
+)
+def test_a_wrong_name_is_told(call, told):
+    with pytest.raises(SettingError, match=told):
+        call()
+
+
+def test_the_commands(cells, tmp_path, monkeypatch, scfusionttt):
+    from scfusionttt.io.quiet_warnings import quiet
+
+    monkeypatch.chdir(tmp_path)
+    with quiet():
+        cells.write_h5mu("sim.h5mu")
+    result = scfusionttt("benchmark sim.h5mu --labels cell_type --methods adt,logistic --seeds 2 --shares 0.5 --out b")
+    assert result.code == 0, result.err
+    assert "[4/4] sim held-out 0.5 logistic seed 1: ARI" in result.out
+    assert (tmp_path / "b" / "results.md").read_text().count("## ") == 2
+
+    tiny = " ".join(f"--set {name}={value}" for name, value in TINY.items())
+    told = f"ablate stages sim.h5mu --labels cell_type --seeds 1 --shares 0.5 --preset fast {tiny} --out a"
+    result = scfusionttt(told)
+    assert result.code == 0, result.err
+    assert "not pretrained, fine-tuned as pretraining is" in result.out
+    assert "failed" not in (tmp_path / "a" / "results.json").read_text()
+
+    assert "no input is given" in scfusionttt("ablate order --labels cell_type").err
+    assert scfusionttt("benchmark sim.h5mu --labels nothing --methods adt --out c").code == 2

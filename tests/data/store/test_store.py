@@ -1,0 +1,283 @@
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import zarr
+from anndata import AnnData
+from mudata import MuData
+from scipy import sparse
+
+from scfusionttt.config import DataConfig
+from scfusionttt.data.cells import as_citeseq, gene_panels
+from scfusionttt.data.features import choose_features, match_features
+from scfusionttt.data.preprocess import Preprocessing
+from scfusionttt.data.store import stored as store_module
+from scfusionttt.data.store.sources import open_source
+from scfusionttt.data.store.stored import open_store
+from scfusionttt.data.store.write import write_store
+from scfusionttt.errors import InputDataError, InputFileError, OutputError
+from scfusionttt.io.quiet_warnings import quiet
+from scfusionttt.io.read import read
+from scfusionttt.simulation.simulate import simulate
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two inputs: the second lacks 40 genes and 2 proteins of the first, has 20 genes of its own, and some NaN."""
+    folder = tmp_path_factory.mktemp("store")
+    whole = simulate(407, 320, 8, 3, n_isotypes=1)
+    with quiet():
+        first = MuData({"rna": whole["rna"][:300, :300].copy(), "prot": whole["prot"][:300].copy()})
+        second = MuData({"rna": whole["rna"][300:, 40:].copy(), "prot": whole["prot"][300:, [5, 0, 1, 2, 7, 8]].copy()})
+        first.obs["cell_type"] = whole.obs["cell_type"][:300]
+        second["prot"].X[3, 2] = np.nan
+        first.write_h5mu(folder / "first.h5mu")
+        second.write_h5mu(folder / "second.h5mu")
+    write(folder / "both.zarr", folder / "first.h5mu", folder / "second.h5mu")
+    write(folder / "one.zarr", folder / "first.h5mu")
+    return folder
+
+
+def write(out, *inputs, **options):
+    return write_store([open_source(path) for path in inputs], out, **options)
+
+
+def in_memory(path):
+    with quiet():
+        return as_citeseq(read(path))
+
+
+def assert_same_counts(stored, expected):
+    """Compare by names: a store has its features in genome order."""
+    read_back = stored.read(np.arange(stored.rna.n_obs))
+    assert list(stored.rna.obs_names) == list(expected.rna.obs_names)
+    for ours, theirs in ((read_back.rna, expected.rna), (read_back.protein, expected.protein)):
+        place = ours.var_names.get_indexer(theirs.var_names)
+        dense = [x.toarray() if sparse.issparse(x) else x for x in (ours.X[:, place], theirs.X)]
+        np.testing.assert_array_equal(*dense)
+
+
+def test_cells_come_back_in_the_inputs_order_though_they_lie_shuffled(folder):
+    stored = open_store(folder / "one.zarr")
+    assert_same_counts(stored, in_memory(folder / "first.h5mu"))
+    assert (np.diff(stored.places) < 0).sum() > 100
+    rows = np.array([7, 299, 7, 0])
+    assert list(stored.read(rows).rna.obs_names) == list(stored.rna.obs_names[rows])
+
+
+def test_genes_and_proteins_stand_in_genome_order(folder):
+    var = open_store(folder / "both.zarr").rna.var
+    assert set(var["modality"]) == {"rna"}
+    starts = var.groupby("chromosome", observed=True)["start"]
+    assert all(start.dropna().is_monotonic_increasing for _, start in starts)
+
+
+def test_what_an_input_lacks_is_missing_and_not_zero(folder):
+    stored = open_store(folder / "both.zarr")
+    first, second = (in_memory(folder / f"{name}.h5mu") for name in ("first", "second"))
+    cells = stored.read(np.arange(407))
+    assert cells.rna.shape == (407, 320)
+    panel, measured = gene_panels(cells.rna)
+    assert panel.tolist() == [0] * 300 + [1] * 107
+    for number, cite in enumerate((first, second)):
+        assert set(cells.rna.var_names[measured[number]]) == set(cite.rna.var_names)
+    protein = pd.DataFrame(cells.protein.X, columns=cells.protein.var_names)
+    lacking = sorted(set(first.protein.var_names) - set(second.protein.var_names))
+    assert len(lacking) == 3
+    assert protein[lacking][300:].isna().all(axis=None)
+    expected = second.protein.to_df().reset_index(drop=True)
+    pd.testing.assert_frame_equal(protein[300:][expected.columns].reset_index(drop=True), expected, check_names=False)
+    assert list(stored.obs["store_input"].astype(str)) == ["first"] * 300 + ["second"] * 107
+    assert stored.obs["cell_type"][300:].isna().all()
+
+
+def test_proteins_of_other_names_are_joined_and_told(tmp_path, caplog):
+    """A panel that says CD8 had no CD8a of the other's, and half of the cells of each counted as not measured."""
+    panels = {"a": ["CD3", "CD45RA", "CD8a", "PD-1"], "b": ["cd279", "CD45RO", "CD8", "CD3_TotalSeqB"]}
+    for number, (name, panel) in enumerate(panels.items()):
+        mdata = simulate(30, 200, 4, 2, n_isotypes=0, seed=number)
+        with quiet():
+            mdata["prot"].var_names = panel
+            mdata.obs_names = mdata["rna"].obs_names = mdata["prot"].obs_names = name + mdata.obs_names
+            MuData(dict(mdata.mod)).write_h5mu(tmp_path / f"{name}.h5mu")
+    with caplog.at_level("INFO"):
+        write(tmp_path / "s.zarr", tmp_path / "a.h5mu", tmp_path / "b.h5mu")
+    protein = open_store(tmp_path / "s.zarr").read(np.arange(60)).protein.to_df()
+    assert set(protein.columns) == {"CD3", "CD45RA", "CD8a", "PD-1", "CD45RO"}
+    expected = in_memory(tmp_path / "b.h5mu").protein.to_df()[["CD3_TotalSeqB", "CD8", "cd279", "CD45RO"]]
+    np.testing.assert_array_equal(protein[["CD3", "CD8a", "PD-1", "CD45RO"]][30:], expected)
+    assert protein["CD45RA"][30:].isna().all()
+    assert "proteins joined: CD8a as CD8, PD-1 as cd279" in caplog.messages
+
+
+def test_cells_of_the_second_input_alone_are_not_taken_for_the_firsts(folder):
+    """AnnData drops the categories that some cells do not have, by which the inputs were told apart."""
+    stored = open_store(folder / "both.zarr")
+    alone, together = np.arange(300, 407), stored.read(np.arange(407))
+    for cells in (stored.read(alone), together[alone]):
+        panel, measured = gene_panels(cells.rna)
+        assert set(cells.rna.var_names[measured[panel[0]]]) == set(in_memory(folder / "second.h5mu").rna.var_names)
+        np.testing.assert_array_equal(cells.protein.X, together.protein.X[alone])
+
+
+@pytest.mark.parametrize("settings", [{"n_genes": 90}, {"n_genes": None, "scale": "global", "order": "expression"}])
+def test_constants_of_a_streaming_pass_are_those_of_memory(folder, monkeypatch, settings):
+    monkeypatch.setattr(store_module, "WINDOW", 64)
+    config, found = DataConfig(**settings), {}
+    for kind, cite in (("stream", open_store(folder / "one.zarr")), ("memory", in_memory(folder / "first.h5mu"))):
+        features, _ = choose_features(cite, config)
+        names = features.table["modality"] + " " + features.table["name"]
+        found[kind] = names.tolist(), Preprocessing.fit(cite, match_features(cite, features), config)
+    assert len(list(open_store(folder / "one.zarr").blocks())) == 5
+    assert set(found["stream"][0]) == set(found["memory"][0])
+    order = pd.Index(found["stream"][0]).get_indexer(found["memory"][0])
+    streamed, whole = (
+        [np.r_[x.gene_share, x.log_geometric_mean], np.r_[x.rna.mean, x.protein.mean], np.r_[x.rna.std, x.protein.std]]
+        for x in (found["stream"][1], found["memory"][1])
+    )
+    for ours, theirs in zip(streamed, whole):
+        np.testing.assert_allclose(ours[order], theirs, rtol=1e-6)
+
+
+def test_constants_of_a_gene_are_those_of_the_cells_in_which_it_was_measured(folder):
+    """Counted as zero in the second input, a gene's mean would fall by a quarter."""
+    stored = open_store(folder / "both.zarr")
+    config = DataConfig(n_genes=None, scale="per_feature")
+    features, _ = choose_features(stored, config)
+    match = match_features(stored, features)
+    fitted = Preprocessing.fit(stored, match, config)
+    cells = stored.read(np.arange(407))
+    lacking = ~gene_panels(cells.rna)[1][1][match.genes]
+    values = fitted.log_normalized(cells, match).toarray()[:300, lacking]
+    np.testing.assert_allclose(fitted.rna.mean[lacking], values.mean(axis=0, dtype=float), rtol=1e-5)
+    std = values.std(axis=0, dtype=float)
+    np.testing.assert_allclose(fitted.rna.std[lacking], np.where(std > 0, std, 1.0), rtol=1e-5)
+
+
+def h5ad(change):
+    def make(mdata, path):
+        adata = mdata["rna"].copy()
+        adata.obsm["protein_expression"] = mdata["prot"].to_df()
+        adata = change(adata) or adata
+        adata.write_h5ad(path)
+
+    return make
+
+
+def normalised(adata):
+    adata.layers["counts"] = adata.X.copy()
+    adata.X = adata.X.log1p()
+
+
+def only_in_raw(adata):
+    adata.raw = adata.copy()
+    adata.X = adata.X.log1p()
+
+
+def two_protein_tables(adata):
+    """Add a table that would come first, and looks like counts in the first block of cells alone."""
+    adata.obsm["protein"] = adata.obsm.pop("protein_expression")
+    adata.obsm["protein_expression"] = np.log1p(adata.obsm["protein"])
+    adata.obsm["protein_expression"].iloc[:256] = 1
+
+
+def shuffled_proteins(mdata, path):
+    with quiet():
+        MuData({"rna": mdata["rna"], "prot": mdata["prot"][::-1].copy()}).write_h5mu(path)
+
+
+def zarr_store(mdata, path):
+    mdata._axis = int(mdata.axis)  # from .h5mu it is a NumPy integer, which Zarr's JSON refuses
+    mdata.write_zarr(path)
+
+
+KINDS = {
+    "csr": h5ad(lambda adata: None),
+    "csc": h5ad(lambda adata: setattr(adata, "X", adata.X.tocsc())),
+    "dense": h5ad(lambda adata: setattr(adata, "X", adata.X.toarray())),
+    "layer": h5ad(normalised),
+    "raw": h5ad(only_in_raw),
+    "two tables of proteins": h5ad(two_protein_tables),
+    "zarr": zarr_store,
+    "proteins in another order": shuffled_proteins,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_input_gives_the_same_store(folder, tmp_path, kind):
+    with quiet():
+        KINDS[kind](read(folder / "first.h5mu"), tmp_path / "input")
+    write(tmp_path / "out.zarr", tmp_path / "input")
+    assert_same_counts(open_store(tmp_path / "out.zarr"), in_memory(folder / "first.h5mu"))
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 255
+    path.write_bytes(content)
+
+
+def other_version(path):
+    group = zarr.open_group(path, mode="a")
+    group.attrs["scfusionttt_store"] = {**group.attrs["scfusionttt_store"], "version": 2}
+
+
+DAMAGES = {
+    "X/data/c/0 is missing": lambda path: (path / "X/data/c/0").unlink(),
+    "X/indices/c/0 is cut short": lambda path: cut(path / "X/indices/c/0"),
+    "has store format 2": other_version,
+    "is not a store": lambda path: (path / "zarr.json").unlink(),
+    "cannot be read": lambda path: flip(path / "X/data/c/0"),
+}
+
+
+@pytest.mark.parametrize("told", DAMAGES)
+def test_a_damaged_store_is_refused_in_one_line(folder, tmp_path, told):
+    write(tmp_path / "out.zarr", folder / "second.h5mu")
+    DAMAGES[told](tmp_path / "out.zarr")
+    with pytest.raises(InputFileError, match=told) as error:
+        open_store(tmp_path / "out.zarr").read(np.arange(107))
+    assert "\n" not in str(error.value)
+    assert str(tmp_path) in str(error.value)
+
+
+def test_an_output_that_exists_is_left_alone(folder):
+    with pytest.raises(OutputError, match=r"one\.zarr exists and is left alone"):
+        write(folder / "one.zarr", folder / "second.h5mu")
+    assert open_store(folder / "one.zarr").rna.n_obs == 300
+
+
+def test_a_store_is_not_read_as_if_missing_were_zero(folder):
+    with pytest.raises(InputFileError, match="is a store, which is read by pretrain"):
+        read(folder / "both.zarr")
+    with quiet():
+        assert anndata.read_zarr(folder / "both.zarr").shape == (407, 329)  # other tools can
+
+
+def rna_only(path, names, empty=()):
+    counts = np.random.default_rng(0).poisson(1.0, (len(names), 300)).astype(np.float32)
+    counts[list(empty)] = 0
+    genes = simulate(8, 300, 2, 2)["rna"].var_names
+    AnnData(sparse.csr_matrix(counts), pd.DataFrame(index=names), pd.DataFrame(index=genes)).write_h5ad(path)
+    return path
+
+
+def test_barcodes_of_two_samples_are_told_apart_by_the_inputs_name(tmp_path):
+    paths = [rna_only(tmp_path / f"{name}.h5ad", ["AAAC", "AAAG"]) for name in "xy"]
+    write(tmp_path / "out.zarr", *paths)
+    stored = open_store(tmp_path / "out.zarr")
+    assert list(stored.rna.obs_names) == ["x:AAAC", "x:AAAG", "y:AAAC", "y:AAAG"]
+    assert stored.protein is None
+
+
+def test_empty_cells_are_refused_by_name_or_left_out(tmp_path):
+    path = rna_only(tmp_path / "x.h5ad", [f"cell-{i}" for i in range(300)], empty=[3, 290])
+    with pytest.raises(InputDataError, match=r"x\.h5ad: no RNA counts in 1 cell \(cell-(3|290)\); .* --drop-empty"):
+        write(tmp_path / "out.zarr", path)
+    assert not (tmp_path / "out.zarr").exists()
+    assert write(tmp_path / "out.zarr", path, drop_empty=True) == 298
+    assert "cell-3" not in open_store(tmp_path / "out.zarr").rna.obs_names

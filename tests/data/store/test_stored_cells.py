@@ -1,0 +1,144 @@
+"""Models on a store: the same results as in memory, streamed."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from mudata import MuData
+
+from scfusionttt import FusionTTT
+from scfusionttt.data import loader as loader_module
+from scfusionttt.data.cells import as_citeseq
+from scfusionttt.data.features import match_features
+from scfusionttt.data.loader import StreamedCells, cell_dataset, make_loader
+from scfusionttt.data.store.sources import open_source
+from scfusionttt.data.store.stored import open_store
+from scfusionttt.data.store.write import write_store
+from scfusionttt.io.quiet_warnings import quiet
+
+
+@pytest.fixture(scope="module")
+def path(cells, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stored")
+    with quiet():
+        cells.write_h5mu(folder / "cells.h5mu")
+    write_store([open_source(folder / "cells.h5mu")], folder / "cells.zarr", seed=3)
+    return folder / "cells.zarr"
+
+
+@pytest.fixture
+def small_windows(monkeypatch):
+    monkeypatch.setattr(loader_module, "WINDOW", 48)
+
+
+def datasets(model, path, cells):
+    labels = np.arange(160) % 3
+    for cite in (open_store(path), as_citeseq(cells)):
+        yield cell_dataset(cite, match_features(cite, model.features), model.preprocessing, labels=labels)
+
+
+def test_batches_are_those_of_memory_in_another_order(trained, path, cells, small_windows):
+    streamed, whole = datasets(trained.pretrained, path, cells)
+    for seed in (None, 0):
+        loader = make_loader(streamed, batch_size=16, shuffle_seed=seed)
+        batches = list(loader)
+        assert len(loader) == len(batches) == 10
+        assert sorted(torch.cat([batch.row for batch in batches]).tolist()) == list(range(160))
+        for batch in batches:
+            expected = whole.__getitems__(batch.row.tolist())
+            assert all(torch.equal(a, b) for a, b in zip(batch, expected, strict=True))
+
+
+def test_some_cells_are_loaded_in_their_order(trained, path, cells):
+    streamed, whole = datasets(trained.pretrained, path, cells)
+    rows = np.array([70, 3, 159])
+    found, expected = streamed.subset(rows).loaded().__getitems__([0, 1, 2]), whole.__getitems__(rows.tolist())
+    assert all(torch.equal(a, b) for a, b in zip(found[:5], expected[:5], strict=True))
+
+
+def test_ranks_share_every_batch_of_one_process(trained, path, cells, small_windows):
+    streamed, _ = datasets(trained.pretrained, path, cells)
+    whole = [batch.row for batch in make_loader(streamed, batch_size=53, shuffle_seed=1)]
+    shares = [make_loader(streamed, batch_size=53, shuffle_seed=1, rank=rank, size=3) for rank in range(3)]
+    joined = [torch.cat([part.row for part in parts]) for parts in zip(*shares, strict=True)]
+    assert torch.equal(torch.cat(joined), torch.cat(whole))
+    assert [len(rows) for rows in joined] == [53, 53, 54]  # the last cell alone could not be shared
+
+
+def test_results_come_in_the_inputs_order_and_are_those_of_memory(trained, path, cells, small_windows):
+    stored = open_store(path)
+    for model in (trained.pretrained, trained.finetuned):
+        np.testing.assert_allclose(model.embed(stored), model.embed(cells), atol=1e-5)
+    table = trained.finetuned.predict(stored)
+    assert list(table.index) == list(cells.obs_names)
+    assert (table["label"] == trained.finetuned.predict(cells)["label"]).all()
+
+
+def test_cells_of_one_of_two_joined_inputs_are_those_of_that_input(trained, path, cells, tmp_path):
+    """As where labels are known of one input only, whose genes and proteins are not all of the model's."""
+    with quiet():
+        fewer = MuData({"rna": cells["rna"][:, 60:].copy(), "prot": cells["prot"][:, 2:].copy()})
+        fewer.write_h5mu(tmp_path / "fewer.h5mu")
+    inputs = [path.parent / "cells.h5mu", tmp_path / "fewer.h5mu"]
+    write_store([open_source(name) for name in inputs], tmp_path / "both.zarr")
+    streamed, whole = (
+        cell_dataset(cite, match_features(cite, trained.pretrained.features), trained.pretrained.preprocessing)
+        for cite in (open_store(tmp_path / "both.zarr"), as_citeseq(fewer))
+    )
+    found, expected = (cells.__getitems__([0, 70, 159]) for cells in (streamed.subset(np.arange(160, 320)), whole))
+    assert not found.rna_present.all()
+    assert all(torch.equal(a, b) for a, b in zip(found[:5], expected[:5], strict=True))
+
+
+def pretrain(path, tiny, **options):
+    settings = {**tiny, "pretrain": {"epochs": 3}}
+    return FusionTTT("fast", progress=False, **settings).pretrain(open_store(path), **options)
+
+
+def test_a_run_that_was_stopped_goes_on_bit_for_bit(path, tiny, small_windows, tmp_path, monkeypatch):
+    unbroken = pretrain(path, tiny)
+    read, calls = StreamedCells.read, []
+
+    def stopped(self, positions):
+        calls.append(1)
+        if len(calls) == 14:  # in the third epoch of 4 windows each, behind 2 reads that measure memory
+            raise KeyboardInterrupt
+        return read(self, positions)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(StreamedCells, "read", stopped)
+        pretrain(path, tiny, checkpoints=tmp_path / "run")
+    assert (tmp_path / "run" / "last.ckpt").exists()
+    resumed = pretrain(path, tiny, checkpoints=tmp_path / "run", resume=True)
+    for name, weight in unbroken.network.state_dict().items():
+        assert torch.equal(weight, resumed.network.state_dict()[name]), name
+
+
+def test_the_command_line_goes_from_inputs_to_types(scfusionttt, path, cells, tmp_path):
+    tiny = "--preset fast --set network.width=16 --set network.latent=8 --epochs 1 --device cpu"
+    steps = [
+        f"store {path.parent / 'cells.h5mu'} --out {tmp_path / 's.zarr'}",
+        f"pretrain {tmp_path / 's.zarr'} --out {tmp_path / 'm1'} {tiny}",
+        f"embed {tmp_path / 's.zarr'} --model {tmp_path / 'm1'} --out {tmp_path / 'z.npy'}",
+        f"finetune {tmp_path / 's.zarr'} --model {tmp_path / 'm1'} --labels cell_type --train-fraction 0.7 "
+        f"--set finetune.epochs=1 --out {tmp_path / 'm2'}",
+        f"predict {tmp_path / 's.zarr'} --model {tmp_path / 'm2'} --out {tmp_path / 'types.csv'}",
+        f"plan {tmp_path / 's.zarr'} --preset fast --json {tmp_path / 'plan.json'}",
+    ]
+    for step in steps:
+        done = scfusionttt(step)
+        assert done.code == 0, done.err
+    assert np.load(tmp_path / "z.npy").shape == (160, 8 + 10 + 8)  # bottleneck, components, proteins
+    names = [line.split(",")[0] for line in (tmp_path / "types.csv").read_text().splitlines()[1:]]
+    assert names == list(cells.obs_names)
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert (plan["cells"], plan["genes"], plan["genes_used"]) == (160, 300, 300)
+    assert 2**26 < plan["memory_streamed"] < 2**34
+    assert plan["seconds_per_epoch"] > 0
+
+
+def test_what_a_store_has_settled_is_not_asked_again(scfusionttt, path, tmp_path):
+    done = scfusionttt(f"pretrain {path} --out {tmp_path / 'm'} --layer counts")
+    assert done.code == 2
+    assert "is a store, in which modalities, layer and cells are settled" in done.err

@@ -1,0 +1,364 @@
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from mudata import MuData
+from scipy import sparse
+
+from scfusionttt.data.cells import CiteSeq, as_citeseq
+from scfusionttt.errors import InputDataError, SettingError
+from scfusionttt.io.quiet_warnings import quiet
+from scfusionttt.io.read import read
+
+CELLS = [f"c{i}" for i in range(6)]
+GENES = ["CD3E", "CD4", "CD8A", "MS4A1"]
+PROTEINS = ["CD3", "CD4", "CD19"]
+RNA = np.random.default_rng(0).poisson(1.0, (6, 4)).astype(np.float32)
+PROTEIN = np.random.default_rng(1).poisson(9.0, (6, 3)).astype(np.float32)
+
+
+def table(matrix, cells=CELLS, features=GENES, **obs):
+    var = pd.DataFrame(index=list(features)[: matrix.shape[1]])
+    with quiet():
+        return AnnData(matrix.copy(), obs=pd.DataFrame(obs, index=list(cells)), var=var)
+
+
+def mudata(rna=None, protein=None, names=("rna", "prot"), **obs):
+    rna = table(sparse.csr_matrix(RNA)) if rna is None else rna
+    protein = table(PROTEIN, features=PROTEINS) if protein is None else protein
+    with quiet():
+        data = MuData(dict(zip(names, (rna, protein))))
+    for key, values in obs.items():
+        data.obs[key] = values
+    return data
+
+
+def fails(data, *words, error=InputDataError, **options):
+    with pytest.raises(error) as caught:
+        as_citeseq(data, **options)
+    assert "\n" not in str(caught.value)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def check_whole(cite, rna=RNA, protein=PROTEIN):
+    assert isinstance(cite.rna.X, sparse.csr_matrix)
+    assert cite.rna.X.dtype == np.float32
+    assert cite.rna.X.has_canonical_format
+    np.testing.assert_array_equal(cite.rna.X.toarray(), rna)
+    assert list(cite.obs.index) == list(cite.rna.obs_names)
+    if protein is None:
+        assert cite.protein is None
+    else:
+        assert type(cite.protein.X) is np.ndarray
+        assert cite.protein.X.dtype == np.float32
+        np.testing.assert_array_equal(cite.protein.X, protein)
+        assert list(cite.protein.obs_names) == list(cite.rna.obs_names)
+
+
+@pytest.mark.parametrize("names", [("rna", "prot"), ("RNA", "ADT"), ("gex", "Protein")])
+def test_modalities_by_their_usual_names(names):
+    check_whole(as_citeseq(mudata(names=names)))
+
+
+def test_modalities_by_option():
+    data = mudata(names=("counts", "tags"))
+    fails(data, "no RNA found", "counts, tags", "--rna-modality")
+    fails(data, "no modality 'rnaa'", "counts, tags", rna_modality="rnaa")
+    check_whole(as_citeseq(data, rna_modality="counts", protein_modality="tags"))
+    check_whole(as_citeseq(data, rna_modality="counts"), protein=None)
+
+
+def test_feature_types_are_split_and_others_left_out():
+    matrix = sparse.csr_matrix(np.hstack([RNA[:, :2], PROTEIN, np.full((6, 1), 0.5), RNA[:, 2:]]))
+    data = table(matrix, features=[*GENES[:2], *PROTEINS, "guide", *GENES[2:]])
+    data.var["feature_types"] = (
+        ["Gene Expression"] * 2 + ["Antibody Capture"] * 3 + ["CRISPR Guide Capture"] + ["Gene Expression"] * 2
+    )
+    cite = as_citeseq(data)  # CD4 the gene and CD4 the antibody stay apart
+    check_whole(cite)
+    assert list(cite.rna.var_names) == GENES
+    assert list(cite.protein.var_names) == PROTEINS
+    data.var["feature_types"] = "Peaks"
+    fails(data, "no RNA found", "Peaks", "Gene Expression")
+
+
+@pytest.mark.parametrize("key", ["protein_expression", "ADT", "prot"])
+def test_proteins_in_obsm(key):
+    data = table(sparse.csr_matrix(RNA))
+    data.obsm[key] = pd.DataFrame(PROTEIN, index=CELLS, columns=PROTEINS)
+    cite = as_citeseq(data)
+    check_whole(cite)
+    assert list(cite.protein.var_names) == PROTEINS
+    data.obsm["mine"] = data.obsm.pop(key)
+    check_whole(as_citeseq(data), protein=None)
+    check_whole(as_citeseq(data, protein_modality="mine"))
+    fails(data, "no obsm['other']", "mine", protein_modality="other")
+
+
+def test_proteins_without_names_are_not_dropped_in_silence():
+    data = table(sparse.csr_matrix(RNA))
+    data.obsm["prot"] = PROTEIN
+    with pytest.warns(UserWarning, match=r"obsm\['prot'\] has no names and was left out; make it a DataFrame"):
+        check_whole(as_citeseq(data), protein=None)
+    fails(data, "no protein names", "DataFrame", protein_modality="prot")
+
+
+def test_text_among_the_proteins_is_named():
+    """It was a traceback, even from `validate`."""
+    data = table(sparse.csr_matrix(RNA))
+    frame = pd.DataFrame(PROTEIN, index=CELLS, columns=PROTEINS)
+    data.obsm["prot"] = frame.assign(batch="b", seen=pd.Timestamp("2024-01-01"), spin=1j)
+    fails(data, "obsm['prot']", "not numbers in 3 columns (batch, seen, spin)", "in obs")
+    data.obsm["prot"] = frame.astype(object).assign(CD4=pd.Categorical(PROTEIN[:, 1]))
+    check_whole(as_citeseq(data))
+
+
+@pytest.mark.parametrize("first", ["counts", "normalised"])
+def test_of_several_tables_the_one_with_counts_is_taken(first):
+    data = table(sparse.csr_matrix(RNA))
+    frames = {"counts": pd.DataFrame(PROTEIN, index=CELLS, columns=PROTEINS)}
+    frames |= {"normalised": np.log1p(frames["counts"]), "text": frames["counts"].assign(CD3="x")}
+    rest = [name for name in frames if name != first]
+    keys = dict(zip(("protein_expression", "Protein", "adt"), [first, *rest]))
+    for key, name in keys.items():
+        data.obsm[key] = frames[name]
+    (taken,) = (key for key, name in keys.items() if name == "counts")
+    with pytest.warns(UserWarning, match=rf"taken from obsm\['{taken}'\], not from .*--protein-modality NAME"):
+        check_whole(as_citeseq(data))
+    check_whole(as_citeseq(data, protein_modality=taken))
+    data.obsm["protein_counts"] = PROTEIN
+    with pytest.warns(UserWarning, match=rf"taken from obsm\['{taken}'\], .*obsm\['protein_counts'\]"):
+        check_whole(as_citeseq(data))
+
+
+def test_a_layer_may_be_of_one_modality():
+    """Files with RNA counts in X and protein counts in a layer, or the other way round, could not be read."""
+    for modality in ("rna", "prot"):
+        data = mudata()
+        data[modality].layers["raw"] = data[modality].X.copy()
+        data[modality].X = np.log1p(data[modality].X)
+        other = "protein" if modality == "rna" else "RNA"
+        with pytest.warns(UserWarning, match=f"{other} has no layer 'raw', so its counts were taken from X"):
+            check_whole(as_citeseq(data, layer="raw"))
+        fails(data, "RNA has no layer 'other'", layer="other")
+    data["rna"].layers["counts"] = data["rna"].X.copy()
+    with pytest.warns(UserWarning, match=r"RNA has no layer 'raw', .* taken from layers\['counts'\]"):
+        check_whole(as_citeseq(data, layer="raw"))
+    data["rna"].layers["raw"] = data["rna"].X.copy()
+    check_whole(as_citeseq(data, layer="raw"))
+
+
+def test_rna_only():
+    check_whole(as_citeseq(table(sparse.csr_matrix(RNA))), protein=None)
+    fails(table(sparse.csr_matrix(RNA)), "without modalities", rna_modality="rna")
+
+
+@pytest.mark.parametrize("layer", [None, "counts", "spliced"])
+def test_counts_come_from_the_layer_before_x(layer):
+    data = table(np.log1p(RNA))
+    data.layers[layer or "counts"] = RNA.copy()
+    check_whole(as_citeseq(data, layer=layer), protein=None)
+    fails(data, "no layer 'other'", layer or "counts", layer="other")
+
+
+def test_counts_come_from_raw_only_where_x_is_no_count():
+    data = table(RNA)
+    data.raw = data.copy()
+    check_whole(as_citeseq(data), protein=None)
+    data.X = np.log1p(RNA)
+    with pytest.warns(UserWarning, match=r"taken from \.raw; put them in layers\['counts'\]"):
+        check_whole(as_citeseq(data), protein=None)
+    fewer = table(np.log1p(RNA))
+    fewer.raw = table(RNA)[:, :2].copy()
+    fails(fewer, "look normalised")
+    fewer.raw = fewer.copy()
+    fails(fewer, "look normalised")
+
+
+def test_normalised_values_are_refused():
+    fails(table(sparse.csr_matrix(np.log1p(RNA))), "RNA", "look normalised, not raw counts", "layers['counts']", "c0")
+    fails(mudata(protein=table(np.log1p(PROTEIN), features=PROTEINS)), "protein", "look normalised")
+
+
+@pytest.mark.parametrize(
+    ("value", "words"), [(np.nan, "has NaN"), (np.inf, "infinite"), (-np.inf, "infinite"), (-1, "negative values")]
+)
+@pytest.mark.parametrize("kind", [np.asarray, sparse.csr_matrix])
+def test_bad_rna_values_name_their_cells(value, words, kind):
+    bad = RNA.copy()
+    bad[[1, 4], 2] = value
+    fails(table(kind(bad)), "RNA", words, "2 cells (c1, c4)")
+
+
+def test_nan_proteins_are_not_measured_and_other_bad_values_are_refused():
+    bad = PROTEIN.copy()
+    bad[2] = np.nan
+    for kind in (np.asarray, sparse.csr_matrix):
+        check_whole(as_citeseq(mudata(protein=table(kind(bad), features=PROTEINS))), protein=bad)
+    bad[3, 0] = -2
+    fails(mudata(protein=table(bad, features=PROTEINS)), "protein", "negative", "1 cell (c3)")
+    bad[3, 0] = np.inf
+    fails(mudata(protein=table(bad, features=PROTEINS)), "protein", "infinite", "1 cell (c3)")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64", ">f4", ">i4", "int8", "uint16", "int64", "bool"])
+@pytest.mark.parametrize("kind", [np.asarray, sparse.csr_matrix, sparse.csc_matrix, sparse.csc_array])
+def test_any_container_and_dtype(dtype, kind):
+    matrix = RNA.astype(bool) if dtype == "bool" else RNA
+    if dtype in ("float16", ">f4", ">i4") and kind is not np.asarray:
+        data = table(kind(matrix))
+        data.X.data = data.X.data.astype(dtype)  # scipy builds none, but files hold them
+    else:
+        data = table(kind(matrix.astype(dtype)))
+    check_whole(as_citeseq(data), rna=matrix.astype(np.float32), protein=None)
+
+
+def test_text_instead_of_numbers():
+    data = table(RNA)
+    data.layers["counts"] = np.full(RNA.shape, "x", dtype=object)
+    fails(data, "must be numbers")
+
+
+def test_backed(tmp_path):
+    table(sparse.csr_matrix(RNA)).write_h5ad(tmp_path / "sparse.h5ad")
+    table(RNA).write_h5ad(tmp_path / "dense.h5ad")
+    from anndata import read_h5ad
+
+    for name in ("sparse.h5ad", "dense.h5ad"):
+        data = read_h5ad(tmp_path / name, backed="r")
+        check_whole(as_citeseq(data), protein=None)
+        data.file.close()
+
+
+def test_repeated_and_stored_zero_entries_are_put_in_order():
+    parts = (np.array([1, 2, 0, 3], dtype=np.float32), np.array([3, 3, 1, 0]), np.array([0, 2, 4]))
+    data = table(RNA[:2], cells=CELLS[:2])
+    data.X = sparse.csr_matrix(parts, shape=(2, 4))
+    check_whole(as_citeseq(data), rna=[[0, 0, 0, 3], [3, 0, 0, 0]], protein=None)
+
+
+def test_proteins_in_another_order_are_aligned_by_name():
+    order = [3, 1, 5, 0, 2, 4]
+    protein = table(PROTEIN[order], cells=[CELLS[i] for i in order], features=PROTEINS)
+    check_whole(as_citeseq(mudata(protein=protein)))
+
+
+def test_cells_that_differ():
+    """Two cells have RNA only, one has proteins only."""
+    protein = table(PROTEIN[[4, 2, 0, 1, 5]], cells=["c4", "c2", "c0", "c1", "new"], features=PROTEINS)
+    data = mudata(protein=protein)
+    fails(data, "RNA has 6 cells and proteins 5, 4 in both", "--cells overlap", "keep the 4 cells", "--cells rna")
+    kept = [0, 1, 2, 4]
+    cite = as_citeseq(data, cells="overlap")
+    check_whole(cite, rna=RNA[kept], protein=PROTEIN[kept])
+    assert list(cite.obs.index) == [CELLS[i] for i in kept]
+    expected = PROTEIN.copy()
+    expected[[3, 5]] = np.nan
+    check_whole(as_citeseq(data, cells="rna"), protein=expected)
+    fails(data, "cells='all'", "same, overlap or rna", error=SettingError, cells="all")
+
+
+def test_cells_without_any_name_in_common():
+    data = mudata(protein=table(PROTEIN, cells=[f"{cell}-1" for cell in CELLS], features=PROTEINS))
+    for cells in ("same", "overlap"):
+        fails(data, "0 in both", "RNA 'c0', proteins 'c0-1'", "same names", cells=cells)
+
+
+def test_duplicated_cells_are_named():
+    cells = ["c0", "c0", "c1", "c2", "c2", "c3"]
+    data = table(RNA, cells=cells)
+    fails(data, "2 cell names (c0, c2)", "make them unique")
+
+
+def test_duplicated_genes_are_kept():
+    data = table(RNA, features=["CD4", "CD4", "CD8A", "CD4"])
+    cite = as_citeseq(data)
+    check_whole(cite, protein=None)
+    assert list(cite.rna.var_names) == ["CD4", "CD4", "CD8A", "CD4"]
+
+
+def test_obs_joins_the_modality_and_the_whole():
+    rna = table(RNA, label=list("aabbcc"), own=range(6))
+    data = mudata(rna=rna)
+    data.obs = pd.DataFrame(
+        {"rna:label": list("aabbcc"), "rna:old": range(6), "label": list("xxyyzz"), "prot:own": 0, "whole": 1},
+        index=data.obs_names,
+    )[::-1]
+    data.obs = data.obs.loc[data.obs_names]
+    cite = as_citeseq(data)
+    assert sorted(cite.obs) == ["label", "old", "own", "prot:own", "whole"]
+    assert list(cite.obs["label"].loc[data["rna"].obs_names]) == list("xxyyzz")
+    assert list(cite.obs["own"].loc[data["rna"].obs_names]) == list(range(6))
+
+
+@pytest.mark.parametrize("first", ["rna", "prot"])
+def test_cells_come_in_the_order_of_the_whole(first):
+    """`mdata.obsm[key] = result` goes by the whole's rows, which follow the modality that stands first."""
+    data = mudata(protein=table(PROTEIN)[::-1].copy())
+    with quiet():
+        data = MuData({name: data.mod[name] for name in (first, "rna", "prot")})
+    cite = as_citeseq(data)
+    assert list(cite.rna.obs_names) == list(cite.protein.obs_names) == list(cite.obs.index) == list(data.obs_names)
+    order = data["rna"].obs_names.get_indexer(data.obs_names)
+    np.testing.assert_array_equal(cite.rna.X.toarray(), RNA[order])
+    np.testing.assert_array_equal(cite.protein.X, PROTEIN[order])
+
+
+def test_the_callers_object_is_not_changed():
+    rna = table(np.log1p(RNA), label=list("aabbcc"))
+    rna.layers["counts"] = sparse.csr_matrix(RNA)
+    data = mudata(rna=rna, whole=list("uvuvuv"))
+    before = data.obs.copy(), rna.obs.copy(), rna.var.copy()
+    cite = as_citeseq(data)
+    cite.rna.X.data[:] = -1
+    cite.protein.X[:] = -1
+    cite.obs["label"] = "changed"
+    cite.rna.var["new"] = 0
+    assert data["rna"].layers["counts"].toarray().tolist() == RNA.tolist()
+    assert data["prot"].X.tolist() == PROTEIN.tolist()
+    for found, expected in zip((data.obs, data["rna"].obs, data["rna"].var), before):
+        pd.testing.assert_frame_equal(found, expected)
+
+
+def test_citeseq_passes_and_is_cut_by_cells():
+    cite = as_citeseq(mudata(whole=list("uvuvuv")))
+    assert as_citeseq(cite) is cite
+    part = cite[np.array([True, False, False, True, False, False])]
+    check_whole(part, rna=RNA[[0, 3]], protein=PROTEIN[[0, 3]])
+    assert list(part.obs["whole"]) == ["u", "v"]
+    spoilt = CiteSeq(cite.rna.copy(), None, cite.obs)
+    spoilt.rna.X.data[0] = np.nan
+    fails(spoilt, "has NaN")
+
+
+def test_other_objects_are_refused():
+    fails(pd.DataFrame(RNA), "expected AnnData or MuData, got DataFrame")
+
+
+@pytest.mark.parametrize(
+    ("name", "cells", "shape", "n_proteins"),
+    [
+        ("pbmc10k.h5mu", "same", (6855, 4000), 14),
+        ("malt_subset.h5mu", "same", (2100, 13733), 17),
+        ("citefuse_ctcl.h5mu", "same", (500, 19521), 49),
+        ("mosaic_224adt.h5mu", "overlap", (800, 500), 224),
+        ("mosaic_224adt.h5mu", "rna", (1200, 500), 224),
+        ("pbmc3k.h5ad", "same", (2700, 12572), 0),
+        ("sln111_d2_mouse.h5ad", "same", (7564, 4005), 0),
+    ],
+)
+def test_real_data(real_data, name, cells, shape, n_proteins):
+    cite = as_citeseq(read(real_data / name), cells=cells)
+    assert cite.rna.shape == shape
+    assert (0 if cite.protein is None else cite.protein.n_vars) == n_proteins
+    assert len(cite.obs) == shape[0]
+
+
+def test_real_mosaic_cells_differ(real_data):
+    data = read(real_data / "mosaic_224adt.h5mu")
+    fails(data, "RNA has 1200 cells and proteins 1200, 800 in both", "--cells overlap")
+    cite = as_citeseq(data, cells="rna")
+    assert np.isnan(cite.protein.X).all(axis=1).sum() == 400
+    assert list(cite.obs) == ["batch", "celltype"]
+    assert cite.obs["celltype"].notna().all()

@@ -1,0 +1,89 @@
+"""The metric of z: directions in which neighbours differ count less, and nothing else changes."""
+
+import numpy as np
+import pytest
+import torch
+
+from scfusionttt.fitting import whitening as module
+from scfusionttt.fitting.whitening import _metric, _noise, whiten
+from scfusionttt.inference import embed
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def clouds():
+    """Four kinds of cells told apart in two directions, with much noise in four others and little in the last six."""
+    rng = np.random.default_rng(0)
+    kinds = np.array([[0, 0], [9, 0], [0, 9], [9, 9]])[rng.integers(4, size=600)]
+    noise = [rng.normal(size=(600, 2)), rng.normal(0, 3, (600, 4)), rng.normal(0, 0.5, (600, 6))]
+    return np.hstack([kinds + noise[0], *noise[1:]])
+
+
+def test_the_noise_is_that_within_kinds(clouds):
+    noise = np.diag(_noise(clouds))
+    assert (noise[:2] < 2).all(), "not the 81 / 4 by which the kinds differ"
+    assert noise[2:6].min() > 2 * noise[:2].max() > 4 * noise[6:].max()
+
+
+@pytest.mark.parametrize("power", [0.25, 0.5, 1.0])
+def test_the_spread_stays_and_the_noise_evens_out(clouds, power):
+    metric = _metric(clouds, power)
+    new = clouds @ metric
+    np.testing.assert_allclose(metric, metric.T, atol=1e-12)
+    np.testing.assert_allclose(new.var(axis=0).sum(), clouds.var(axis=0).sum())
+    variance = np.linalg.eigvalsh(metric.T @ _noise(clouds) @ metric)
+    before = np.linalg.eigvalsh(_noise(clouds))
+    expected = before ** (1 - power)
+    np.testing.assert_allclose(variance / variance[-1], expected / expected[-1], rtol=0.2)
+
+
+def test_kinds_stand_further_apart_than_before(clouds):
+    kinds = (clouds[:, :2] > 4.5) @ [1, 2]
+
+    def apart(z):
+        within = sum(z[kinds == kind].var(axis=0).sum() * (kinds == kind).mean() for kind in range(4))
+        return z.var(axis=0).sum() / within
+
+    assert apart(clouds @ _metric(clouds, 0.5)) > 1.15 * apart(clouds)
+
+
+def test_a_rotation_of_z_rotates_the_result(clouds):
+    turn = np.linalg.qr(np.random.default_rng(1).normal(size=(12, 12)))[0]
+    np.testing.assert_allclose(_metric(clouds @ turn, 0.5), turn.T @ _metric(clouds, 0.5) @ turn, atol=1e-9)
+
+
+def test_directions_without_any_spread_stay_finite(clouds):
+    flat = np.hstack([clouds, np.zeros((600, 2))])
+    assert np.isfinite(_metric(flat, 1.0)).all()
+
+
+def test_the_network_gives_z_in_its_metric(network, cells):
+    plain, measured = network(whitening=0.0), network(whitening=0.5)
+    measured.load_state_dict(plain.state_dict(), strict=False)
+    before = embed(plain, cells, CPU)
+    np.testing.assert_array_equal(embed(measured, cells, CPU), before)
+    whiten(measured, cells, CPU, seed=0)
+    once = embed(measured, cells, CPU)
+    np.testing.assert_allclose(once, before @ _metric(before.astype(float), 0.5), atol=1e-4)
+    whiten(measured, cells, CPU, seed=0)  # of z as it was, not of what the first call made of it
+    np.testing.assert_array_equal(embed(measured, cells, CPU), once)
+
+
+def test_many_cells_are_drawn_from_by_the_seed(network, cells, monkeypatch):
+    monkeypatch.setattr(module, "MOST_CELLS", 60)
+    found = []
+    for seed in (0, 0, 1):
+        fresh = network(whitening=0.5)
+        torch.manual_seed(0)
+        whiten(fresh, cells, CPU, seed=seed)
+        found.append(fresh.backbone.metric)
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5])
+def test_few_cells_are_no_error(network, cells, n):
+    fresh = network(whitening=0.5)
+    whiten(fresh, cells.subset(cells.rows[:n]), CPU, seed=0)
+    assert np.isfinite(embed(fresh, cells, CPU)).all()

@@ -1,0 +1,105 @@
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import scfusionttt
+from scfusionttt import inference
+from scfusionttt.nn.networks import build_network
+from scfusionttt.training.memory import cells_at_once
+
+CPU = torch.device("cpu")
+
+#: Prints the kB that the process grew by at most; Linux forgets an earlier peak where 5 is written.
+EMBED_ONE_CELL = """
+import re, torch
+from pathlib import Path
+from scfusionttt.config import preset
+from scfusionttt.nn.inputs import CellInputs
+from scfusionttt.nn.networks import build_network
+
+def embed(genes):
+    network = build_network("pretrain", genes, 49, 0, preset("whole").network).eval()
+    inputs = (torch.randn(1, genes), torch.randn(1, 49))
+    inputs = CellInputs(inputs[0], torch.ones(1, genes, dtype=bool), inputs[1], torch.ones(1, 49, dtype=bool))
+    Path("/proc/self/clear_refs").write_text("5")
+    before = held("VmRSS")
+    with torch.inference_mode():
+        network.backbone(inputs)
+    return held("VmHWM") - before
+
+def held(name):
+    return int(re.search(name + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+
+embed(100)  # compiles
+print(embed(60_000))
+"""
+
+
+def test_results_stand_in_the_cells_order_and_do_not_depend_on_the_batches(network, cells, monkeypatch):
+    pretrained = network()
+    whole = inference.embed(pretrained, cells, CPU)
+    assert whole.shape == (200, 6)
+    assert whole.dtype == np.float32
+    monkeypatch.setattr(inference, "cells_at_once", lambda *_: 7)
+    np.testing.assert_allclose(inference.embed(pretrained, cells, CPU), whole, rtol=1e-5, atol=1e-6)
+    rows = np.array([50, 3, 199])
+    np.testing.assert_allclose(
+        inference.embed(pretrained, cells.subset(rows), CPU), whole[rows], rtol=1e-5, atol=1e-6
+    )  # fmt: skip
+
+
+def test_dropout_is_off_and_asking_twice_gives_the_same_bits(network, cells):
+    pretrained = network().train()
+    assert np.array_equal(*(inference.embed(pretrained, cells, CPU) for _ in range(2)))
+
+
+def test_probabilities_sum_to_one(network, cells):
+    found = inference.probabilities(network("finetune"), cells, CPU)[0]
+    assert found.shape == (200, 3)
+    np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_rebuilt_proteins_are_those_of_z(network, cells):
+    pretrained = network()
+    z = torch.from_numpy(inference.embed(pretrained, cells, CPU))
+    with torch.no_grad():
+        expected = pretrained.protein_from_z(z).numpy()
+    np.testing.assert_allclose(inference.rebuilt_proteins(pretrained, cells, CPU), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_more_tokens_or_wider_ones_let_fewer_cells_through_at_a_time(config):
+    wide = replace(config.network, patch=1, width=32)
+    networks = [build_network("pretrain", 19521, 0, 0, replace(wide, width=width)) for width in (32, 64)]
+    assert [cells_at_once(network, CPU) for network in networks] == [3, 1]
+
+
+@pytest.mark.slow
+def test_one_cell_with_every_gene_a_token_needs_less_than_200_mb():
+    """60,000 genes are all that a gene table of human has, non-coding ones too."""
+    result = subprocess.run(
+        [sys.executable, "-c", EMBED_ONE_CELL], capture_output=True, text=True, check=True,
+        env=os.environ | {"PYTHONPATH": str(Path(scfusionttt.__file__).parents[1]), "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert 0 < int(result.stdout) < 200_000
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "transfer"])
+def test_a_representation_of_a_student_is_that_of_rna_alone(network, cells, stage):
+    without = cells.subset(cells.rows)
+    without.protein = np.full_like(cells.protein, np.nan)
+    tested = network(stage)
+    same = np.array_equal(inference.embed(tested, cells, CPU), inference.embed(tested, without, CPU))
+    assert same == (stage == "transfer")
+
+
+def test_the_callers_random_state_is_left_alone(network, cells):
+    """Every loop over a loader draws a seed for its workers, from the global state if it has no generator."""
+    before = torch.get_rng_state()
+    inference.embed(network(), cells, CPU)
+    assert torch.equal(torch.get_rng_state(), before)

@@ -1,0 +1,295 @@
+import gzip
+import json
+import os
+import pickle
+from pathlib import Path
+
+import anndata
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import zarr
+from anndata import AnnData
+from mudata import MuData
+from scipy import sparse
+from scipy.io import mmwrite
+
+from scfusionttt.errors import InputFileError
+from scfusionttt.io.quiet_warnings import quiet
+from scfusionttt.io.read import read
+
+COUNTS = np.array([[1, 0, 3, 7], [0, 2, 0, 0], [5, 0, 1, 9]], dtype=np.float32)
+CELLS = ["AAA-1", "CCC-1", "GGG-1"]
+SYMBOLS = ["CD4", "NA", "CD4", "CD4"]
+IDS = ["ENSG00000010610", "ENSG00000000002", "ENSG00000000003", "CD4_antibody"]
+TYPES = ["Gene Expression"] * 3 + ["Antibody Capture"]
+
+
+def save(data, path, kind):
+    """Write in silence, so that only the reader's own warnings would show."""
+    with quiet():
+        getattr(data, f"write_{kind}")(path)
+
+
+def toy_anndata():
+    return AnnData(
+        sparse.csr_matrix(COUNTS),
+        obs=pd.DataFrame(index=CELLS),
+        var=pd.DataFrame(index=["CD4", "MS4A1", "CD8A", "LYZ"]),
+    )
+
+
+def toy_mudata():
+    rna, protein = toy_anndata(), toy_anndata()
+    protein.var_names = ["CD4_adt", "CD19_adt", "CD8_adt", "CD14_adt"]
+    with quiet():
+        return MuData({"rna": rna, "prot": protein})
+
+
+def write_10x_h5(path, group="matrix"):
+    """Write as Cell Ranger does: features in columns, so that CSC of genes x cells is CSR of cells x genes."""
+    matrix = sparse.csr_matrix(COUNTS.astype(np.int32))
+    with h5py.File(path, "w") as file:
+        place = file.create_group(group)
+        place["data"], place["indices"], place["indptr"] = matrix.data, matrix.indices, matrix.indptr
+        place["shape"] = np.array([4, 3])
+        place["barcodes"] = np.array(CELLS, dtype="S")
+        if group == "matrix":
+            features = place.create_group("features")
+            for name, values in {"id": IDS, "name": SYMBOLS, "feature_type": TYPES, "genome": ["GRCh38"] * 4}.items():
+                features[name] = np.array(values, dtype="S")
+        else:
+            place["genes"], place["gene_names"] = np.array(IDS, dtype="S"), np.array(SYMBOLS, dtype="S")
+
+
+def write_10x_folder(folder, *, version=3, gz=True, prefix=""):
+    folder.mkdir(exist_ok=True)
+    opened = gzip.open if gz else open
+    end = ".gz" if gz else ""
+    with opened(folder / f"{prefix}matrix.mtx{end}", "wb") as file:
+        mmwrite(file, sparse.coo_matrix(COUNTS.T.astype(int)))
+    columns = [IDS, SYMBOLS, TYPES][:version] if version == 3 else [IDS, SYMBOLS]
+    name = "features" if version == 3 else "genes"
+    with opened(folder / f"{prefix}{name}.tsv{end}", "wt") as file:
+        file.writelines("\t".join(row) + "\n" for row in zip(*columns))
+    with opened(folder / f"{prefix}barcodes.tsv{end}", "wt") as file:
+        file.writelines(cell + "\n" for cell in CELLS)
+    return folder
+
+
+def assert_counts(adata, cells=CELLS):
+    assert list(adata.obs_names) == list(cells)
+    np.testing.assert_array_equal(sparse.csr_matrix(adata.X).toarray(), COUNTS)
+
+
+@pytest.mark.parametrize("name", ["a.h5ad", "misnamed.h5mu", "noending"])
+def test_h5ad_is_known_by_its_content(tmp_path, name):
+    save(toy_anndata(), tmp_path / name, "h5ad")
+    found = read(tmp_path / name)
+    assert isinstance(found, AnnData)
+    assert_counts(found)
+
+
+@pytest.mark.parametrize("name", ["a.h5mu", "misnamed.h5ad"])
+def test_h5mu_is_known_by_its_content(tmp_path, name):
+    save(toy_mudata(), tmp_path / name, "h5mu")
+    found = read(str(tmp_path / name))
+    assert isinstance(found, MuData)
+    assert list(found.mod) == ["rna", "prot"]
+    assert_counts(found["rna"])
+
+
+def test_zarr_of_either(tmp_path):
+    save(toy_anndata(), tmp_path / "a.zarr", "zarr")
+    save(toy_mudata(), tmp_path / "m.zarr", "zarr")
+    assert_counts(read(tmp_path / "a.zarr"))
+    found = read(tmp_path / "m.zarr")
+    assert isinstance(found, MuData)
+    assert_counts(found["rna"])
+
+
+@pytest.mark.parametrize("group", ["matrix", "hg19"])
+def test_10x_h5_of_both_versions_keeps_all_features_and_their_names(tmp_path, group):
+    write_10x_h5(tmp_path / "f.h5", group)
+    found = read(tmp_path / "f.h5")
+    assert_counts(found)
+    assert list(found.var_names) == SYMBOLS
+    assert list(found.var["gene_ids"]) == IDS
+    if group == "matrix":
+        assert list(found.var["feature_types"]) == TYPES
+
+
+def test_a_10x_h5_of_two_genomes_is_not_called_damaged(tmp_path):
+    write_10x_h5(tmp_path / "f.h5", "hg19")
+    with h5py.File(tmp_path / "f.h5", "a") as file:
+        file.copy("hg19", "mm10")
+    with pytest.raises(InputFileError, match=r"f\.h5 holds 2 genomes \(hg19, mm10\).* read one with scanpy") as error:
+        read(tmp_path / "f.h5")
+    assert "damaged" not in str(error.value)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("gz", [True, False])
+@pytest.mark.parametrize("prefix", ["", "GSM1_"])
+def test_10x_folder_of_both_versions(tmp_path, version, gz, prefix):
+    found = read(write_10x_folder(tmp_path / "f", version=version, gz=gz, prefix=prefix))
+    assert_counts(found)
+    assert list(found.var_names) == SYMBOLS  # a gene called "NA" is a gene
+    assert list(found.var["gene_ids"]) == IDS
+    assert ("feature_types" in found.var) == (version == 3)
+
+
+def fails(path, *words):
+    with pytest.raises(InputFileError) as caught:
+        read(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in (path.name, *words):
+        assert word in message
+
+
+def test_missing_and_empty(tmp_path):
+    fails(tmp_path / "no.h5ad", "no such file")
+    (tmp_path / "empty.h5ad").touch()
+    fails(tmp_path / "empty.h5ad", "empty (0 bytes)", "again")
+
+
+@pytest.mark.parametrize("kept", [0.2, 0.5, 0.99])
+def test_truncated(tmp_path, kept):
+    for name, data in {"t.h5ad": toy_anndata(), "t.h5mu": toy_mudata()}.items():
+        save(data, tmp_path / name, name[2:])
+        whole = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(whole[: int(kept * len(whole))])
+        fails(tmp_path / name, "damaged or incomplete")
+
+
+def test_damaged_inside(tmp_path):
+    """A file of the right kind whose parts do not fit is told apart from one of another kind."""
+    save(toy_anndata(), tmp_path / "d.h5ad", "h5ad")
+    with h5py.File(tmp_path / "d.h5ad", "r+") as file:
+        del file["X/indptr"]
+    fails(tmp_path / "d.h5ad", "damaged or incomplete")
+
+
+def test_other_kinds(tmp_path):
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["assays"] = 1
+    fails(tmp_path / "other.h5", "HDF5 of another kind", "assays", ".h5mu")
+    with h5py.File(tmp_path / "hollow.h5", "w"):
+        pass
+    fails(tmp_path / "hollow.h5", "HDF5 of another kind", "nothing")
+    (tmp_path / "table.h5ad").write_text("gene,cell\nCD4,1\n")
+    fails(tmp_path / "table.h5ad", "text file")
+    (tmp_path / "noise.h5ad").write_bytes(bytes(2000))
+    fails(tmp_path / "noise.h5ad", "not an HDF5 file")
+    (tmp_path / "a.h5ad.gz").write_bytes(gzip.compress(b"x" * 100))
+    fails(tmp_path / "a.h5ad.gz", "gunzip")
+    (tmp_path / "matrix.mtx.gz").write_bytes(gzip.compress(b"%%MatrixMarket"))
+    fails(tmp_path / "matrix.mtx.gz", "give its folder")
+
+
+def test_folder_without_matrix(tmp_path):
+    fails(tmp_path, "without matrix.mtx")
+    write_10x_folder(tmp_path / "filtered_feature_bc_matrix")
+    fails(tmp_path, "did you mean", "filtered_feature_bc_matrix")
+
+
+def test_10x_folder_with_missing_or_cut_files(tmp_path):
+    folder = write_10x_folder(tmp_path / "f", gz=False)
+    barcodes = (folder / "barcodes.tsv").read_text()
+    (folder / "barcodes.tsv").write_text("AAA-1\n")
+    fails(folder / "matrix.mtx", "give its folder")
+    with pytest.raises(InputFileError, match=r"4 x 3, but there are 4 features and 1 barcodes"):
+        read(folder)
+    (folder / "barcodes.tsv").unlink()
+    with pytest.raises(InputFileError, match=r"no barcodes\.tsv"):
+        read(folder)
+    (folder / "barcodes.tsv").write_text(barcodes)
+    whole = (folder / "matrix.mtx").read_text()
+    (folder / "matrix.mtx").write_text(whole[: len(whole) // 2])
+    with pytest.raises(InputFileError, match="damaged or incomplete"):
+        read(folder)
+    (folder / "matrix.mtx").unlink()
+    (folder / "matrix.mtx.gz").write_bytes(gzip.compress(whole.encode())[:-20])
+    with pytest.raises(InputFileError, match="is truncated"):
+        read(folder)
+
+
+def test_a_few_bytes_that_stand_for_more_than_memory_holds_are_refused(tmp_path, monkeypatch):
+    folder = write_10x_folder(tmp_path / "m")
+    monkeypatch.setattr(os, "sysconf", lambda name: 2**10)  # pages, and bytes of a page: a machine of 1 MiB
+    assert read(folder).shape == (3, 4)
+    bomb = gzip.compress(bytes(2**22))
+    assert len(bomb) < 5000
+    (folder / "barcodes.tsv.gz").write_bytes(bomb)
+    with pytest.raises(InputFileError, match=r"barcodes\.tsv\.gz unpacks to .* more than"):
+        read(folder)
+    header = b"%%MatrixMarket matrix coordinate integer general\n4 3 1000000000\n1 1 1\n"
+    (folder / "matrix.mtx.gz").write_bytes(gzip.compress(header))
+    write_10x_folder(tmp_path / "other")
+    (folder / "barcodes.tsv.gz").write_bytes((tmp_path / "other" / "barcodes.tsv.gz").read_bytes())
+    with pytest.raises(InputFileError, match=r"matrix\.mtx\.gz declares 15 GiB"):
+        read(folder)
+
+
+def test_no_permission(tmp_path, monkeypatch):
+    save(toy_anndata(), tmp_path / "mine.h5ad", "h5ad")
+
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.open", refuse)
+    fails(tmp_path / "mine.h5ad", "no permission")
+
+
+class Payload:
+    """Unpickled, it writes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_pickles_are_refused_unread(tmp_path):
+    with quiet():
+        anndata.io.write_elem(zarr.open_group(tmp_path / "evil.zarr", zarr_format=2), "/", toy_anndata())
+    place = tmp_path / "evil.zarr" / "uns" / "payload"
+    place.mkdir(parents=True)
+    filters = [{"id": "pickle", "protocol": 5}]
+    array = {"shape": [1], "chunks": [1], "dtype": "|O", "fill_value": None, "order": "C", "compressor": None}
+    text = json.dumps({"zarr_format": 2, **array, "filters": filters})
+    (place / "0").write_bytes(pickle.dumps([Payload(tmp_path / "it ran"), "|O", [1]]))
+    for spelled in (text, text.replace('"pickle"', r'"p\u0069ckle"')):
+        (place / ".zarray").write_text(spelled)
+        fails(tmp_path / "evil.zarr", "pickled", "never read")
+    assert not (tmp_path / "it ran").exists()
+
+
+def test_damaged_zarr(tmp_path):
+    save(toy_anndata(), tmp_path / "d.zarr", "zarr")
+    for chunk in (tmp_path / "d.zarr" / "X").rglob("[0-9]"):
+        chunk.write_bytes(chunk.read_bytes()[:5])
+    fails(tmp_path / "d.zarr", "damaged or incomplete")
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("pbmc10k.h5mu", (6855, 4014)),
+        ("malt_subset.h5mu", (2100, 13750)),
+        ("citefuse_ctcl.h5mu", (500, 19574)),
+        ("mosaic_224adt.h5mu", (1600, 724)),
+        ("pbmc3k.h5ad", (2700, 12572)),
+        ("sln111_d2_mouse.h5ad", (7564, 4005)),
+    ],
+)
+def test_real_files(real_data, name, shape):
+    assert read(real_data / name).shape == shape
+
+
+def test_anndata_reads_what_we_read(tmp_path):
+    save(toy_anndata(), tmp_path / "a.h5ad", "h5ad")
+    assert read(tmp_path / "a.h5ad").to_df().equals(anndata.read_h5ad(tmp_path / "a.h5ad").to_df())

@@ -1,0 +1,219 @@
+"""What a trained model answers, and that it leaves the caller's object alone."""
+
+from copy import deepcopy
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mudata import MuData
+from scipy import sparse
+
+from scfusionttt.data.cells import as_citeseq
+from scfusionttt.data.store.sources import open_source
+from scfusionttt.data.store.stored import open_store
+from scfusionttt.data.store.write import write_store
+from scfusionttt.errors import InputDataError, SettingError
+from scfusionttt.io.quiet_warnings import quiet
+from scfusionttt.model.answers import class_columns
+from scfusionttt.model.fusionttt import FusionTTT
+
+
+def close(found, expected):
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def assert_untouched(data, before):
+    """Hold an AnnData or MuData against a copy of it, down to the counts."""
+    assert set(data.obsm) == set(before.obsm)
+    assert set(data.uns) == set(before.uns)
+    pd.testing.assert_frame_equal(data.obs, before.obs)
+    pd.testing.assert_frame_equal(data.var, before.var)
+    if isinstance(data, MuData):
+        for name in before.mod:
+            assert_untouched(data[name], before[name])
+        return
+    assert list(data.layers) == list(before.layers)
+    difference = data.X != before.X
+    assert (difference.nnz if sparse.issparse(data.X) else difference.sum()) == 0
+
+
+def mudata(**modalities):
+    with quiet():
+        return MuData(modalities)
+
+
+def copied(data):
+    with quiet():
+        return data.copy()
+
+
+@pytest.mark.parametrize("stage", ["pretrained", "finetuned", "student", "zero_shot"])
+def test_every_stage_embeds_each_cell(stage, trained, cells, rna_cells):
+    model = getattr(trained, stage)
+    for data in (cells, rna_cells):
+        z = model.embed(data)
+        assert z.shape == (data.n_obs, model.network.backbone.n_latent)
+        assert z.dtype == np.float32
+        assert np.isfinite(z).all()
+        assert len(np.unique(z, axis=0)) == data.n_obs
+
+
+@pytest.mark.parametrize("stage", ["finetuned", "student", "zero_shot"])
+def test_predictions_are_probabilities_and_their_largest(stage, trained, cells, rna_cells):
+    model = getattr(trained, stage)
+    assert model.classes == sorted(cells.obs["cell_type"].unique())
+    for data in (cells, rna_cells):
+        table = model.predict(data)
+        assert list(table) == ["label", "probability", *model.classes]
+        assert list(table.index) == list(data.obs_names)
+        close(table[model.classes].sum(axis=1), 1)
+        assert (table["label"].astype(str) == table[model.classes].idxmax(axis=1)).all()
+        assert (table["probability"] == table[model.classes].max(axis=1)).all()
+
+
+def test_classes_called_like_a_column_have_columns_of_their_own(trained, cells, tmp_path, scfusionttt):
+    """Two columns ``label`` once let fine-tuning train and then fail, and predict write a table and then fail."""
+    odd, classes = copied(cells), ["class label", "label", "usual"]
+    odd.obs["odd"] = np.take(classes, np.unique(odd.obs["cell_type"].astype(str), return_inverse=True)[1])
+    model = deepcopy(trained.pretrained).finetune(odd, labels="odd", train_fraction=0.75)
+    assert model.metrics["finetune"]["n_cells"] == 40
+    table = model.predict(odd, unknown=0.01)
+    assert model.classes == classes
+    assert list(table) == ["label", "probability", "usual", "class label", "class class label", "class usual"]
+    close(table[class_columns(classes)].sum(axis=1), 1)
+    model.save(tmp_path / "model")
+    with quiet():
+        odd.write_h5mu(tmp_path / "odd.h5mu")
+    result = scfusionttt(f"predict {tmp_path}/odd.h5mu --model {tmp_path}/model --out {tmp_path}/types.csv")
+    assert result.code == 0, result.err
+
+
+def test_cells_unlike_any_known_class_are_named_unknown_where_asked_for(trained, cells):
+    odd, rng = copied(cells), np.random.default_rng(0)
+    for modality in odd.mod.values():  # ten cells whose every gene is swapped for another's
+        shuffled = modality.X.toarray() if sparse.issparse(modality.X) else modality.X.copy()
+        shuffled[:10] = shuffled[:10][:, rng.permutation(modality.n_vars)]
+        modality.X = sparse.csr_matrix(shuffled) if sparse.issparse(modality.X) else shuffled
+    table = trained.finetuned.predict(odd, unknown=0.01)
+    assert list(table)[:3] == ["label", "probability", "usual"]
+    assert (table["label"] == "unknown").equals(table["usual"] <= 0.01)
+    assert (table["label"][:10] == "unknown").mean() > 0.5
+    assert (table["label"][10:] == "unknown").mean() < 0.2  # told from the few cells held back
+    with pytest.raises(SettingError, match=r"give 0\.01"):
+        trained.finetuned.predict(odd, unknown=1.5)
+    with pytest.raises(SettingError, match=r"unknown='0\.1' is no share"):
+        trained.finetuned.predict(odd, unknown="0.1")
+
+
+def test_the_callers_object_is_left_alone_unless_asked(trained, cells, rna_cells):
+    for data in (copied(cells), copied(rna_cells)):
+        before = copied(data)
+        trained.finetuned.embed(data)
+        trained.finetuned.predict(data)
+        deepcopy(trained.pretrained).finetune(data, labels="cell_type")
+        trained.finetuned.transfer(data, labels="cell_type")
+        FusionTTT("fast", progress=False, **{"pretrain.epochs": 1, "network.width": 16}).pretrain(data)
+        assert_untouched(data, before)
+        z, table = trained.finetuned.embed(data, inplace=True), trained.finetuned.predict(data, inplace=True)
+        np.testing.assert_array_equal(data.obsm["X_fusionttt"], z)
+        assert list(data.obs["fusionttt_label"]) == list(table["label"])
+        assert list(data.obs["fusionttt_label"].cat.categories) == trained.finetuned.classes
+        assert list(data.obs["fusionttt_probability"]) == list(table["probability"])
+
+
+def test_why_results_cannot_be_written_is_told(trained, cells, tmp_path):
+    """Each was told that the cells differ between the modalities."""
+    cite = as_citeseq(cells)
+    with quiet():
+        cells.write_h5mu(tmp_path / "cells.h5mu")
+        write_store([open_source(tmp_path / "cells.h5mu")], tmp_path / "cells.zarr")
+        stale, more = copied(cells), mudata(**dict(cells.mod), atac=cells["prot"][:9].copy())
+        for name in ("rna", "prot"):
+            stale.mod[name] = stale[name][:60].copy()
+        more["atac"].obs_names = [f"other-{i}" for i in range(9)]
+        more.update()
+    for data, reason in (
+        (cite, "a CiteSeq, which holds counts only"),
+        (open_store(tmp_path / "cells.zarr"), "a store, which is only read"),
+        (stale, r"was not updated .* call data\.update\(\)"),
+        (more, "a MuData with 169 cells, 160 of them with RNA"),
+    ):
+        for ask in (trained.finetuned.embed, trained.finetuned.predict):
+            with pytest.raises(InputDataError, match=reason):
+                ask(data, inplace=True)
+
+
+@settings(max_examples=8, deadline=None)
+@given(seed=st.integers(0, 2**31), cut=st.integers(1, 159))
+def test_a_cells_vector_is_its_own(trained, cells, seed, cut):
+    """Whatever the order of the cells, the company they come in, and the genes that the model does not know."""
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(160)
+    with quiet():
+        rna, protein = cells["rna"][order].copy(), cells["prot"][order].copy()
+        strange = pd.DataFrame(index=[f"strange-{i}" for i in range(50)])
+        more = AnnData(sparse.csr_matrix(rng.poisson(2.0, (160, 50)).astype(np.float32)), obs=rna.obs, var=strange)
+        both = AnnData(sparse.hstack([more.X, rna.X]).tocsr(), obs=rna.obs, var=pd.concat([more.var, rna.var[[]]]))
+    data = mudata(rna=both, prot=protein)
+    with quiet():
+        parts = [data[:cut].copy(), data[cut:].copy()]
+    expected = trained.pretrained.embed(cells)[order]
+    close(trained.pretrained.embed(data), expected)
+    close(np.concatenate([trained.pretrained.embed(part) for part in parts]), expected)
+
+
+@pytest.mark.parametrize("first", ["rna", "prot"])
+def test_modalities_may_have_their_cells_in_different_orders(first, trained, cells):
+    """Rows are those of mdata.obs, so that ``mdata.obsm[key] = model.embed(mdata)`` is right."""
+    with quiet():
+        modalities = {"rna": cells["rna"].copy(), "prot": cells["prot"][::-1].copy()}
+    data = mudata(**{name: modalities[name] for name in sorted(modalities, key=lambda name: name != first)})
+    expected = pd.DataFrame(trained.pretrained.embed(cells), index=cells.obs_names).loc[data.obs_names]
+    close(trained.pretrained.embed(data, inplace=True), expected)
+    close(data.obsm["X_fusionttt"], expected)
+
+
+def test_genes_the_input_lacks_count_as_not_measured(trained, cells):
+    """Their values are unknown, which is not zero: half of the cells' counts are gone, and z hardly moves."""
+    kept = np.arange(300) % 10 != 0
+    with quiet():
+        fewer = mudata(rna=cells["rna"][:, kept].copy(), prot=cells["prot"].copy())
+    z, found = trained.pretrained.embed(cells), trained.pretrained.embed(fewer)
+    assert not np.allclose(z, found)
+    assert np.mean([np.corrcoef(a, b)[0, 1] for a, b in zip(z.T, found.T)]) > 0.9
+
+
+def test_imputed_proteins_are_log_ratios(tiny, cells, rna_cells):
+    """After some training they lie where ``log1p(count / geometric mean)`` of the training cells lies."""
+    model = FusionTTT("fast", progress=False, **tiny | {"pretrain": {"epochs": 8, "lr": 1e-2}}).pretrain(cells)
+    table = model.impute(cells)
+    assert list(table.index) == list(cells.obs_names)
+    assert set(table) == set(cells["prot"].var_names) - {"IgG1_control"}
+    counts = pd.DataFrame(cells["prot"].X, cells.obs_names, cells["prot"].var_names)[list(table)]
+    ratios = np.log1p(counts / np.exp(np.log1p(counts).mean()))
+    assert (table.mean() - ratios.mean()).abs().max() < 0.3
+    assert table.corrwith(ratios).mean() > 0.5
+    without = model.impute(rna_cells)
+    assert without.shape == (90, 8)
+    assert np.isfinite(without).all(axis=None)
+
+
+@pytest.mark.parametrize("n_cells", [0, -5, 1, "9", None])
+def test_explaining_takes_two_cells_or_more(trained, cells, n_cells):
+    """No cell was an error of torch, and -5 stood for all but five."""
+    with pytest.raises(SettingError, match=r"cannot be drawn; give a number above 1"):
+        trained.pretrained.explain(cells, "CD3", cells=n_cells)
+
+
+def test_imputing_needs_decoders_that_know_proteins(trained, tiny, cells, rna_cells):
+    with pytest.raises(SettingError, match="fine-tuning drops them"):
+        trained.finetuned.impute(cells)
+    brief = tiny | {"pretrain": {"epochs": 1}}
+    with pytest.raises(SettingError, match="without proteins"):
+        FusionTTT("fast", progress=False, **brief).pretrain(rna_cells).impute(cells)
+    brief["pretrain"]["bottleneck_weight"] = 0
+    with pytest.raises(SettingError, match="bottleneck_weight"):
+        FusionTTT("fast", progress=False, **brief).pretrain(cells).impute(cells)

@@ -1,0 +1,210 @@
+"""How a model learns: the stages, their splits and labels, and what is told of held-out cells."""
+
+import json
+from copy import deepcopy
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, adjusted_rand_score, f1_score
+
+from scfusionttt.data.split import stratified_split, usable_labels
+from scfusionttt.errors import LabelError, SettingError
+from scfusionttt.io.quiet_warnings import quiet
+from scfusionttt.model.fusionttt import FusionTTT
+
+
+def copied(data):
+    with quiet():
+        return data.copy()
+
+
+def test_the_history_tells_every_stage(trained):
+    history = trained.student.history
+    assert list(history.groupby("stage", sort=False).size().items()) == [
+        ("pretrain", 2),
+        ("finetune", 2),
+        ("transfer", 2),
+    ]
+    assert np.isfinite(history["train_loss"]).all()
+    assert list(trained.pretrained.history["stage"]) == ["pretrain", "pretrain"]
+
+
+@pytest.mark.parametrize(
+    ("stage", "model", "fraction"), [("finetune", "finetuned", 0.75), ("transfer", "student", 0.3)]
+)
+def test_held_out_metrics_are_those_of_cells_never_trained_on(stage, model, fraction, trained, cells, rna_cells):
+    data, model = (cells if stage == "finetune" else rna_cells), getattr(trained, model)
+    codes, classes = usable_labels(data.obs, "cell_type")
+    _, held_out = stratified_split(codes, fraction=fraction, seed=model.config.seed)
+    truth = np.asarray(classes)[codes[held_out]]
+    found = model.predict(data)["label"].astype(str).to_numpy()[held_out]
+    told = model.metrics[stage]
+    assert (told["protocol"], told["n_cells"]) == ("held-out", len(held_out))
+    assert told["metrics"]["accuracy"] == pytest.approx(accuracy_score(truth, found))
+    assert told["metrics"]["ARI"] == pytest.approx(adjusted_rand_score(truth, found))
+    assert told["metrics"]["macro_f1"] == pytest.approx(
+        f1_score(truth, found, average="macro", labels=classes, zero_division=0)
+    )
+    assert {name: row["support"] for name, row in told["per_class"].items()} == dict(
+        zip(*np.unique(truth, return_counts=True))
+    )
+
+
+def test_without_held_out_cells_there_are_no_metrics(trained, cells):
+    model = deepcopy(trained.finetuned)
+    assert "finetune" in model.metrics
+    for fraction in (None, 1.0):
+        model.finetune(cells, labels="cell_type", train_fraction=fraction)
+        assert model.metrics == {}, "the scores of the earlier run are not this one's"
+
+
+def test_a_student_without_labels_has_no_metrics_of_its_own(trained, rna_cells):
+    assert set(trained.student.metrics) == {"finetune", "transfer"}
+    assert set(trained.zero_shot.metrics) == {"finetune"}
+    assert set(trained.student.transfer(rna_cells).metrics) == {"finetune"}
+
+
+def test_a_split_by_column_may_leave_a_class_out_of_the_test(trained, cells, tmp_path):
+    """No cell of a class held out: nothing to score it by, and nothing that JSON could not hold."""
+    data = copied(cells)
+    kinds = data.obs["cell_type"].astype(str)
+    data.obs["split"] = np.where((np.arange(160) % 2 == 0) & (kinds != kinds.iloc[0]), "test", "train")
+    model = deepcopy(trained.pretrained).finetune(data, labels="cell_type", split="split")
+    told = model.metrics["finetune"]
+    assert set(told["per_class"]) == set(model.classes) - {kinds.iloc[0]}
+    assert told["n_cells"] == (data.obs["split"] == "test").sum()
+    json.dumps(model.metrics, allow_nan=False)
+    model.save(tmp_path / "model")
+
+
+def test_unlabelled_cells_are_neither_learned_nor_scored(trained, cells):
+    data = copied(cells)
+    data.obs["part"] = data.obs["cell_type"].astype(str).where(np.arange(160) < 80, "unknown")
+    model = deepcopy(trained.pretrained).finetune(data, labels="part", train_fraction=0.5)
+    assert "unknown" not in model.classes
+    assert model.metrics["finetune"]["n_cells"] == 40
+    assert len(model.predict(data)) == 160
+
+
+@pytest.mark.parametrize(
+    ("options", "told", "error"),
+    [
+        ({"train_fraction": 0.0}, "between 0 and 1", SettingError),
+        ({"train_fraction": 1.5}, "between 0 and 1", SettingError),
+        ({"train_fraction": 0.5, "split": "split"}, "not both", SettingError),
+        ({"split": "one_class"}, "fewer than two classes", LabelError),
+        ({"split": "nowhere"}, "no obs\\['nowhere'\\]", LabelError),
+    ],
+)
+def test_a_split_that_cannot_be_learned_from_is_refused(options, told, error, trained, cells):
+    data = copied(cells)
+    kinds = data.obs["cell_type"].astype(str)
+    data.obs["one_class"] = np.where(kinds == kinds.iloc[0], "train", "test")
+    with pytest.raises(error, match=told):
+        deepcopy(trained.pretrained).finetune(data, labels="cell_type", **options)
+
+
+def test_the_smallest_training_share_has_a_cell_of_each_class(trained, cells):
+    model = deepcopy(trained.pretrained).finetune(cells, labels="cell_type", train_fraction=0.001)
+    assert model.metrics["finetune"]["n_cells"] == 157
+
+
+def test_a_fine_tuned_model_learns_other_labels(trained, cells):
+    data = copied(cells)
+    data.obs["coarse"] = np.where(data.obs["cell_type"].astype(str).str.contains("T"), "T cell", "other")
+    model = deepcopy(trained.finetuned).finetune(data, labels="coarse", train_fraction=0.5)
+    assert model.classes == sorted(data.obs["coarse"].unique())
+    assert set(model.metrics["finetune"]["per_class"]) == set(model.classes)
+    assert list(model.predict(data)) == ["label", "probability", *model.classes]
+
+
+def test_transfer_returns_a_student_and_leaves_the_teacher(trained, rna_cells, cells):
+    teacher = deepcopy(trained.finetuned)
+    before = teacher.embed(cells), teacher.predict(cells)
+    teacher.transfer(rna_cells, labels="cell_type")
+    teacher.transfer(rna_cells)
+    np.testing.assert_array_equal(teacher.embed(cells), before[0])
+    pd.testing.assert_frame_equal(teacher.predict(cells), before[1])
+    assert teacher.stage == "finetune"
+
+
+def test_zero_shot_needs_classes(trained, rna_cells):
+    with pytest.raises(SettingError, match="run finetune first"):
+        trained.pretrained.transfer(rna_cells)
+    with pytest.raises(SettingError, match="run finetune first"):
+        trained.pretrained.predict(rna_cells)
+
+
+def test_rna_alone_is_enough_for_every_stage(tiny, rna_cells, tmp_path):
+    model = FusionTTT("fast", progress=False, **tiny).pretrain(rna_cells)
+    assert len(model.features.proteins) == 0
+    model.finetune(rna_cells, labels="cell_type", train_fraction=0.5)
+    student = model.transfer(rna_cells, labels="cell_type", train_fraction=0.5)
+    student.save(tmp_path / "model")
+    np.testing.assert_array_equal(FusionTTT.load(tmp_path / "model").embed(rna_cells), student.embed(rna_cells))
+
+
+def test_a_protein_that_no_cell_measures_is_no_obstacle(tiny, cells, tmp_path):
+    data = copied(cells)
+    data["prot"].X[:, 2] = np.nan
+    model = FusionTTT("fast", progress=False, **tiny).pretrain(data)
+    model.save(tmp_path / "model")
+    np.testing.assert_array_equal(FusionTTT.load(tmp_path / "model").embed(data), model.embed(data))
+
+
+def test_resume_needs_a_folder_to_go_on_from(tiny, cells):
+    """Without one it had begun anew, silently."""
+    with pytest.raises(SettingError, match="give checkpoints=FOLDER"):
+        FusionTTT("fast", progress=False, **tiny).pretrain(cells, resume=True)
+
+
+def test_checkpoints_may_be_named_by_text(tiny, cells, tmp_path):
+    FusionTTT("fast", progress=False, **tiny).pretrain(cells, checkpoints=str(tmp_path / "run"))
+    assert (tmp_path / "run").is_dir()
+
+
+@pytest.mark.parametrize("learn", ["pretrain", "finetune"])
+@pytest.mark.parametrize("error", [SettingError, KeyboardInterrupt])
+def test_a_model_that_could_not_learn_is_as_it_was(learn, error, trained, cells, monkeypatch):
+    """Half-learned or random weights had answered, under the scores of the earlier run."""
+    model, options = deepcopy(trained.finetuned), {"labels": "other"} if learn == "finetune" else {}
+    data = copied(cells)
+    data.obs["other"] = np.where(np.arange(len(data.obs)) % 2, "odd", "even")
+    expected, told = model.predict(data), deepcopy(model.metrics)
+
+    def stopped(network, *_):
+        with torch.no_grad():
+            for p in network.parameters():
+                p.mul_(2)
+        raise error
+
+    monkeypatch.setattr("scfusionttt.model.fusionttt.train_pretraining", stopped)
+    monkeypatch.setattr("scfusionttt.model.fusionttt.train_classifier", stopped)
+    with pytest.raises(error):
+        getattr(model, learn)(data, **options)
+    assert (model.stage, model.metrics, model.classes) == ("finetune", told, trained.finetuned.classes)
+    pd.testing.assert_frame_equal(model.predict(data), expected)
+    assert (model.origin.taught == trained.finetuned.origin.taught).all()
+
+
+@pytest.mark.parametrize("change", ["labels", "model"])
+def test_a_run_goes_on_only_with_its_labels_and_its_model(change, trained, cells, tmp_path):
+    """Resumed with renamed labels it had kept the old codes; with another model, the weights of the first."""
+    data = copied(cells)
+    data.obs["renamed"] = data.obs["cell_type"].astype(str).str[::-1]
+    other = deepcopy(trained.pretrained)
+    deepcopy(other).finetune(data, labels="cell_type", checkpoints=tmp_path)
+    if change == "model":
+        with torch.no_grad():
+            next(other.network.backbone.parameters()).add_(1)
+    with pytest.raises(SettingError, match="labels or another model"):
+        other.finetune(data, labels="renamed" if change == "labels" else "cell_type", checkpoints=tmp_path, resume=True)
+
+
+def test_reading_and_zero_shot_leave_the_random_numbers_alone(trained, rna_cells, tmp_path):
+    trained.finetuned.save(tmp_path / "model")
+    before = torch.get_rng_state()
+    FusionTTT.load(tmp_path / "model", progress=False).transfer(rna_cells)
+    assert torch.equal(torch.get_rng_state(), before)

@@ -1,0 +1,56 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from scfusionttt.plotting.figures import chromosome_heatmap, gene_places
+
+
+@pytest.fixture
+def genes():
+    """63 genes of three chromosomes, in no order, three of them without a place."""
+    chromosome = ["2"] * 25 + ["10"] * 30 + ["X"] * 5 + [None] * 3
+    table = pd.DataFrame({"chromosome": chromosome, "start": [*range(100, 160), None, None, None]})
+    return table.sample(frac=1, random_state=0).reset_index(drop=True)
+
+
+def test_a_gained_chromosome_stands_out_where_it_lies(genes):
+    values = pd.DataFrame(np.ones((3, 63)), index=["0", "1", "$gained$"])
+    values.loc["$gained$", genes.index[genes["chromosome"] == "10"]] = 4.0
+    ax = chromosome_heatmap(genes, values, unit="log1p")
+    drawn = ax.collections[0].get_array().reshape(3, -1)
+    # chromosomes 2, 10, X and unplaced genes take two, two, one and one windows
+    np.testing.assert_allclose(drawn[2], [0, 0, 2, 2, 0, 0])
+    np.testing.assert_allclose(drawn[0], [0, 0, -1, -1, 0, 0])
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["0", "1", "$gained$"]
+    ax.figure.draw_without_rendering()
+
+
+def test_no_groups_say_so(genes):
+    ax = chromosome_heatmap(genes, pd.DataFrame(columns=range(63)))
+    assert [text.get_text() for text in ax.texts] == ["no cells to show"]
+
+
+def test_every_chromosome_has_a_line_and_every_placed_gene_a_tick(genes):
+    proteins = pd.DataFrame({"name": ["CD3", "lost"], "chromosome": ["10", None], "start": [130, None]})
+    ax = gene_places(genes, proteins=proteins)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["2", "10", "X"]
+    assert [len(lines.get_segments()) for lines in ax.collections] == [25, 30, 5]
+    texts = [text.get_text() for text in ax.texts]
+    assert "CD3" in texts
+    assert "lost" not in texts
+    assert "not shown: 3 unplaced" in ax.get_xlabel()
+    ax.figure.draw_without_rendering()
+
+
+def test_a_name_at_the_end_of_the_longest_chromosome_ends_before_the_number_of_genes():
+    """Half of PD-1's name had lain under the number, since its gene is the last of chromosome 2."""
+    genes = pd.DataFrame({"chromosome": "2", "start": np.linspace(1e6, 242e6, 20)})
+    ax = gene_places(genes, proteins=pd.DataFrame({"name": ["PD-1_TotalSeqB"], "chromosome": ["2"], "start": [242e6]}))
+    ax.figure.draw_without_rendering()
+    boxes = {text.get_text(): text.get_window_extent() for text in ax.texts}
+    assert boxes["PD-1_TotalSeqB"].x1 < boxes["20"].x0
+
+
+def test_genes_without_places_say_so():
+    ax = gene_places(pd.DataFrame({"chromosome": [None], "start": [None]}))
+    assert [text.get_text() for text in ax.texts] == ["no gene has a place"]

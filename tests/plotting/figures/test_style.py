@@ -1,0 +1,69 @@
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_rgb
+
+from scfusionttt.plotting.figures.style import MISSING, PALETTE, class_colours, encode_labels, natural_key, shorten
+
+# Machado, Oliveira and Fernandes 2009, severity 1, on linear RGB.
+VISIONS = {
+    "normal": np.eye(3),
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.3039]],
+}
+TO_LMS = [[0.4122214708, 0.5363325363, 0.0514459929], [0.2119034982, 0.6806995451, 0.1073969566]]
+TO_LMS += [[0.0883024619, 0.2817188376, 0.6299787005]]
+TO_LAB = [[0.2104542553, 0.793617785, -0.0040720468], [1.9779984951, -2.428592205, 0.4505937099]]
+TO_LAB += [[0.0259040371, 0.7827717662, -0.808675766]]
+
+
+def oklab(colours, vision="normal"):
+    rgb = np.array([to_rgb(colour) for colour in colours])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    seen = np.clip(linear @ np.transpose(VISIONS[vision]), 0, 1)
+    return np.cbrt(seen @ np.transpose(TO_LMS)) @ np.transpose(TO_LAB)
+
+
+def nearest_pair(colours, vision):
+    lab = oklab(colours, vision)
+    apart = np.linalg.norm(lab[:, None] - lab[None], axis=2)
+    return apart[np.triu_indices(len(lab), 1)].min()
+
+
+@pytest.mark.parametrize("n, normal, deficient", [(8, 0.15, 0.075), (20, 0.10, 0.042), (36, 0.085, 0.038)])
+def test_colours_stay_apart_for_every_eye(n, normal, deficient):
+    for vision in VISIONS:
+        assert nearest_pair(PALETTE[:n], vision) > (normal if vision == "normal" else deficient), vision
+
+
+def test_no_class_looks_like_missing_or_paper():
+    lab = oklab(PALETTE)
+    for other in (MISSING, "white"):
+        assert np.linalg.norm(lab - oklab([other]), axis=1).min() > 0.06
+
+
+def test_class_colours_keep_the_colours_given():
+    assert class_colours(["a", "b"], {"b": "#000000"}) == {"a": PALETTE[0], "b": "#000000"}
+    assert len(class_colours([str(i) for i in range(100)])) == 100
+
+
+def test_natural_order():
+    assert sorted(["10", "2", "B 10", "B 9", "a", ""], key=natural_key) == ["", "2", "10", "a", "B 9", "B 10"]
+
+
+def test_labels_keep_category_order_and_lose_what_means_no_label():
+    labels = pd.Categorical(["T", "B", None, "unknown", "T"], categories=["T", "never", "unknown", "B"])
+    codes, classes = encode_labels(labels)
+    assert classes == ["T", "B"]
+    assert codes.tolist() == [0, 1, -1, -1, 0]
+    codes, classes = encode_labels(np.array(["b", "nan", "a"]))
+    assert (classes, codes.tolist()) == (["a", "b"], [1, -1, 0])
+    codes, classes = encode_labels([10, 2, 2])
+    assert (classes, codes.tolist()) == (["2", "10"], [1, 0, 0])
+
+
+def test_shorten():
+    assert shorten("x" * 40, 10) == "x" * 9 + "…"
+    assert shorten("two\nlines") == "two lines"
+    assert shorten("bad\udce9byte") == "bad?byte"

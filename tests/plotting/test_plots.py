@@ -1,0 +1,127 @@
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from matplotlib import pyplot
+
+from scfusionttt import plot
+from scfusionttt.errors import InputDataError, LabelError, SettingError
+from scfusionttt.io.quiet_warnings import quiet
+
+ROWS = [
+    {"protocol": protocol, "dataset": "pbmc", "method": method, "metric": metric, "mean": m, "low": m - 0.1, "high": m}
+    for protocol in ("unsupervised", "held-out")
+    for method, m in (("genome", 0.8), ("shuffled", 0.7))
+    for metric in ("ARI", "NMI")
+]
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    pyplot.close("all")
+
+
+@pytest.fixture
+def mapped(cells):
+    """The cells with a map and predictions."""
+    with quiet():
+        data = cells.copy()
+    rng = np.random.default_rng(0)
+    data.obsm["X_umap"] = rng.normal(size=(data.n_obs, 2))
+    data.obs["fusionttt_label"] = data.obs["cell_type"].to_numpy()
+    data.obs["depth"] = rng.uniform(size=data.n_obs)
+    return data
+
+
+def titles(axes):
+    return [ax.get_title(loc="left") for ax in axes]
+
+
+def test_a_panel_for_each_colour_be_it_class_number_gene_or_protein(mapped):
+    gene, protein = mapped["rna"].var_names[3], mapped["prot"].var_names[0]
+    colours = ["cell_type", "depth", gene, f"prot:{protein}"]
+    axes = plot.umap(mapped, colours)
+    assert titles(axes) == colours
+    shown = axes[2].collections[0].get_array()
+    np.testing.assert_allclose(np.sort(shown), np.sort(mapped["rna"][:, gene].X.toarray()[:, 0]))
+    assert pyplot.get_fignums() == [axes[0].figure.number], "pyplot knows the figure, so a notebook shows it"
+
+
+def test_own_axes_are_drawn_in(mapped):
+    own = pyplot.figure().subplots(1, 2)
+    assert plot.umap(mapped, ["cell_type", "depth"], axes=own)[1] is own[1]
+    assert plot.confusion(mapped, "cell_type", ax=own[0]) is own[0]
+    with pytest.raises(SettingError, match="1 colours but 2 axes"):
+        plot.umap(mapped, "depth", axes=own)
+
+
+def test_axes_basis_and_colours_as_in_scanpy(mapped):
+    own = pyplot.figure().subplots(2, 2)
+    assert plot.umap(mapped, "depth", basis="umap", ax=own[0, 0])[0] is own[0, 0]
+    assert plot.umap(mapped, ["depth"] * 4, axes=own)[3] is own[1, 1]
+    mapped.obs["cell_type"] = mapped.obs["cell_type"].astype("category")
+    mapped.uns["cell_type_colors"] = ["#111111", "#222222", "#333333"]
+    legend = plot.umap(mapped, "cell_type", axes=own[0, 1])[0].get_legend()
+    assert [handle.get_color() for handle in legend.legend_handles] == ["#111111", "#222222", "#333333"]
+
+
+def test_sixty_classes_leave_the_map_as_wide_as_three(mapped):
+    """Their legend had pressed the map to a strip."""
+    mapped.obs["many"] = [f"cluster {i % 60}" for i in range(mapped.n_obs)]
+    widths = []
+    for name in ("cell_type", "many"):
+        ax = plot.umap(mapped, name)[0]
+        ax.figure.draw_without_rendering()
+        widths.append(ax.get_window_extent().width)
+    assert widths[1] == pytest.approx(widths[0], rel=0.1)
+
+
+def test_confusion_of_right_predictions_is_a_diagonal(mapped):
+    ax = plot.confusion(mapped, "cell_type")
+    recall = [text.get_text() for text in ax.texts if text.get_text() == "1.00"]
+    assert len(recall) == mapped.obs["cell_type"].nunique()
+
+
+def test_the_genome_of_one_cell_and_of_groups(mapped):
+    cell = mapped.obs_names[5]
+    assert titles([plot.genome_strip(mapped, cell)]) == [cell]
+    ax = plot.chromosomes(mapped, "cell_type")
+    assert len(ax.get_yticklabels()) == mapped.obs["cell_type"].nunique()
+    alone = AnnData(mapped["rna"].X, var=mapped["rna"].var, obs=mapped.obs)
+    plot.genome_strip(alone, cell, named=0).figure.draw_without_rendering()
+
+
+def test_training_curves_of_a_model_and_of_its_history(trained):
+    assert titles(plot.training_curves(trained.finetuned)) == titles(plot.training_curves(trained.finetuned.history))
+
+
+def test_methods_and_orders_are_compared_within_one_protocol():
+    axes = plot.comparison(pd.DataFrame(ROWS), protocol="held-out")
+    assert titles(axes) == ["ARI", "NMI"]
+    ax = plot.order_study(pd.DataFrame(ROWS))
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["shuffled", "genome"]
+
+
+@pytest.mark.parametrize(
+    ("draw", "error", "message"),
+    [
+        (lambda data: plot.umap(data, "nothing"), InputDataError, "nothing is no gene and no protein, and there is no"),
+        (lambda data: plot.umap(data, "depth", basis="X_pca"), InputDataError, r"no obsm\['X_pca'\]; make one with"),
+        (lambda data: plot.umap(data, []), SettingError, "nothing to colour by"),
+        (lambda data: plot.umap(data, None), SettingError, "nothing to colour by"),
+        (lambda _: plot.training_curves(pd.DataFrame()), SettingError, "no training was recorded: pretrain the model"),
+        (lambda _: plot.comparison("results.csv", protocol="paper"), SettingError, "give the table of results.csv"),
+        (lambda data: plot.confusion(data, "type"), LabelError, r"no obs\['type'\]; the columns are"),
+        (lambda data: plot.genome_strip(data, "c"), InputDataError, "no cell named 'c'"),
+        (lambda _: plot.comparison(pd.DataFrame(ROWS), protocol="paper"), SettingError, "no paper row has ARI, NMI"),
+        (
+            lambda _: plot.comparison(pd.DataFrame([*ROWS, {**ROWS[0], "dataset": "malt"}]), protocol="unsupervised"),
+            SettingError,
+            "several kinds",
+        ),
+    ],
+)
+def test_what_is_not_there_is_told(draw, error, message, mapped):
+    with pytest.raises(error, match=message):
+        draw(mapped)

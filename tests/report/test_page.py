@@ -1,0 +1,117 @@
+import re
+from copy import deepcopy
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from scfusionttt.data.cells import as_citeseq
+from scfusionttt.errors import FeatureError, LabelError
+from scfusionttt.report import gather, write_report
+
+
+@pytest.fixture(scope="module")
+def typed(trained, cells, tmp_path_factory):
+    """The report of a fine-tuned model on the cells that it was tuned on in part, with a hostile name."""
+    out = tmp_path_factory.mktemp("report") / "report.html"
+    cite = deepcopy(as_citeseq(cells))
+    cite.obs["surprise"] = np.linspace(0, 1, len(cite.obs))
+    types = cite.obs["cell_type"].astype(str)
+    cite.obs["cell_type"] = types.replace({types.iloc[0]: "<script>alert(1)</script>"})
+    genes = cite.rna.var_names[:1].tolist()
+    found = write_report(trained.finetuned, cite, out, labels="cell_type", genes=genes, command="scfusionttt report")
+    return SimpleNamespace(found=found, page=out.read_text(encoding="utf-8"), cite=cite)
+
+
+def headings(page):
+    return re.findall(r"<h2[^>]*>(.*?)</h2>", page)
+
+
+def test_the_page_has_every_section_and_needs_no_network(typed):
+    assert headings(typed.page) == [
+        "The cells", "What went in", "How training went", "Clusters", "Cell types", "Scores",
+        "The genome as a sequence", "Settings, versions and commands",
+    ]  # fmt: skip
+    assert "://" not in typed.page
+    assert "<script>alert" not in typed.page
+    assert '"name":"surprise"' in typed.page
+
+
+def test_scores_are_of_cells_that_taught_nothing(typed, trained):
+    protocol, cells = typed.found.scored
+    assert protocol == "held-out"
+    assert cells.sum() == trained.finetuned.metrics["finetune"]["n_cells"]
+    assert f"Of {cells.sum():,} cells whose labels it never learned" in typed.page
+    assert "<b>paper</b>" not in typed.page
+
+
+@pytest.mark.parametrize(
+    ("model", "labels", "protocol"),
+    [("pretrained", "cell_type", "unsupervised"), ("zero_shot", "cell_type", "zero-shot"), ("student", None, None)],
+)
+def test_the_page_names_how_its_scores_were_obtained(model, labels, protocol, trained, cells, rna_cells, tmp_path):
+    data = cells if model == "pretrained" else rna_cells
+    write_report(getattr(trained, model), as_citeseq(data), tmp_path / "r.html", labels=labels)
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    if protocol:
+        assert f"<b>{protocol}</b>" in page
+        assert ("Cell types" in headings(page)) == (model != "pretrained")
+    else:
+        assert "No labels were given, so these cells are not scored" in page
+
+
+def test_what_the_model_could_not_name_or_read_is_told_where_it_is_scored(trained, rna_cells, tmp_path):
+    """Labels of another naming had got "0 % right" alone, and a page of RNA alone counted the model's proteins."""
+    data = rna_cells.copy()
+    types = data.obs["cell_type"].astype(str)
+    data.obs["mine"] = types.where(np.arange(len(types)) > 0, "the only one {of} its kind")
+    found = write_report(trained.zero_shot, as_citeseq(data), tmp_path / "r.html", labels="mine")
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert f"1 of their {types.nunique() + 1} classes it does not know (the only one {{of}} its kind)." in page
+    assert len(found.features.proteins) == 8
+    assert "<dt>proteins read</dt><dd>0</dd>" in page
+
+
+def test_held_out_cells_of_one_class_take_no_scores_but_leave_the_page(trained, cells, tmp_path):
+    """The whole page had been refused, after the work, for want of a second class among the cells held out."""
+    cite = deepcopy(as_citeseq(cells))
+    types = cite.obs["cell_type"].astype(str)
+    learned = trained.finetuned.origin.learned(cite.rna.obs_names)
+    cite.obs["cell_type"] = types.where(learned | (types == types.iloc[0]))
+    write_report(trained.finetuned, cite, tmp_path / "r.html", labels="cell_type")
+    assert "Clusters are not scored: the cells to score them on are of a single class." in (
+        tmp_path / "r.html"
+    ).read_text(encoding="utf-8")
+
+
+def test_a_model_that_does_not_know_its_cells_is_scored_as_having_seen_them_all(trained, cells):
+    model = deepcopy(trained.finetuned)
+    model.origin = type(model.origin)()
+    found = gather(model, as_citeseq(cells), labels="cell_type")
+    assert found.scored[0] == "paper"
+    assert found.scored[1].sum() == cells.n_obs
+
+
+def test_what_cannot_be_shown_is_told(trained, cells, tmp_path):
+    with pytest.raises(LabelError, match="there is no obs\\['celltype'\\]; did you mean 'cell_type'"):
+        write_report(trained.finetuned, as_citeseq(cells), tmp_path / "r.html", labels="celltype")
+    with pytest.raises(FeatureError, match="CD3Z9 is not among the model's"):
+        write_report(trained.finetuned, as_citeseq(cells), tmp_path / "r.html", genes=["CD3Z9"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_line_writes_the_page_with_its_commands(scfusionttt, trained, cells, tmp_path, monkeypatch):
+    from scfusionttt.io.quiet_warnings import quiet
+
+    monkeypatch.chdir(tmp_path)
+    with quiet():
+        cells.write_h5mu("cells.h5mu")
+    trained.pretrained.save("m1")
+    small = "--set finetune.epochs=1 --train-fraction 0.75"
+    assert scfusionttt(f"finetune cells.h5mu --model m1 --labels cell_type {small} --out m2").code == 0
+    result = scfusionttt("report m2 cells.h5mu --labels cell_type --gene CD3E --out report.html")
+    assert result.code == 0, result.err
+    assert "open it in a browser" in result.err
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "scfusionttt finetune cells.h5mu --model m1" in page
+    assert "scfusionttt report m2 cells.h5mu --labels cell_type --gene CD3E" in page

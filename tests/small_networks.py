@@ -1,0 +1,82 @@
+"""Tiny simulated cells and settings; networks that train within a second."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from scfusionttt.config import preset
+from scfusionttt.data.cells import as_citeseq
+from scfusionttt.data.features import choose_features, match_features
+from scfusionttt.data.loader import CellDataset
+from scfusionttt.data.preprocess import Preprocessing
+from scfusionttt.nn.networks import build_network
+from scfusionttt.simulation.simulate import simulate
+from scfusionttt.training.trainer import Run
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Tensors this small are not worth a second thread, which costs most where the machine is busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def config():
+    """Return settings of a tiny model; stages of 3 epochs."""
+    stage = {"epochs": 3, "batch_size": 64, "lr": 5e-3, "validation_fraction": 0.2}
+    network = {
+        "patch": 30,
+        "width": 16,
+        "encoder_blocks": 1,
+        "decoder_blocks": 1,
+        "latent": 6,
+        "pool_slots": 2,
+        "landmarks": 40,
+        "components": 0,  # the plain view is set after training, and has tests of its own
+        "skip_components": 0,
+        "whitening": 0.0,
+        "dropout": 0.1,
+    }
+    # Weights are held against those of the checkpoints: balancing, which follows, has a test of its own.
+    pretrain = {**stage, "balance": False, "masked_weight": 1.0}
+    return preset("fast").with_settings(
+        {"network": network, "pretrain": pretrain, "finetune": stage, "transfer": stage}
+    )
+
+
+@pytest.fixture(scope="session")
+def cells(config):
+    """Return 200 labelled cells as a dataset; a third of them were measured without proteins."""
+    mdata = simulate(200, 300, 8, 3, rare_fraction=0.05)
+    mdata["prot"].X[::3] = np.nan
+    cite = as_citeseq(mdata)
+    match = match_features(cite, choose_features(cite, config.data)[0])
+    labels = cite.obs["cell_type"].cat.codes.to_numpy()
+    return CellDataset(cite, match, Preprocessing.fit(cite, match, config.data), labels=labels)
+
+
+@pytest.fixture(scope="session")
+def network(config):
+    """Return a factory of networks for these cells, by stage, seed and settings."""
+
+    def make(stage="pretrain", *, seed=0, **settings):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return build_network(stage, 300, 8, 3, replace(config.network, **settings))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def run():
+    """Return a factory of runs on the CPU, without progress."""
+
+    def make(**settings):
+        return Run(**{"device": torch.device("cpu"), "seed": 0, "progress": False, **settings})
+
+    return make

@@ -134,7 +134,8 @@ def test_nothing_is_compiled_when_the_room_is_imported():
 def test_older_processors_agree_too(tmp_path, features):
     code = """
 import torch
-from scfusionttt.ttt import cpu_vector, step_sizes, ttt_linear
+from scfusionttt.ttt import step_sizes, ttt_linear
+from scfusionttt.ttt.cpu import vector
 torch.manual_seed(0)
 x = lambda *shape: torch.randn(*shape).double().requires_grad_()
 inputs = [x(2, 2, 40, 24), x(2, 2, 40, 24), x(2, 2, 40, 24), torch.rand(2, 2, 40).double() / 24,
@@ -145,7 +146,7 @@ for backend, causal in ((backend, causal) for backend in results for causal in (
     out = ttt_linear(*inputs, backend=backend, mask=mask, causal=causal, both=causal).out
     results[backend] += [out, *torch.autograd.grad(out.sin().sum(), [x for x in inputs if x.requires_grad])]
 error = max(((a - b).abs().max() / b.abs().max()).item() for a, b in zip(*results.values()))
-print(cpu_vector.VECTOR_BYTES, error < 1e-12)
+print(vector.VECTOR_BYTES, error < 1e-12)
 """
     found = run_python(code, NUMBA_CPU_NAME="haswell", NUMBA_CACHE_DIR=str(tmp_path), **features)
     assert found in ({"32 True"} if features else {"32 True", "64 True"})

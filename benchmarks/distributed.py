@@ -1,7 +1,7 @@
 """Cells per second of pretraining with one process and with two, one thread each, and what that means for an atlas.
 
-python benchmarks/ranks.py --json distributed.json
-python benchmarks/ranks.py --cells 1000 --genes 15000 --preset whole
+python benchmarks/distributed.py --json distributed.json
+python benchmarks/distributed.py --cells 1000 --genes 15000 --preset whole
 
 Keep two cores free: the processes run side by side, so the time is that of the clock.
 """

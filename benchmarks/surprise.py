@@ -28,10 +28,11 @@ from sklearn.metrics import roc_auc_score
 from benchmarks.measure import environment, print_table, write_json
 from scfusionttt.data.cells import CiteSeq, as_citeseq
 from scfusionttt.data.features import match_features
-from scfusionttt.data.split import stratified_split, usable_labels
+from scfusionttt.data.split import stratified_split
 from scfusionttt.explain import as_track, by_region, relative
 from scfusionttt.genome.regions import arms
 from scfusionttt.io.read import read
+from scfusionttt.labels import usable_labels
 from scfusionttt.model.fusionttt import FusionTTT
 
 #: Arms with fewer of the model's genes are not tried.

@@ -26,8 +26,9 @@ from sklearn.metrics import roc_auc_score
 from benchmarks.measure import print_table, write_json
 from scfusionttt.config import preset
 from scfusionttt.data.cells import CiteSeq, as_citeseq
-from scfusionttt.data.split import stratified_split, usable_labels
+from scfusionttt.data.split import stratified_split
 from scfusionttt.io.read import read
+from scfusionttt.labels import usable_labels
 from scfusionttt.model.fusionttt import FusionTTT
 
 KNOWN, SPLIT = "known_class", "known_split"

@@ -28,5 +28,3 @@ STORE, INPUT, ROW, MODALITY, MEASURED = "scfusionttt_store", "store_input", "sto
 
 #: The label of a cell unlike any known class.
 UNKNOWN = "unknown"
-#: Label values that mean "not labelled".
-UNLABELLED = frozenset({"", "nan", "na", "none", UNKNOWN, "unassigned", "unlabelled", "unlabeled"})

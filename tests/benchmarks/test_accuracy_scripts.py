@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import batches, proteins, unknown
 from scfusionttt.data.cells import as_citeseq
-from scfusionttt.data.split import usable_labels
+from scfusionttt.labels import usable_labels
 from scfusionttt.simulation.simulate import simulate
 
 

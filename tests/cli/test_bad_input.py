@@ -121,15 +121,15 @@ BAD_CALLS = {
     ),
     "setting: fraction above 1": (
         "finetune good.h5mu --model model --labels cell_type --out new --train-fraction 1.5",
-        "must lie between 0 and 1 (it is 1.5)",
+        "must be between 0 and 1 (got 1.5)",
     ),
     "setting: fraction 0": (
         "finetune good.h5mu --model model --labels cell_type --out new --train-fraction 0",
-        "must lie between 0 and 1 (it is 0.0)",
+        "must be between 0 and 1 (got 0.0)",
     ),
     "setting: fraction in transfer": (
         "transfer rna.h5ad --model typed --labels cell_type --out model --train-fraction -1",
-        "must lie between 0 and 1 (it is -1.0)",
+        "must be between 0 and 1 (got -1.0)",
     ),
     "setting: fraction of no labels": (
         "transfer rna.h5ad --model typed --out model --train-fraction 0.3",

@@ -41,7 +41,7 @@ CASES = {
     ),
     "true and false": _case(used(_labels(lambda types, size: np.arange(size) % 2 == 0))),
     "a measurement": _case(
-        refused("one cell only: 0.0", _labels(lambda types, size: np.linspace(0, 1, size)), verbs={"evaluate": ""})
+        refused("only one cell: 0", _labels(lambda types, size: np.linspace(0, 1, size)), verbs={"evaluate": ""})
     ),
     "some missing": _case(
         used(_labels(lambda types, size: pd.Series(types, dtype=object).where(np.arange(size) % 4 > 0)))
@@ -50,9 +50,9 @@ CASES = {
     "all missing": _case(refused("no labelled cell", _labels(_whole(np.nan)))),
     "all unknown": _case(refused("no labelled cell", _labels(_whole("unknown")))),
     "a single class": _case(refused("a single class (T)", _labels(_whole("T")))),
-    "a class of one cell": _case(refused("one cell only: lonely", _labels(_first("lonely")), verbs={"evaluate": ""})),
+    "a class of one cell": _case(refused("only one cell: lonely", _labels(_first("lonely")), verbs={"evaluate": ""})),
     "every cell a class": _case(
-        refused("one cell only", _labels(lambda types, size: [f"c{i}" for i in range(size)]), verbs={"evaluate": ""})
+        refused("only one cell", _labels(lambda types, size: [f"c{i}" for i in range(size)]), verbs={"evaluate": ""})
     ),
     "unordered and unused categories": _case(used(_labels(_unused))),
     "ordered categories": _case(used(_labels(lambda types, size: pd.Series(pd.Categorical(types, ordered=True))))),

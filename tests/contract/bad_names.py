@@ -127,7 +127,7 @@ CASES = {
     "two cells of two types": used(
         _cut(cells=[0, 1]),
         "there are 2 cells only",
-        verbs={"finetune": "one cell only", "transfer": "one cell only"},
+        verbs={"finetune": "only one cell", "transfer": "only one cell"},
     ),
     "no cell": refused("there are 0 cells", _cut(cells=slice(0)), verbs={"evaluate": "no labelled cell"}),
     "one gene, which most cells lack": refused("no RNA counts in 159 cells", _cut(genes=[5])),
@@ -139,7 +139,7 @@ CASES = {
     "more proteins than cells": used(
         _cut(cells=slice(0, 160, 40)),
         "there are 4 cells only",
-        verbs={"finetune": "one cell only", "transfer": "one cell only"},
+        verbs={"finetune": "only one cell", "transfer": "only one cell"},
     ),
     "isotype controls alone": used(_cut(proteins=["IgG1_control"])),
     "a cell name twice": refused("1 cell name (again) occurs more than once", _named("again", "again")),

@@ -7,10 +7,10 @@ import pytest
 from scfusionttt.errors import InputDataError, LabelError, SettingError
 from scfusionttt.evaluation import (
     METRICS,
+    classification_scores,
     evaluate_clusters,
     evaluate_predictions,
     evaluate_representation,
-    is_labelled,
 )
 
 
@@ -22,11 +22,23 @@ def cells():
     return x_nd, np.array(["B", "NK", "T", "monocyte"], dtype=object)[codes]
 
 
-def test_unlabelled_is_missing_or_a_word_for_it():
-    labels = pd.Series(["B", "Unknown", None, np.nan, "", " nan ", "T"], dtype="category")
-    assert is_labelled(labels).tolist() == [True, False, False, False, False, False, True]
-    assert is_labelled(np.array([0.0, np.nan])).tolist() == [True, False]
-    assert is_labelled(np.arange(3)).all()
+@pytest.mark.parametrize(
+    ("labels", "predicted"),
+    [
+        ([1.0, 2.0, 2.0, 1.0], ["1", "2", "2", "1"]),
+        (pd.Categorical([1.0, 2.0, 2.0, 1.0]), ["1", "2", "2", "1"]),
+        ([1, 2, 2, 1], pd.Categorical([1.0, 2.0, 2.0, 1.0])),
+        ([" B cell ", "T cell", "T cell\n", " B cell"], ["B cell", "T cell", "T cell", "B cell"]),
+        ([True, False, False, True], ["True", "False", "False", "True"]),
+        (pd.Series(["B", "T", "T", "B"], dtype="string"), ["B", "T", "T", "B"]),
+    ],
+)
+def test_perfect_predictions_score_one_whatever_the_dtype(labels, predicted):
+    """Labels 1.0 and " B cell " scored 0 against the predictions "1" and "B cell"."""
+    result = evaluate_predictions(predicted, labels)
+    assert result.mean["accuracy"] == result.mean["macro_f1"] == result.mean["ARI"] == 1
+    assert classification_scores(labels, predicted)["accuracy"] == 1
+    assert evaluate_clusters(predicted, labels).mean["ARI"] == 1
 
 
 def test_mean_over_clustering_seeds(cells):

@@ -9,9 +9,10 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, adjusted_rand_score, f1_score
 
-from scfusionttt.data.split import stratified_split, usable_labels
+from scfusionttt.data.split import stratified_split
 from scfusionttt.errors import LabelError, SettingError
 from scfusionttt.io.quiet_warnings import quiet
+from scfusionttt.labels import usable_labels
 from scfusionttt.model.fusionttt import FusionTTT
 
 

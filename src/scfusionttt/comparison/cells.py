@@ -8,9 +8,9 @@ import numpy as np
 from scipy import sparse
 
 from scfusionttt.data.cells import CiteSeq
-from scfusionttt.data.split import usable_labels
 from scfusionttt.data.transforms import clr, highly_variable, library_sizes, log_normalize
 from scfusionttt.errors import InputDataError
+from scfusionttt.labels import usable_labels
 
 #: Most variable genes that the peers read, as many as our model by default.
 N_GENES = 4000

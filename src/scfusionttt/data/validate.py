@@ -11,10 +11,10 @@ from mudata import MuData
 
 from scfusionttt.data.cells import Cells, CiteSeq, assemble, count_findings
 from scfusionttt.data.counts import Finding, named
-from scfusionttt.data.split import label_columns
 from scfusionttt.data.transforms import library_sizes
 from scfusionttt.errors import InputDataError, UserError
 from scfusionttt.io.read import read
+from scfusionttt.labels import label_columns
 
 __all__ = ["Finding", "Report", "Summary", "check", "drop_empty", "require_usable", "summarize", "validate"]
 

@@ -16,7 +16,6 @@ from scfusionttt.evaluation.protocols import (
     evaluate_graph,
     evaluate_predictions,
     evaluate_representation,
-    is_labelled,
 )
 from scfusionttt.evaluation.quality import neighbour_agreement, predicts
 
@@ -34,7 +33,6 @@ __all__ = [
     "evaluate_predictions",
     "evaluate_representation",
     "expected_calibration_error",
-    "is_labelled",
     "neighbour_agreement",
     "neighbours",
     "predicts",

@@ -9,6 +9,7 @@ from scipy import sparse
 
 from scfusionttt.errors import InputDataError, LabelError
 from scfusionttt.evaluation.protocols import Evaluation, evaluate_predictions
+from scfusionttt.labels import class_names
 
 
 def zscore(matrix: ArrayLike | sparse.spmatrix, *, fit_on: ArrayLike | None = None, clip: float = 10.0) -> np.ndarray:
@@ -89,7 +90,7 @@ def logistic_regression(
     """
     from sklearn.linear_model import LogisticRegression
 
-    labels = np.asarray(labels).astype(str)
+    labels = class_names(labels).astype(str)
     if len(np.unique(labels)) < 2:
         raise LabelError("logistic regression needs training cells of two classes")
     model = LogisticRegression(**{"C": 0.1, "max_iter": 1000, **settings}).fit(np.asarray(train), labels)

@@ -6,6 +6,7 @@ from numpy.typing import ArrayLike
 from sklearn import metrics as sk
 
 from scfusionttt.errors import InputDataError
+from scfusionttt.labels import class_names
 
 
 def classification_scores(labels: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
@@ -92,10 +93,10 @@ def reliability(labels: ArrayLike, predicted: ArrayLike, confidence: ArrayLike, 
 
 
 def _aligned(labels: ArrayLike, predicted: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Return both as strings, so that a categorical 3 and a predicted "3" are the same class."""
-    truth, guess = np.asarray(labels).astype(str), np.asarray(predicted).astype(str)
-    if truth.shape != guess.shape or truth.ndim != 1 or truth.size == 0:
+    """Return both as class names, so that a label 3.0 and a predicted "3" are the same class."""
+    shapes = np.shape(labels), np.shape(predicted)
+    if shapes[0] != shapes[1] or len(shapes[0]) != 1 or shapes[0] == (0,):
         raise InputDataError(
-            f"labels of shape {truth.shape} and predictions of shape {guess.shape}: give one of each for every cell"
+            f"labels of shape {shapes[0]} and predictions of shape {shapes[1]}: give one of each for every cell"
         )
-    return truth, guess
+    return class_names(labels).astype(str), class_names(predicted).astype(str)

@@ -13,11 +13,11 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import sparse
 
-from scfusionttt import keys
 from scfusionttt.errors import InputDataError, LabelError, SettingError
 from scfusionttt.evaluation.classification import class_table, classification_scores, expected_calibration_error
 from scfusionttt.evaluation.clustering import cluster_graph, neighbours, umap
 from scfusionttt.evaluation.metrics import agreement, ten_metrics
+from scfusionttt.labels import class_names, label_names
 
 Protocol = Literal["unsupervised", "held-out", "paper"]
 Space = Literal["rep", "umap"]
@@ -91,12 +91,6 @@ class Evaluation:
         return result
 
 
-def is_labelled(labels: ArrayLike | pd.Series) -> np.ndarray:
-    """Tell which cells carry a label: neither missing nor one of `keys.UNLABELLED` in any case, ``[n]`` bool."""
-    values = pd.Series(np.asarray(labels, dtype=object))
-    return (values.notna() & ~values.astype(str).str.strip().str.lower().isin(keys.UNLABELLED)).to_numpy(dtype=bool)
-
-
 def evaluate_representation(
     representation: ArrayLike,
     labels: ArrayLike | pd.Series,
@@ -117,7 +111,7 @@ def evaluate_representation(
     representation
         ``[n, d]``, cells in the order of `labels`.
     labels
-        Known class of every cell, ``[n]``; see `is_labelled` for what counts as none.
+        Known class of every cell, ``[n]``; see `scfusionttt.labels` for which count as unlabelled.
     space
         Where ASW, SC, CHI and DBI are measured: "rep", the representation itself, or "umap", its two-dimensional map
         (drawn once, with the first seed), which is the published way. Clusters come from the representation in both.
@@ -192,7 +186,7 @@ def evaluate_clusters(
     InputDataError
         The representation has other cells.
     """
-    clusters = np.asarray(clusters).astype(str)
+    clusters = class_names(clusters)
     known, truth = _known(labels, len(clusters))
     n_classes = _count_classes(truth)
     geometry = None if representation is None else np.asarray(representation)
@@ -226,7 +220,7 @@ def evaluate_predictions(
     confidence
         Probability of the predicted class, ``[n]``; adds the expected calibration error ``ece``.
     """
-    predicted = np.asarray(predicted).astype(str)
+    predicted = class_names(predicted)
     known, truth = _known(labels, len(predicted))
     row = classification_scores(truth, predicted[known])
     row |= {name: value for name, value in agreement(truth, predicted[known]).items() if name in ("ARI", "NMI")}
@@ -243,14 +237,14 @@ def evaluate_predictions(
 
 
 def _known(labels: ArrayLike | pd.Series, n_cells: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return which cells are labelled, ``[n]`` bool, and the labels of those as strings."""
-    values = np.asarray(labels, dtype=object)
-    if values.shape != (n_cells,):
-        raise LabelError(f"labels of shape {values.shape} for {n_cells} cells: give one label for every cell")
-    known = is_labelled(values)
+    """Return which cells are labelled, ``[n]`` bool, and the class names of those."""
+    if np.shape(labels) != (n_cells,):
+        raise LabelError(f"labels of shape {np.shape(labels)} for {n_cells} cells: give one label for every cell")
+    names = label_names(labels)
+    known = np.asarray(names != "", dtype=bool)
     if not known.any():
         raise LabelError(f"no labelled cell among {n_cells}: there is nothing to score against")
-    return known, values[known].astype(str)
+    return known, names[known].astype(str)
 
 
 def _count_classes(truth: np.ndarray) -> int:

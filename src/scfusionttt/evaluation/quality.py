@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import sparse
 
-from scfusionttt.evaluation.protocols import is_labelled
+from scfusionttt.labels import label_names
 
 _FOLDS = 5
 _RIDGE = 1.0
@@ -15,8 +15,9 @@ def neighbour_agreement(graph: sparse.csr_matrix, labels: ArrayLike) -> float:
 
     A cell without labelled neighbours counts as wrong.
     """
-    known = is_labelled(labels)
-    classes, codes = np.unique(np.asarray(labels, dtype=object)[known].astype(str), return_inverse=True)
+    names = label_names(labels)
+    known = np.asarray(names != "", dtype=bool)
+    classes, codes = np.unique(names[known], return_inverse=True)
     votes_nc = graph[known][:, known] @ np.eye(len(classes))[codes]
     return float(((votes_nc.argmax(axis=1) == codes) & (votes_nc.max(axis=1) > 0)).mean())
 

@@ -12,11 +12,11 @@ from scfusionttt import inference, keys
 from scfusionttt.config_text import is_share, require
 from scfusionttt.data.cells import CiteSeq
 from scfusionttt.data.loader import CellDataset
-from scfusionttt.data.split import usable_labels
 from scfusionttt.data.store.stored import StoredCiteSeq
 from scfusionttt.errors import InputDataError, SettingError
 from scfusionttt.explain.relevance import find_target, relevance
 from scfusionttt.explain.surprise import as_track, write_track
+from scfusionttt.labels import usable_labels
 from scfusionttt.model.state import Data, ModelState, usable
 from scfusionttt.nn.networks import ClassifierNetwork, PretrainNetwork
 from scfusionttt.training.trainer import choose_device

@@ -12,9 +12,10 @@ from scfusionttt.data.cells import CiteSeq
 from scfusionttt.data.features import choose_features, match_features
 from scfusionttt.data.loader import CellDataset, StreamedCells, cell_dataset
 from scfusionttt.data.preprocess import Preprocessing
-from scfusionttt.data.split import train_and_held_out, usable_labels
+from scfusionttt.data.split import train_and_held_out
 from scfusionttt.errors import SettingError
 from scfusionttt.evaluation import Evaluation, baselines, evaluate_predictions
+from scfusionttt.labels import usable_labels
 from scfusionttt.model.answers import Answers
 from scfusionttt.model.provenance import Origin
 from scfusionttt.model.stages import train_classifier, train_pretraining

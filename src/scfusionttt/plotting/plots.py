@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from scfusionttt import keys
 from scfusionttt.errors import InputDataError, LabelError, SettingError
 from scfusionttt.evaluation import confusion as count_confusion
-from scfusionttt.evaluation import is_labelled
 from scfusionttt.genome import resolve_antibodies, resolve_genes
+from scfusionttt.labels import is_labelled
 from scfusionttt.plotting import figures
 from scfusionttt.plotting.figures.style import natural_key, new_axes, on_pyplot
 
@@ -116,7 +116,7 @@ def confusion(data: Data, labels: str, *, predicted: str = keys.LABEL, ax: Axes 
     labelled = is_labelled(known)
     if not labelled.any():
         raise LabelError(f"no cell of obs['{labels}'] is labelled: there is nothing to compare with")
-    counts = count_confusion(known[labelled].astype(str), told[labelled].astype(str))
+    counts = count_confusion(known[labelled], told[labelled])
     with on_pyplot():
         return figures.confusion(counts, ax=ax)
 

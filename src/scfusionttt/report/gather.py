@@ -9,8 +9,8 @@ from scipy import sparse
 from scfusionttt.data.cells import CiteSeq
 from scfusionttt.data.features import Features, Match, match_features
 from scfusionttt.data.preprocess import Preprocessing
-from scfusionttt.data.split import usable_labels
 from scfusionttt.evaluation import cluster_graph, neighbours, top_features, umap
+from scfusionttt.labels import usable_labels
 from scfusionttt.model.fusionttt import FusionTTT
 
 #: The best genes and proteins listed for each cluster.

@@ -41,7 +41,7 @@ def umap(
 
     Short names (cluster numbers) stand on the data. Longer ones stand in a legend with their number of cells; beyond
     eight classes each also has a number on the data. Cells are drawn in a fixed random order, so that no class
-    hides another; cells without a label (`keys.UNLABELLED`, NaN) lie below in grey.
+    hides another; cells without a label (`labels.UNLABELLED`, NaN) lie below in grey.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from numpy.typing import ArrayLike, NDArray
 
-from scfusionttt.keys import UNLABELLED
+from scfusionttt.labels import class_names, label_names
 
 INK = "#1f2430"
 MUTED = "#667085"
@@ -47,15 +47,13 @@ def natural_key(text: str) -> list[tuple[int, str]]:
 
 def encode_labels(labels: ArrayLike | pd.Series) -> tuple[NDArray[np.intp], list[str]]:
     """Return a code per cell (-1: not labelled) and the classes, in category order or else in natural order."""
-    series = pd.Series(labels).reset_index(drop=True)
-    if isinstance(series.dtype, pd.CategoricalDtype):
-        order = [str(value) for value in series.cat.categories]
-    else:
-        order = sorted({str(value) for value in series.dropna()}, key=natural_key)
-    text = series.astype(object).where(series.notna(), "").map(str)
-    present = set(text)
-    classes = [name for name in dict.fromkeys(order) if name in present and name.strip().lower() not in UNLABELLED]
-    return pd.Index(classes, dtype=object).get_indexer(pd.Index(text, dtype=object)), classes
+    series = pd.Series(labels)
+    names = label_names(series)
+    present = set(names) - {""}
+    is_categorical = isinstance(series.dtype, pd.CategoricalDtype)
+    order = class_names(series.cat.categories) if is_categorical else sorted(present, key=natural_key)
+    classes = [name for name in dict.fromkeys(order) if name in present]
+    return pd.Index(classes, dtype=object).get_indexer(pd.Index(names, dtype=object)), classes
 
 
 def shorten(name: object, most: int = 28) -> str:

@@ -80,13 +80,12 @@ def main() -> None:
 
 def pairs(model: FusionTTT, cells: CiteSeq) -> pd.DataFrame:
     """Return every pair of a protein and a gene: their names, share, correlation, and whether it is known."""
-    assert model.features is not None and model.preprocessing is not None
     match = match_features(cells, model.features)
     rna = model.preprocessing.log_normalized(cells, match).toarray()
     protein = model.preprocessing.log_ratios(cells, match)
     tables = []
     for number, (name, coding) in enumerate(zip(model.features.proteins["name"], model.features.proteins["symbol"])):
-        told = model.explain(cells, name, cells=cells.rna.n_obs, masked=0, permutations=1, level=1.0)
+        told = model.explain(cells, name, n_cells=cells.rna.n_obs, masked=0, permutations=1, level=1.0)
         told = told[told["modality"] == "rna"].set_index("name")
         genes = model.features.genes
         marks = {coding, *MARKERS.get(str(coding), "").split()}

@@ -66,7 +66,7 @@ def main() -> None:
         model = FusionTTT(given.preset, seed=given.seed, progress=False).pretrain(cite[train])
         if gains.empty:
             gains = gained_arms(model, cite[train], codes[train], cite[held_out[: given.gained]], given.seed)
-        model.finetune(cite[train], labels=given.labels)
+        model.finetune(cite[train], labels_key=given.labels)
         rows[name] = unseen_class(model, cite, train, held_out, out)
         print(f"{name}: {rows[name]}", file=sys.stderr, flush=True)
     unseen = pd.DataFrame.from_dict(rows, orient="index").rename_axis("class left out")
@@ -90,13 +90,12 @@ def unseen_class(
         "surprise, mean": roc_auc_score(is_new, told.mean(axis=1)),
         "surprise, mean square": roc_auc_score(is_new, np.square(told).mean(axis=1)),
         "1 - softmax": roc_auc_score(is_new, 1 - predicted["probability"]),
-        "1 - usual": roc_auc_score(is_new, 1 - predicted["usual"]),
+        "1 - p_value": roc_auc_score(is_new, 1 - predicted["p_value"]),
     }
 
 
 def gained_arms(model: FusionTTT, train: CiteSeq, codes: np.ndarray, cells: CiteSeq, seed: int) -> pd.DataFrame:
     """Return, for each arm that cells gain, its AUROC among the arms, by surprise and by the baselines."""
-    assert model.features is not None
     genes = model.features.genes.dropna(subset=["chromosome", "start"])
     arm_of_gene = arms(genes)
     counts = arm_of_gene.value_counts()
@@ -127,7 +126,6 @@ def tracks(model: FusionTTT, cells: CiteSeq, normal: np.ndarray) -> dict[str, An
 
 def expression_track(model: FusionTTT, cells: CiteSeq) -> AnnData:
     """Return the log-normalised expression of the genes."""
-    assert model.features is not None and model.preprocessing is not None
     expression = model.preprocessing.log_normalized(cells, match_features(cells, model.features)).toarray()
     return as_track(expression, model.features.genes, cells.rna.obs_names, patch=1)
 

@@ -77,12 +77,12 @@ def without(cite: CiteSeq, codes: np.ndarray, left_out: int, share: float, seed:
 def told(model: FusionTTT, cells: CiteSeq, held_out: np.ndarray, new: np.ndarray) -> dict[str, float]:
     """Return how well distance and softmax tell new cells from known ones, with proteins and by RNA alone."""
     model.config = replace(model.config, finetune=preset("default").finetune)
-    model.finetune(cells, labels=KNOWN, split=SPLIT)
+    model.finetune(cells, labels_key=KNOWN, split=SPLIT)
     asked = np.concatenate([held_out, np.flatnonzero(new)])
     truth, scores = new[asked], {}
     for view, seen in (("", cells), (" by RNA", replace(cells, protein=None))):
         table = model.predict(seen[asked], unknown=0.01)
-        scores[f"distance{view}"] = float(roc_auc_score(truth, 1 - table["usual"]))
+        scores[f"distance{view}"] = float(roc_auc_score(truth, 1 - table["p_value"]))
         scores[f"softmax{view}"] = float(roc_auc_score(truth, 1 - table["probability"]))
     return scores
 

@@ -62,8 +62,8 @@ def trained(cells, rna_cells):
     from scfusionttt.model.fusionttt import FusionTTT
 
     pretrained = FusionTTT("fast", progress=False, **TINY).pretrain(cells)
-    finetuned = deepcopy(pretrained).finetune(cells, labels="cell_type", train_fraction=0.75)
-    student = finetuned.transfer(rna_cells, labels="cell_type", train_fraction=0.3)
+    finetuned = deepcopy(pretrained).finetune(cells, labels_key="cell_type", train_fraction=0.75)
+    student = finetuned.transfer(rna_cells, labels_key="cell_type", train_fraction=0.3)
     return SimpleNamespace(
         pretrained=pretrained, finetuned=finetuned, student=student, zero_shot=finetuned.transfer(rna_cells)
     )

@@ -27,7 +27,7 @@ def main() -> None:
     folder = parser.parse_args().folder
     cells = simulate(30, 60, 4, 2)
     model = FusionTTT("fast", device="cpu", progress=False, **SETTINGS).pretrain(cells)
-    model.finetune(cells, labels="cell_type").save(folder)
+    model.finetune(cells, labels_key="cell_type").save(folder)
     np.savez_compressed(
         folder / "cells.npz",
         genes=cells["rna"].var_names.to_numpy(str), rna=cells["rna"].X.toarray().astype(np.uint16),

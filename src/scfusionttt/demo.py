@@ -79,13 +79,13 @@ def run_demo(out: Path, *, show: Callable[[str, pd.DataFrame], None], seed: int 
     unsupervised = evaluate_representation(z, mdata.obs[LABELS])
     show("stage 1, unsupervised: clusters of the fused representation", unsupervised.summary())
 
-    model.finetune(mdata, labels=LABELS, train_fraction=TRAIN_FRACTION)
+    model.finetune(mdata, labels_key=LABELS, train_fraction=TRAIN_FRACTION, baseline=True)
     model.save(out / "finetuned")
     held_out = pd.DataFrame({"CITE-seq": model.metrics["finetune"]["metrics"]}).T
     show("stage 2, held-out: cell types of CITE-seq", held_out)
 
     zero_shot = evaluate_predictions(model.transfer(query).predict(query)["label"], query.obs[LABELS])
-    student = model.transfer(query, labels=LABELS, split=SPLIT)
+    student = model.transfer(query, labels_key=LABELS, split=SPLIT, baseline=True)
     student.save(out / "transferred")
     predicted = student.predict(query)["label"]
     transferred = pd.DataFrame({"RNA only": student.metrics["transfer"]["metrics"]}).T
@@ -166,7 +166,6 @@ def _types_section(
 
 def _genome_section(model: FusionTTT, mdata: "MuData") -> Section:
     features, preprocessing = model.features, model.preprocessing
-    assert features is not None and preprocessing is not None
     cell = as_citeseq(mdata)[np.array([0])]
     match = match_features(cell, features)
     axes = figures.genome_strip(

@@ -87,8 +87,8 @@ BAD_CALLS = {
         "embed good.h5mu --model incomplete --out z.npy",
         "weights.safetensors is missing; copy the whole model folder",
     ),
-    "model: knows no classes": ("predict good.h5mu --model model --out t.csv", "knows no classes; run finetune first"),
-    "model: no zero-shot": ("transfer rna.h5ad --model model --out new", "run finetune first, or give labels"),
+    "model: knows no classes": ("predict good.h5mu --model model --out t.csv", "has no classes; run finetune first"),
+    "model: no zero-shot": ("transfer rna.h5ad --model model --out new", "run finetune first"),
     "call: unknown verb": ("frobnicate", "No such command 'frobnicate'; see scfusionttt --help"),
     "call: unknown option": ("embed good.h5mu --colour red", "No such option: --colour"),
     "call: option missing": ("embed good.h5mu --model model", "Missing option '--out'; see scfusionttt embed --help"),
@@ -133,7 +133,7 @@ BAD_CALLS = {
     ),
     "setting: fraction of no labels": (
         "transfer rna.h5ad --model typed --out model --train-fraction 0.3",
-        "give labels too, or neither for zero-shot",
+        "leave them out for zero-shot transfer",
     ),
     "input: no such modality": (
         "embed good.h5mu --model model --out z.npy --rna-modality atac",

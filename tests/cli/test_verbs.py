@@ -62,7 +62,7 @@ def test_the_whole_road(here, scfusionttt):
     assert "pretrain epoch 2/2" in result.err
     assert result.err.splitlines()[-1] == "m1: written"
 
-    options = "--labels cell_type --train-fraction 0.75 --set finetune.epochs=2 --json scores.json"
+    options = "--labels cell_type --train-fraction 0.75 --baseline --set finetune.epochs=2 --json scores.json"
     result = done(scfusionttt(f"finetune cells.h5mu --model m1 --out m2 {options}"))
     assert "held-out: 40 cells whose labels were not learned" in result.out
     assert "logistic regression" in result.out
@@ -147,7 +147,7 @@ def test_predict_writes_a_row_per_cell(here, scfusionttt, trained, rna_cells):
 def test_predict_names_no_more_cells_unknown_than_asked_for(here, scfusionttt):
     done(scfusionttt("predict cells.h5mu --model typed --out types.csv --unknown 0.05"))
     table = pd.read_csv("types.csv")
-    assert ((table["label"] == "unknown") == (table["usual"] <= 0.05)).all()
+    assert ((table["label"] == "unknown") == (table["p_value"] <= 0.05)).all()
     assert (table["label"] == "unknown").mean() < 0.25
 
 

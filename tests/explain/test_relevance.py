@@ -18,6 +18,7 @@ from scfusionttt.explain.relevance import (
     share,
 )
 from scfusionttt.io.quiet_warnings import quiet
+from scfusionttt.model.pipeline import dataset_for
 
 pytest.importorskip("captum")
 CPU = torch.device("cpu")
@@ -44,7 +45,7 @@ def test_of_many_noisy_features_none_is_listed_in_most_draws():
 
 def test_contributions_add_up_to_the_output(cells, trained):
     model, target = trained.pretrained, Target("CD3", protein=0)
-    dataset = model._cells(as_citeseq(cells)).subset(np.arange(9))
+    dataset = dataset_for(model._state, as_citeseq(cells)).subset(np.arange(9))
     output = _output(model.network.eval(), target)
     told = _integrated_gradients(output, dataset, target, CPU, 4, 150).sum(axis=1)
     inputs = _inputs(next(iter(make_loader(dataset, batch_size=9))), target, CPU)
@@ -57,12 +58,12 @@ def test_contributions_add_up_to_the_output(cells, trained):
 def test_it_says_how_far_it_is(cells, trained, monkeypatch, caplog):
     monkeypatch.setattr(import_module("scfusionttt.explain.relevance"), "LINE_EVERY", -1.0)
     with caplog.at_level("INFO", logger="scfusionttt"):
-        trained.pretrained.explain(cells, "CD3", cells=40, steps=64, masked=1, permutations=9)
+        trained.pretrained.explain(cells, "CD3", n_cells=40, steps=64, masked=1, permutations=9)
     assert "CD3: 0 of 40 cells explained" in caplog.messages
 
 
 def test_a_protein_is_explained_without_looking_at_it(cells, trained):
-    table = trained.pretrained.explain(cells, "CD3", cells=40, steps=4, masked=3, permutations=19, level=1.0)
+    table = trained.pretrained.explain(cells, "CD3", n_cells=40, steps=4, masked=3, permutations=19, level=1.0)
     assert len(table) == 300 + 7  # 8 proteins, itself left out, the isotype control never in
     assert "CD3" not in table["name"][table["modality"] == "protein"].tolist()
     assert table["share"].is_monotonic_decreasing
@@ -71,8 +72,8 @@ def test_a_protein_is_explained_without_looking_at_it(cells, trained):
 
 def test_a_class_is_held_against_labels_and_averaged_by_type(cells, trained):
     model = trained.finetuned
-    options = {"cells": 40, "steps": 4, "masked": 2, "permutations": 19}
-    table = model.explain(cells, model.classes[0], labels="cell_type", level=1.0, **options)
+    options = {"n_cells": 40, "steps": 4, "masked": 2, "permutations": 19}
+    table = model.explain(cells, model.classes[0], labels_key="cell_type", level=1.0, **options)
     assert {f"mean in {name}" for name in model.classes} <= set(table.columns)
     fewer = model.explain(cells, model.classes[0], level=0.05, **options)
     assert (fewer["p_value"] <= 0.05).all() and len(fewer) < len(table)

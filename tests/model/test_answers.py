@@ -17,8 +17,8 @@ from scfusionttt.data.store.stored import open_store
 from scfusionttt.data.store.write import write_store
 from scfusionttt.errors import InputDataError, SettingError
 from scfusionttt.io.quiet_warnings import quiet
-from scfusionttt.model.answers import class_columns
 from scfusionttt.model.fusionttt import FusionTTT
+from scfusionttt.model.pipeline import class_columns
 
 
 def close(found, expected):
@@ -76,13 +76,13 @@ def test_predictions_are_probabilities_and_their_largest(stage, trained, cells, 
 
 def test_classes_called_like_a_column_have_columns_of_their_own(trained, cells, tmp_path, scfusionttt):
     """Two columns ``label`` once let fine-tuning train and then fail, and predict write a table and then fail."""
-    odd, classes = copied(cells), ["class label", "label", "usual"]
+    odd, classes = copied(cells), ["class label", "label", "p_value"]
     odd.obs["odd"] = np.take(classes, np.unique(odd.obs["cell_type"].astype(str), return_inverse=True)[1])
-    model = deepcopy(trained.pretrained).finetune(odd, labels="odd", train_fraction=0.75)
+    model = deepcopy(trained.pretrained).finetune(odd, labels_key="odd", train_fraction=0.75)
     assert model.metrics["finetune"]["n_cells"] == 40
     table = model.predict(odd, unknown=0.01)
     assert model.classes == classes
-    assert list(table) == ["label", "probability", "usual", "class label", "class class label", "class usual"]
+    assert list(table) == ["label", "probability", "p_value", "class label", "class class label", "class p_value"]
     close(table[class_columns(classes)].sum(axis=1), 1)
     model.save(tmp_path / "model")
     with quiet():
@@ -98,13 +98,13 @@ def test_cells_unlike_any_known_class_are_named_unknown_where_asked_for(trained,
         shuffled[:10] = shuffled[:10][:, rng.permutation(modality.n_vars)]
         modality.X = sparse.csr_matrix(shuffled) if sparse.issparse(modality.X) else shuffled
     table = trained.finetuned.predict(odd, unknown=0.01)
-    assert list(table)[:3] == ["label", "probability", "usual"]
-    assert (table["label"] == "unknown").equals(table["usual"] <= 0.01)
+    assert list(table)[:3] == ["label", "probability", "p_value"]
+    assert (table["label"] == "unknown").equals(table["p_value"] <= 0.01)
     assert (table["label"][:10] == "unknown").mean() > 0.5
     assert (table["label"][10:] == "unknown").mean() < 0.2  # told from the few cells held back
-    with pytest.raises(SettingError, match=r"give 0\.01"):
+    with pytest.raises(SettingError, match=r"e\.g\. 0\.01"):
         trained.finetuned.predict(odd, unknown=1.5)
-    with pytest.raises(SettingError, match=r"unknown='0\.1' is no share"):
+    with pytest.raises(SettingError, match=r"between 0 and 1 \(got '0\.1'\)"):
         trained.finetuned.predict(odd, unknown="0.1")
 
 
@@ -113,8 +113,8 @@ def test_the_callers_object_is_left_alone_unless_asked(trained, cells, rna_cells
         before = copied(data)
         trained.finetuned.embed(data)
         trained.finetuned.predict(data)
-        deepcopy(trained.pretrained).finetune(data, labels="cell_type")
-        trained.finetuned.transfer(data, labels="cell_type")
+        deepcopy(trained.pretrained).finetune(data, labels_key="cell_type")
+        trained.finetuned.transfer(data, labels_key="cell_type")
         FusionTTT("fast", progress=False, **{"pretrain.epochs": 1, "network.width": 16}).pretrain(data)
         assert_untouched(data, before)
         z, table = trained.finetuned.embed(data, inplace=True), trained.finetuned.predict(data, inplace=True)
@@ -136,10 +136,10 @@ def test_why_results_cannot_be_written_is_told(trained, cells, tmp_path):
         more["atac"].obs_names = [f"other-{i}" for i in range(9)]
         more.update()
     for data, reason in (
-        (cite, "a CiteSeq, which holds counts only"),
-        (open_store(tmp_path / "cells.zarr"), "a store, which is only read"),
+        (cite, "a CiteSeq, which has counts only"),
+        (open_store(tmp_path / "cells.zarr"), "a store, which is read-only"),
         (stale, r"was not updated .* call data\.update\(\)"),
-        (more, "a MuData with 169 cells, 160 of them with RNA"),
+        (more, "MuData with 169 cells, of which 160 were used"),
     ):
         for ask in (trained.finetuned.embed, trained.finetuned.predict):
             with pytest.raises(InputDataError, match=reason):
@@ -204,8 +204,8 @@ def test_imputed_proteins_are_log_ratios(tiny, cells, rna_cells):
 @pytest.mark.parametrize("n_cells", [0, -5, 1, "9", None])
 def test_explaining_takes_two_cells_or_more(trained, cells, n_cells):
     """No cell was an error of torch, and -5 stood for all but five."""
-    with pytest.raises(SettingError, match=r"cannot be drawn; give a number above 1"):
-        trained.pretrained.explain(cells, "CD3", cells=n_cells)
+    with pytest.raises(SettingError, match=r"n_cells must be at least 2"):
+        trained.pretrained.explain(cells, "CD3", n_cells=n_cells)
 
 
 def test_imputing_needs_decoders_that_know_proteins(trained, tiny, cells, rna_cells):

@@ -2,6 +2,7 @@ import json
 import os
 import pickle
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -82,7 +83,8 @@ def test_a_model_without_history_can_be_read(tiny, cells, tmp_path):
 
 def test_a_failing_save_leaves_the_earlier_model_whole(folder, trained, monkeypatch):
     before = content(folder)
-    monkeypatch.setattr(trained.finetuned, "metrics", {"finetune": float("nan")})
+    broken = replace(trained.finetuned._state, metrics={"finetune": float("nan")})
+    monkeypatch.setattr(trained.finetuned, "_state", broken)
     with pytest.raises(ValueError, match="JSON"):
         trained.finetuned.save(folder)
     assert content(folder) == before

@@ -57,7 +57,7 @@ def test_without_held_out_cells_there_are_no_metrics(trained, cells):
     model = deepcopy(trained.finetuned)
     assert "finetune" in model.metrics
     for fraction in (None, 1.0):
-        model.finetune(cells, labels="cell_type", train_fraction=fraction)
+        model.finetune(cells, labels_key="cell_type", train_fraction=fraction)
         assert model.metrics == {}, "the scores of the earlier run are not this one's"
 
 
@@ -72,7 +72,7 @@ def test_a_split_by_column_may_leave_a_class_out_of_the_test(trained, cells, tmp
     data = copied(cells)
     kinds = data.obs["cell_type"].astype(str)
     data.obs["split"] = np.where((np.arange(160) % 2 == 0) & (kinds != kinds.iloc[0]), "test", "train")
-    model = deepcopy(trained.pretrained).finetune(data, labels="cell_type", split="split")
+    model = deepcopy(trained.pretrained).finetune(data, labels_key="cell_type", split="split")
     told = model.metrics["finetune"]
     assert set(told["per_class"]) == set(model.classes) - {kinds.iloc[0]}
     assert told["n_cells"] == (data.obs["split"] == "test").sum()
@@ -83,7 +83,7 @@ def test_a_split_by_column_may_leave_a_class_out_of_the_test(trained, cells, tmp
 def test_unlabelled_cells_are_neither_learned_nor_scored(trained, cells):
     data = copied(cells)
     data.obs["part"] = data.obs["cell_type"].astype(str).where(np.arange(160) < 80, "unknown")
-    model = deepcopy(trained.pretrained).finetune(data, labels="part", train_fraction=0.5)
+    model = deepcopy(trained.pretrained).finetune(data, labels_key="part", train_fraction=0.5)
     assert "unknown" not in model.classes
     assert model.metrics["finetune"]["n_cells"] == 40
     assert len(model.predict(data)) == 160
@@ -104,18 +104,18 @@ def test_a_split_that_cannot_be_learned_from_is_refused(options, told, error, tr
     kinds = data.obs["cell_type"].astype(str)
     data.obs["one_class"] = np.where(kinds == kinds.iloc[0], "train", "test")
     with pytest.raises(error, match=told):
-        deepcopy(trained.pretrained).finetune(data, labels="cell_type", **options)
+        deepcopy(trained.pretrained).finetune(data, labels_key="cell_type", **options)
 
 
 def test_the_smallest_training_share_has_a_cell_of_each_class(trained, cells):
-    model = deepcopy(trained.pretrained).finetune(cells, labels="cell_type", train_fraction=0.001)
+    model = deepcopy(trained.pretrained).finetune(cells, labels_key="cell_type", train_fraction=0.001)
     assert model.metrics["finetune"]["n_cells"] == 157
 
 
 def test_a_fine_tuned_model_learns_other_labels(trained, cells):
     data = copied(cells)
     data.obs["coarse"] = np.where(data.obs["cell_type"].astype(str).str.contains("T"), "T cell", "other")
-    model = deepcopy(trained.finetuned).finetune(data, labels="coarse", train_fraction=0.5)
+    model = deepcopy(trained.finetuned).finetune(data, labels_key="coarse", train_fraction=0.5)
     assert model.classes == sorted(data.obs["coarse"].unique())
     assert set(model.metrics["finetune"]["per_class"]) == set(model.classes)
     assert list(model.predict(data)) == ["label", "probability", *model.classes]
@@ -124,7 +124,7 @@ def test_a_fine_tuned_model_learns_other_labels(trained, cells):
 def test_transfer_returns_a_student_and_leaves_the_teacher(trained, rna_cells, cells):
     teacher = deepcopy(trained.finetuned)
     before = teacher.embed(cells), teacher.predict(cells)
-    teacher.transfer(rna_cells, labels="cell_type")
+    teacher.transfer(rna_cells, labels_key="cell_type")
     teacher.transfer(rna_cells)
     np.testing.assert_array_equal(teacher.embed(cells), before[0])
     pd.testing.assert_frame_equal(teacher.predict(cells), before[1])
@@ -141,8 +141,8 @@ def test_zero_shot_needs_classes(trained, rna_cells):
 def test_rna_alone_is_enough_for_every_stage(tiny, rna_cells, tmp_path):
     model = FusionTTT("fast", progress=False, **tiny).pretrain(rna_cells)
     assert len(model.features.proteins) == 0
-    model.finetune(rna_cells, labels="cell_type", train_fraction=0.5)
-    student = model.transfer(rna_cells, labels="cell_type", train_fraction=0.5)
+    model.finetune(rna_cells, labels_key="cell_type", train_fraction=0.5)
+    student = model.transfer(rna_cells, labels_key="cell_type", train_fraction=0.5)
     student.save(tmp_path / "model")
     np.testing.assert_array_equal(FusionTTT.load(tmp_path / "model").embed(rna_cells), student.embed(rna_cells))
 
@@ -170,7 +170,7 @@ def test_checkpoints_may_be_named_by_text(tiny, cells, tmp_path):
 @pytest.mark.parametrize("error", [SettingError, KeyboardInterrupt])
 def test_a_model_that_could_not_learn_is_as_it_was(learn, error, trained, cells, monkeypatch):
     """Half-learned or random weights had answered, under the scores of the earlier run."""
-    model, options = deepcopy(trained.finetuned), {"labels": "other"} if learn == "finetune" else {}
+    model, options = deepcopy(trained.finetuned), {"labels_key": "other"} if learn == "finetune" else {}
     data = copied(cells)
     data.obs["other"] = np.where(np.arange(len(data.obs)) % 2, "odd", "even")
     expected, told = model.predict(data), deepcopy(model.metrics)
@@ -187,7 +187,7 @@ def test_a_model_that_could_not_learn_is_as_it_was(learn, error, trained, cells,
         getattr(model, learn)(data, **options)
     assert (model.stage, model.metrics, model.classes) == ("finetune", told, trained.finetuned.classes)
     pd.testing.assert_frame_equal(model.predict(data), expected)
-    assert (model.origin.taught == trained.finetuned.origin.taught).all()
+    assert (model.provenance.labelled_cells == trained.finetuned.provenance.labelled_cells).all()
 
 
 @pytest.mark.parametrize("change", ["labels", "model"])
@@ -196,12 +196,14 @@ def test_a_run_goes_on_only_with_its_labels_and_its_model(change, trained, cells
     data = copied(cells)
     data.obs["renamed"] = data.obs["cell_type"].astype(str).str[::-1]
     other = deepcopy(trained.pretrained)
-    deepcopy(other).finetune(data, labels="cell_type", checkpoints=tmp_path)
+    deepcopy(other).finetune(data, labels_key="cell_type", checkpoints=tmp_path)
     if change == "model":
         with torch.no_grad():
             next(other.network.backbone.parameters()).add_(1)
     with pytest.raises(SettingError, match="labels or another model"):
-        other.finetune(data, labels="renamed" if change == "labels" else "cell_type", checkpoints=tmp_path, resume=True)
+        other.finetune(
+            data, labels_key="renamed" if change == "labels" else "cell_type", checkpoints=tmp_path, resume=True
+        )
 
 
 def test_reading_and_zero_shot_leave_the_random_numbers_alone(trained, rna_cells, tmp_path):

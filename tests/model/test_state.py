@@ -16,8 +16,8 @@ from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.model.fusionttt import FusionTTT
 
 METHODS = {
-    "finetune": lambda model, data: model.finetune(data, labels="cell_type"),
-    "transfer": lambda model, data: model.transfer(data, labels="cell_type"),
+    "finetune": lambda model, data: model.finetune(data, labels_key="cell_type"),
+    "transfer": lambda model, data: model.transfer(data, labels_key="cell_type"),
     "embed": lambda model, data: model.embed(data),
     "predict": lambda model, data: model.predict(data),
     "impute": lambda model, data: model.impute(data),
@@ -29,8 +29,14 @@ def test_the_constructor_only_stores_settings():
     model = FusionTTT("fast", device="cpu", seed=3, network={"width": 128}, pretrain={"epochs": 1})
     assert (model.config.seed, model.config.network.width, model.config.pretrain.epochs) == (3, 128, 1)
     assert model.config.network.latent == FusionTTT("fast").config.network.latent
-    assert (model.network, model.features, model.stage, model.classes, model.metrics) == (None, None, None, [], {})
+    assert (model.stage, model.classes, model.metrics) == (None, [], {})
     assert model.history.empty
+
+
+@pytest.mark.parametrize("attribute", ["features", "preprocessing", "network"])
+def test_an_untrained_model_has_no_features_and_no_network(attribute):
+    with pytest.raises(SettingError, match="the model is not trained; run pretrain first"):
+        getattr(FusionTTT(), attribute)
 
 
 def test_a_model_tells_what_it_is_where_a_notebook_shows_it(trained):
@@ -48,7 +54,7 @@ def test_one_seed_decides_everything(tiny, trained, cells):
     def run(seed):
         torch.rand(3)  # the caller's random state has no say
         model = FusionTTT("fast", progress=False, seed=seed, **tiny).pretrain(cells)
-        model.finetune(cells, labels="cell_type", train_fraction=0.75)
+        model.finetune(cells, labels_key="cell_type", train_fraction=0.75)
         return model.predict(cells)
 
     pd.testing.assert_frame_equal(run(0), trained.finetuned.predict(cells), check_exact=True)
@@ -70,7 +76,7 @@ def test_a_loaded_model_is_the_saved_one(stage, trained, cells, tmp_path):
 def test_a_loaded_model_learns_on(trained, cells, rna_cells, tmp_path):
     trained.pretrained.save(tmp_path / "model")
     loaded = FusionTTT.load(tmp_path / "model", progress=False)
-    loaded.finetune(cells, labels="cell_type", train_fraction=0.75)
+    loaded.finetune(cells, labels_key="cell_type", train_fraction=0.75)
     pd.testing.assert_frame_equal(loaded.predict(cells), trained.finetuned.predict(cells), check_exact=True)
 
 

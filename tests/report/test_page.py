@@ -1,5 +1,6 @@
 import re
 from copy import deepcopy
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from scfusionttt.data.cells import as_citeseq
 from scfusionttt.errors import FeatureError, LabelError
+from scfusionttt.model.provenance import Provenance
 from scfusionttt.report import gather, write_report
 
 
@@ -76,7 +78,7 @@ def test_held_out_cells_of_one_class_take_no_scores_but_leave_the_page(trained, 
     """The whole page had been refused, after the work, for want of a second class among the cells held out."""
     cite = deepcopy(as_citeseq(cells))
     types = cite.obs["cell_type"].astype(str)
-    learned = trained.finetuned.origin.learned(cite.rna.obs_names)
+    learned = trained.finetuned.provenance.learned(cite.rna.obs_names)
     cite.obs["cell_type"] = types.where(learned | (types == types.iloc[0]))
     write_report(trained.finetuned, cite, tmp_path / "r.html", labels="cell_type")
     assert "Clusters are not scored: the cells to score them on are of a single class." in (
@@ -86,7 +88,7 @@ def test_held_out_cells_of_one_class_take_no_scores_but_leave_the_page(trained, 
 
 def test_a_model_that_does_not_know_its_cells_is_scored_as_having_seen_them_all(trained, cells):
     model = deepcopy(trained.finetuned)
-    model.origin = type(model.origin)()
+    model._state = replace(model._state, provenance=Provenance())
     found = gather(model, as_citeseq(cells), labels="cell_type")
     assert found.scored[0] == "paper"
     assert found.scored[1].sum() == cells.n_obs

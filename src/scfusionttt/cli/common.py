@@ -94,12 +94,10 @@ def checkpoint_folder(out: Path, resume: bool, *, start: Path | None = None) -> 
 def save(model: Any, out: Path, checkpoints: Path) -> None:
     """Write the model folder with the command that made it; the state of its run is no longer needed."""
     import shutil
-    from dataclasses import replace
 
     if not is_first():
         return
-    model.origin = replace(model.origin, commands=(*model.origin.commands, command_line()))
-    model.save(out)
+    model.save(out, command=command_line())
     shutil.rmtree(checkpoints, ignore_errors=True)
     typer.echo(f"{out}: written", err=True)
 

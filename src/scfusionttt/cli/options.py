@@ -68,6 +68,10 @@ Fraction = Annotated[
     float | None,
     typer.Option("--train-fraction", metavar="F", help="train on this share of each class, score the rest"),
 ]
+Baseline = Annotated[
+    bool,
+    typer.Option("--baseline", help="also score logistic regression on the held-out cells; needs all cells in memory"),
+]
 Split = Annotated[str | None, typer.Option("--split", metavar="KEY", help="obs column that says train or test")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="change a setting; may be repeated")

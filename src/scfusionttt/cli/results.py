@@ -106,7 +106,7 @@ def explain(
     check_file_path(out, TABLE_ENDINGS)
     trained = FusionTTT.load(model, device=device.value)
     _, cite = load(input, rna, protein, layer, cells, drop_empty)
-    table = trained.explain(cite, target, labels=labels, cells=n_cells, level=level).set_index("name")
+    table = trained.explain(cite, target, labels_key=labels, n_cells=n_cells, level=level).set_index("name")
     write_table(out, table)
     typer.echo(f"{out}: {len(table)} features exceed chance", err=True)
     if len(table):

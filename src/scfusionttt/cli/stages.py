@@ -7,6 +7,7 @@ import typer
 
 from scfusionttt.cli.common import as_settings, checkpoint_folder, load, report_held_out, save, set_training
 from scfusionttt.cli.options import (
+    Baseline,
     Cells,
     Compute,
     Device,
@@ -64,6 +65,7 @@ def pretrain(
 
 def finetune(
     input: Input, model: Model, labels: Labels, out: OutModel, train_fraction: Fraction = None, split: Split = None,
+    baseline: Baseline = False,
     settings: Settings = None, device: Compute = Device.auto, memory: Memory = None,
     devices: Devices = 1, nodes: Nodes = 1, resume: Resume = False, drop_empty: DropEmpty = False,
     rna: Rna = None, protein: Protein = None, layer: Layer = None, cells: WhichCells = Cells.same,
@@ -81,7 +83,13 @@ def finetune(
     checkpoints = checkpoint_folder(out, resume, start=model)
     _, cite = load(input, rna, protein, layer, cells, drop_empty)
     trained.finetune(
-        cite, labels=labels, train_fraction=train_fraction, split=split, checkpoints=checkpoints, resume=resume
+        cite,
+        labels_key=labels,
+        train_fraction=train_fraction,
+        split=split,
+        baseline=baseline,
+        checkpoints=checkpoints,
+        resume=resume,
     )
     save(trained, out, checkpoints)
     report_held_out(trained.metrics.get("finetune"), json_file)
@@ -91,6 +99,7 @@ def transfer(
     input: Input, model: Model, out: OutModel,
     labels: Annotated[str | None, typer.Option("--labels", metavar="KEY", help="cell types; none: zero-shot")] = None,
     train_fraction: Fraction = None, split: Split = None,
+    baseline: Baseline = False,
     settings: Settings = None, device: Compute = Device.auto, memory: Memory = None,
     devices: Devices = 1, nodes: Nodes = 1, resume: Resume = False, drop_empty: DropEmpty = False,
     rna: Rna = None, layer: Layer = None, json_file: Json = None,
@@ -107,7 +116,13 @@ def transfer(
     checkpoints = checkpoint_folder(out, resume, start=model)
     _, cite = load(input, rna, None, layer, Cells.rna, drop_empty)
     student = trained.transfer(
-        cite, labels=labels, train_fraction=train_fraction, split=split, checkpoints=checkpoints, resume=resume
+        cite,
+        labels_key=labels,
+        train_fraction=train_fraction,
+        split=split,
+        baseline=baseline,
+        checkpoints=checkpoints,
+        resume=resume,
     )
     save(student, out, checkpoints)
     if labels is not None or json_file is not None:

@@ -14,8 +14,8 @@ from scfusionttt.comparison.cost import Cost, measured
 from scfusionttt.config import Config
 from scfusionttt.data.cells import CiteSeq
 from scfusionttt.io.atomic import replacing
-from scfusionttt.model.answers import class_columns
 from scfusionttt.model.fusionttt import FusionTTT
+from scfusionttt.model.pipeline import class_columns
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,11 @@ class Trainer:
     def classify_rna(self, cells: Cells, train: np.ndarray, seed: int) -> pd.DataFrame:
         """Return the probabilities of stage 3, by RNA alone; the training cells had proteins and labels."""
         rna = cells.learning(train, rna_only=True)
-        student = self._typed(cells, train, seed).transfer(rna, labels=cells.key, split=SPLIT)
+        student = self._typed(cells, train, seed).transfer(rna, labels_key=cells.key, split=SPLIT)
         return _probabilities(student, rna)
 
     def _typed(self, cells: Cells, train: np.ndarray, seed: int) -> FusionTTT:
-        return self._start(cells, seed).finetune(cells.learning(train), labels=cells.key, split=SPLIT)
+        return self._start(cells, seed).finetune(cells.learning(train), labels_key=cells.key, split=SPLIT)
 
     def _start(self, cells: Cells, seed: int) -> FusionTTT:
         """Return the model that stage 1 leaves, or one of random weights."""

@@ -11,14 +11,12 @@ import torch
 from scfusionttt import inference
 from scfusionttt.config import Config
 from scfusionttt.data.cells import CiteSeq
-from scfusionttt.data.features import match_features
 from scfusionttt.data.loader import CellDataset
 from scfusionttt.data.store.sources import Source
 from scfusionttt.data.store.stored import BLOCK, WINDOW, StoredCiteSeq
 from scfusionttt.data.store.write import STORED_BYTES
 from scfusionttt.data.validate import drop_empty
-from scfusionttt.model.fusionttt import FusionTTT
-from scfusionttt.nn.networks import PretrainNetwork
+from scfusionttt.model.pipeline import check_cells, learn_features, make_dataset, pretrain_network
 from scfusionttt.training import budget, memory
 from scfusionttt.training.pretrain import PretrainModule
 from scfusionttt.training.trainer import choose_device
@@ -87,24 +85,22 @@ def estimate(
     n_cells, some = _some_cells(source)
     where = choose_device(device)
     held = budget.in_use(where)
-    model = FusionTTT(device=device, progress=False)
-    model.config = config
-    model.build(some, species=species)
-    assert isinstance(model.network, PretrainNetwork) and model.features is not None and model.preprocessing is not None
-    cells = CellDataset(some, match_features(some, model.features), model.preprocessing)
-    module = PretrainModule(model.network, config.pretrain, seed=config.seed)
+    features, preprocessing = learn_features(check_cells(some, training=True), config, species)
+    network = pretrain_network(features, config)
+    cells = make_dataset(some, features, preprocessing)
+    module = PretrainModule(network, config.pretrain, seed=config.seed)
     step = memory.measure(module, cells, where)
     batch = min(config.pretrain.batch_size, len(cells))
-    module.cells_at_once = min(batch, memory.cells_at_once(model.network, where))
+    module.cells_at_once = min(batch, memory.cells_at_once(network, where))
     in_step, in_forward = _seconds(module, cells, where, batch)
     values = some.rna.X.nnz / some.rna.n_obs
     proteins = 0 if some.protein is None else some.protein.n_vars
     of_cell = VALUE * (values + cells.rna.nnz / len(cells)) + 2 * 4 * proteins
     base = held + step.of(module.cells_at_once)
     learn = max(1, round(n_cells * (1 - config.pretrain.validation_fraction)))
-    weights = 4 * sum(p.numel() for p in model.network.parameters())
+    weights = 4 * sum(p.numel() for p in network.parameters())
     return Plan(
-        cells=n_cells, genes=some.rna.n_vars, genes_used=len(model.features.genes), proteins=proteins,
+        cells=n_cells, genes=some.rna.n_vars, genes_used=len(features.genes), proteins=proteins,
         memory=round(base + n_cells * of_cell),
         memory_streamed=round(base + WINDOWS * min(n_cells, WINDOW) * of_cell),
         disk_store=round(n_cells * STORED_BYTES * (values + proteins)),

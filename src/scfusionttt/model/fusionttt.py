@@ -1,32 +1,43 @@
-"""The public face: one object that is pretrained, fine-tuned, transferred, asked and saved."""
+"""The public class: one model that is pretrained, fine-tuned, transferred, queried and saved."""
 
 import logging
-from copy import deepcopy
+from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
-from typing import Self
+from typing import Any, Literal, Self, Unpack, overload
 
 import numpy as np
 import pandas as pd
+import torch
+from anndata import AnnData
 
+from scfusionttt import inference, keys
+from scfusionttt.config import Config
+from scfusionttt.config import preset as named_preset
+from scfusionttt.config_text import is_share, require
 from scfusionttt.data.cells import CiteSeq
-from scfusionttt.data.features import choose_features, match_features
-from scfusionttt.data.loader import CellDataset, StreamedCells, cell_dataset
+from scfusionttt.data.features import Features
+from scfusionttt.data.loader import CellDataset
 from scfusionttt.data.preprocess import Preprocessing
-from scfusionttt.data.split import train_and_held_out
 from scfusionttt.errors import SettingError
-from scfusionttt.evaluation import Evaluation, baselines, evaluate_predictions
+from scfusionttt.explain.relevance import find_target, relevance
+from scfusionttt.explain.surprise import as_track, write_track
 from scfusionttt.labels import usable_labels
-from scfusionttt.model.answers import Answers
-from scfusionttt.model.provenance import Origin
+from scfusionttt.model import pipeline
+from scfusionttt.model.pipeline import Data, InputOptions, Labels
+from scfusionttt.model.provenance import Provenance
 from scfusionttt.model.stages import train_classifier, train_pretraining
-from scfusionttt.model.state import Data, tell, usable
-from scfusionttt.nn.networks import ClassifierNetwork, PretrainNetwork, TransferNetwork, carry_over
+from scfusionttt.model.state import TrainedState
+from scfusionttt.nn.networks import ClassifierNetwork, Network, PretrainNetwork
+from scfusionttt.training import distributed
+from scfusionttt.training.budget import parse_size
+from scfusionttt.training.trainer import Run, choose_device
 
 log = logging.getLogger("scfusionttt")
 
 
-class FusionTTT(Answers):
-    """scFusionTTT: fuse RNA and proteins of CITE-seq, name the cells, carry that over to RNA-only data.
+class FusionTTT:
+    """scFusionTTT: fuse RNA and proteins of CITE-seq, predict cell types, and transfer both to RNA-only data.
 
     Parameters
     ----------
@@ -35,31 +46,23 @@ class FusionTTT(Answers):
     device
         ``auto``, ``cpu``, ``cuda`` or ``mps``.
     memory
-        What training may take, with what the process holds already: ``6GiB``, ``4GB`` or bytes; None: 80 % of what is
-        free. Of a GPU's memory where that is the device. Batches pass through the network in parts that fit.
+        Upper limit for the memory of the process during training: ``6GiB``, ``4GB`` or bytes; None: 80 % of what is
+        free. On a GPU, its memory. Batches are split so that each part fits.
     progress
-        Show the training's progress on stderr.
+        Show the progress of training on stderr.
     devices, nodes
-        Processes on each of how many machines, where ``torchrun`` started more than this one.
+        Processes per machine and number of machines, if started with ``torchrun``.
     **settings
-        Settings that differ from the preset's: ``seed=1``, ``network={"width": 128}``.
+        Settings that differ from the preset: ``seed=1``, ``network={"width": 128}``.
 
-    Attributes
-    ----------
-    config
-        All settings.
-    features, preprocessing
-        What the model expects of its input, in the order of its tokens, and the constants of the values.
-    classes
-        Class names, once fine-tuned or transferred.
-    stage
-        ``pretrain``, ``finetune`` or ``transfer``; None before training.
-    history
-        Training curves of all stages, one row per epoch.
-    metrics
-        Scores on held-out cells by stage, as :meth:`scfusionttt.evaluation.Evaluation.to_dict` gives them.
-    origin
-        The commands that made it, and which cells taught it labels.
+    Notes
+    -----
+    Every method that takes `data` accepts raw counts as AnnData, MuData, or a store opened with
+    :func:`scfusionttt.data.store.stored.open_store` (which is streamed), and the keyword arguments `layer`,
+    `rna_modality`, `protein_modality`, `cells` and `drop_empty` of
+    :class:`~scfusionttt.model.pipeline.InputOptions`. If `data` cannot be used, it raises a
+    :class:`~scfusionttt.errors.UserError` whose message says why and what to do. A stage of training that fails or is
+    interrupted leaves the model as it was.
 
     Examples
     --------
@@ -69,173 +72,506 @@ class FusionTTT(Answers):
     >>> mdata.obsm["X_fusionttt"] = model.embed(mdata)  # doctest: +SKIP
     """
 
+    def __init__(
+        self,
+        preset: str = "default",
+        *,
+        device: str | torch.device = "auto",
+        memory: str | int | None = None,
+        progress: bool = True,
+        devices: int = 1,
+        nodes: int = 1,
+        **settings: Any,
+    ):
+        self._config = named_preset(preset).with_settings(settings)
+        self._state: TrainedState | None = None
+        self.device = device
+        self.memory = None if memory is None else parse_size(memory)
+        self.progress = progress
+        self.devices, self.nodes = devices, nodes
+
+    def __repr__(self) -> str:
+        state = self._state
+        if state is None:
+            return f"{type(self).__name__}, not trained"
+        sizes = f"{len(state.features.genes)} genes, {len(state.features.proteins)} proteins"
+        return (
+            f"{type(self).__name__}, stage {state.stage}: {sizes}, {len(state.classes)} classes, "
+            f"{state.features.species}"
+        )
+
+    # -- what the model knows ----------------------------------------------------------------------------------------
+
+    @property
+    def config(self) -> Config:
+        """All settings; replace them to train the next stage with others."""
+        return self._config if self._state is None else self._state.config
+
+    @config.setter
+    def config(self, config: Config) -> None:
+        self._config = config
+        if self._state is not None:
+            self._state = replace(self._state, config=config)
+
+    @property
+    def features(self) -> Features:
+        """The features that the model reads, in the order of its tokens; SettingError before training."""
+        return self._trained().features
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The constants that scale the values of the features; SettingError before training."""
+        return self._trained().preprocessing
+
+    @property
+    def network(self) -> Network:
+        """The network with its weights; SettingError before training."""
+        return self._trained().network
+
+    @property
+    def stage(self) -> str | None:
+        """``pretrain``, ``finetune`` or ``transfer``; None before training."""
+        return None if self._state is None else self._state.stage
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names; empty before fine-tuning."""
+        return [] if self._state is None else self._state.classes
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """Training curves of all stages, one row per epoch."""
+        return pd.DataFrame() if self._state is None else self._state.history
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Scores on held-out cells by stage, as :meth:`scfusionttt.evaluation.Evaluation.to_dict` returns them."""
+        return {} if self._state is None else self._state.metrics
+
+    @property
+    def provenance(self) -> Provenance:
+        """The commands that made the model, and the cells whose labels it was trained on."""
+        return Provenance.untrained() if self._state is None else self._state.provenance
+
+    # -- training ----------------------------------------------------------------------------------------------------
+
     def pretrain(
-        self, data: Data, *, species: str | None = None, checkpoints: str | Path | None = None, resume: bool = False
+        self,
+        data: Data,
+        *,
+        species: str | None = None,
+        checkpoints: str | Path | None = None,
+        resume: bool = False,
+        **input_options: Unpack[InputOptions],
     ) -> Self:
         """Learn the fused representation from CITE-seq (or RNA alone), without labels: stage 1.
 
         Parameters
         ----------
-        data
-            Raw counts: AnnData, MuData, or a store opened with
-            `scfusionttt.data.store.stored.open_store`, which is streamed.
+        data, **input_options
+            Cells to train on; see Notes of :class:`FusionTTT`.
         species
-            ``human`` or ``mouse``; None: by the gene names.
+            ``human`` or ``mouse``; None: inferred from the gene names.
         checkpoints, resume
-            Folder that the state is kept in after each epoch, and whether to go on from there.
-
-        Raises
-        ------
-        UserError
-            When the data cannot be used; the message says why and what to do. The model is then as it was, as it is
-            after an interrupt.
+            Folder for the state of training after each epoch, and whether to resume from it.
         """
-        cite = usable(data, learn=True)
-        with self._whole_or_not():
-            network = self._start(cite, species)
-            assert self.features is not None and self.preprocessing is not None
-            cells = cell_dataset(cite, match_features(cite, self.features), self.preprocessing)
-            run = self._run(cells, checkpoints, resume)
-            self.history = train_pretraining(network, cells, self.config.pretrain, run)
+        cite = pipeline.check_cells(data, training=True, **input_options)
+        state = self._untrained_state(cite, species)
+        dataset = pipeline.make_dataset(cite, state.features, state.preprocessing)
+        assert isinstance(state.network, PretrainNetwork)
+        run = self._run(state, dataset, checkpoints, resume)
+        history = train_pretraining(state.network, dataset, state.config.pretrain, run)
+        self._state = replace(state, history=history)
         return self
 
-    def build(self, data: Data, *, species: str | None = None) -> Self:
-        """Settle features, constants and a network of random weights: what stage 2 starts from without stage 1."""
-        cite = usable(data, learn=True)
-        with self._whole_or_not():
-            self._start(cite, species)
+    def build(
+        self, data: Data, *, species: str | None = None, **input_options: Unpack[InputOptions]
+    ) -> Self:  # fmt: skip
+        """Choose features and constants as :meth:`pretrain` does, and leave the weights random: to fine-tune from."""
+        cite = pipeline.check_cells(data, training=True, **input_options)
+        self._state = self._untrained_state(cite, species)
         return self
 
     def finetune(
         self,
         data: Data,
         *,
-        labels: str,
+        labels_key: str,
         train_fraction: float | None = None,
         split: str | None = None,
+        baseline: bool = False,
         checkpoints: str | Path | None = None,
         resume: bool = False,
+        **input_options: Unpack[InputOptions],
     ) -> Self:
         """Learn cell types from labelled CITE-seq: stage 2.
 
         Parameters
         ----------
-        labels
-            obs column with the types; unlabelled cells (``unknown``, missing) are not trained on.
+        data, **input_options
+            Cells to train on; see Notes of :class:`FusionTTT`.
+        labels_key
+            obs column with the cell types; unlabelled cells (``unknown``, missing) are not trained on.
         train_fraction, split
-            Train on this share of each class, or on the cells whose obs column `split` says ``train``; the others
-            are held out and scored in ``metrics["finetune"]``. Without either, every labelled cell is trained on.
+            Train on this fraction of each class, or on the cells whose obs column `split` is ``train``; the other
+            labelled cells are held out and scored in ``metrics["finetune"]``. With neither, train on all of them.
+        baseline
+            Also score logistic regression on the same cells; this needs the values of all cells in memory, dense.
         checkpoints, resume
-            As for :meth:`pretrain`.
+            As in :meth:`pretrain`.
         """
-        backbone = deepcopy(self._trained().backbone)
-        cite = usable(data, learn=True)
-        codes, classes = usable_labels(cite.obs, labels)
-        train, held_out = train_and_held_out(
-            cite.obs, codes, train_fraction=train_fraction, split=split, seed=self.config.seed, classes=classes
-        )
-        with self._whole_or_not():
-            self.classes, self.stage = classes, "finetune"
-            self.network = self._seeded(lambda: ClassifierNetwork(backbone, len(classes), self.config.network))
-            self._learn_classes(cite, codes, train, held_out, checkpoints, resume)
+        state = self._trained()
+        cite = pipeline.check_cells(data, training=True, **input_options)
+        labels = pipeline.split_labels(cite, labels_key, train_fraction, split, state.config.seed)
+        network = pipeline.finetune_network(state, labels.classes)
+        start = replace(state, network=network, classes=labels.classes, stage="finetune")
+        self._state = self._train_classifier(start, network, cite, labels, checkpoints, resume, baseline)
         return self
 
     def transfer(
         self,
         data: Data,
         *,
-        labels: str | None = None,
+        labels_key: str | None = None,
         train_fraction: float | None = None,
         split: str | None = None,
+        baseline: bool = False,
         checkpoints: str | Path | None = None,
         resume: bool = False,
+        **input_options: Unpack[InputOptions],
     ) -> "FusionTTT":
-        """Return a student for RNA-only data: stage 3.
+        """Return a student model for RNA-only data: stage 3.
 
-        The student takes the mean and deviation of each gene from `data` (another platform counts otherwise). With
-        `labels` it learns the head, and where `transfer.steps` or `transfer.epochs` is above 0 the projection from RNA
-        to the missing proteins as well, the rest being frozen; without, it keeps the classes and the projection learned
-        on the CITE-seq reference (zero-shot).
+        The student takes the mean and deviation of each gene from `data`, because counts differ between platforms.
+        Without `labels_key` it keeps the classes and the weights learned on CITE-seq (zero-shot). With `labels_key` it
+        learns a new head and, if `transfer.steps` or `transfer.epochs` is above 0, also the projection from RNA to the
+        missing proteins; all other weights are frozen.
 
         Parameters
         ----------
-        labels, train_fraction, split
-            As for :meth:`finetune`.
+        data, **input_options
+            Cells to transfer to; see Notes of :class:`FusionTTT`.
+        labels_key, train_fraction, split, baseline, checkpoints, resume
+            As in :meth:`finetune`.
         """
-        network = self._trained()
-        if labels is None and not self.classes:
-            raise SettingError(
-                "transfer without labels needs a model that knows classes; run finetune first, or give labels"
-            )
-        if labels is None and not (train_fraction is None and split is None):
-            raise SettingError("a train fraction or a split is of labels: give labels too, or neither for zero-shot")
-        assert self.features is not None and self.preprocessing is not None
-        cite = usable(data, learn=True)
-        match = match_features(cite, self.features)
+        state = self._trained()
+        if labels_key is None and not state.classes:
+            raise SettingError("transfer without labels_key needs a model with classes; run finetune first")
+        if labels_key is None and not (train_fraction is None and split is None):
+            raise SettingError("train_fraction and split need labels_key; leave them out for zero-shot transfer")
+        cite = pipeline.check_cells(data, training=True, **input_options)
+        start = replace(
+            state,
+            stage="transfer",
+            preprocessing=pipeline.adapt_preprocessing(cite, state),
+            metrics={stage: scores for stage, scores in state.metrics.items() if stage != "transfer"},
+        )
         student = FusionTTT(
             device=self.device, memory=self.memory, progress=self.progress, devices=self.devices, nodes=self.nodes
         )
-        student.config, student.features = self.config, self.features
-        student.history, student.metrics, student.origin = self.history.copy(), dict(self.metrics), self.origin
-        student.preprocessing = self.preprocessing.adapted(cite, match, self.config.data)
-        student.classes, student.stage = list(self.classes), "transfer"
-        if labels is None:
-            tell(match.notes)
-            student.metrics.pop("transfer", None)
-            student.network = student._seeded(lambda: student._build(len(self.classes)))
-            carry_over(network, self.classes, student.network, self.classes)
+        if labels_key is None:
+            pipeline.log_match(cite, state)
+            student._state = replace(start, network=pipeline.transfer_network(state, state.classes))
             return student
-        codes, student.classes = usable_labels(cite.obs, labels)
-        train, held_out = train_and_held_out(
-            cite.obs, codes, train_fraction=train_fraction, split=split, seed=self.config.seed, classes=student.classes
-        )
-        student.network = student._seeded(lambda: student._build(len(student.classes)))
-        carry_over(network, self.classes, student.network, student.classes)
-        student._learn_classes(cite, codes, train, held_out, checkpoints, resume)
+        labels = pipeline.split_labels(cite, labels_key, train_fraction, split, state.config.seed)
+        network = pipeline.transfer_network(state, labels.classes)
+        start = replace(start, network=network, classes=labels.classes)
+        student._state = student._train_classifier(start, network, cite, labels, checkpoints, resume, baseline)
         return student
 
-    def _start(self, cite: CiteSeq, species: str | None) -> PretrainNetwork:
-        self.features, notes = choose_features(cite, self.config.data, species=species)
-        tell(notes)
-        self.preprocessing = Preprocessing.fit(cite, match_features(cite, self.features), self.config.data)
-        self.stage, self.classes, self.metrics, self.history = "pretrain", [], {}, pd.DataFrame()
-        self.origin = Origin(taught=np.array([], dtype=np.uint32))
-        network = self._seeded(lambda: self._build(0))
-        self.network = network
-        return network
+    # -- results -----------------------------------------------------------------------------------------------------
 
-    def _learn_classes(
+    @overload
+    def embed(
         self,
+        data: Data,
+        *,
+        inplace: bool = False,
+        surprise: Literal[False] = False,
+        **input_options: Unpack[InputOptions],
+    ) -> np.ndarray: ...
+
+    @overload
+    def embed(
+        self, data: Data, *, inplace: bool = False, surprise: Literal[True], **input_options: Unpack[InputOptions]
+    ) -> tuple[np.ndarray, AnnData]: ...
+
+    def embed(
+        self, data: Data, *, inplace: bool = False, surprise: bool = False, **input_options: Unpack[InputOptions]
+    ) -> np.ndarray | tuple[np.ndarray, AnnData]:
+        """Return the embedding of each cell: one vector that represents RNA and proteins.
+
+        Parameters
+        ----------
+        data, **input_options
+            Cells to embed; see Notes of :class:`FusionTTT`.
+        inplace
+            Also write the embedding to ``data.obsm["X_fusionttt"]``, and the surprise with
+            :func:`scfusionttt.explain.write_track`.
+        surprise
+            Also return the inner loss of the RNA encoder's TTT layers at each gene token: how poorly a layer predicts a
+            token from the tokens before it.
+
+        Returns
+        -------
+        float32 [n, d], cells in the order of the input. Units are arbitrary; compare distances within one model only.
+        d is the width of the bottleneck, plus `network.components` and the number of proteins if `components` is above
+        0. With `surprise`, also AnnData [n, tokens], see :func:`scfusionttt.explain.as_track`.
+
+        Raises
+        ------
+        SettingError
+            `surprise` needs TTT layers in the RNA encoder.
+        InputDataError
+            `inplace` with an object that results cannot be written into, such as a store.
+        """
+        state = self._trained()
+        cite = pipeline.check_cells(data, **input_options)
+        target = pipeline.inplace_target(data, cite) if inplace else None
+        dataset, device = pipeline.dataset_for(state, cite), self._join_processes()
+        track = None
+        if surprise:
+            z, loss = inference.embed_and_surprise(state.network, dataset, device)
+            track = as_track(loss, state.features.genes, cite.rna.obs_names, patch=state.config.network.patch)
+        else:
+            z = inference.embed(state.network, dataset, device)
+        if target is not None:
+            target.obsm[keys.X_FUSIONTTT] = z
+            if track is not None:
+                write_track(target, track)
+        return z if track is None else (z, track)
+
+    def predict(
+        self,
+        data: Data,
+        *,
+        unknown: float | None = None,
+        inplace: bool = False,
+        **input_options: Unpack[InputOptions],
+    ) -> pd.DataFrame:
+        """Predict the class of each cell.
+
+        Parameters
+        ----------
+        data, **input_options
+            Cells to classify; see Notes of :class:`FusionTTT`.
+        unknown
+            Label a cell ``unknown`` if its p-value is at most this (e.g. 0.01). The p-value is the fraction of known
+            cells that lie at least as far from every class; see :class:`~scfusionttt.nn.heads.Novelty`.
+        inplace
+            Also write label (categorical) and probability to ``data.obs``.
+
+        Returns
+        -------
+        DataFrame [n, ...] with the columns label, probability (0 to 1, softmax), p_value (with `unknown`), and the
+        probability of each class. The column of a class named cell, label, probability or p_value is ``class NAME``.
+
+        Raises
+        ------
+        SettingError
+            The model has no classes, or `unknown` is given and its p-values were not calibrated.
+        InputDataError
+            `inplace` with an object that results cannot be written into, such as a store.
+        """
+        state = self._trained()
+        network = state.network
+        if not isinstance(network, ClassifierNetwork):
+            raise SettingError("this model has no classes; run finetune first")
+        cite = pipeline.check_cells(data, **input_options)
+        target = pipeline.inplace_target(data, cite) if inplace else None
+        if unknown is not None:
+            require(is_share(unknown), f"unknown must be between 0 and 1 (got {unknown!r}), e.g. 0.01")
+            require(
+                network.novelty.is_calibrated,
+                "this model cannot detect unknown cells; fine-tune it with validation_fraction above 0",
+            )
+        dataset = pipeline.dataset_for(state, cite)
+        table = pipeline.predict_classes(network, dataset, state.classes, self._join_processes(), unknown)
+        if target is not None:
+            target.obs[keys.LABEL] = table["label"].array.copy()
+            target.obs[keys.PROBABILITY] = table["probability"].to_numpy()
+        return table
+
+    def impute(self, data: Data, **input_options: Unpack[InputOptions]) -> pd.DataFrame:
+        """Reconstruct the proteins of each cell from its fused representation; the input needs no proteins.
+
+        Parameters
+        ----------
+        data, **input_options
+            Cells to impute; see Notes of :class:`FusionTTT`.
+
+        Returns
+        -------
+        DataFrame [n, p] of log-ratios: ``log1p(count / geometric mean)``, natural logarithm, geometric mean over the
+        training cells.
+
+        Raises
+        ------
+        SettingError
+            The model was not trained with proteins, or was fine-tuned, which drops the decoders.
+        """
+        state = self._trained()
+        if not isinstance(state.network, PretrainNetwork):
+            raise SettingError("imputing proteins needs the decoders of a pretrained model; fine-tuning drops them")
+        if not len(state.features.proteins):
+            raise SettingError("this model was trained without proteins and cannot impute them")
+        if not state.config.pretrain.bottleneck_weight:
+            raise SettingError("this model did not learn to reconstruct proteins; set pretrain.bottleneck_weight > 0")
+        cite = pipeline.check_cells(data, **input_options)
+        return pipeline.impute_proteins(state, state.network, cite, self._join_processes())
+
+    def explain(
+        self,
+        data: Data,
+        target: str,
+        *,
+        labels_key: str | None = None,
+        n_cells: int = 500,
+        level: float = 0.05,
+        steps: int = 64,
+        masked: int = 50,
+        permutations: int = 200,
+        **input_options: Unpack[InputOptions],
+    ) -> pd.DataFrame:
+        """Return the genes and proteins that contribute to a protein (pretrained model) or a class (later stages).
+
+        Parameters
+        ----------
+        data, **input_options
+            Cells to explain; see Notes of :class:`FusionTTT`.
+        target
+            Name of a protein, which is then predicted without its own counts, or of a class.
+        labels_key
+            obs column with cell types: contributions are averaged per type, and a class is compared with its cells.
+        n_cells
+            Number of cells to use, drawn at random.
+        level, steps, masked, permutations
+            As in :func:`scfusionttt.explain.relevance`.
+
+        Returns
+        -------
+        DataFrame of :func:`scfusionttt.explain.relevance`: the features that exceed chance, highest share first.
+
+        Raises
+        ------
+        SettingError
+            The model has no such protein or class, it does not vary among the cells, or `n_cells` is below 2.
+        """
+        state = self._trained()
+        require(isinstance(n_cells, Integral) and n_cells > 1, f"n_cells must be at least 2 (got {n_cells!r})")
+        found = find_target(target, state.network, state.features.proteins, state.classes)
+        cite = pipeline.check_cells(data, **input_options)
+        drawn = np.sort(np.random.default_rng(state.config.seed).permutation(cite.rna.n_obs)[:n_cells])
+        types = None
+        if labels_key is not None:
+            codes, names = usable_labels(cite.obs, labels_key, learn=False)
+            types = np.array([*names, None], dtype=object)[codes[drawn]]
+        return relevance(
+            state.network, pipeline.dataset_for(state, cite).subset(drawn).loaded(), state.features.table, found,
+            choose_device(self.device), types=types,
+            is_target=None if types is None or found.label is None else types == found.name,
+            seed=state.config.seed, level=level, steps=steps, masked=masked, permutations=permutations,
+        )  # fmt: skip
+
+    # -- files -------------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path, *, command: str | None = None) -> None:
+        """Write the model folder: weights.safetensors, manifest.json, history.csv.
+
+        Parameters
+        ----------
+        command
+            Command line that made the model, to add to its provenance.
+        """
+        state = self._trained()
+        if command is not None:
+            state = replace(state, provenance=state.provenance.with_command(command))
+        state.write(path)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        device: str | torch.device = "auto",
+        memory: str | int | None = None,
+        progress: bool = True,
+        devices: int = 1,
+        nodes: int = 1,
+    ) -> Self:
+        """Read a model folder; nothing in it can run code.
+
+        Raises
+        ------
+        ModelFolderError
+            The folder is incomplete, damaged or of a newer format.
+        """
+        model = cls(device=device, memory=memory, progress=progress, devices=devices, nodes=nodes)
+        model._state = TrainedState.read(path)
+        return model
+
+    # -- steps that depend on where the model runs -------------------------------------------------------------------
+
+    def _trained(self) -> TrainedState:
+        if self._state is None:
+            raise SettingError("the model is not trained; run pretrain first, or load a model folder")
+        return self._state
+
+    def _untrained_state(self, cite: CiteSeq, species: str | None) -> TrainedState:
+        """Return the state that stage 1 starts from, with random weights."""
+        features, preprocessing = pipeline.learn_features(cite, self.config, species)
+        return TrainedState(
+            config=self.config,
+            features=features,
+            preprocessing=preprocessing,
+            network=pipeline.pretrain_network(features, self.config),
+            stage="pretrain",
+            classes=[],
+            history=pd.DataFrame(),
+            metrics={},
+            provenance=Provenance.untrained(),
+        )
+
+    def _train_classifier(
+        self,
+        state: TrainedState,
+        network: ClassifierNetwork,
         cite: CiteSeq,
-        codes: np.ndarray,
-        train: np.ndarray,
-        held_out: np.ndarray,
+        labels: Labels,
         checkpoints: str | Path | None,
         resume: bool,
-    ) -> None:
-        """Run stage 2 or 3 on the rows `train`, and score the rows `held_out`."""
-        network = self._trained()
-        assert isinstance(network, ClassifierNetwork)
-        labelled = self._cells(cite, codes)
-        cells = labelled.subset(train)
-        stage = self.config.transfer if isinstance(network, TransferNetwork) else self.config.finetune
-        self.origin = self.origin.with_cells(cells.cell_names[cells.rows])
-        history = train_classifier(network, cells, stage, self._run(cells, checkpoints, resume))
-        if len(history):
-            self.history = pd.concat([self.history, history], ignore_index=True)
-        self.metrics.pop(str(self.stage), None)  # of an earlier run, on other labels or another split
-        if len(held_out):
-            scores = self._score(network, labelled.subset(held_out)).to_dict()
-            self.metrics[str(self.stage)] = scores
-            if isinstance(labelled, StreamedCells):
-                log.info("logistic regression is not scored beside: it would need all cells of the store in memory")
-                return
-            peer = baselines.score_logistic_regression(
-                labelled.rna, labelled.protein, np.asarray(self.classes)[codes], train, held_out
-            )
-            scores["logistic_regression"] = peer.to_dict()
+        baseline: bool,
+    ) -> TrainedState:
+        """Train stage 2 or 3 from `state`, whose network is `network`, and score the held-out cells."""
+        dataset = pipeline.dataset_for(state, cite, labels.codes)
+        cells = dataset.subset(labels.train)
+        config = state.config.transfer if state.stage == "transfer" else state.config.finetune
+        run = self._run(state, cells, checkpoints, resume)
+        history = train_classifier(network, cells, config, run)
+        metrics = {stage: scores for stage, scores in state.metrics.items() if stage != state.stage}
+        if len(labels.held_out):
+            metrics[state.stage] = pipeline.score_held_out(network, dataset, labels, run.device, baseline=baseline)
+        return replace(
+            state,
+            history=pd.concat([state.history, history], ignore_index=True) if len(history) else state.history,
+            metrics=metrics,
+            provenance=state.provenance.with_cells(cells.cell_names[cells.rows]),
+        )
 
-    def _score(self, network: ClassifierNetwork, cells: CellDataset) -> Evaluation:
-        table = self._predictions(network, cells)
-        truth = np.asarray(self.classes)[cells.labels[cells.rows]]
-        return evaluate_predictions(table["label"], truth, table["probability"].to_numpy(), protocol="held-out")
+    def _run(
+        self, state: TrainedState, dataset: CellDataset, checkpoints: str | Path | None, resume: bool
+    ) -> Run:  # fmt: skip
+        if resume and checkpoints is None:
+            raise SettingError("resume needs the folder of the earlier run: give checkpoints=FOLDER")
+        device = self._join_processes()
+        log.info("%s: %d cells on %s", state.stage, len(dataset), device)
+        return Run(
+            device=device, seed=state.config.seed, checkpoints=None if checkpoints is None else Path(checkpoints),
+            resume=resume, progress=self.progress, memory=self.memory, identity=pipeline.identity(state, dataset),
+        )  # fmt: skip
+
+    def _join_processes(self) -> torch.device:
+        """Return where to compute, after joining the other processes of the run."""
+        device = choose_device(self.device)
+        distributed.join(self.devices, self.nodes, device)
+        return device

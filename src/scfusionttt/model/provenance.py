@@ -1,4 +1,4 @@
-"""Where a model comes from: the commands that made it, and which cells taught it labels."""
+"""Where a model comes from: the commands that made it, and the cells whose labels it was trained on."""
 
 import base64
 import platform
@@ -6,56 +6,69 @@ import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
-class Origin:
-    """What a model remembers of its making.
+class Provenance:
+    """How a model was made.
 
     Attributes
     ----------
     commands
-        Command lines, in the order of the stages; empty where it was made in Python.
-    taught
-        Checksums (CRC-32) of the names of the cells whose labels it learned, ascending uint32; None: not known, as in
-        models of older versions.
+        Command lines, in the order of the stages; empty if it was made in Python.
+    labelled_cells
+        Checksums (CRC-32) of the names of the cells whose labels it was trained on, ascending uint32; None: not
+        recorded, as in models of older versions.
     versions
-        Of the libraries it was written with.
+        Versions of the libraries that wrote it.
     """
 
     commands: tuple[str, ...] = ()
-    taught: NDArray[np.uint32] | None = None
+    labelled_cells: NDArray[np.uint32] | None = None
     versions: Mapping[str, str] | None = None
 
-    def with_cells(self, names: Iterable[object]) -> "Origin":
-        """Return the same after learning the labels of these cells too."""
-        if self.taught is None:
+    @classmethod
+    def untrained(cls) -> Self:
+        """Return the provenance of a model that has seen no labels."""
+        return cls(labelled_cells=np.array([], dtype=np.uint32))
+
+    def with_command(self, command: str) -> Self:
+        """Return a copy with one more command."""
+        return replace(self, commands=(*self.commands, command))
+
+    def with_cells(self, names: Iterable[object]) -> Self:
+        """Return a copy with more cells whose labels were trained on."""
+        if self.labelled_cells is None:
             return self
-        return replace(self, taught=np.union1d(self.taught, checksums(names)))
+        return replace(self, labelled_cells=np.union1d(self.labelled_cells, checksums(names)))
 
     def learned(self, names: Iterable[object]) -> NDArray[np.bool_] | None:
-        """Tell which cells, by name, it learned the labels of, [n]; None where that is not known."""
-        return None if self.taught is None else np.isin(checksums(names), self.taught)
+        """Return which cells, by name, it was trained on with labels, bool [n]; None if not recorded."""
+        return None if self.labelled_cells is None else np.isin(checksums(names), self.labelled_cells)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for the manifest, with the versions of now."""
-        taught = None if self.taught is None else base64.b64encode(self.taught.astype("<u4").tobytes()).decode()
+        """Return plain values for the manifest, with the versions installed now."""
+        taught = (
+            None
+            if self.labelled_cells is None
+            else base64.b64encode(self.labelled_cells.astype("<u4").tobytes()).decode()
+        )
         return {"commands": list(self.commands), "taught": taught, "versions": versions()}
 
     @classmethod
-    def from_dict(cls, manifest: Mapping[str, Any]) -> "Origin":
-        """Build from a manifest; older ones lack some of it."""
+    def from_dict(cls, manifest: Mapping[str, Any]) -> Self:
+        """Read it from a manifest; older ones lack some keys."""
         text = manifest.get("taught")
         taught = None if text is None else np.frombuffer(base64.b64decode(text, validate=True), dtype="<u4")
         return cls(tuple(map(str, manifest.get("commands", ()))), taught, dict(manifest.get("versions", {})))
 
 
 def checksums(names: Iterable[object]) -> NDArray[np.uint32]:
-    """Return the CRC-32 of each name, [n]: two of 10,000 cells share one in one of a hundred data sets."""
+    """Return the CRC-32 of each name, [n]; two of 10,000 names collide in about 1 % of data sets."""
     return np.array([zlib.crc32(str(name).encode("utf-8", "surrogatepass")) for name in names], dtype=np.uint32)
 
 

@@ -91,7 +91,6 @@ def gather(model: FusionTTT, cite: CiteSeq, *, labels: str | None = None) -> Fin
         truth, n_clusters = np.array([*classes, ""], dtype=object)[codes], len(classes)
     z = model.embed(cite)  # refuses a model that is not trained
     features, preprocessing = model.features, model.preprocessing
-    assert features is not None and preprocessing is not None
     match = match_features(cite, features)
     graph = neighbours(z)
     clusters = cluster_graph(graph.obsp["connectivities"], n_clusters, seed=model.config.seed).labels.astype(str)
@@ -108,7 +107,7 @@ def gather(model: FusionTTT, cite: CiteSeq, *, labels: str | None = None) -> Fin
         labels=labels,
         truth=truth,
         predictions=model.predict(cite) if model.classes else None,
-        learned=model.origin.learned(cite.rna.obs_names) if model.classes else np.zeros(len(z), dtype=bool),
+        learned=model.provenance.learned(cite.rna.obs_names) if model.classes else np.zeros(len(z), dtype=bool),
         lognorm=lognorm,
         log_ratios=log_ratios,
         top_genes=top_features(lognorm, genes, clusters, most=MOST_GENES),

@@ -67,8 +67,7 @@ def write_report(
         When the cells, the labels or a gene cannot be used, or `out` is no .html file that can be written.
     """
     check_file_path(out, PAGE_ENDINGS)
-    if model.features is not None:  # what is not trained is refused below
-        gene_places(model.features, genes)
+    gene_places(model.features, genes)
     found = gather(model, cite, labels=labels)
     sections = [
         map_section(found, genes),
@@ -144,10 +143,10 @@ def _training_section(model: FusionTTT) -> Section:
 
 
 def _settings_section(model: FusionTTT, command: str) -> Section:
-    made_with = model.origin.versions or versions()
+    made_with = model.provenance.versions or versions()
     told = pd.DataFrame({"model": pd.Series(made_with), "this page": pd.Series(versions())}).fillna("–")
-    commands = [*model.origin.commands, *([command] if command else [])]
-    made = "" if model.origin.commands else "The model does not say by which commands it was made."
+    commands = [*model.provenance.commands, *([command] if command else [])]
+    made = "" if model.provenance.commands else "The model does not say by which commands it was made."
     return Section(
         "Settings, versions and commands",
         made,

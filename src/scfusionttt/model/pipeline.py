@@ -1,0 +1,305 @@
+"""The pipeline from data to results, one function per step, in the order in which FusionTTT calls them.
+
+checked cells -> features -> dataset -> network -> training and fits (`model.stages`) -> scores and predictions
+"""
+
+import hashlib
+import logging
+from collections.abc import Iterable
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypedDict
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+from mudata import MuData
+
+from scfusionttt import inference, keys
+from scfusionttt.config import Config
+from scfusionttt.data.cells import Cells, CiteSeq, as_citeseq
+from scfusionttt.data.features import Features, choose_features, match_features
+from scfusionttt.data.loader import CellDataset, StreamedCells, cell_dataset
+from scfusionttt.data.preprocess import Preprocessing
+from scfusionttt.data.split import train_and_held_out
+from scfusionttt.data.store.stored import StoredCiteSeq
+from scfusionttt.data.validate import check, require_usable
+from scfusionttt.data.validate import drop_empty as without_empty
+from scfusionttt.errors import InputDataError, SettingError, name_some
+from scfusionttt.evaluation import baselines, evaluate_predictions
+from scfusionttt.labels import usable_labels
+from scfusionttt.model.state import TrainedState
+from scfusionttt.nn.networks import ClassifierNetwork, PretrainNetwork, build_network, carry_over
+
+log = logging.getLogger("scfusionttt")
+
+Data: TypeAlias = "AnnData | MuData | CiteSeq"
+
+#: Columns of a table of predictions that are not classes, and the name of its index.
+_COLUMNS = ("cell", "label", "probability", "p_value")
+
+
+class InputOptions(TypedDict, total=False):
+    """How to read AnnData or MuData; every method of FusionTTT that takes data takes these keyword arguments."""
+
+    #: Layer with the raw counts; None: ``layers["counts"]`` if present, else X.
+    layer: str | None
+    #: Modalities of a MuData; None: found by their names (rna, gex; prot, protein, adt).
+    #: `protein_modality` also selects the obsm table of an AnnData.
+    rna_modality: str | None
+    protein_modality: str | None
+    #: If RNA and proteins have different cells: ``same`` refuses the input, ``overlap`` keeps the cells that both have,
+    #: ``rna`` keeps all cells with RNA and treats the missing proteins as not measured.
+    cells: Cells
+    #: Leave out cells without RNA counts instead of refusing the input.
+    drop_empty: bool
+
+
+def check_cells(
+    data: Data,
+    *,
+    training: bool = False,
+    layer: str | None = None,
+    rna_modality: str | None = None,
+    protein_modality: str | None = None,
+    cells: Cells = "same",
+    drop_empty: bool = False,
+) -> CiteSeq:
+    """Return the raw counts of RNA and proteins, checked.
+
+    Parameters
+    ----------
+    training
+        Also log warnings that matter when a model is trained on the cells.
+    layer, rna_modality, protein_modality, cells, drop_empty
+        See :class:`InputOptions`.
+
+    Raises
+    ------
+    InputDataError
+        The cells cannot be used.
+    SettingError
+        An option was given for a store or a CiteSeq, for which it has no effect.
+    """
+    given = {"layer": layer, "rna_modality": rna_modality, "protein_modality": protein_modality}
+    unused = [name for name, value in given.items() if value is not None] + ["cells"] * (cells != "same")
+    if isinstance(data, StoredCiteSeq):  # checked when it was written
+        unused += ["drop_empty"] * drop_empty
+        if unused:
+            raise SettingError(f"{' and '.join(unused)}: no effect on a store; choose this when the store is written")
+        return data
+    if isinstance(data, CiteSeq) and unused:
+        raise SettingError(f"{' and '.join(unused)}: no effect on a CiteSeq; give AnnData or MuData")
+    cite = as_citeseq(
+        data, layer=layer, rna_modality=rna_modality, protein_modality=protein_modality, cells=cells
+    )  # fmt: skip
+    if drop_empty:
+        cite, dropped = without_empty(cite)
+        if dropped:
+            log.info("left out %d cells without RNA counts: %s", len(dropped), name_some(dropped))
+    findings = check(cite)
+    require_usable(findings)
+    for finding in findings:
+        if training and finding.severity == "warning":
+            log.warning("warning: %s", finding)
+    return cite
+
+
+def learn_features(cite: CiteSeq, config: Config, species: str | None) -> tuple[Features, Preprocessing]:
+    """Return the features that a new model reads, in order, and the constants that scale their values."""
+    features, notes = choose_features(cite, config.data, species=species)
+    log_notes(notes)
+    return features, Preprocessing.fit(cite, match_features(cite, features), config.data)
+
+
+def adapt_preprocessing(cite: CiteSeq, state: TrainedState) -> Preprocessing:
+    """Return the model's constants with the mean and deviation of each gene taken from new cells."""
+    return state.preprocessing.adapted(cite, match_features(cite, state.features), state.config.data)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Classes of n cells, and which cells are trained on.
+
+    Attributes
+    ----------
+    codes
+        Class of each cell, [n]; -1: unlabelled.
+    classes
+        Names of the codes.
+    train, held_out
+        Positions of the cells to train on and of those to score.
+    """
+
+    codes: np.ndarray
+    classes: list[str]
+    train: np.ndarray
+    held_out: np.ndarray
+
+
+def split_labels(cite: CiteSeq, key: str, train_fraction: float | None, split: str | None, seed: int) -> Labels:
+    """Read the labels of an obs column, and split the labelled cells into those to train on and those to score."""
+    codes, classes = usable_labels(cite.obs, key)
+    train, held_out = train_and_held_out(
+        cite.obs, codes, train_fraction=train_fraction, split=split, seed=seed, classes=classes
+    )
+    return Labels(codes, classes, train, held_out)
+
+
+def make_dataset(
+    cite: CiteSeq, features: Features, preprocessing: Preprocessing, codes: np.ndarray | None = None
+) -> CellDataset:
+    """Return the cells as values of the model's features, from which batches are drawn."""
+    return cell_dataset(cite, match_features(cite, features), preprocessing, labels=codes)
+
+
+def dataset_for(state: TrainedState, cite: CiteSeq, codes: np.ndarray | None = None) -> CellDataset:
+    """Return the dataset of a trained model, and log how many of its features the cells have."""
+    match = match_features(cite, state.features)
+    log_notes(match.notes)
+    return cell_dataset(cite, match, state.preprocessing, labels=codes)
+
+
+def log_match(cite: CiteSeq, state: TrainedState) -> None:
+    """Log how many of the model's features the cells have."""
+    log_notes(match_features(cite, state.features).notes)
+
+
+def pretrain_network(features: Features, config: Config) -> PretrainNetwork:
+    """Return the network of stage 1 with random weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        return PretrainNetwork(len(features.genes), len(features.proteins), config.network)
+
+
+def finetune_network(state: TrainedState, classes: list[str]) -> ClassifierNetwork:
+    """Return the network of stage 2: the trained backbone and a new head."""
+    backbone = deepcopy(state.network.backbone)
+    with torch.random.fork_rng():
+        torch.manual_seed(state.config.seed)
+        return ClassifierNetwork(backbone, len(classes), state.config.network)
+
+
+def transfer_network(state: TrainedState, classes: list[str]) -> ClassifierNetwork:
+    """Return the network of stage 3: the trained backbone, and of the head what is known about these classes."""
+    n_genes, n_proteins = len(state.features.genes), len(state.features.proteins)
+    with torch.random.fork_rng():
+        torch.manual_seed(state.config.seed)
+        network = build_network("transfer", n_genes, n_proteins, len(classes), state.config.network)
+    assert isinstance(network, ClassifierNetwork)
+    carry_over(state.network, state.classes, network, classes)
+    return network
+
+
+def identity(state: TrainedState, dataset: CellDataset) -> dict[str, Any]:
+    """Return what an interrupted run must share with the run that resumes it, as plain values.
+
+    `state` is the one that training starts from.
+    """
+    backbone = state.network.backbone.state_dict() if isinstance(state.network, ClassifierNetwork) else {}
+    return {
+        "stage": state.stage,
+        "settings": state.config.to_dict(),
+        "cells": dataset.fingerprint(),
+        "features": _digest(state.features.table[["modality", "name"]].to_csv(index=False).encode()),
+        "classes": state.classes,
+        "labels": _digest(dataset.labels[dataset.rows].tobytes()),
+        "begins with": _digest(*(tensor.cpu().numpy().tobytes() for tensor in backbone.values())),
+    }
+
+
+def score_held_out(
+    network: ClassifierNetwork, dataset: CellDataset, labels: Labels, device: torch.device, *, baseline: bool
+) -> dict[str, Any]:
+    """Score the predictions for the held-out cells and, if asked for, those of logistic regression.
+
+    Returns
+    -------
+    As :meth:`scfusionttt.evaluation.Evaluation.to_dict`; with `baseline` also the same under ``logistic_regression``.
+    """
+    held_out = dataset.subset(labels.held_out)
+    table = predict_classes(network, held_out, labels.classes, device)
+    truth = np.asarray(labels.classes)[held_out.labels[held_out.rows]]
+    scores = evaluate_predictions(
+        table["label"], truth, table["probability"].to_numpy(), protocol="held-out"
+    ).to_dict()  # fmt: skip
+    if baseline and isinstance(dataset, StreamedCells):
+        log.info("skipping the logistic-regression baseline: it needs all cells in memory")
+    elif baseline:
+        names = np.asarray(labels.classes)[labels.codes]
+        fitted = baselines.score_logistic_regression(
+            dataset.rna, dataset.protein, names, labels.train, labels.held_out
+        )  # fmt: skip
+        scores["logistic_regression"] = fitted.to_dict()
+    return scores
+
+
+def predict_classes(
+    network: ClassifierNetwork,
+    dataset: CellDataset,
+    classes: list[str],
+    device: torch.device,
+    unknown: float | None = None,
+) -> pd.DataFrame:
+    """Return the table of :meth:`scfusionttt.FusionTTT.predict`."""
+    probability, p_value = inference.probabilities(network, dataset, device)
+    best = probability.argmax(axis=1)
+    index = pd.Index(dataset.cell_names[dataset.rows], name="cell")
+    label = pd.Series(pd.Categorical.from_codes(best, categories=pd.Index(classes)), index=index)
+    columns = {"label": label, "probability": probability[np.arange(len(best)), best]}
+    if unknown is not None:
+        label = label if keys.UNKNOWN in classes else label.cat.add_categories(keys.UNKNOWN)
+        columns |= {"label": label.mask(p_value <= unknown, keys.UNKNOWN), "p_value": p_value}
+    by_class = pd.DataFrame(probability, index=index, columns=class_columns(classes))
+    return pd.concat([pd.DataFrame(columns, index=index), by_class], axis=1)
+
+
+def class_columns(classes: list[str]) -> list[str]:
+    """Return the column of each class: its name, prefixed with ``class `` if another column has that name."""
+    taken = {*_COLUMNS, *classes}
+
+    def free(name: str) -> str:
+        return free(f"class {name}") if name in taken else name
+
+    return [free(f"class {name}") if name in _COLUMNS else name for name in classes]
+
+
+def impute_proteins(state: TrainedState, network: PretrainNetwork, cite: CiteSeq, device: torch.device) -> pd.DataFrame:
+    """Return the table of :meth:`scfusionttt.FusionTTT.impute`."""
+    scaler = state.preprocessing.protein
+    scaled = inference.rebuilt_proteins(network, dataset_for(state, cite), device)
+    values = scaled * scaler.std + scaler.mean
+    return pd.DataFrame(values, index=cite.rna.obs_names, columns=state.features.proteins["name"].tolist())
+
+
+def inplace_target(data: Data, cite: CiteSeq) -> "AnnData | MuData":
+    """Return the caller's object if its rows are the cells of `cite`; otherwise raise an InputDataError."""
+    if isinstance(data, StoredCiteSeq):
+        raise _not_inplace("a store, which is read-only")
+    if isinstance(data, CiteSeq):
+        raise _not_inplace("a CiteSeq, which has counts only")
+    if data.obs_names.equals(cite.rna.obs_names):
+        return data
+    if isinstance(data, MuData):
+        names = [part.obs_names.to_numpy(str) for part in data.mod.values()]
+        if len(pd.Index(np.unique(np.concatenate(names))).symmetric_difference(data.obs_names)):
+            raise InputDataError("the MuData was not updated after its modalities changed; call data.update() first")
+    raise _not_inplace(f"{type(data).__name__} with {data.n_obs} cells, of which {cite.rna.n_obs} were used")
+
+
+def log_notes(notes: Iterable[str]) -> None:
+    """Log what the user should know."""
+    for note in notes:
+        log.info(note)
+
+
+def _not_inplace(what: str) -> InputDataError:
+    return InputDataError(f"cannot write results into {what}; leave out inplace=True and use the returned value")
+
+
+def _digest(*parts: bytes) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()

@@ -6,11 +6,12 @@ import pandas as pd
 import pytest
 import torch
 
-from scfusionttt.comparison import autoencoder, protocols, results
-from scfusionttt.comparison import rows as running
+from scfusionttt.comparison import autoencoder, results
 from scfusionttt.comparison.ablations import Lab, protocol_of
 from scfusionttt.comparison.cells import Cells
 from scfusionttt.comparison.methods import Method, choose
+from scfusionttt.comparison.rows import jobs, read_rows, run_all
+from scfusionttt.comparison.tasks import tasks
 from scfusionttt.config import preset
 from scfusionttt.data.cells import as_citeseq
 from scfusionttt.errors import SettingError
@@ -29,13 +30,13 @@ def dataset(cells):
 
 def run(dataset, methods, todo, folder, seeds=(0,)):
     told = []
-    running.run_all(running.jobs([dataset], methods, todo, seeds), folder / "rows", show=told.append)
-    return running.read_rows(folder / "rows"), told
+    run_all(jobs([dataset], methods, todo, seeds), folder / "rows", show=told.append)
+    return read_rows(folder / "rows"), told
 
 
 def test_three_protocols_stand_in_three_tables(dataset, tmp_path):
     methods = choose(["fast", "fast_rna", "concat", "logistic"], models=tmp_path / "models", settings=TINY)
-    rows, _ = run(dataset, methods, protocols.tasks(["unsupervised", "held-out", "paper"], [0.5]), tmp_path)
+    rows, _ = run(dataset, methods, tasks(["unsupervised", "held-out", "paper"], [0.5]), tmp_path)
     assert {row["status"] for row in rows} == {"done"}, [row["note"] for row in rows]
     by_protocol = {table.protocol: set(table.rows.index) for table in results.tables(rows)}
     assert by_protocol == {
@@ -74,7 +75,7 @@ def test_what_is_there_is_not_computed_again(dataset, tmp_path):
         calls.append(seed)
         return zscore(cells.protein) * (1 + seed)
 
-    todo = protocols.tasks(["unsupervised"], [0.5])
+    todo = tasks(["unsupervised"], [0.5])
     method = Method(name="mine", represent=represent, settings={"a": 1})
     rows, _ = run(dataset, [method], todo, tmp_path, seeds=(0, 1))
     again, told = run(dataset, [method], todo, tmp_path, seeds=(0, 1, 2))
@@ -93,7 +94,7 @@ def test_a_method_that_cannot_run_says_so_and_the_others_go_on(dataset, tmp_path
         Method(name="broken", represent=broken),
         *choose(["adt"], models=tmp_path),
     ]
-    rows, told = run(dataset, methods, protocols.tasks(["unsupervised"], [0.5]), tmp_path)
+    rows, told = run(dataset, methods, tasks(["unsupervised"], [0.5]), tmp_path)
     notes = {row["method"]: (row["status"], row["note"]) for row in rows}
     assert notes["absent"] == ("not installed", "not installed: pip install 'scfusionttt[bench]'")
     assert notes["broken"] == ("failed", "ValueError: no convergence")
@@ -106,7 +107,7 @@ def test_a_method_that_cannot_run_says_so_and_the_others_go_on(dataset, tmp_path
 def test_data_without_proteins_have_no_protein_rows(dataset, tmp_path):
     rna = Cells("rna", replace(dataset.cite, protein=None), "cell_type")
     methods = choose(["rna_pca", "adt"], models=tmp_path)
-    rows, _ = run(rna, methods, protocols.tasks(["unsupervised"], [0.5]), tmp_path)
+    rows, _ = run(rna, methods, tasks(["unsupervised"], [0.5]), tmp_path)
     assert {row["method"]: row["status"] for row in rows} == {"rna_pca": "done", "adt": "not applicable"}
 
 
@@ -145,8 +146,8 @@ def test_ablations_change_one_thing_each(tmp_path):
     [
         (lambda: choose(["pca"], models=None), "no method 'pca'"),
         (lambda: choose(["adt", "adt"], models=None), "more than once"),
-        (lambda: protocols.tasks(["zero"], [0.5]), "no protocol 'zero'"),
-        (lambda: protocols.tasks(["held-out"], [1.5]), "between 0 and 1"),
+        (lambda: tasks(["zero"], [0.5]), "no protocol 'zero'"),
+        (lambda: tasks(["held-out"], [1.5]), "between 0 and 1"),
         (lambda: Lab(preset("fast"), None).study("size"), "no ablation 'size'"),
         (lambda: Lab(preset("fast"), None).vary("pretrain.lr="), "has no values"),
     ],

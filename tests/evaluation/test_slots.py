@@ -5,7 +5,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from scfusionttt.errors import InputDataError, LabelError, SettingError
-from scfusionttt.evaluation.protocols import evaluate_clusters, evaluate_representation
+from scfusionttt.evaluation.evaluate import evaluate_clusters, evaluate_representation
 from scfusionttt.evaluation.slots import evaluate_slots
 from scfusionttt.io.quiet_warnings import quiet
 

@@ -9,7 +9,8 @@ import pytest
 from scfusionttt.data.cells import as_citeseq
 from scfusionttt.errors import FeatureError, LabelError
 from scfusionttt.model.provenance import Provenance
-from scfusionttt.report import gather, write_report
+from scfusionttt.report import write_report
+from scfusionttt.report.analysis import analyse
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,7 @@ def test_held_out_cells_of_one_class_take_no_scores_but_leave_the_page(trained, 
 def test_a_model_that_does_not_know_its_cells_is_scored_as_having_seen_them_all(trained, cells):
     model = deepcopy(trained.finetuned)
     model._state = replace(model._state, provenance=Provenance())
-    found = gather(model, as_citeseq(cells), labels="cell_type")
+    found = analyse(model, as_citeseq(cells), labels="cell_type")
     assert found.scored[0] == "paper"
     assert found.scored[1].sum() == cells.n_obs
 

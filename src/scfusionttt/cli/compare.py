@@ -12,7 +12,7 @@ from scfusionttt.errors import LabelError, SettingError
 if TYPE_CHECKING:
     from scfusionttt.comparison import cells as data
     from scfusionttt.comparison.methods import Method
-    from scfusionttt.comparison.protocols import Task
+    from scfusionttt.comparison.tasks import Task
 
 Seeds = Annotated[int, typer.Option("--seeds", metavar="N", min=1, help="runs of each method, with seeds 0 to N - 1")]
 OutFolder = Annotated[Path, typer.Option("--out", metavar="DIR", help="folder for rows, models and results")]
@@ -39,7 +39,7 @@ def benchmark(
     Example: scfusionttt benchmark pbmc.h5mu --labels cell_type --methods fusionttt,concat,wnn --seeds 5 --out results
     """
     from scfusionttt.comparison.methods import DEFAULT, choose
-    from scfusionttt.comparison.protocols import PROTOCOLS, tasks
+    from scfusionttt.comparison.tasks import PROTOCOLS, tasks
 
     names = list(DEFAULT) if methods is None else _listed(methods)
     chosen = choose(names, models=out / "models", settings=as_settings(settings), device=device.value)
@@ -67,7 +67,7 @@ def ablate(
     Example: scfusionttt ablate pbmc.h5mu --labels cell_type --vary pretrain.mask_ratio=0.15,0.5,0.75
     """
     from scfusionttt.comparison.ablations import NAMES, Lab, protocol_of
-    from scfusionttt.comparison.protocols import tasks
+    from scfusionttt.comparison.tasks import tasks
     from scfusionttt.config import preset as named_preset
 
     study = what[0] if what[0] in NAMES or not vary else None

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from scfusionttt.comparison.methods import Method, fusionttt
-from scfusionttt.comparison.ours import Trainer
+from scfusionttt.comparison.model_runner import ModelRunner
 from scfusionttt.config import Config
 from scfusionttt.errors import SettingError
 
@@ -23,7 +23,7 @@ NAMES = (*STUDIES, STAGES)
 
 @dataclass(frozen=True)
 class Lab:
-    """Makes the variants of a base configuration; see :class:`~scfusionttt.comparison.ours.Trainer`."""
+    """Makes the variants of a base configuration; see :class:`~scfusionttt.comparison.model_runner.ModelRunner`."""
 
     base: Config
     models: Path
@@ -47,11 +47,11 @@ class Lab:
 
     def _variant(self, settings: Mapping[str, Any]) -> Method:
         name = ", ".join(f"{setting}={value}" for setting, value in settings.items())
-        return self._method(name, Trainer(self.base.with_settings(settings), self.models, self.device))
+        return self._method(name, ModelRunner(self.base.with_settings(settings), self.models, self.device))
 
     def _stages(self) -> list[Method]:
         """Return stage 2 after stage 1, without it, and without it but as long and as fast as stage 1 learns."""
-        start = Trainer(self.base, self.models, self.device)
+        start = ModelRunner(self.base, self.models, self.device)
         first = self.base.pretrain
         long = replace(self.base.finetune, steps=first.steps, epochs=first.epochs, lr=first.lr, probe=False)
         random_head = replace(self.base, finetune=long, network=replace(self.base.network, landmarks=0))
@@ -63,7 +63,7 @@ class Lab:
         ]
 
     @staticmethod
-    def _method(name: str, trainer: Trainer) -> Method:
+    def _method(name: str, trainer: ModelRunner) -> Method:
         return fusionttt(name, trainer)[0]
 
 

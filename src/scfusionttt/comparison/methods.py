@@ -10,14 +10,15 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from scfusionttt.comparison import autoencoder, linear, muon_baselines, ours, scvi_baselines
+from scfusionttt.comparison import autoencoder, linear_baselines, muon_baselines, scvi_baselines
 from scfusionttt.comparison.cells import Cells
 from scfusionttt.comparison.cost import Cost
+from scfusionttt.comparison.model_runner import ModelRunner
 from scfusionttt.config import PRESETS, preset
 from scfusionttt.errors import SettingError
 
 #: A representation [n, d], or a weighted neighbour graph [n, n] where a method gives no other.
-Found: TypeAlias = "np.ndarray | sparse.csr_matrix"
+Result: TypeAlias = "np.ndarray | sparse.csr_matrix"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,7 @@ class Method:
     """
 
     name: str
-    represent: Callable[[Cells, int], Found] | None = None
+    represent: Callable[[Cells, int], Result] | None = None
     classify: Callable[[Cells, np.ndarray, int], pd.DataFrame] | None = None
     represent_trained: Callable[[Cells, np.ndarray, int], np.ndarray] | None = None
     prepare: Callable[[Cells, int], Cost] | None = None
@@ -58,32 +59,32 @@ class Method:
             return False
 
 
-PEERS = (
-    Method(name="rna_pca", represent=linear.rna_pca, needs_protein=False),
-    Method(name="adt", represent=linear.adt),
-    Method(name="concat", represent=linear.concat),
+BASELINES = (
+    Method(name="rna_pca", represent=linear_baselines.rna_pca, needs_protein=False),
+    Method(name="adt", represent=linear_baselines.adt),
+    Method(name="concat", represent=linear_baselines.concat),
     Method(name="wnn", represent=muon_baselines.wnn, library="muon"),
     Method(name="mofa", represent=muon_baselines.mofa, library="mofapy2"),
     Method(name="totalvi", represent=scvi_baselines.totalvi, library="scvi-tools"),
     Method(name="scvi", represent=scvi_baselines.scvi, needs_protein=False, library="scvi-tools"),
     Method(name="autoencoder", represent=autoencoder.represent, settings=autoencoder.SETTINGS),
-    Method(name="logistic", classify=linear.logistic),
-    Method(name="logistic_rna", classify=linear.logistic_rna, needs_protein=False),
+    Method(name="logistic", classify=linear_baselines.logistic),
+    Method(name="logistic_rna", classify=linear_baselines.logistic_rna, needs_protein=False),
     Method(name="totalanvi", classify=scvi_baselines.totalanvi, library="scvi-tools"),
     Method(name="scanvi", classify=scvi_baselines.scanvi, needs_protein=False, library="scvi-tools"),
 )
 #: What is compared unless told otherwise: the other presets take hours (paper, whole) or are no contenders (fast).
-DEFAULT = ("fusionttt", "fusionttt_rna", *(method.name for method in PEERS))
+DEFAULT = ("fusionttt", "fusionttt_rna", *(method.name for method in BASELINES))
 
 
-def fusionttt(name: str, trainer: "ours.Trainer") -> list[Method]:
+def fusionttt(name: str, runner: ModelRunner) -> list[Method]:
     """Return our model as methods: with both modalities, and with RNA only after transfer (``name_rna``)."""
-    common: dict[str, Any] = {"prepare": trainer.prepare, "settings": trainer.settings}
+    common: dict[str, Any] = {"prepare": runner.prepare, "settings": runner.settings}
     both = Method(
-        name=name, represent=trainer.represent, classify=trainer.classify,
-        represent_trained=trainer.represent_trained, needs_protein=False, **common,
+        name=name, represent=runner.represent, classify=runner.classify,
+        represent_trained=runner.represent_trained, needs_protein=False, **common,
     )  # fmt: skip
-    return [both, Method(name=f"{name}_rna", classify=trainer.classify_rna, **common)]
+    return [both, Method(name=f"{name}_rna", classify=runner.classify_rna, **common)]
 
 
 def choose(
@@ -94,7 +95,8 @@ def choose(
     Parameters
     ----------
     names
-        Of `PEERS`; ``fusionttt`` (preset default) or any other preset; those with ``_rna`` for RNA only after transfer.
+        A baseline, ``fusionttt`` (our model with preset ``default``) or another preset; append ``_rna`` to score our
+        model on RNA alone, after transfer.
     models
         Folder for pretrained models, shared among rows.
     settings
@@ -105,11 +107,11 @@ def choose(
     SettingError
         For a name that does not exist, or is given twice.
     """
-    known = {method.name: method for method in PEERS}
+    known = {method.name: method for method in BASELINES}
     for name in PRESETS:
         config = preset(name).with_settings(settings or {})
         shown = "fusionttt" if name == "default" else name
-        known |= {method.name: method for method in fusionttt(shown, ours.Trainer(config, models, device))}
+        known |= {method.name: method for method in fusionttt(shown, ModelRunner(config, models, device))}
     chosen = list(names)
     for name in chosen:
         if name not in known:

@@ -11,10 +11,11 @@ import pandas as pd
 from scipy import stats
 
 from scfusionttt.comparison.rows import DONE, Row
+from scfusionttt.comparison.tasks import PROTOCOLS
 from scfusionttt.io.atomic import replacing
 from scfusionttt.plotting import figures
 from scfusionttt.report.html import png
-from scfusionttt.report.tables import PROTOCOLS, Table, metric_table
+from scfusionttt.report.tables import Table, metric_table
 
 #: What makes a table: figures of different values of these are never in one.
 TABLE = ["protocol", "dataset", "labels", "share"]
@@ -124,5 +125,5 @@ def _cells(lines: pd.DataFrame, interval: bool) -> dict[str, str]:
         unit, digits = COSTS.get(metric, 1.0), 1 if metric in COSTS else 3
         half = (line["high"] - line["mean"] if interval else line["sd"]) / unit
         spread = "" if np.isnan(half) else f" ± {half:.{digits}f}"
-        told["GiB" if metric == "peak_memory" else metric] = f"{line['mean'] / unit:.{digits}f}{spread}"
+        told[metric] = f"{line['mean'] / unit:.{digits}f}{spread}"
     return told | ({"seeds": str(lines["n"].max())} if len(lines) else {})

@@ -10,7 +10,7 @@ from typing import Any
 
 from scfusionttt.comparison.cells import Cells
 from scfusionttt.comparison.methods import Method
-from scfusionttt.comparison.protocols import Task
+from scfusionttt.comparison.tasks import Task
 from scfusionttt.io.atomic import replacing
 
 DONE = "done"

@@ -8,19 +8,22 @@ from scfusionttt.evaluation.classification import (
     reliability,
 )
 from scfusionttt.evaluation.clustering import Clustering, cluster, cluster_graph, neighbours, umap
-from scfusionttt.evaluation.markers import top_features
-from scfusionttt.evaluation.metrics import METRICS, ten_metrics
-from scfusionttt.evaluation.protocols import (
+from scfusionttt.evaluation.evaluate import (
     Evaluation,
     evaluate_clusters,
     evaluate_graph,
     evaluate_predictions,
     evaluate_representation,
 )
+from scfusionttt.evaluation.markers import top_features
+from scfusionttt.evaluation.metrics import ten_metrics
 from scfusionttt.evaluation.quality import neighbour_agreement, predicts
+from scfusionttt.evaluation.vocabulary import METRICS, PROTOCOLS, TEN_METRICS
 
 __all__ = [
     "METRICS",
+    "PROTOCOLS",
+    "TEN_METRICS",
     "Clustering",
     "Evaluation",
     "class_table",

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from scipy import sparse
 
 from scfusionttt.errors import InputDataError, LabelError
-from scfusionttt.evaluation.protocols import Evaluation, evaluate_predictions
+from scfusionttt.evaluation.evaluate import Evaluation, evaluate_predictions
 from scfusionttt.labels import class_names
 
 

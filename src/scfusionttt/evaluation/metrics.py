@@ -9,9 +9,8 @@ from sklearn import metrics as sk
 from sklearn.metrics.cluster import contingency_matrix
 
 from scfusionttt.errors import InputDataError
+from scfusionttt.evaluation.vocabulary import TEN_METRICS
 
-#: In the order of the paper; the geometric ones need a representation, and a lower DBI is better.
-METRICS = ("ARI", "NMI", "FMI", "ASW", "AMI", "JI", "SC", "CHI", "F", "DBI")
 #: Above this many cells the silhouettes are means over a seeded sample of this size: exact ones cost n^2.
 SILHOUETTE_SAMPLE = 20_000
 
@@ -136,7 +135,7 @@ def ten_metrics(
     Returns
     -------
     dict
-        In the order of `METRICS`.
+        In the order of `TEN_METRICS`.
 
     Raises
     ------
@@ -146,7 +145,7 @@ def ten_metrics(
     scores = agreement(labels, clusters)
     if representation is not None:
         scores |= geometry(labels, clusters, representation, seed=seed)
-    return {name: scores.get(name, np.nan) for name in METRICS}
+    return {name: scores.get(name, np.nan) for name in TEN_METRICS}
 
 
 def _codes(groups: ArrayLike) -> np.ndarray:

@@ -5,7 +5,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from scfusionttt.errors import InputDataError, LabelError, SettingError
-from scfusionttt.evaluation.protocols import Evaluation, Space, evaluate_clusters, evaluate_representation
+from scfusionttt.evaluation.evaluate import Evaluation, Space, evaluate_clusters, evaluate_representation
 from scfusionttt.keys import X_FUSIONTTT
 
 

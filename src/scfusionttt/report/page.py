@@ -12,10 +12,10 @@ from scfusionttt.io.atomic import replacing
 from scfusionttt.model.fusionttt import FusionTTT
 from scfusionttt.model.provenance import versions
 from scfusionttt.plotting import figures
-from scfusionttt.report.gather import Findings, gather
+from scfusionttt.report.analysis import Analysis, analyse
 from scfusionttt.report.html import Figure, Section, html_report
-from scfusionttt.report.inputs import gene_places, input_section, map_section
-from scfusionttt.report.results import (
+from scfusionttt.report.input_sections import gene_places, input_section, map_section
+from scfusionttt.report.result_sections import (
     clusters_section,
     genome_section,
     score_types,
@@ -45,7 +45,7 @@ def write_report(
     genes: Sequence[str] = (),
     title: str = "scFusionTTT",
     command: str = "",
-) -> Findings:
+) -> Analysis:
     """Write the report of a model and cells as one HTML file that needs nothing beside it.
 
     Parameters
@@ -68,7 +68,7 @@ def write_report(
     """
     check_file_path(out, PAGE_ENDINGS)
     gene_places(model.features, genes)
-    found = gather(model, cite, labels=labels)
+    found = analyse(model, cite, labels=labels)
     sections = [
         map_section(found, genes),
         input_section(found),
@@ -96,14 +96,14 @@ def write_report(
     return found
 
 
-def _what(model: FusionTTT, found: Findings) -> str:
+def _what(model: FusionTTT, found: Analysis) -> str:
     with_proteins = "RNA and surface proteins" if (found.match.proteins >= 0).any() else "RNA alone"
     stage = _STAGES[str(model.stage)]
     classes = f", {len(model.classes)} cell types" if model.classes else ""
     return f"{with_proteins} of {found.n_cells:,} {found.features.species} cells, read by a model {stage}{classes}."
 
 
-def _trust(model: FusionTTT, found: Findings) -> str:
+def _trust(model: FusionTTT, found: Analysis) -> str:
     """Say in one line how far to trust the page."""
     if found.truth is None:
         return "No labels were given, so these cells are not scored: clusters and names are proposals."

@@ -1,6 +1,5 @@
 """Tables of a report: what to show, as text ready for HTML or Markdown."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,37 +8,7 @@ import numpy as np
 import pandas as pd
 
 from scfusionttt.errors import SettingError
-
-#: How scores were obtained. Never mixed in one table.
-PROTOCOLS = {
-    "unsupervised": "no label was seen in training",
-    "held-out": "scored on cells whose labels were not learned",
-    "zero-shot": "no label of this data set was seen in training",
-    "paper": "as published: trained with labels, scored on all cells, geometry on the UMAP",
-}
-
-#: Full names, and whether higher or lower is better.
-METRICS = {
-    "ARI": ("adjusted Rand index", "↑"),
-    "NMI": ("normalised mutual information", "↑"),
-    "AMI": ("adjusted mutual information", "↑"),
-    "FMI": ("Fowlkes-Mallows index", "↑"),
-    "JI": ("Jaccard index of cell pairs", "↑"),
-    "F": ("F-measure", "↑"),
-    "ASW": ("average silhouette width of the labels, 0 to 1", "↑"),
-    "SC": ("silhouette coefficient of the clusters, -1 to 1", "↑"),
-    "CHI": ("Calinski-Harabasz index", "↑"),
-    "DBI": ("Davies-Bouldin index", "↓"),
-    "accuracy": ("share of cells predicted right", "↑"),
-    "balanced accuracy": ("mean recall over classes", "↑"),
-    "macro F1": ("mean F1 over classes", "↑"),
-    "weighted F1": ("mean F1 over classes, weighted by their cells", "↑"),
-    "ECE": ("expected calibration error", "↓"),
-    "kNN": ("share of cells whose neighbours vote for their label", "↑"),
-    "gene r": ("mean correlation of genes told from the representation by ridge regression, held-out cells", "↑"),
-    "protein r": ("the same of proteins", "↑"),
-    "GiB": ("most memory that the process held", "↓"),
-}
+from scfusionttt.evaluation import METRICS, PROTOCOLS
 
 
 @dataclass(frozen=True)
@@ -68,7 +37,7 @@ class Table:
 
     def __post_init__(self) -> None:
         if self.protocol is not None and self.protocol not in PROTOCOLS:
-            raise SettingError(f"unknown protocol {self.protocol!r}: choose one of {', '.join(PROTOCOLS)}")
+            raise SettingError(f"protocol {self.protocol!r} does not exist; choose one of: {', '.join(PROTOCOLS)}")
 
     @property
     def protocol_meaning(self) -> str:
@@ -120,10 +89,9 @@ def metric_table(
         The protocol is not known.
     """
     rows = scores if isinstance(scores, pd.DataFrame) else pd.DataFrame.from_dict(dict(scores), orient="index")
-    spelled = {_squeeze(name): name for name in METRICS} | {"fmeasure": "F"}
-    known = {column: spelled[_squeeze(column)] for column in rows.columns if _squeeze(column) in spelled}
-    heads = {column: f"{name} {METRICS[name][1]}" for column, name in known.items()}
-    notes = "; ".join(f"{name}: {METRICS[name][0]}" for name in known.values())
+    shown = [METRICS[name] for name in rows.columns if name in METRICS]
+    heads = {name: METRICS[name].heading for name in rows.columns if name in METRICS}
+    notes = "; ".join(f"{metric.label}: {metric.description}" for metric in shown)
     return Table(rows.round(3).rename(columns=heads), caption, protocol, notes)
 
 
@@ -163,11 +131,6 @@ def _flatten(items: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]
     for name, value in items.items():
         pairs += _flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else [(f"{prefix}{name}", value)]
     return pairs
-
-
-def _squeeze(name: object) -> str:
-    """Return a metric's name without the marks that spellings differ in."""
-    return re.sub(r"[-_ ]", "", str(name)).lower()
 
 
 def _markdown_cell(text: str) -> str:

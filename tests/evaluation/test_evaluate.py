@@ -6,7 +6,7 @@ import pytest
 
 from scfusionttt.errors import InputDataError, LabelError, SettingError
 from scfusionttt.evaluation import (
-    METRICS,
+    TEN_METRICS,
     classification_scores,
     evaluate_clusters,
     evaluate_predictions,
@@ -45,7 +45,7 @@ def test_mean_over_clustering_seeds(cells):
     found = evaluate_representation(*cells, seeds=(0, 5))
     assert found.protocol == "unsupervised"
     assert found.scores.index.tolist() == [0, 5]
-    assert found.scores.columns.tolist() == list(METRICS)
+    assert found.scores.columns.tolist() == list(TEN_METRICS)
     assert found.n_clusters == (4, 4)
     assert (found.n_cells, found.n_unlabelled, found.n_classes) == (200, 0, 4)
     assert found.mean["ARI"] > 0.95

@@ -18,7 +18,7 @@ MOST_GENES, MOST_PROTEINS = 5, 3
 
 
 @dataclass(frozen=True)
-class Findings:
+class Analysis:
     """Cells and what a model makes of them.
 
     Attributes
@@ -72,7 +72,7 @@ class Findings:
         return "held-out", known & ~self.learned
 
 
-def gather(model: FusionTTT, cite: CiteSeq, *, labels: str | None = None) -> Findings:
+def analyse(model: FusionTTT, cite: CiteSeq, *, labels: str | None = None) -> Analysis:
     """Embed, map, cluster and name the cells, and find what sets the clusters apart.
 
     Parameters
@@ -96,7 +96,7 @@ def gather(model: FusionTTT, cite: CiteSeq, *, labels: str | None = None) -> Fin
     clusters = cluster_graph(graph.obsp["connectivities"], n_clusters, seed=model.config.seed).labels.astype(str)
     lognorm, log_ratios = preprocessing.log_normalized(cite, match), preprocessing.log_ratios(cite, match)
     genes, proteins = features.genes["name"].tolist(), features.proteins["name"].tolist()
-    return Findings(
+    return Analysis(
         cite=cite,
         features=features,
         preprocessing=preprocessing,

@@ -11,8 +11,8 @@ from scfusionttt.data.validate import check
 from scfusionttt.errors import FeatureError, name_some
 from scfusionttt.genome import resolve_antibodies, resolve_genes
 from scfusionttt.keys import CELL_SURPRISE
+from scfusionttt.report.analysis import Analysis
 from scfusionttt.report.cell_map import CellMap, Values
-from scfusionttt.report.gather import Findings
 from scfusionttt.report.html import Section
 from scfusionttt.report.tables import Table, key_values
 
@@ -21,7 +21,7 @@ MOST_MAP_GENES = 150
 _OF_A_CLUSTER = 3
 
 
-def map_section(found: Findings, genes: Sequence[str] = ()) -> Section:
+def map_section(found: Analysis, genes: Sequence[str] = ()) -> Section:
     """Return the interactive map: by label, cluster, prediction, quality, any protein, and chosen genes."""
     categories = {} if found.truth is None else {f"label ({found.labels})": found.truth}
     categories["cluster"] = found.clusters
@@ -48,7 +48,7 @@ def map_section(found: Findings, genes: Sequence[str] = ()) -> Section:
     )
 
 
-def _cell_values(found: Findings) -> list[Values]:
+def _cell_values(found: Analysis) -> list[Values]:
     """Return one number per cell: probability, surprise where it was computed, library size."""
     columns = {"RNA counts": ("log10", np.log10(np.maximum(library_sizes(found.cite.rna.X), 1)))}
     if found.predictions is not None:
@@ -59,7 +59,7 @@ def _cell_values(found: Findings) -> list[Values]:
     return [Values("cell", unit, pd.DataFrame({name: column})) for name, (unit, column) in columns.items()]
 
 
-def _map_genes(found: Findings, asked: Sequence[str]) -> list[int]:
+def _map_genes(found: Analysis, asked: Sequence[str]) -> list[int]:
     """Return places of the genes asked for, of those that code for proteins, and of the best of each cluster."""
     places = gene_places(found.features, asked)
     best = [name for names in found.top_genes.values() for name in names[:_OF_A_CLUSTER]]
@@ -78,7 +78,7 @@ def gene_places(features: Features, asked: Sequence[str]) -> dict[str, int]:
     return places
 
 
-def input_section(found: Findings) -> Section:
+def input_section(found: Analysis) -> Section:
     """Return what was measured, what the model could use of it, and what is odd."""
     tables = [key_values(_counts(found), caption="What the model read"), _quality(found)]
     if found.cite.protein is not None:
@@ -88,7 +88,7 @@ def input_section(found: Findings) -> Section:
     return Section("What went in", told, tables=tables)
 
 
-def _counts(found: Findings) -> dict[str, object]:
+def _counts(found: Analysis) -> dict[str, object]:
     rna, features = found.cite.rna, found.features
     resolved = resolve_genes(rna.var_names, gene_ids=rna.var.get("gene_ids"), species=features.species)
     lost = resolved.names("lost")
@@ -106,7 +106,7 @@ def _counts(found: Findings) -> dict[str, object]:
     }
 
 
-def _quality(found: Findings) -> Table:
+def _quality(found: Analysis) -> Table:
     """Tabulate counts per cell: median, and the range that holds 90 % of the cells."""
     counts = found.cite.rna.X
     mitochondrial = found.cite.rna.var_names.str.upper().str.startswith("MT-")
@@ -122,7 +122,7 @@ def _quality(found: Findings) -> Table:
     return Table(pd.DataFrame.from_dict(told, orient="index", columns=columns), "Quality, per cell")
 
 
-def _proteins(found: Findings) -> Table:
+def _proteins(found: Analysis) -> Table:
     assert found.cite.protein is not None
     own = resolve_antibodies(found.cite.protein.var_names, species=found.features.species).table
     used = np.isin(np.arange(len(own)), found.match.proteins)

@@ -14,7 +14,7 @@ from scfusionttt.evaluation import (
 from scfusionttt.model.fusionttt import FusionTTT
 from scfusionttt.plotting import figures
 from scfusionttt.plotting.figures.style import natural_key
-from scfusionttt.report.gather import Findings
+from scfusionttt.report.analysis import Analysis
 from scfusionttt.report.html import Figure, Section
 from scfusionttt.report.tables import Table, metric_table
 
@@ -25,7 +25,7 @@ _WHICH = {
 }
 
 
-def clusters_section(found: Findings) -> Section:
+def clusters_section(found: Analysis) -> Section:
     """Return the clusters with what sets them apart."""
     cells = pd.Series(found.clusters)
     rows = []
@@ -54,7 +54,7 @@ def clusters_section(found: Findings) -> Section:
     )
 
 
-def types_section(found: Findings) -> Section:
+def types_section(found: Analysis) -> Section:
     """Return the predicted types; with labels also how right they are, class by class, and how well calibrated."""
     told = found.predictions
     assert told is not None
@@ -94,7 +94,7 @@ def types_section(found: Findings) -> Section:
     )
 
 
-def score_types(found: Findings) -> Evaluation:
+def score_types(found: Analysis) -> Evaluation:
     """Score the predicted types on the cells that may be scored."""
     assert found.predictions is not None and found.truth is not None
     _, cells = found.scored
@@ -102,7 +102,7 @@ def score_types(found: Findings) -> Evaluation:
     return evaluate_predictions(told["label"].astype(str), found.truth[cells], told["probability"].to_numpy())
 
 
-def scores_section(model: FusionTTT, found: Findings) -> Section | None:
+def scores_section(model: FusionTTT, found: Analysis) -> Section | None:
     """Return the ten metrics and what was measured when the model was trained; None where nothing was."""
     text = "Each table names on which cells it was measured; figures of different protocols do not compare."
     tables = []
@@ -121,7 +121,7 @@ def scores_section(model: FusionTTT, found: Findings) -> Section | None:
     return Section("Scores", text, tables=tables) if tables else None
 
 
-def _ten_metrics(found: Findings, protocol: str, cells: np.ndarray) -> Table:
+def _ten_metrics(found: Analysis, protocol: str, cells: np.ndarray) -> Table:
     """Score clusters against labels; those of a model that saw labels are found anew among the cells scored."""
     assert found.truth is not None
     truth = found.truth[cells]
@@ -136,7 +136,7 @@ def _ten_metrics(found: Findings, protocol: str, cells: np.ndarray) -> Table:
     return metric_table(scores.summary(), protocol=protocol, caption=caption)
 
 
-def genome_section(found: Findings) -> Section:
+def genome_section(found: Analysis) -> Section:
     """Return where the features lie, and the genes' mean values by cluster along the genome."""
     genes, proteins = found.features.genes, found.features.proteins
     names = sorted(set(found.clusters), key=natural_key)

@@ -17,9 +17,10 @@ from scfusionttt.errors import InputDataError, LabelError, SettingError
 from scfusionttt.evaluation.classification import class_table, classification_scores, expected_calibration_error
 from scfusionttt.evaluation.clustering import cluster_graph, neighbours, umap
 from scfusionttt.evaluation.metrics import agreement, ten_metrics
+from scfusionttt.evaluation.vocabulary import PROTOCOLS
 from scfusionttt.labels import class_names, label_names
 
-Protocol = Literal["unsupervised", "held-out", "paper"]
+Protocol = Literal["unsupervised", "held-out", "zero-shot", "paper"]
 Space = Literal["rep", "umap"]
 
 
@@ -55,8 +56,8 @@ class Evaluation:
     per_class: pd.DataFrame | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        if self.protocol not in get_args(Protocol):
-            raise SettingError(f"protocol {self.protocol!r} does not exist: use one of {', '.join(get_args(Protocol))}")
+        if self.protocol not in PROTOCOLS:
+            raise SettingError(f"protocol {self.protocol!r} does not exist; choose one of: {', '.join(PROTOCOLS)}")
 
     @property
     def mean(self) -> dict[str, float]:

@@ -19,7 +19,7 @@ from scfusionttt.model.pipeline import class_columns
 
 
 @dataclass(frozen=True)
-class Trainer:
+class ModelRunner:
     """Trains models of one configuration.
 
     Parameters

@@ -8,7 +8,7 @@ import numpy as np
 
 from scfusionttt.comparison.cells import Cells
 from scfusionttt.comparison.cost import Cost, measured
-from scfusionttt.comparison.methods import Found, Method
+from scfusionttt.comparison.methods import Method, Result
 from scfusionttt.data.split import stratified_split
 from scfusionttt.errors import SettingError
 from scfusionttt.evaluation import (
@@ -21,6 +21,7 @@ from scfusionttt.evaluation import (
     predicts,
 )
 
+#: The protocols of :data:`scfusionttt.evaluation.PROTOCOLS` that a benchmark can run.
 PROTOCOLS = ("unsupervised", "held-out", "paper")
 #: Shares of the labels that are learned from; the paper's protocol takes the first.
 SHARES = (0.75, 0.05)
@@ -90,14 +91,14 @@ def _clustering_seeds(seed: int) -> range:
     return range(CLUSTERINGS * seed, CLUSTERINGS * (seed + 1))
 
 
-def _clustered(found: Found, cells: Cells, seed: int) -> Evaluation:
+def _clustered(found: Result, cells: Cells, seed: int) -> Evaluation:
     seeds = _clustering_seeds(seed)
     if isinstance(found, np.ndarray):
         return evaluate_representation(found, cells.labels, seeds=seeds)
     return evaluate_graph(found, cells.labels, seeds=seeds)
 
 
-def _quality(found: Found, cells: Cells) -> dict[str, float]:
+def _quality(found: Result, cells: Cells) -> dict[str, float]:
     """Score without clusters; a graph alone predicts no values."""
     if not isinstance(found, np.ndarray):
         return {"kNN": neighbour_agreement(found, cells.labels)}

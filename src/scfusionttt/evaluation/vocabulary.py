@@ -1,0 +1,63 @@
+"""The names of protocols and metrics, and what they mean."""
+
+from dataclasses import dataclass
+
+#: How scores were obtained; scores of different protocols are never shown in one table.
+PROTOCOLS = {
+    "unsupervised": "no labels were used in training",
+    "held-out": "scored on cells whose labels were not used in training",
+    "zero-shot": "no labels of this data set were used in training",
+    "paper": "as published: trained with labels, scored on all cells, geometric metrics computed on the UMAP",
+}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric as tables show it.
+
+    Attributes
+    ----------
+    label
+        Column head.
+    description
+        What is measured, with its unit or range unless that is 0 to 1.
+    lower_is_better
+        Whether a low value is good.
+    """
+
+    label: str
+    description: str
+    lower_is_better: bool = False
+
+    @property
+    def heading(self) -> str:
+        """The label with an arrow towards better values."""
+        return f"{self.label} {'↓' if self.lower_is_better else '↑'}"
+
+
+#: The ten metrics of the paper, in its order.
+TEN_METRICS = ("ARI", "NMI", "FMI", "ASW", "AMI", "JI", "SC", "CHI", "F", "DBI")
+
+#: Every metric by its key in :class:`~scfusionttt.evaluation.Evaluation` and in the rows of a benchmark.
+METRICS = {
+    "ARI": Metric("ARI", "adjusted Rand index"),
+    "NMI": Metric("NMI", "normalised mutual information"),
+    "AMI": Metric("AMI", "adjusted mutual information"),
+    "FMI": Metric("FMI", "Fowlkes-Mallows index"),
+    "JI": Metric("JI", "Jaccard index of pairs of cells"),
+    "F": Metric("F", "F-measure of pairs of cells"),
+    "ASW": Metric("ASW", "average silhouette width of the labels, rescaled to 0 to 1"),
+    "SC": Metric("SC", "silhouette coefficient of the clusters, -1 to 1"),
+    "CHI": Metric("CHI", "Calinski-Harabasz index, 0 upwards"),
+    "DBI": Metric("DBI", "Davies-Bouldin index, 0 upwards", lower_is_better=True),
+    "accuracy": Metric("accuracy", "fraction of cells predicted correctly"),
+    "balanced_accuracy": Metric("balanced accuracy", "mean recall over classes"),
+    "macro_f1": Metric("macro F1", "mean F1 over classes"),
+    "weighted_f1": Metric("weighted F1", "mean F1 over classes, weighted by their numbers of cells"),
+    "ece": Metric("ECE", "expected calibration error", lower_is_better=True),
+    "kNN": Metric("kNN", "fraction of cells whose neighbours vote for their label"),
+    "gene_r": Metric("gene r", "mean correlation of genes predicted by ridge regression, held-out cells, -1 to 1"),
+    "protein_r": Metric("protein r", "the same for proteins"),
+    "seconds": Metric("seconds", "wall-clock time", lower_is_better=True),
+    "peak_memory": Metric("GiB", "peak memory of the process", lower_is_better=True),
+}

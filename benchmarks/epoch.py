@@ -14,7 +14,7 @@ from scfusionttt.data.features import choose_features, match_features
 from scfusionttt.data.loader import CellDataset
 from scfusionttt.data.preprocess import Preprocessing
 from scfusionttt.data.split import random_split
-from scfusionttt.nn.mixer import TTTMixer
+from scfusionttt.nn.layers import TTTMixer
 from scfusionttt.nn.networks import PretrainNetwork
 from scfusionttt.training.pretrain import PretrainModule
 from scfusionttt.training.trainer import Run, fit

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from benchmarks.reference import ttt_linear_reference
 from scfusionttt.config import Config
-from scfusionttt.nn.mixer import TTTMixer
+from scfusionttt.nn.layers import TTTMixer
 from scfusionttt.ttt import TTTOutput, ttt_linear
 
 WIDTH, HEADS = 128, 2

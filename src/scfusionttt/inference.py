@@ -9,9 +9,9 @@ from torch import Tensor
 
 from scfusionttt.data.loader import CellDataset, make_loader
 from scfusionttt.errors import SettingError
-from scfusionttt.nn.inputs import CellInputs
-from scfusionttt.nn.mixer import inner_losses
+from scfusionttt.nn.layers import inner_losses
 from scfusionttt.nn.networks import ClassifierNetwork, Network, PretrainNetwork, TransferNetwork
+from scfusionttt.nn.tokens import CellInputs
 from scfusionttt.training import distributed
 from scfusionttt.training.masking import inputs_of
 from scfusionttt.training.memory import cells_at_once

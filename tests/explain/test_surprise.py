@@ -7,7 +7,7 @@ from scfusionttt.errors import InputDataError, SettingError
 from scfusionttt.explain import as_track, by_region, relative, write_track
 from scfusionttt.genome.regions import arms
 from scfusionttt.model.fusionttt import FusionTTT
-from scfusionttt.nn.mixer import TTTMixer, inner_losses
+from scfusionttt.nn.layers import TTTMixer, inner_losses
 from scfusionttt.ttt import dispatch
 
 GENES = pd.DataFrame(

@@ -7,7 +7,7 @@ import torch
 
 from scfusionttt.fitting.latent_scaling import _metric, _rebuild, balance_modalities
 from scfusionttt.model.stages import train_pretraining
-from scfusionttt.nn.inputs import CellInputs
+from scfusionttt.nn.tokens import CellInputs
 from scfusionttt.training.masking import inputs_of
 
 CPU = torch.device("cpu")

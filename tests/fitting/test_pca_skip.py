@@ -10,7 +10,7 @@ from scfusionttt.fitting.calibration import calibrate
 from scfusionttt.fitting.kernel_head import fit_head
 from scfusionttt.fitting.pca_skip import REACH, fit_view
 from scfusionttt.inference import embed, probabilities, read_cells
-from scfusionttt.nn.inputs import CellInputs, VisibleTokens
+from scfusionttt.nn.tokens import CellInputs, VisibleTokens
 from scfusionttt.training.masking import inputs_of
 
 CPU = torch.device("cpu")

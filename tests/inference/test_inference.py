@@ -20,7 +20,7 @@ EMBED_ONE_CELL = """
 import re, torch
 from pathlib import Path
 from scfusionttt.config import preset
-from scfusionttt.nn.inputs import CellInputs
+from scfusionttt.nn.tokens import CellInputs
 from scfusionttt.nn.networks import build_network
 
 def embed(genes):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from scfusionttt.config import NetworkConfig
-from scfusionttt.nn.inputs import CellInputs
+from scfusionttt.nn.tokens import CellInputs
 
 
 @pytest.fixture(scope="module", autouse=True)

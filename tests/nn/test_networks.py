@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scfusionttt.config import NetworkConfig
-from scfusionttt.nn.inputs import CellInputs, VisibleTokens
 from scfusionttt.nn.networks import ClassifierNetwork, PretrainNetwork, TransferNetwork, build_network
+from scfusionttt.nn.tokens import CellInputs, VisibleTokens
 
 N_GENES, N_PROTEINS, N_TOKENS = 26, 3, 7
 MIXERS, FUSIONS = ("ttt", "ttt_mlp", "attention", "none"), ("ttt", "attention", "add")

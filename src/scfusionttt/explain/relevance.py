@@ -21,8 +21,8 @@ from scfusionttt import inference
 from scfusionttt.data.antibody_matching import antigen_key
 from scfusionttt.data.loader import CellDataset, make_loader
 from scfusionttt.errors import SettingError, name_some
-from scfusionttt.nn.inputs import CellInputs
 from scfusionttt.nn.networks import ClassifierNetwork, Network, PretrainNetwork
+from scfusionttt.nn.tokens import CellInputs
 from scfusionttt.training.masking import inputs_of
 from scfusionttt.training.memory import cells_at_once
 

@@ -16,8 +16,8 @@ from scfusionttt.errors import NonFiniteLossError, name_some
 from scfusionttt.fitting.calibration import best_temperature, set_novelty
 from scfusionttt.inference import looks_at_proteins, read_cells
 from scfusionttt.nn.heads import KernelHead, gaussian_similarity
-from scfusionttt.nn.inputs import CellInputs
 from scfusionttt.nn.networks import ClassifierNetwork
+from scfusionttt.nn.tokens import CellInputs
 from scfusionttt.training.classify import class_weights
 
 #: Inverse strength of the L2 penalty, in the units of scikit-learn: of the line through z in units of its standard

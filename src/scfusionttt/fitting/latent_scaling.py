@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from scfusionttt.data.loader import CellDataset, make_loader
-from scfusionttt.nn.inputs import CellInputs
 from scfusionttt.nn.networks import PretrainNetwork
+from scfusionttt.nn.tokens import CellInputs
 from scfusionttt.training.masking import inputs_of
 from scfusionttt.training.memory import cells_at_once
 

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from scfusionttt.data.loader import CellDataset
 from scfusionttt.inference import read_cells
-from scfusionttt.nn.inputs import CellInputs
 from scfusionttt.nn.networks import PretrainNetwork
+from scfusionttt.nn.tokens import CellInputs
 
 #: Spread of the components in the representation as a share of the bottleneck's, and that of the proteins.
 REACH = 0.7

@@ -1,74 +1,7 @@
-"""What is read off the tokens: the cell's representation, the stand-in for missing proteins, the class."""
-
-import math
+"""What classifies a cell from its latent vector, and how far the cell is from all known classes."""
 
 import torch
 from torch import Tensor, nn
-
-from scfusionttt.config import NetworkConfig
-from scfusionttt.nn.fusion import masked_mean
-
-
-class SlotPool(nn.Module):
-    """Several learned weighted sums over the tokens; the first starts as their mean.
-
-    A plain mean forgets which token said what; a weight per token and slot keeps it, at a cost linear in the tokens.
-    Sums are scaled by tokens / present tokens, so that absent ones do not shrink them.
-    """
-
-    def __init__(self, n_tokens: int, config: NetworkConfig) -> None:
-        super().__init__()
-        weights = torch.randn(config.pool_slots, n_tokens) / math.sqrt(n_tokens)
-        weights[0] = 1 / n_tokens
-        self.weights = nn.Parameter(weights)
-        self.n_out = config.pool_slots * config.width
-
-    def forward(self, tokens: Tensor, present: Tensor) -> Tensor:
-        """Pool tokens [n, t, d] to [n, slots * d]."""
-        n_tokens = present.shape[1]
-        scale_n = n_tokens / present.sum(dim=1).clamp(min=1)
-        weights_nst = (present * scale_n[:, None])[:, None] * self.weights
-        return (weights_nst @ tokens).flatten(1)
-
-
-class CellRepresentation(nn.Module):
-    """The fused representation z: pooled tokens of every modality behind one linear bottleneck.
-
-    With ``latent=0`` (as published) z is the mean of the fused tokens, modality beside modality.
-    """
-
-    def __init__(self, tokens_per_modality: list[int], config: NetworkConfig) -> None:
-        super().__init__()
-        self.pools: nn.ModuleList | None = None
-        self.n_latent = config.latent or config.width * len(tokens_per_modality)
-        if config.latent:
-            self.pools = nn.ModuleList(SlotPool(n_tokens, config) for n_tokens in tokens_per_modality)
-            n_pooled = config.pool_slots * config.width * len(tokens_per_modality)
-            self.bottleneck = nn.Linear(n_pooled, config.latent)
-
-    def forward(self, *modalities: tuple[Tensor, Tensor]) -> Tensor:
-        """Map (tokens [n, t, d], present [n, t]) of each modality to z [n, l]."""
-        if self.pools is None:
-            return torch.cat([masked_mean(tokens, present) for tokens, present in modalities], dim=1)
-        pooled = [pool(tokens, present) for pool, (tokens, present) in zip(self.pools, modalities, strict=True)]
-        return self.bottleneck(torch.cat(pooled, dim=1))
-
-
-class ProteinProjection(nn.Module):
-    """Make the protein tokens that a cell without proteins lacks from its RNA tokens (stage 3 of METHOD)."""
-
-    def __init__(self, n_rna_tokens: int, n_proteins: int, config: NetworkConfig) -> None:
-        super().__init__()
-        self.shape = (n_proteins, config.width)
-        self.pool = SlotPool(n_rna_tokens, config)
-        hidden = 2 * config.width
-        self.layers = nn.Sequential(
-            nn.Linear(self.pool.n_out, hidden), nn.GELU(), nn.Linear(hidden, n_proteins * config.width)
-        )
-
-    def forward(self, rna: Tensor, rna_present: Tensor) -> Tensor:
-        """Map encoded RNA tokens [n, t, d] to protein tokens [n, p, d]."""
-        return self.layers(self.pool(rna, rna_present)).unflatten(1, self.shape)
 
 
 class KernelHead(nn.Linear):

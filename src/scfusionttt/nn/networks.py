@@ -3,150 +3,16 @@
 Shapes: n cells, g genes, p proteins, t RNA tokens, d width, l latent, c classes.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from scfusionttt.config import NetworkConfig
-from scfusionttt.nn.decoder import RepresentationDecoder, TokenDecoder
-from scfusionttt.nn.encoder import ModalityEncoder
-from scfusionttt.nn.fusion import Fusion
-from scfusionttt.nn.heads import CellRepresentation, KernelHead, Novelty, ProteinProjection
-from scfusionttt.nn.inputs import CellInputs, VisibleTokens
-from scfusionttt.nn.view import PlainView
-
-#: Of tokens [n, p, d] and which of them are visible [n, p]: in what unit their projection's error is told, a scalar.
-Spread = Callable[[Tensor, Tensor], Tensor]
-
-
-def spread_of(
-    tokens: Tensor, visible: Tensor, *, add_up: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
-) -> Tensor:
-    """Return the sum of squares of visible tokens about their mean.
-
-    Where these are a share of a batch, `add_up` gives the sum of each scalar over the shares.
-    """
-    weight, count = visible[..., None], visible.sum() * tokens.shape[-1]
-    total, some = (tokens * weight).sum(), count.clamp(min=1)
-    about_mean = ((tokens - total / some).square() * weight).sum()
-    shares = {"count": count, "total": total, "about mean": about_mean, "of mean": total.square() / some}
-    count, total, about_means, of_means = add_up(shares).values()
-    some = count.clamp(min=1)
-    return (about_means + (of_means - total.square() / some)).clamp(min=1e-6 * some)
-
-
-class FusedCells(NamedTuple):
-    """What the backbone makes of n cells; the protein fields are None in a model without proteins."""
-
-    bottleneck: Tensor  # [n, l] what the decoders rebuild a cell from
-    z: Tensor  # [n, l + ...] bottleneck and a part of the view
-    view: Tensor | None  # [n, k + p], see PlainView
-    rna: Tensor  # [n, t, d] fused tokens
-    rna_visible: Tensor  # [n, t]
-    protein: Tensor | None  # [n, p, d] fused tokens
-    protein_visible: Tensor | None  # [n, p] as measured and not hidden
-    #: How far the projection from RNA is from the encoded proteins, a scalar; trains the projection alone.
-    projection_loss: Tensor | None
-
-
-class FusionBackbone(nn.Module):
-    """Encoders, fusion both ways, and the fused representation.
-
-    A cell none of whose protein tokens is visible (RNA-only data) gets tokens projected from its RNA instead.
-    """
-
-    metric: Tensor  # [l, l] of z, set after pretraining
-
-    def __init__(self, n_genes: int, n_proteins: int, config: NetworkConfig) -> None:
-        super().__init__()
-        self.rna_encoder = ModalityEncoder(n_genes, config, patch=config.patch)
-        n_tokens = [self.rna_encoder.embedding.n_tokens]
-        self.protein_encoder: ModalityEncoder | None = None
-        if n_proteins:
-            self.protein_encoder = ModalityEncoder(n_proteins, config, patch=1)
-            self.rna_fusion = Fusion(config)
-            self.protein_fusion = Fusion(config)
-            self.projection = ProteinProjection(n_tokens[0], n_proteins, config)
-            n_tokens.append(n_proteins)
-        self.representation = CellRepresentation(n_tokens, config)
-        has_view = bool(config.components or config.skip_components)
-        self.view = PlainView(n_genes, n_proteins, self.representation.n_latent, config) if has_view else None
-        self.n_beside = config.components
-        self.whitening = config.whitening
-        if self.whitening:
-            self.register_buffer("metric", torch.eye(self.n_latent))
-
-    @property
-    def n_latent(self) -> int:
-        """Width of z."""
-        beside = 0 if self.view is None or not self.n_beside else self.n_beside + self.view.n_proteins
-        return self.representation.n_latent + beside
-
-    def forward(
-        self,
-        inputs: CellInputs,
-        visible: VisibleTokens = VisibleTokens(),  # noqa: B008
-        *,
-        spread: Spread = spread_of,
-    ) -> FusedCells:
-        """Fuse n cells; `visible` hides tokens from the encoders.
-
-        The projection's error is told in units of `spread` of the encoded protein tokens: give that of the batch where
-        these cells are a part of it.
-        """
-        rna, rna_visible = self.rna_encoder(inputs.rna, inputs.rna_present, visible.rna)
-        if self.protein_encoder is None:
-            bottleneck = self.representation((rna, rna_visible))
-            z, view = self._beside(bottleneck, inputs, rna_visible, None)
-            return FusedCells(bottleneck, z, view, rna, rna_visible, None, None, None)
-
-        encoded, protein_visible = self.protein_encoder(inputs.protein, inputs.protein_present, visible.protein)
-        projected = self.projection(rna, rna_visible)
-        has_protein = protein_visible.any(dim=1)
-        protein = torch.where(has_protein[:, None, None], encoded, projected)
-        fusible = protein_visible | ~has_protein[:, None]
-
-        fused_rna = self.rna_fusion(rna, rna_visible, protein, fusible)
-        fused_protein = self.protein_fusion(protein, fusible, rna, rna_visible)
-        bottleneck = self.representation((fused_rna, rna_visible), (fused_protein, fusible))
-        z, view = self._beside(bottleneck, inputs, rna_visible, protein_visible)
-        loss = self._projection_loss(rna, rna_visible, encoded, protein_visible, spread)
-        return FusedCells(bottleneck, z, view, fused_rna, rna_visible, fused_protein, protein_visible, loss)
-
-    def _beside(
-        self, bottleneck: Tensor, inputs: CellInputs, rna_visible: Tensor, protein_visible: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Return z and the view, which sees what the encoders see."""
-        if self.view is None:
-            return bottleneck, None
-        seen = self.rna_encoder.embedding.per_feature(rna_visible) & inputs.rna_present
-        protein_seen = inputs.protein_present if protein_visible is None else protein_visible
-        view = self.view(bottleneck, torch.where(seen, inputs.rna, 0.0), inputs.protein, protein_seen)
-        if not self.n_beside:
-            return bottleneck, view
-        return torch.cat([bottleneck, self.view.reach * self.view.first(view, self.n_beside)], dim=1), view
-
-    def measured(self, z: Tensor) -> Tensor:
-        """Return z [n, l] in the metric in which cells are compared; a head reads z as it is."""
-        return z @ self.metric if self.whitening else z
-
-    @torch.no_grad()
-    def protein_spread(self, inputs: CellInputs, visible: VisibleTokens, spread: Spread) -> Tensor:
-        """Return `spread` of the encoded protein tokens, by themselves."""
-        assert self.protein_encoder is not None
-        return spread(*self.protein_encoder(inputs.protein, inputs.protein_present, visible.protein))
-
-    def _projection_loss(
-        self, rna: Tensor, rna_visible: Tensor, encoded: Tensor, visible: Tensor, spread: Spread
-    ) -> Tensor | None:
-        """Return the squared error of the projection on visible protein tokens, in units of their spread."""
-        if not self.training:
-            return None
-        target = encoded.detach()
-        error = (self.projection(rna.detach(), rna_visible) - target).square() * visible[..., None]
-        return error.sum() / spread(target, visible)
+from scfusionttt.nn.backbone import FusedCells, FusionBackbone, Spread, spread_of
+from scfusionttt.nn.decoders import RepresentationDecoder, TokenDecoder
+from scfusionttt.nn.heads import KernelHead, Novelty
+from scfusionttt.nn.tokens import CellInputs, VisibleTokens
 
 
 class Reconstruction(NamedTuple):

@@ -5,8 +5,9 @@ import torch
 from torch import Tensor, nn
 
 from scfusionttt.config import FinetuneConfig, TransferConfig
-from scfusionttt.nn.inputs import VisibleTokens
-from scfusionttt.nn.networks import ClassifierNetwork, Spread
+from scfusionttt.nn.backbone import Spread
+from scfusionttt.nn.networks import ClassifierNetwork
+from scfusionttt.nn.tokens import VisibleTokens
 from scfusionttt.training.masking import inputs_of
 from scfusionttt.training.step import Batch, StageModule
 

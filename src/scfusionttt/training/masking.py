@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from scfusionttt.nn.inputs import CellInputs, VisibleTokens
+from scfusionttt.nn.tokens import CellInputs, VisibleTokens
 
 
 def step_generator(seed: int, step: int, *, validation: bool = False) -> torch.Generator:

@@ -5,8 +5,9 @@ from typing import Any
 from torch import Tensor
 
 from scfusionttt.config import PretrainConfig
-from scfusionttt.nn.inputs import CellInputs, VisibleTokens
-from scfusionttt.nn.networks import PretrainNetwork, Spread
+from scfusionttt.nn.backbone import Spread
+from scfusionttt.nn.networks import PretrainNetwork
+from scfusionttt.nn.tokens import CellInputs, VisibleTokens
 from scfusionttt.training.masking import inputs_of, masked_mse
 from scfusionttt.training.optim import adamw_with_cosine
 from scfusionttt.training.step import Batch, StageModule

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from scfusionttt.config import FinetuneConfig, PretrainConfig, TransferConfig
-from scfusionttt.nn.inputs import VisibleTokens
-from scfusionttt.nn.networks import ClassifierNetwork, PretrainNetwork, Spread, spread_of
+from scfusionttt.nn.backbone import Spread, spread_of
+from scfusionttt.nn.networks import ClassifierNetwork, PretrainNetwork
+from scfusionttt.nn.tokens import VisibleTokens
 from scfusionttt.training import distributed
 from scfusionttt.training.masking import inputs_of, step_generator, visible_tokens
 

@@ -1,6 +1,6 @@
 import torch
 
-from scfusionttt.nn.embedding import FeatureEmbedding, FeatureReadout
+from scfusionttt.nn.tokens import FeatureEmbedding, FeatureReadout, SlotPool, masked_mean
 
 EVERYTHING = torch.ones(1, 5, dtype=torch.bool)
 
@@ -49,3 +49,18 @@ def test_readout_gives_one_linear_function_of_its_token_for_each_feature():
     assert values.shape == (3, 5)
     torch.testing.assert_close(values[:, 3], tokens[:, 1] @ readout.vectors[1, 1] + readout.bias[1, 1])
     torch.testing.assert_close(values[:, 4], tokens[:, 2] @ readout.vectors[2, 0] + readout.bias[2, 0])
+
+
+def test_masked_mean_is_that_of_the_present_tokens_and_zero_without_any():
+    tokens = torch.randn(2, 3, 16)
+    mean = masked_mean(tokens, torch.tensor([[True, True, False], [False, False, False]]))
+    torch.testing.assert_close(mean, torch.stack([tokens[0, :2].mean(dim=0), torch.zeros(16)]))
+
+
+def test_the_first_slot_starts_as_the_mean_of_the_present_tokens(config):
+    tokens = torch.randn(2, 7, 16)
+    present = torch.tensor([[True] * 7, [True, False, True, True, False, False, True]])
+    pooled = SlotPool(7, config())(tokens, present)
+    assert pooled.shape == (2, 2 * 16)
+    expected = torch.stack([tokens[n][present[n]].mean(dim=0) for n in range(2)])
+    torch.testing.assert_close(pooled[:, :16], expected)

@@ -1,17 +1,52 @@
-"""Layers that let the tokens of a cell see one another, one interface: ``mixer(tokens, present, first) -> tokens``.
+"""The layers of every network: RMSNorm, the mixers, the pre-norm block and stacks of it.
 
+A mixer lets the tokens of a cell see one another: ``mixer(tokens, present, first) -> tokens``.
 Shapes: n cells, t tokens, h heads, f units per head, d = h * f width. Absent tokens influence no other token.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
 
 from scfusionttt.config import NetworkConfig
 from scfusionttt.errors import SettingError
 from scfusionttt.ttt import TTTOutput, split_heads, step_sizes, ttt_linear, ttt_mlp
+
+
+class RMSNorm(nn.RMSNorm):
+    """torch's RMSNorm in less than half of its time on the CPU, where torch composes it of many passes."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, eps=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``x / sqrt(mean(x^2) + eps) * weight`` over the last axis."""
+        fits = x.device.type == "cpu" and x.dtype == self.weight.dtype
+        return _OnCPU.apply(x, self.weight, self.eps) if fits else super().forward(x)
+
+
+class _OnCPU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        r = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        ctx.save_for_backward(x, weight, r)
+        return (x * r).mul_(weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, None]:
+        # with g = weight dy: dx = r g - x r^3 mean(g x)
+        x, weight, r = ctx.saved_tensors
+        product = dy * x
+        with torch.autocast("cpu", enabled=False):
+            dweight = r.flatten() @ product.flatten(0, -2)
+            mean = (product @ weight).div_(-x.shape[-1])[..., None]
+        return (dy * weight).mul_(r).addcmul_(x, mean.mul_(r.pow(3))), dweight, None
 
 
 class TTTMixer(nn.Module):
@@ -104,3 +139,45 @@ def make_mixer(config: NetworkConfig, *, depth: int = 0) -> nn.Module | None:
     if config.mixer in ("ttt", "ttt_mlp"):
         return TTTMixer(config, reverse=config.direction == "alternate" and depth % 2 == 1)
     raise SettingError(f"there is no mixer {config.mixer!r}")
+
+
+class Block(nn.Module):
+    """A mixer over the tokens and an MLP over the width, each behind RMSNorm and added to its input."""
+
+    def __init__(self, config: NetworkConfig, *, depth: int = 0) -> None:
+        super().__init__()
+        hidden = round(config.mlp_ratio * config.width)
+        self.mixer = make_mixer(config, depth=depth)
+        self.mixer_norm = None if self.mixer is None else RMSNorm(config.width)
+        self.mlp_norm = RMSNorm(config.width)
+        self.mlp = nn.Sequential(nn.Linear(config.width, hidden), nn.GELU(), nn.Linear(hidden, config.width))
+        self.dropout = nn.Dropout(config.dropout)
+        self.bf16, self.recomputed = config.precision == "bf16", config.checkpoint_blocks
+
+    def forward(self, tokens: Tensor, present: Tensor, first: int = 0) -> Tensor:
+        """Map tokens [n, t, d] to those from `first` on; tokens absent in `present` [n, t] influence no other."""
+        if self.recomputed and torch.is_grad_enabled():
+            return checkpoint(self._forward, tokens, present, first, use_reentrant=False)
+        return self._forward(tokens, present, first)
+
+    def _forward(self, tokens: Tensor, present: Tensor, first: int) -> Tensor:
+        # Norms, operator and residual stream are given float32 and keep it; the products between them are rounded.
+        with torch.autocast(tokens.device.type, torch.bfloat16, enabled=self.bf16):
+            kept = tokens[:, first:]
+            if self.mixer is not None and self.mixer_norm is not None:
+                kept = kept + self.dropout(self.mixer(self.mixer_norm(tokens), present, first))
+            return kept + self.dropout(self.mlp(self.mlp_norm(kept)))
+
+
+class Stack(nn.Module):
+    """Blocks one after the other."""
+
+    def __init__(self, config: NetworkConfig, n_blocks: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(config, depth=depth) for depth in range(n_blocks))
+
+    def forward(self, tokens: Tensor, present: Tensor) -> Tensor:
+        """Map tokens [n, t, d] to tokens [n, t, d]."""
+        for block in self.blocks:
+            tokens = block(tokens, present)
+        return tokens

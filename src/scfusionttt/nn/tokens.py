@@ -1,12 +1,35 @@
-"""From feature values to tokens and back.
+"""From feature values to tokens, and from tokens back to values or to one vector per cell.
 
-Shapes: n cells (batch), f features, t tokens, k features per token, d width.
+Shapes: n cells (batch), g genes, p proteins, f features, t tokens, k features per token, d width.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from scfusionttt.config import NetworkConfig
+
+
+class CellInputs(NamedTuple):
+    """The values of n cells in the model's features (g genes, p proteins) and which of them were measured."""
+
+    rna: Tensor  # [n, g]
+    rna_present: Tensor  # [n, g] bool
+    protein: Tensor  # [n, p]
+    protein_present: Tensor  # [n, p] bool
+
+    def without_proteins(self) -> "CellInputs":
+        """Return the cells as if only their RNA had been measured."""
+        return self._replace(protein_present=torch.zeros_like(self.protein_present))
+
+
+class VisibleTokens(NamedTuple):
+    """Which tokens the encoders may see; None: all that are there."""
+
+    rna: Tensor | None = None  # [n, t] bool
+    protein: Tensor | None = None  # [n, p] bool
 
 
 class FeatureEmbedding(nn.Module):
@@ -59,3 +82,31 @@ class FeatureReadout(nn.Module):
         """Map tokens [n, t, d] to values [n, f]."""
         values_ntk = torch.einsum("ntd,tkd->ntk", tokens, self.vectors) + self.bias
         return values_ntk.flatten(1)[:, : self.n_features]
+
+
+def masked_mean(tokens: Tensor, present: Tensor) -> Tensor:
+    """Average tokens [n, t, d] over the present ones; zero where there is none. Returns [n, d]."""
+    weight = present.to(tokens.dtype)
+    return torch.einsum("ntd,nt->nd", tokens, weight) / weight.sum(dim=1, keepdim=True).clamp(min=1)
+
+
+class SlotPool(nn.Module):
+    """Several learned weighted sums over the tokens; the first starts as their mean.
+
+    A plain mean forgets which token said what; a weight per token and slot keeps it, at a cost linear in the tokens.
+    Sums are scaled by tokens / present tokens, so that absent ones do not shrink them.
+    """
+
+    def __init__(self, n_tokens: int, config: NetworkConfig) -> None:
+        super().__init__()
+        weights = torch.randn(config.pool_slots, n_tokens) / math.sqrt(n_tokens)
+        weights[0] = 1 / n_tokens
+        self.weights = nn.Parameter(weights)
+        self.n_out = config.pool_slots * config.width
+
+    def forward(self, tokens: Tensor, present: Tensor) -> Tensor:
+        """Pool tokens [n, t, d] to [n, slots * d]."""
+        n_tokens = present.shape[1]
+        scale_n = n_tokens / present.sum(dim=1).clamp(min=1)
+        weights_nst = (present * scale_n[:, None])[:, None] * self.weights
+        return (weights_nst @ tokens).flatten(1)

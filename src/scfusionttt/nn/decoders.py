@@ -1,12 +1,11 @@
-"""Back to feature values: from the tokens (masked autoencoding) and from the fused representation alone."""
+"""Back to feature values: from the tokens (masked autoencoding) and from the bottleneck alone."""
 
 import torch
 from torch import Tensor, nn
 
 from scfusionttt.config import NetworkConfig
-from scfusionttt.nn.block import Stack
-from scfusionttt.nn.embedding import FeatureReadout
-from scfusionttt.nn.norm import RMSNorm
+from scfusionttt.nn.layers import RMSNorm, Stack
+from scfusionttt.nn.tokens import FeatureReadout
 
 
 class TokenDecoder(nn.Module):

@@ -1,0 +1,264 @@
+"""The backbone that all three networks share: encoders, fusion both ways, and the representation of a cell.
+
+Shapes: n cells, g genes, p proteins, t RNA tokens, d width, l latent.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from scfusionttt.config import NetworkConfig
+from scfusionttt.nn.layers import Block, Stack
+from scfusionttt.nn.tokens import CellInputs, FeatureEmbedding, SlotPool, VisibleTokens, masked_mean
+
+#: Of tokens [n, p, d] and which of them are visible [n, p]: in what unit their projection's error is told, a scalar.
+Spread = Callable[[Tensor, Tensor], Tensor]
+
+
+def spread_of(
+    tokens: Tensor, visible: Tensor, *, add_up: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
+) -> Tensor:
+    """Return the sum of squares of visible tokens about their mean.
+
+    Where these are a share of a batch, `add_up` gives the sum of each scalar over the shares.
+    """
+    weight, count = visible[..., None], visible.sum() * tokens.shape[-1]
+    total, some = (tokens * weight).sum(), count.clamp(min=1)
+    about_mean = ((tokens - total / some).square() * weight).sum()
+    shares = {"count": count, "total": total, "about mean": about_mean, "of mean": total.square() / some}
+    count, total, about_means, of_means = add_up(shares).values()
+    some = count.clamp(min=1)
+    return (about_means + (of_means - total.square() / some)).clamp(min=1e-6 * some)
+
+
+class FusedCells(NamedTuple):
+    """What the backbone makes of n cells; the protein fields are None in a model without proteins."""
+
+    bottleneck: Tensor  # [n, l] what the decoders rebuild a cell from
+    z: Tensor  # [n, l + ...] bottleneck and a part of the view
+    view: Tensor | None  # [n, k + p], see PCASkip
+    rna: Tensor  # [n, t, d] fused tokens
+    rna_visible: Tensor  # [n, t]
+    protein: Tensor | None  # [n, p, d] fused tokens
+    protein_visible: Tensor | None  # [n, p] as measured and not hidden
+    #: How far the projection from RNA is from the encoded proteins, a scalar; trains the projection alone.
+    projection_loss: Tensor | None
+
+
+class ModalityEncoder(nn.Module):
+    """Embedding and a stack of blocks: `E_rna`, `E_adt` of METHOD."""
+
+    def __init__(self, n_features: int, config: NetworkConfig, *, patch: int) -> None:
+        super().__init__()
+        self.embedding = FeatureEmbedding(n_features, patch=patch, width=config.width)
+        self.stack = Stack(config, config.encoder_blocks)
+
+    def forward(self, values: Tensor, present: Tensor, visible: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Encode values [n, f].
+
+        Parameters
+        ----------
+        values, present
+            [n, f] and which of them were measured.
+        visible
+            [n, t], tokens that are not hidden (masked autoencoding); None: all.
+
+        Returns
+        -------
+        tokens [n, t, d] and which of them count [n, t].
+        """
+        tokens, token_present = self.embedding(values, present)
+        if visible is not None:
+            token_present = token_present & visible
+        return self.stack(tokens, token_present), token_present
+
+
+class Fusion(nn.Module):
+    """One modality's side of the fusion: by a TTT block, an attention block, or by adding the other's mean."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.weight = config.fusion_weight
+        self.block = None if config.fusion == "add" else Block(replace(config, mixer=config.fusion))
+
+    def forward(self, own: Tensor, own_present: Tensor, other: Tensor, other_present: Tensor) -> Tensor:
+        """Fuse own [n, t, d] with other [n, u, d]; returns [n, t, d]."""
+        if self.block is None:
+            return own + self.weight * masked_mean(other, other_present)[:, None]
+        tokens, present = torch.cat([other, own], dim=1), torch.cat([other_present, own_present], dim=1)
+        return own + self.weight * self.block(tokens, present, first=other.shape[1])
+
+
+class CellRepresentation(nn.Module):
+    """The fused representation z: pooled tokens of every modality behind one linear bottleneck.
+
+    With ``latent=0`` (as published) z is the mean of the fused tokens, modality beside modality.
+    """
+
+    def __init__(self, tokens_per_modality: list[int], config: NetworkConfig) -> None:
+        super().__init__()
+        self.pools: nn.ModuleList | None = None
+        self.n_latent = config.latent or config.width * len(tokens_per_modality)
+        if config.latent:
+            self.pools = nn.ModuleList(SlotPool(n_tokens, config) for n_tokens in tokens_per_modality)
+            n_pooled = config.pool_slots * config.width * len(tokens_per_modality)
+            self.bottleneck = nn.Linear(n_pooled, config.latent)
+
+    def forward(self, *modalities: tuple[Tensor, Tensor]) -> Tensor:
+        """Map (tokens [n, t, d], present [n, t]) of each modality to z [n, l]."""
+        if self.pools is None:
+            return torch.cat([masked_mean(tokens, present) for tokens, present in modalities], dim=1)
+        pooled = [pool(tokens, present) for pool, (tokens, present) in zip(self.pools, modalities, strict=True)]
+        return self.bottleneck(torch.cat(pooled, dim=1))
+
+
+class ProteinProjection(nn.Module):
+    """Make the protein tokens that a cell without proteins lacks from its RNA tokens (stage 3 of METHOD)."""
+
+    def __init__(self, n_rna_tokens: int, n_proteins: int, config: NetworkConfig) -> None:
+        super().__init__()
+        self.shape = (n_proteins, config.width)
+        self.pool = SlotPool(n_rna_tokens, config)
+        hidden = 2 * config.width
+        self.layers = nn.Sequential(
+            nn.Linear(self.pool.n_out, hidden), nn.GELU(), nn.Linear(hidden, n_proteins * config.width)
+        )
+
+    def forward(self, rna: Tensor, rna_present: Tensor) -> Tensor:
+        """Map encoded RNA tokens [n, t, d] to protein tokens [n, p, d]."""
+        return self.layers(self.pool(rna, rna_present)).unflatten(1, self.shape)
+
+
+class PCASkip(nn.Module):
+    """Principal components of a cell's genes, and its proteins; set after pretraining, not learned (0 until then).
+
+    A bottleneck keeps what most cells share; in a small data set it lets go of what tells a few of them apart. A linear
+    view beside a deep one keeps it (Cheng et al., arXiv 1606.07792). A protein that was not measured is told from the
+    bottleneck and the components by a line.
+    """
+
+    axes: Tensor  # [g, k] principal axes; components spread by 1, all together
+    protein_scale: Tensor  # scalar; so do proteins
+    fill: Tensor  # [l + k, p]
+    fill_bias: Tensor  # [p]
+    reach: Tensor  # scalar, weight of the view in the representation
+
+    def __init__(self, n_genes: int, n_proteins: int, n_bottleneck: int, config: NetworkConfig) -> None:
+        super().__init__()
+        self.n_components, self.n_proteins = max(config.components, config.skip_components), n_proteins
+        self.register_buffer("axes", torch.zeros(n_genes, self.n_components))
+        self.register_buffer("protein_scale", torch.zeros(()))
+        self.register_buffer("fill", torch.zeros(n_bottleneck + self.n_components, n_proteins))
+        self.register_buffer("fill_bias", torch.zeros(n_proteins))
+        self.register_buffer("reach", torch.zeros(()))
+
+    def forward(self, bottleneck: Tensor, genes: Tensor, proteins: Tensor, protein_seen: Tensor) -> Tensor:
+        """Map genes [n, g], 0 where not seen, and proteins [n, p] to components and proteins [n, k + p]."""
+        components = genes @ self.axes
+        told = torch.cat([bottleneck, components], dim=1) @ self.fill + self.fill_bias
+        return torch.cat([components, self.protein_scale * torch.where(protein_seen, proteins, told)], dim=1)
+
+    def first(self, view: Tensor, n_components: int) -> Tensor:
+        """Return the first components and all proteins of a view [n, k + p]."""
+        return torch.cat([view[:, :n_components], view[:, self.n_components :]], dim=1)
+
+
+class FusionBackbone(nn.Module):
+    """Encoders, fusion both ways, and the fused representation.
+
+    A cell none of whose protein tokens is visible (RNA-only data) gets tokens projected from its RNA instead.
+    """
+
+    metric: Tensor  # [l, l] of z, set after pretraining
+
+    def __init__(self, n_genes: int, n_proteins: int, config: NetworkConfig) -> None:
+        super().__init__()
+        self.rna_encoder = ModalityEncoder(n_genes, config, patch=config.patch)
+        n_tokens = [self.rna_encoder.embedding.n_tokens]
+        self.protein_encoder: ModalityEncoder | None = None
+        if n_proteins:
+            self.protein_encoder = ModalityEncoder(n_proteins, config, patch=1)
+            self.rna_fusion = Fusion(config)
+            self.protein_fusion = Fusion(config)
+            self.projection = ProteinProjection(n_tokens[0], n_proteins, config)
+            n_tokens.append(n_proteins)
+        self.representation = CellRepresentation(n_tokens, config)
+        has_view = bool(config.components or config.skip_components)
+        self.view = PCASkip(n_genes, n_proteins, self.representation.n_latent, config) if has_view else None
+        self.n_beside = config.components
+        self.whitening = config.whitening
+        if self.whitening:
+            self.register_buffer("metric", torch.eye(self.n_latent))
+
+    @property
+    def n_latent(self) -> int:
+        """Width of z."""
+        beside = 0 if self.view is None or not self.n_beside else self.n_beside + self.view.n_proteins
+        return self.representation.n_latent + beside
+
+    def forward(
+        self,
+        inputs: CellInputs,
+        visible: VisibleTokens = VisibleTokens(),  # noqa: B008
+        *,
+        spread: Spread = spread_of,
+    ) -> FusedCells:
+        """Fuse n cells; `visible` hides tokens from the encoders.
+
+        The projection's error is told in units of `spread` of the encoded protein tokens: give that of the batch where
+        these cells are a part of it.
+        """
+        rna, rna_visible = self.rna_encoder(inputs.rna, inputs.rna_present, visible.rna)
+        if self.protein_encoder is None:
+            bottleneck = self.representation((rna, rna_visible))
+            z, view = self._beside(bottleneck, inputs, rna_visible, None)
+            return FusedCells(bottleneck, z, view, rna, rna_visible, None, None, None)
+
+        encoded, protein_visible = self.protein_encoder(inputs.protein, inputs.protein_present, visible.protein)
+        projected = self.projection(rna, rna_visible)
+        has_protein = protein_visible.any(dim=1)
+        protein = torch.where(has_protein[:, None, None], encoded, projected)
+        fusible = protein_visible | ~has_protein[:, None]
+
+        fused_rna = self.rna_fusion(rna, rna_visible, protein, fusible)
+        fused_protein = self.protein_fusion(protein, fusible, rna, rna_visible)
+        bottleneck = self.representation((fused_rna, rna_visible), (fused_protein, fusible))
+        z, view = self._beside(bottleneck, inputs, rna_visible, protein_visible)
+        loss = self._projection_loss(rna, rna_visible, encoded, protein_visible, spread)
+        return FusedCells(bottleneck, z, view, fused_rna, rna_visible, fused_protein, protein_visible, loss)
+
+    def _beside(
+        self, bottleneck: Tensor, inputs: CellInputs, rna_visible: Tensor, protein_visible: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return z and the view, which sees what the encoders see."""
+        if self.view is None:
+            return bottleneck, None
+        seen = self.rna_encoder.embedding.per_feature(rna_visible) & inputs.rna_present
+        protein_seen = inputs.protein_present if protein_visible is None else protein_visible
+        view = self.view(bottleneck, torch.where(seen, inputs.rna, 0.0), inputs.protein, protein_seen)
+        if not self.n_beside:
+            return bottleneck, view
+        return torch.cat([bottleneck, self.view.reach * self.view.first(view, self.n_beside)], dim=1), view
+
+    def measured(self, z: Tensor) -> Tensor:
+        """Return z [n, l] in the metric in which cells are compared; a head reads z as it is."""
+        return z @ self.metric if self.whitening else z
+
+    @torch.no_grad()
+    def protein_spread(self, inputs: CellInputs, visible: VisibleTokens, spread: Spread) -> Tensor:
+        """Return `spread` of the encoded protein tokens, by themselves."""
+        assert self.protein_encoder is not None
+        return spread(*self.protein_encoder(inputs.protein, inputs.protein_present, visible.protein))
+
+    def _projection_loss(
+        self, rna: Tensor, rna_visible: Tensor, encoded: Tensor, visible: Tensor, spread: Spread
+    ) -> Tensor | None:
+        """Return the squared error of the projection on visible protein tokens, in units of their spread."""
+        if not self.training:
+            return None
+        target = encoded.detach()
+        error = (self.projection(rna.detach(), rna_visible) - target).square() * visible[..., None]
+        return error.sum() / spread(target, visible)

@@ -1,4 +1,4 @@
-"""The directive ``{cli-reference}``: every verb of the command line with its options, read from the program."""
+"""The directive ``{cli-reference}``: every command with its options, read from the program."""
 
 import re
 from typing import Any
@@ -13,7 +13,7 @@ from scfusionttt.cli import app as scfusionttt
 
 
 class CliReference(SphinxDirective):
-    """Write a section for each verb."""
+    """Write a section for each command."""
 
     def run(self) -> list[nodes.Node]:
         """Return the sections."""
@@ -25,31 +25,26 @@ class CliReference(SphinxDirective):
 
 
 def verbs() -> dict[str, Any]:
-    """Return the command of each verb by its name, in the order of ``--help``."""
+    """Return the commands by name, in the order of ``--help``."""
     return typer.main.get_command(scfusionttt).commands  # type: ignore[attr-defined]
 
 
-def options(verb: Any) -> set[str]:
-    """Return the options of a verb, such as ``--out``."""
-    return {name for parameter in verb.params for name in parameter.opts if name.startswith("--")} | {"--help"}
-
-
 def described(name: str, verb: Any) -> list[str]:
-    """Return the Markdown lines that describe a verb."""
+    """Return the Markdown lines that describe a command."""
     text, examples = [], []
     for paragraph in re.split(r"\n\s*\n", verb.help.strip()):
         if paragraph.lstrip().startswith("Example:"):
             examples += [line.strip().removeprefix("Example: ") for line in paragraph.splitlines()]
         else:
             text += [" ".join(paragraph.split()), ""]
-    told = []
+    documented = []
     for parameter in verb.params:
         shown, help_text = parameter.get_help_record(typer.Context(verb, info_name=name))
-        told += [f"`{' '.join(shown.split())}`", f": {' '.join(help_text.split())}", ""]
-    return [f"## {name}", "", *text, "```bash", *examples, "```", "", *told]
+        documented += [f"`{' '.join(shown.split())}`", f": {' '.join(help_text.split())}", ""]
+    return [f"## {name}", "", *text, "```bash", *examples, "```", "", *documented]
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Tell Sphinx of the directive."""
+    """Register the directive with Sphinx."""
     app.add_directive("cli-reference", CliReference)
     return {"parallel_read_safe": True}

@@ -1,4 +1,4 @@
-"""How Sphinx builds these pages; `make docs` runs it with warnings as errors."""
+"""Sphinx configuration; `make docs` builds the pages with warnings as errors."""
 
 import os
 import sys
@@ -6,10 +6,10 @@ from pathlib import Path
 
 DOCS = Path(__file__).parent
 sys.path[:0] = [str(DOCS.parent / "src"), str(DOCS)]
-# The notebooks run in processes of their own, on one thread: what they draw does not depend on the machine.
+# Notebooks run in separate processes, on one thread, so that their figures do not depend on the machine.
 os.environ["PYTHONPATH"] = os.pathsep.join(sys.path[:2])
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# They run in folders of their own, too, so a path from here must be a whole one; where there are no data they simulate.
+# They also run in separate folders, so the path must be absolute. Without data they simulate.
 data = Path(os.environ.pop("SCFUSIONTTT_DATA", "")).absolute()
 if (data / "pbmc10k.h5mu").exists():
     os.environ["SCFUSIONTTT_DATA"] = str(data)
@@ -30,7 +30,7 @@ extensions = [
     "cli_reference",
 ]
 exclude_patterns = ["_build", "_*.md", "**.ipynb_checkpoints"]
-# Pages that a build may lack (results that have not been measured) leave their place in the contents empty.
+# Pages that are not part of every build (results that have not been measured) may be missing from the contents.
 suppress_warnings = ["toc.empty_glob"]
 
 myst_enable_extensions = ["colon_fence", "dollarmath", "deflist"]
@@ -54,7 +54,7 @@ html_theme_options = {
     "show_navbar_depth": 1,
     "use_download_button": False,
     "use_fullscreen_button": False,
-    "navbar_persistent": [],  # the sidebar has the search; a second one lay over it
+    "navbar_persistent": [],  # the sidebar has the search; a second one would cover it
 }
 copybutton_prompt_text = r"\$ |>>> "
 copybutton_prompt_is_regexp = True

@@ -25,7 +25,7 @@ def order() -> Figure:
 
 
 def inner_model() -> Figure:
-    """Draw a TTT layer over four tokens: the state learns from each, and answers each."""
+    """Draw a TTT layer over four tokens: the state is updated by each token, then queried."""
     ax = _canvas(9, 2.7, (-0.75, 9.4), (-0.35, 2.75))
     for i in range(4):
         x = 2.2 * i
@@ -40,7 +40,7 @@ def inner_model() -> Figure:
 
 
 def fusion() -> Figure:
-    """Draw how each modality takes in the other."""
+    """Draw how each modality reads the other."""
     ax = _canvas(9, 2.9, (-0.9, 9.3), (-0.5, 2.7))
     for y, own, colour, count in ((1.9, "RNA", RNA, "genes, in patches"), (0.3, "proteins", PROTEIN, "one token each")):
         _box(ax, 0, y, f"{own}\n{count}", colour, width=1.7)
@@ -51,23 +51,23 @@ def fusion() -> Figure:
         _arrow(ax, (6.02, y), (7.28, 1.1 + (0.12 if y > 1 else -0.12)), "")
     _arrow(ax, (3.42, 1.75), (4.4, 0.55), "")
     _arrow(ax, (3.42, 0.45), (4.4, 1.65), "")
-    _box(ax, 8.1, 1.1, "fused\nrepresentation z", FUSED, width=1.6)
+    _box(ax, 8.1, 1.1, "bottleneck\n32 units", FUSED, width=1.6)
     return ax.figure
 
 
 def stages() -> Figure:
-    """Draw the three stages: what goes in, what learns, what comes out."""
+    """Draw the three stages: input, trained parts, result."""
     ax = _canvas(9, 2.5, (-1.5, 8.1), (-0.95, 1.35))
     rows = (
-        ("1  pretrain", "CITE-seq\nno labels", "everything", "z rebuilds\ngenes and proteins"),
-        ("2  fine-tune", "CITE-seq\nwith labels", "head; if asked, all", "class of each cell"),
-        ("3  transfer", "RNA only\nsome labels, or none", "head; if asked, projection", "class without proteins"),
+        ("1  pretrain", "CITE-seq\nno labels", "everything", "embedding"),
+        ("2  fine-tune", "CITE-seq\nwith labels", "head (or all)", "cell types"),
+        ("3  transfer", "RNA only\nsome labels, or none", "head (or projection, too)", "cell types\nwithout proteins"),
     )
-    for i, (name, goes_in, learns, out) in enumerate(rows):
+    for i, (name, goes_in, trains, out) in enumerate(rows):
         x = 3.3 * i
         ax.text(x, 1.15, name, ha="center", va="center", color=INK, fontsize=11, fontweight="bold")
         _box(ax, x, 0.62, goes_in, RNA, width=2.5)
-        _box(ax, x, 0.0, f"learns: {learns}", FUSED, width=2.5)
+        _box(ax, x, 0.0, f"trains: {trains}", FUSED, width=2.5)
         _box(ax, x, -0.62, out, PROTEIN, width=2.5)
         if i:
             _arrow(ax, (x - 2.03, 0), (x - 1.27, 0), "")

@@ -1,6 +1,6 @@
-"""Draw an example of each function of scfusionttt.plotting.plots from a fine-tuned model and its cells.
+"""Draw an example of each function of `scfusionttt.plotting.plots` from a fine-tuned model and its cells.
 
-python docs/make_gallery.py typed pbmc.h5mu --labels cell_type --results bench/results.csv --orders orders/results.csv
+python docs/make_gallery.py typed pbmc.h5mu --labels-key cell_type --results results.csv --orders orders.csv
 """
 
 import argparse
@@ -18,11 +18,11 @@ from scfusionttt.io.read import read
 
 
 def main() -> None:
-    """Write one picture per function, named after it."""
+    """Write one figure per function, named after it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("input", type=Path)
-    parser.add_argument("--labels", required=True, help="obs column")
+    parser.add_argument("--labels-key", required=True, help="obs column with cell types")
     parser.add_argument("--results", type=Path, help="results.csv of scfusionttt benchmark")
     parser.add_argument("--orders", type=Path, help="results.csv of scfusionttt ablate order")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "images" / "plot")
@@ -37,14 +37,14 @@ def main() -> None:
     model.predict(data, inplace=True)
     sc.pp.neighbors(data, use_rep=keys.X_FUSIONTTT)
     sc.tl.umap(data)
-    keep("umap", plot.umap(data, [given.labels, keys.PROBABILITY])[0])
+    keep("umap", plot.umap(data, [given.labels_key, keys.PROBABILITY])[0])
     keep("training_curves", plot.training_curves(model)[0])
-    keep("confusion", plot.confusion(data, given.labels))
+    keep("confusion", plot.confusion(data, given.labels_key))
     rna = data["rna"] if hasattr(data, "mod") else data
     sc.pp.normalize_total(rna, target_sum=1e4)
     sc.pp.log1p(rna)
     keep("genome_strip", plot.genome_strip(data, data.obs_names[0]))
-    keep("chromosomes", plot.chromosomes(data, given.labels))
+    keep("chromosomes", plot.chromosomes(data, given.labels_key))
     if given.results:
         keep("comparison", plot.comparison(pd.read_csv(given.results), protocol="unsupervised")[0])
     if given.orders:

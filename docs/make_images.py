@@ -1,6 +1,6 @@
-"""Draw the README's picture from a file written by `scfusionttt embed`.
+"""Draw the figure of the README from a file written by `scfusionttt embed`.
 
-python docs/make_images.py fused.h5mu --labels cell_type
+python docs/make_images.py fused.h5mu --labels-key cell_type
 """
 
 import argparse
@@ -16,14 +16,14 @@ IMAGES = Path(__file__).parent / "images"
 
 
 def main() -> None:
-    """Draw the fused representation by label and by the clusters found without labels."""
+    """Draw UMAPs of the embedding, coloured by cell type and by clusters."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("input", help="file with obsm['X_fusionttt']")
-    parser.add_argument("--labels", required=True, help="obs column")
+    parser.add_argument("--labels-key", required=True, help="obs column with cell types")
     parser.add_argument("--out", type=Path, default=IMAGES / "pbmc10k_umap.png")
     given = parser.parse_args()
     data = read(given.input)
-    z, labels = data.obsm[X_FUSIONTTT], data.obs[given.labels]
+    z, labels = data.obsm[X_FUSIONTTT], data.obs[given.labels_key]
     axes = new_axes(11, 4.4, panels=2)
     coords = umap(z)
     draw(coords, labels, title="known cell types", ax=axes[0])

@@ -1,7 +1,7 @@
-"""Write ``docs/results.md`` from the results of ``scfusionttt benchmark``, which are kept in ``docs/results.json``.
+"""Write ``docs/results.md`` from results of ``scfusionttt benchmark`` stored in ``docs/results.json``.
 
-python docs/make_results.py                        # from what is kept
-python docs/make_results.py DIR [DIR ...]          # first keep the rows of these folders
+python docs/make_results.py                        # from the stored rows
+python docs/make_results.py DIR [DIR ...]          # store the rows of these folders first
 """
 
 import json
@@ -12,20 +12,20 @@ from scfusionttt.comparison.results import markdown
 from scfusionttt.comparison.rows import read_rows
 
 HERE = Path(__file__).parent
-KEPT = HERE / "results.json"
-#: Of a row, what only tells whether it must be computed again.
+STORED = HERE / "results.json"
+#: Fields of a row that only decide whether it must be recomputed.
 LEFT_OUT = ("settings", "cells")
 PREFACE = (HERE / "_results_preface.md").read_text(encoding="utf-8").strip()
 
 
 def main() -> None:
-    """Keep the rows of the folders that are named, and write the page from those that are kept."""
+    """Store the rows of the folders given as arguments, if any, and write the page from the stored rows."""
     rows = [row for folder in sys.argv[1:] for row in read_rows(Path(folder) / "rows")]
     if rows:
         plain = [{name: value for name, value in row.items() if name not in LEFT_OUT} for row in rows]
-        KEPT.write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
-    told = json.loads(KEPT.read_text(encoding="utf-8"))
-    (HERE / "results.md").write_text(f"{PREFACE}\n\n{markdown(told)}", encoding="utf-8")
+        STORED.write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
+    stored = json.loads(STORED.read_text(encoding="utf-8"))
+    (HERE / "results.md").write_text(f"{PREFACE}\n\n{markdown(stored)}", encoding="utf-8")
 
 
 if __name__ == "__main__":

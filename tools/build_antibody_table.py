@@ -1,10 +1,10 @@
-"""Build the table antigen -> coding gene that the package ships.
+"""Build the table of antigens and their coding genes that ships with the package.
 
     python tools/build_antibody_table.py FOLDER
 
-FOLDER holds totalseq_catalogue.csv.gz, published_panels.csv.gz and mouse_totalseq_111.csv. Where they disagree the
-catalogue goes before the panels, and antibody_corrections.tsv, beside this script, before both. A mouse gene that no
-source names is the human one in mouse spelling, if there is such a gene.
+FOLDER contains totalseq_catalogue.csv.gz, published_panels.csv.gz and mouse_totalseq_111.csv. If they disagree, the
+catalogue takes precedence over the panels, and antibody_corrections.tsv, next to this script, over both. If no source
+names a mouse gene, the human symbol in mouse spelling is used, provided that such a gene exists.
 """
 
 import argparse
@@ -17,23 +17,23 @@ from scfusionttt.genome.antibody_names import antigen, is_hashtag, is_isotype, k
 from scfusionttt.genome.chromosomes import is_main
 from scfusionttt.genome.tables import load_genes
 
-#: In brackets, but not a name of the antigen: "CD29 (human)", "CD26 (Adenosine)".
+#: Words in brackets that are not names of an antigen: "CD29 (human)", "CD26 (Adenosine)".
 REMARKS = {"human", "mouse", "Adenosine", "early B lineage", "iNKT cell"}
 CORRECTIONS = Path(__file__).with_name("antibody_corrections.tsv")
 
 
 def read(path: Path, separator: str = ",") -> pd.DataFrame:
-    """Read a fact table, every column as text."""
+    """Read a table with every column as text."""
     return pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False)
 
 
 def first_gene(symbols: str, known: set[str]) -> str:
-    """Of "ITGAL, ITGB2" take the first that is a gene."""
+    """Return the first known gene of a list such as "ITGAL, ITGB2"."""
     return next((symbol for symbol in symbols.split(", ") if symbol in known), "")
 
 
 def human_facts(folder: Path, known: set[str]) -> pd.DataFrame:
-    """Return antigen and human symbol of the catalogue, then of the panels, the most frequent first."""
+    """Return antigens and human symbols, first those of the catalogue, then of the panels, most frequent first."""
     catalogue = read(folder / "totalseq_catalogue.csv.gz")
     panels = read(folder / "published_panels.csv.gz")
     facts = []
@@ -46,7 +46,7 @@ def human_facts(folder: Path, known: set[str]) -> pd.DataFrame:
 
 
 def second_names(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the names in brackets, "CD274 (B7-H1, PD-L1)", as antigens of the same gene where they mean only one."""
+    """Return unambiguous names in brackets, as in "CD274 (B7-H1, PD-L1)", as antigens of the same gene."""
     inside = table["antigen"].str.extract(r"\(([^)]*)\)", expand=False).str.split(", ")
     names = table.assign(antigen=inside).explode("antigen").dropna(subset="antigen")
     names = names[~names["antigen"].isin(REMARKS)]
@@ -55,7 +55,7 @@ def second_names(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def build(folder: Path) -> pd.DataFrame:
-    """Return antigen, human, mouse: one row per folded spelling."""
+    """Return antigen, human and mouse gene, one row per normalised spelling."""
     human, mouse = load_genes("GRCh38"), load_genes("GRCm39")
     known = set(human["symbol"][is_main(human["chromosome"])])
     known_mouse = set(mouse["symbol"])
@@ -65,7 +65,7 @@ def build(folder: Path) -> pd.DataFrame:
     corrections = read(CORRECTIONS, "\t")[["antigen", "human", "mouse"]]
     facts = pd.concat([human_facts(folder, known), panel], ignore_index=True).fillna("")
     corrected = {key(name) for name in corrections["antigen"]}
-    # "TCR a/b (IP26)" follows the correction of "TCR a/b".
+    # The correction of "TCR a/b" also applies to "TCR a/b (IP26)".
     facts = facts[[corrected.isdisjoint(map(key, spellings(name))) for name in facts["antigen"]]]
     facts = facts[[not (is_isotype(name) or is_hashtag(name)) for name in facts["antigen"]]]
     table = pd.concat([corrections, facts, second_names(facts)], ignore_index=True)
@@ -79,9 +79,9 @@ def build(folder: Path) -> pd.DataFrame:
 
 
 def main() -> None:
-    """Write the table and say how large it is."""
+    """Write the table and print its size."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="folder of the three fact tables")
+    parser.add_argument("folder", type=Path, help="folder with the three tables")
     parser.add_argument("--out", type=Path, default=TABLE, help="file to write (default: in the package)")
     options = parser.parse_args()
     table = build(options.folder)

@@ -1,6 +1,6 @@
-"""Build the compact gene tables that the package ships.
+"""Build the compact gene tables that ship with the package.
 
-From a folder of fact tables (symbol, ensembl_gene_id, chrom, start, end, strand; alias -> symbol)::
+From a folder of source tables (symbol, ensembl_gene_id, chrom, start, end, strand; alias -> symbol)::
 
     python tools/build_gene_tables.py FOLDER
 
@@ -8,9 +8,9 @@ or one table from an Ensembl GTF::
 
     python tools/build_gene_tables.py Homo_sapiens.GRCh38.114.gtf.gz --assembly GRCh38.114
 
-A gene on an alternative contig or patch is kept only if no gene of its name stands on a main chromosome or
-unplaced contig. Previous and alias names are written once, in the newest table of a species; an older table has
-them only for genes that the newest has lost.
+A gene on an alternative contig or patch is kept only if no gene of the same name lies on a main chromosome or
+unplaced contig. Previous and alias names are written once, in the newest table of a species; older tables have
+them only for genes that the newest one lacks.
 """
 
 import argparse
@@ -31,20 +31,20 @@ SOURCES = {
     "GRCm38": "mouse_ensembl98.tsv.gz",
 }
 ALIASES = {"human": "human_aliases.tsv.gz", "mouse": "mouse_aliases.tsv.gz"}
-#: Tables whose start counts from 0; Ensembl counts from 1.
+#: Tables with 0-based start positions; Ensembl is 1-based.
 ZERO_BASED = {"GRCh38.93"}
-#: A spreadsheet turned these names into dates (MARCH1 -> 3/1, 1-Mar), or they are bare numbers.
+#: Names that a spreadsheet converted to dates (MARCH1 -> 3/1, 1-Mar), and bare numbers.
 NOT_A_NAME = r"[\d/.\s-]+|\d+-[A-Z][a-z]{2}|[A-Z][a-z]{2}-\d+"
 UNPLACED_CONTIG = r"[A-Z]{2}\d{6}\.\d"
 
 
 def read_facts(path: Path) -> pd.DataFrame:
-    """Read one fact table, every column as text."""
+    """Read a table with every column as text."""
     return pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
 
 
 def read_release(folder: Path, assembly: str) -> pd.DataFrame:
-    """Read one release into the standard columns, genes on alternative contigs dropped where they are copies."""
+    """Read one release into the standard columns, without copies of genes on alternative contigs."""
     genes = read_facts(folder / SOURCES[assembly]).rename(
         columns={
             "ensembl_gene_id": "gene_id",
@@ -64,12 +64,12 @@ def read_release(folder: Path, assembly: str) -> pd.DataFrame:
 
 
 def add_names(releases: dict[str, pd.DataFrame], aliases: pd.DataFrame) -> None:
-    """Write previous and alias names into the newest release, and into older ones for genes that it has lost."""
+    """Add previous and alias names to the newest release, and to older ones for genes that it lacks."""
     pairs = [_exploded(genes, column) for genes in releases.values() for column in ("previous", "alias")]
     everything = pd.concat(releases.values()).drop_duplicates("gene_id")
     ids = everything[everything["symbol"] != ""].drop_duplicates("symbol").set_index("symbol")["gene_id"]
     known = aliases.assign(kind="alias", gene_id=aliases["symbol"].map(ids), name=aliases["alias"])
-    # HGNC renamed these after the newest release: its new name is one more alias of the gene.
+    # HGNC renamed these genes after the newest release: the new name becomes an alias.
     renamed = aliases[~aliases["symbol"].isin(ids.index) & aliases["alias"].isin(ids.index)]
     renamed = renamed.assign(kind="alias", gene_id=renamed["alias"].map(ids), name=renamed["symbol"])
     names = pd.concat([*pairs, known.dropna(subset="gene_id"), renamed])[["gene_id", "name", "kind"]]
@@ -91,7 +91,7 @@ def _exploded(genes: pd.DataFrame, column: str) -> pd.DataFrame:
 
 
 def write(genes: pd.DataFrame, assembly: str, out: Path) -> None:
-    """Write a table in karyotypic order, the same bytes for the same facts."""
+    """Write a table in karyotypic order; equal tables give equal files."""
     genes = genes.assign(rank=karyotypic_rank(genes["chromosome"])).sort_values(["rank", "start", "gene_id"])
     text = genes[list(COLUMNS)].to_csv(sep="\t", index=False, lineterminator="\n")
     path = out / f"{assembly}.tsv.xz"
@@ -100,10 +100,10 @@ def write(genes: pd.DataFrame, assembly: str, out: Path) -> None:
 
 
 def main() -> None:
-    """Build all shipped tables from a folder of facts, or one from a GTF."""
+    """Build all shipped tables from a folder of source tables, or one table from a GTF."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=Path, help="folder of fact tables, or a GTF")
-    parser.add_argument("--assembly", help="name of the table built from a GTF")
+    parser.add_argument("source", type=Path, help="folder with source tables, or a GTF")
+    parser.add_argument("--assembly", help="name of the table to build from a GTF")
     parser.add_argument("--out", type=Path, default=SHIPPED, help="folder to write to (default: the package)")
     options = parser.parse_args()
     if options.source.is_file():

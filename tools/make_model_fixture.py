@@ -1,8 +1,8 @@
-"""Write a tiny model of today's format, with cells and what it says of them: old models must stay loadable.
+"""Write a tiny model in the current format, with cells and its results, to test that old models still load.
 
 python tools/make_model_fixture.py tests/model/folders/format-4
 
-Run once for each format version, when it is released; the folder is then never written again.
+Run this once when a format version is released; never overwrite the folder afterwards.
 """
 
 import argparse
@@ -21,7 +21,7 @@ SETTINGS = {
 
 
 def main() -> None:
-    """Train, save, and note the results."""
+    """Train and save a model, and store its results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder

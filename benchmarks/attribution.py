@@ -11,7 +11,7 @@ python benchmarks/attribution.py pbmc10k.h5mu --json attribution.json
 import sys
 
 if not __package__:
-    sys.path[0] += "/.."  # run as a file: `operator` in this folder is not the standard library's
+    sys.path[0] += "/.."  # run as a file: `operator` must not shadow the standard library's
 
 import argparse
 from pathlib import Path

@@ -1,17 +1,18 @@
-"""Cells of several batches: what Harmony makes of the representation, beside totalVI, which is told of the batches.
+"""Batch effects: mixing of batches and recovery of cell types before and after Harmony, compared with totalVI.
 
 python benchmarks/batches.py --totalvi --json batches.json                   # simulated: three batches, eight types
-python benchmarks/batches.py cells.h5mu --labels cell_type --batch donor
+python benchmarks/batches.py cells.h5mu --labels-key cell_type --batch-key donor
 
-The model knows no batches; Harmony (Korsunsky et al. 2019, defaults) is given z and the batches. Each row tells how
-well clusters find the types (ARI, NMI; no label was seen in training) and which share of a cell's 15 nearest neighbours
-is of its own batch, divided by what chance would give: 1 where batches are mixed.
+The model does not use batches; Harmony (Korsunsky et al. 2019, defaults) corrects its embedding; totalVI is trained
+with the batches. Each row has the agreement of clusters with cell types (ARI, NMI; training used no labels), and the
+fraction of a cell's 15 nearest neighbours from its own batch, divided by that expected by chance: 1 if batches mix
+fully.
 """
 
 import sys
 
 if not __package__:
-    sys.path[0] += "/.."  # run as a file: no module in this folder is to stand for one of the standard library
+    sys.path[0] += "/.."  # run as a file: modules in this folder must not shadow the standard library
 
 import argparse
 from pathlib import Path
@@ -28,16 +29,16 @@ from scfusionttt.io.read import read
 from scfusionttt.model.fusionttt import FusionTTT
 from scfusionttt.simulation.simulate import simulate
 
-N_GENES = 4000  # most variable ones, as many as our model reads by default
+N_GENES = 4000  # the most variable genes, as many as our model uses by default
 
 
 def main() -> None:
-    """Print the table of all seeds' mean and standard deviation."""
+    """Print mean and standard deviation over the seeds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("input", type=Path, nargs="?", help="without: simulated cells, others with each seed")
-    parser.add_argument("--labels", default="cell_type", metavar="KEY")
-    parser.add_argument("--batch", default="batch", metavar="KEY")
-    parser.add_argument("--effect", type=float, default=0.3, help="of a simulated batch on every gene and protein")
+    parser.add_argument("input", type=Path, nargs="?", help="default: cells simulated with each seed")
+    parser.add_argument("--labels-key", default="cell_type", metavar="KEY")
+    parser.add_argument("--batch-key", default="batch", metavar="KEY")
+    parser.add_argument("--effect", type=float, default=0.3, help="size of the simulated batch effect")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--totalvi", action="store_true", help="also totalVI (scvi-tools), with its defaults")
     parser.add_argument("--json", type=Path, metavar="FILE")
@@ -45,13 +46,13 @@ def main() -> None:
     rows = []
     for seed in range(options.seeds):
         cite = _cells(options, seed)
-        for name, z in representations(cite, options.batch, seed, options.totalvi).items():
-            rows.append({"seed": seed, "method": name, **scores(z, cite, options.labels, options.batch)})
+        for name, z in representations(cite, options.batch_key, seed, options.totalvi).items():
+            rows.append({"seed": seed, "method": name, **scores(z, cite, options.labels_key, options.batch_key)})
             print(*rows[-1].values(), sep="  ", flush=True)
     table = pd.DataFrame(rows)
     summary = table.drop(columns="seed").groupby("method", sort=False).agg(["mean", "std"]).round(3)
     summary.columns = [" ".join(pair) for pair in summary.columns]
-    print_table(summary, f"{options.input.stem if options.input else 'simulated'}: batches by {options.batch}")
+    print_table(summary, f"{options.input.stem if options.input else 'simulated'}: batches by {options.batch_key}")
     write_json(options.json, rows=table)
 
 
@@ -62,12 +63,12 @@ def _cells(options: argparse.Namespace, seed: int) -> CiteSeq:
 
 
 def representations(cite: CiteSeq, batch: str, seed: int, totalvi: bool) -> dict[str, np.ndarray]:
-    """Return z, z as Harmony corrects it, and totalVI's latent, each [n, d]."""
+    """Return our embedding, the same corrected by Harmony, and totalVI's latent, each [n, d]."""
     import harmonypy
 
     z = FusionTTT(seed=seed).pretrain(cite).embed(cite)
     batches = cite.obs[[batch]].astype(str)
-    found = {
+    embeddings = {
         "scfusionttt": z,
         "scfusionttt, Harmony": harmonypy.run_harmony(z, batches, batch, random_state=seed, verbose=False).Z_corr,
     }
@@ -75,18 +76,18 @@ def representations(cite: CiteSeq, batch: str, seed: int, totalvi: bool) -> dict
         assert cite.protein is not None
         adata = cite.rna[:, highly_variable(cite.rna.X, n_top=N_GENES)].copy()
         adata.obs, adata.obsm["protein"] = batches, cite.protein.to_df()
-        found["totalVI"] = trained_totalvi(adata, seed, batch_key=batch).get_latent_representation()
-    return found
+        embeddings["totalVI"] = trained_totalvi(adata, seed, batch_key=batch).get_latent_representation()
+    return embeddings
 
 
 def scores(z: np.ndarray, cite: CiteSeq, labels: str, batch: str) -> dict[str, float]:
-    """Return how well clusters find the types, and how far batches keep apart."""
-    found = evaluate_representation(z, cite.obs[labels]).mean
-    return {"ARI": found["ARI"], "NMI": found["NMI"], "own batch": own_batch(z, cite.obs[batch])}
+    """Return how well clusters agree with cell types, and how separate batches are."""
+    mean = evaluate_representation(z, cite.obs[labels]).mean
+    return {"ARI": mean["ARI"], "NMI": mean["NMI"], "same batch": same_batch(z, cite.obs[batch])}
 
 
-def own_batch(z: np.ndarray, batches: pd.Series) -> float:
-    """Return the share of neighbours that are of a cell's own batch, divided by that of all cells."""
+def same_batch(z: np.ndarray, batches: pd.Series) -> float:
+    """Return the fraction of neighbours from a cell's own batch, divided by that expected by chance."""
     codes, _ = pd.factorize(batches)
     near = neighbours(z).obsp["distances"].tocoo()
     shares = np.bincount(codes) / len(codes)

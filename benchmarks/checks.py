@@ -1,4 +1,4 @@
-"""Whether what is timed computes the same thing: no speed-up is printed where it does not."""
+"""Check that the timed implementations compute the same thing; otherwise no speed-up is printed."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -19,7 +19,7 @@ Tensors = dict[str, Tensor]
 
 
 class Check(NamedTuple):
-    """A difference and what it may be."""
+    """A difference and its bound."""
 
     what: str
     difference: float
@@ -32,7 +32,7 @@ class Check(NamedTuple):
 
 
 def check(*, tokens: int = 1007, long: int = 20000) -> list[Check]:
-    """Compare layers with the reference loop's, and operators with the definition and with themselves in float64.
+    """Compare layers with the reference loop, and operators with the definition and with float64.
 
     Parameters
     ----------
@@ -56,14 +56,14 @@ def _layers(tokens: int) -> list[Check]:
     truth = {way: _run_layer(REFERENCE, layer, shaken, tokens) for way, layer in reference.items()}
     checks = []
     for name in (TTT, BF16, BOTH, CHUNKED):
-        found = _run_layer(name, CONTENDERS[name].make(), shaken, tokens)
-        difference = _worst(found, truth["both" if name == BOTH else "forward"])
+        results = _run_layer(name, CONTENDERS[name].make(), shaken, tokens)
+        difference = _worst(results, truth["both" if name == BOTH else "forward"])
         checks.append(Check(f"layer {name}, against {REFERENCE}", difference, HALF if name == BF16 else SINGLE))
     return checks
 
 
 def _shaken(layer: nn.Module) -> Tensors:
-    """Return weights at which nothing is zero."""
+    """Return weights without zeros."""
     generator = torch.Generator().manual_seed(0)
     return {name: x.detach() + 0.02 * torch.randn(x.shape, generator=generator) for name, x in layer.named_parameters()}
 
@@ -92,12 +92,12 @@ def _precision(tokens: int) -> list[Check]:
     inputs = _operator_inputs(tokens=tokens, dtype=torch.float64)
     truth = _run_operator(ttt_linear, inputs)
     single = {name: x.detach().float().requires_grad_() for name, x in inputs.items()}
-    found = _run_operator(ttt_linear, single)
+    results = _run_operator(ttt_linear, single)
     steps = {"tau"}
     what = f"operator auto at {tokens} tokens, float32 against float64"
     return [
-        Check(what, _worst({k: x for k, x in found.items() if k not in steps}, truth), SINGLE),
-        Check(f"{what}, gradient of tau", _worst({k: found[k] for k in steps}, truth), STEP_SIZES),
+        Check(what, _worst({k: x for k, x in results.items() if k not in steps}, truth), SINGLE),
+        Check(f"{what}, gradient of tau", _worst({k: results[k] for k in steps}, truth), STEP_SIZES),
     ]
 
 
@@ -120,7 +120,7 @@ def _run_operator(operator: Callable[..., TTTOutput], inputs: Tensors) -> Tensor
     return {"output": out.detach()} | dict(zip(inputs, gradients, strict=True))
 
 
-def _worst(found: Tensors, truth: Tensors) -> float:
-    """Return the largest difference of a tensor, relative to its largest value; NaN where one is."""
-    differences = [(x.double() - truth[name]).abs().max() / truth[name].abs().max() for name, x in found.items()]
+def _worst(results: Tensors, truth: Tensors) -> float:
+    """Return the largest difference of a tensor, relative to its largest value; NaN if any value is NaN."""
+    differences = [(x.double() - truth[name]).abs().max() / truth[name].abs().max() for name, x in results.items()]
     return float(torch.stack(differences).max())

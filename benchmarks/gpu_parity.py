@@ -1,16 +1,16 @@
-"""The GPU kernels of TTT-Linear on this machine: do they agree, and how fast are they.
+"""Parity and speed of the GPU kernels of TTT-Linear on this machine.
 
 python benchmarks/gpu_parity.py --json gpu.json --markdown gpu.md
 
-Parity first: values and all gradients in float32 against float64, at several shapes and precisions of the matrix
-products. Then the time of forward and backward beside the plain torch path and full attention (SDPA); a head size and
-precision whose parity fails is not timed.
+First parity: values and all gradients in float32 against float64, for several shapes and precisions of the matrix
+products. Then the time of forward and backward, compared with the plain torch path and full attention (SDPA). Head
+sizes and precisions that fail the parity check are not timed.
 """
 
 import sys
 
 if not __package__:
-    sys.path[0] += "/.."  # run as a file: no module in this folder is to stand for one of the standard library
+    sys.path[0] += "/.."  # run as a file: modules in this folder must not shadow the standard library
 
 import argparse
 import datetime
@@ -45,45 +45,41 @@ SHAPES: tuple[
 )
 QUICK: tuple[Shape, ...] = ((37, 16, 16, {}), (37, 32, 16, {"causal": False}))
 LENGTHS = (400, 1000, 4000, 20000)
-DEFINITION_UP_TO = 200  # tokens; beyond, the token-by-token truth takes too long
+DEFINITION_UP_TO = 200  # tokens; beyond, the token-by-token definition takes too long
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check, time, print, write; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--device", default="cuda", help="where to run; cpu with TRITON_INTERPRET=1 only tries the script"
-    )
+    parser.add_argument("--device", default="cuda", help="device; cpu with TRITON_INTERPRET=1 only tests the script")
     parser.add_argument("--quick", action="store_true", help="two small shapes, one round")
-    parser.add_argument(
-        "--heads", type=int, nargs="+", default=[32, 64], help="head sizes that are timed, of those checked"
-    )
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--heads", type=int, nargs="+", default=[32, 64], help="head sizes to time")
+    parser.add_argument("--json", type=Path, help="write the results to this file")
     parser.add_argument("--markdown", type=Path, help="write the tables to this file")
     given = parser.parse_args(arguments)
     device = torch.device(given.device)
     if device.type == "cuda" and not torch.cuda.is_available():
-        print("there is no CUDA device here")
+        print("no CUDA device is available")
         return 1
     shapes, tolerances = (QUICK, ["highest"]) if given.quick else (SHAPES, list(TOLERANCES))
     parity = measure_parity(shapes, tolerances, device)
     show(parity, "difference from float64, relative to the largest value")
     holds = parity.groupby(["head", "precision"], sort=False)["holds"].all()
     for head, precision in holds.index[~holds]:
-        print(f"not timed, because its parity fails: head size {head}, precision {precision}")
+        print(f"not timed, because the parity check failed: head size {head}, precision {precision}")
     lengths, rounds = ((40,), 1) if given.quick else (LENGTHS, 5)
     tables = []
     for head in given.heads[:1] if given.quick else given.heads:
         precisions = [p for p in tolerances if holds.get((head, p), False)]
         tables.append(measure_speed(lengths, head, precisions, device, rounds))
     speed = pd.concat(tables, ignore_index=True)
-    show(speed, "forward + backward, ns per token and head; 'faster' compares the GPU kernel with the row")
+    show(speed, "forward + backward, ns per token and head; 'faster' is the speed-up of the GPU kernel over the row")
     write(given, device, parity, speed)
     return 0 if holds.all() else 1
 
 
 def measure_parity(shapes: Sequence[tuple], precisions: Sequence[str], device: torch.device) -> pd.DataFrame:
-    """Return a row per shape and precision: the worst value, the worst gradient and whether both hold."""
+    """Return a row per shape and precision: the largest differences of values and gradients, and whether both pass."""
     rows = []
     for tokens, head, mini_batch, options in shapes:
         case = {"cells": 2, "heads": 2, "tokens": tokens, "head": head, "mini_batch": mini_batch, "device": device}
@@ -100,18 +96,18 @@ def compare(exact: dict, case: dict, precision: str, options: dict) -> dict:
     """Return the largest differences of values and of gradients."""
     try:
         with matmul_precision(precision):
-            found = differences(results(ttt_linear, case, backend="gpu", **options), exact)
-    except Exception as error:  # what does not compile or fit is a finding
+            worst_by_name = differences(results(ttt_linear, case, backend="gpu", **options), exact)
+    except Exception as error:  # report what does not compile or fit
         return {"values": None, "gradients": None, "worst": str(error).splitlines()[0][:60], "holds": False}
-    gradients = {name: d for name, d in found.items() if name.startswith("d")}
+    gradients = {name: d for name, d in worst_by_name.items() if name.startswith("d")}
     worst = max(gradients, key=gradients.__getitem__)
-    values, largest = max(found["out"], found["loss"]), gradients[worst]
+    values, largest = max(worst_by_name["out"], worst_by_name["loss"]), gradients[worst]
     holds = max(values, largest) <= TOLERANCES[precision]
     return {"values": values, "gradients": largest, "worst": worst, "holds": holds}
 
 
 class matmul_precision:
-    """Set the precision of float32 matrix products for a while."""
+    """Context in which float32 matrix products have another precision."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -147,7 +143,7 @@ def measure_speed(
 
 
 def contenders(case: dict, precisions: Sequence[str]) -> dict[str, Callable[[], None]]:
-    """Return what is timed, by name; the GPU kernel in the most exact precision that holds comes first."""
+    """Return the calls to time, by name, starting with the GPU kernel in the most exact precision that passed."""
     layers: dict[str, Callable[[], None]] = {f"gpu {p}": partial(run_ttt, case, p, backend="gpu") for p in precisions}
     layers |= {f"gpu {p}, both directions": partial(run_ttt, case, p, backend="gpu", both=True) for p in precisions[:1]}
     layers["chunked"] = partial(run_ttt, case, "highest", backend="chunked")
@@ -172,7 +168,7 @@ def run_sdpa(case: dict, dtype: torch.dtype) -> None:
 
 
 def least_time(call: Callable[[], None], device: torch.device, rounds: int) -> float:
-    """Return the least time of several calls in seconds, after one that compiles."""
+    """Return the minimum time of several calls in seconds, after one that compiles."""
     times = []
     for _ in range(rounds + 1):
         wait(device)
@@ -184,7 +180,7 @@ def least_time(call: Callable[[], None], device: torch.device, rounds: int) -> f
 
 
 def wait(device: torch.device) -> None:
-    """Wait until the device has done everything asked for."""
+    """Wait until the device has finished."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -195,7 +191,7 @@ def show(table: pd.DataFrame, title: str) -> None:
 
 
 def write(given: argparse.Namespace, device: torch.device, parity: pd.DataFrame, speed: pd.DataFrame) -> None:
-    """Write the JSON and the Markdown file that were asked for."""
+    """Write the JSON and Markdown files, if requested."""
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.processor()} (interpreted)"
     head = {"date": datetime.datetime.now(datetime.UTC).date().isoformat(), "device": where, "torch": torch.__version__}
     tables = {"parity": parity, "speed": speed}

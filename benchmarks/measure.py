@@ -1,4 +1,4 @@
-"""What the benchmarks share: process time, peak memory, the machine they ran on, tables and JSON."""
+"""Shared by the benchmarks: process time, peak memory, the machine, tables and JSON."""
 
 import ctypes
 import gc
@@ -22,7 +22,7 @@ from scfusionttt.report.tables import Table
 
 ROOT = Path(__file__).resolve().parents[1]
 _PACKAGES = ("scfusionttt", "torch", "numba", "numpy", "lightning", "scvi-tools")
-#: What decides how fast matrix products can be, in float32 and in bfloat16.
+#: Instructions that determine the speed of matrix products, in float32 and in bfloat16.
 _INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 _MB = 1e6
 
@@ -32,7 +32,7 @@ Name = TypeVar("Name")
 def least_process_time(calls: Mapping[Name, Callable[[], object]], *, repeats: int) -> dict[Name, float]:
     """Return the least process time of each call, in seconds.
 
-    The calls take turns, so that a busy moment of the machine hits all of them; the first turn also warms up.
+    The calls take turns, so that a busy moment of the machine affects all of them; the first turn also warms up.
     """
     least = dict.fromkeys(calls, math.inf)
     for _ in range(repeats):
@@ -44,15 +44,15 @@ def least_process_time(calls: Mapping[Name, Callable[[], object]], *, repeats: i
 
 
 def peak_memory(call: Callable[[], object]) -> float | None:
-    """Return by how much a call raises the process's resident memory at its peak, in MB; None where not on Linux.
+    """Return the peak increase of the process's resident memory during a call, in MB; None if not on Linux.
 
-    Only a fresh process gives the whole of it: an older one may use memory that earlier work left behind.
+    Measure in a fresh process: an older one may reuse memory that earlier work left behind.
     """
     if not Path("/proc/self/clear_refs").exists():
         return None
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # sets VmHWM, the peak, back to what is resident now
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak, VmHWM, to what is resident now
     before = _resident("VmRSS")
     call()
     return (_resident("VmHWM") - before) / _MB
@@ -65,7 +65,7 @@ def _resident(which: str) -> int:
 
 
 def run_module(name: str, *arguments: object) -> Any:
-    """Run a module in a fresh process, on this one's path, and return the JSON that it prints."""
+    """Run a module in a fresh process, with the same path, and return the JSON that it prints."""
     done = subprocess.run(
         [sys.executable, "-m", name, *map(str, arguments)],
         cwd=ROOT,
@@ -78,7 +78,7 @@ def run_module(name: str, *arguments: object) -> Any:
 
 
 def environment() -> dict[str, Any]:
-    """Return when, on what processor, on how many threads and with which versions the figures were taken."""
+    """Return date, processor, threads and versions of a measurement."""
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "cpu": _cpuinfo("model name") or platform.processor() or platform.machine(),
@@ -90,7 +90,7 @@ def environment() -> dict[str, Any]:
 
 
 def _cpuinfo(key: str) -> str:
-    """Return what Linux says about the first processor; empty elsewhere."""
+    """Return an entry of the first processor in /proc/cpuinfo; empty on other systems than Linux."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -106,13 +106,13 @@ def _version(package: str) -> str | None:
 
 
 def print_table(rows: pd.DataFrame, caption: str, notes: Iterable[str] = ()) -> None:
-    """Print rows as a Markdown table; its index names the rows."""
+    """Print a Markdown table with the index as row names."""
     table = Table(rows, f"**{caption}**", notes="\n".join(notes))
     print("", table.markdown(), sep="\n", flush=True)
 
 
 def write_json(path: Path | None, **parts: Any) -> None:
-    """Write results beside the environment they were taken in; tables as lists of rows."""
+    """Write results together with the environment; tables become lists of rows."""
     if path is None:
         return
     plain = {name: _records(x) if isinstance(x, pd.DataFrame) else x for name, x in parts.items()}

@@ -1,15 +1,15 @@
-"""Time and peak memory of the TTT layer and of what could stand in its place, by sequence length.
+"""Time and peak memory of the TTT layer and of alternatives, by sequence length.
 
 python benchmarks/operator.py --json operator.json
 
-Everything is per cell; time is the least process time of several rounds in which all layers take turns, memory the
-peak of a fresh process. First the layers are checked against each other; where they differ, nothing is timed.
+Everything is per cell. Time is the minimum process time of several rounds in which all layers take turns; memory is the
+peak of a fresh process. First the layers are checked against each other; if they differ, nothing is timed.
 """
 
 import sys
 
 if not __package__:
-    sys.path[0] += "/.."  # run as a file: `operator` in this folder is not the standard library's
+    sys.path[0] += "/.."  # run as a file: `operator` must not shadow the standard library's
 
 import argparse
 from collections.abc import Callable, Sequence
@@ -48,19 +48,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def make_parser(description: str | None) -> argparse.ArgumentParser:
-    """Return a parser of the options that measuring needs."""
+    """Return a parser with the options for measuring."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="short sequences, one round, no memory")
-    parser.add_argument("--lengths", type=int, nargs="+", help="tokens of a cell")
-    parser.add_argument("--repeats", type=int, help="rounds; the least time counts")
-    parser.add_argument("--limit", type=float, default=60, help="longest call that is tried, in process seconds")
+    parser.add_argument("--lengths", type=int, nargs="+", help="tokens per cell")
+    parser.add_argument("--repeats", type=int, help="rounds; the minimum counts")
+    parser.add_argument("--limit", type=float, default=60, help="skip calls expected to take longer, in seconds")
     parser.add_argument("--memory", action=argparse.BooleanOptionalAction, help="also measure peak memory")
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--json", type=Path, help="write the results to this file")
     return parser
 
 
 def fill_in(given: argparse.Namespace, *, lengths: Sequence[int], quick: Sequence[int]) -> argparse.Namespace:
-    """Fill in what was not given; ``--quick`` stands for a few seconds' worth of it."""
+    """Fill in defaults; those of ``--quick`` take a few seconds."""
     given.lengths = sorted(given.lengths or (quick if given.quick else lengths))
     given.repeats = given.repeats or (1 if given.quick else 5)
     given.memory = not given.quick if given.memory is None else given.memory
@@ -68,13 +68,13 @@ def fill_in(given: argparse.Namespace, *, lengths: Sequence[int], quick: Sequenc
 
 
 def passes_check(given: argparse.Namespace) -> bool:
-    """Check that the layers compute the same thing, and print it; the table is left in ``given.check``."""
-    found = checks.check(**({"tokens": 101, "long": 1000} if given.quick else {}))
-    given.check = checks.as_table(found).reset_index()
+    """Check that the layers compute the same thing, print the table and store it in ``given.check``."""
+    results = checks.check(**({"tokens": 101, "long": 1000} if given.quick else {}))
+    given.check = checks.as_table(results).reset_index()
     print_table(given.check.set_index("check"), "correctness: largest difference, output and all gradients")
-    failed = [check.what for check in found if not check.holds]
+    failed = [check.what for check in results if not check.holds]
     if failed:
-        print(f"\nnothing was timed, because these differ: {'; '.join(failed)}", flush=True)
+        print(f"\nnothing was timed, because these checks failed: {'; '.join(failed)}", flush=True)
         write_json(given.json, check=given.check)
     return not failed
 
@@ -82,14 +82,14 @@ def passes_check(given: argparse.Namespace) -> bool:
 def measure(
     lengths: Sequence[int], *, repeats: int, limit: float, names: Sequence[str] = tuple(CONTENDERS)
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Return the times, and a line for each that is missing.
+    """Return the times, and a note for each that is missing.
 
     Returns
     -------
     results : DataFrame
         Columns layer, tokens, cells, pass, ms (per cell) and MB (not measured here).
     notes : list of str
-        What was skipped, and why.
+        Skipped measurements and the reasons.
     """
     layers = {name: make(name) for name in names}
     seconds: dict[str, tuple[int, float]] = {}  # length and time per cell of each layer's last backward
@@ -113,10 +113,10 @@ def measure(
 
 
 def _reason_to_skip(name: str, length: int, seconds: dict[str, tuple[int, float]], limit: float) -> str | None:
-    """Judge a call by the last shorter one, as if time grew with the square of the length."""
+    """Return why a call is skipped, extrapolating quadratically from the last shorter one."""
     longest = CONTENDERS[name].longest
     if longest and length > longest:
-        return f"tried up to {longest:,} tokens only"
+        return f"measured only up to {longest:,} tokens"
     if name not in seconds:
         return None
     before, least = seconds[name]
@@ -126,16 +126,16 @@ def _reason_to_skip(name: str, length: int, seconds: dict[str, tuple[int, float]
 
 def peaks(results: pd.DataFrame) -> pd.Series:
     """Return the peak memory of each row of `measure`, in MB per cell."""
-    found = {}
+    by_layer = {}
     for name, length in dict.fromkeys(zip(results["layer"], results["tokens"])):
-        found[name, length] = run_module("benchmarks.peak", name, length)
+        by_layer[name, length] = run_module("benchmarks.peak", name, length)
         print(f"{name}, {length:,} tokens: memory measured", file=sys.stderr, flush=True)
     columns = (results[column] for column in ("layer", "tokens", "pass"))
-    return pd.Series([found[name, length][kind] for name, length, kind in zip(*columns)], results.index, dtype=float)
+    return pd.Series([by_layer[name, length][kind] for name, length, kind in zip(*columns)], results.index, dtype=float)
 
 
 def report_times(results: pd.DataFrame, notes: Sequence[str]) -> None:
-    """Print the times by layer and length, and how many times slower than TTT each layer is."""
+    """Print times by layer and length, and as multiples of the time of TTT."""
     where = environment()
     print(f"\n{where['cpu']}, {where['threads']} thread, torch {where['versions']['torch']}, {where['date']}")
     for kind in (FORWARD, BACKWARD):

@@ -1,6 +1,6 @@
 """Peak memory of one layer at one length, as JSON: ``python -m benchmarks.peak "GRU" 4000``.
 
-A process of its own for each layer and length: memory that another one left behind would hide what this one takes.
+Each layer and length runs in a fresh process, because memory left over from an earlier call would hide its use.
 """
 
 import json
@@ -13,7 +13,7 @@ from benchmarks.opponents import BACKWARD, CONTENDERS, FORWARD, make, passes
 
 
 def main(name: str, length: int) -> None:
-    """Print MB per cell by pass, the input included."""
+    """Print MB per cell by pass, including the input."""
     torch.set_num_threads(1)
     layer, cells = make(name), CONTENDERS[name].cells(length)
     peaks = {}

@@ -2,16 +2,16 @@
 
 python benchmarks/proteins.py pbmc.h5mu --seeds 5 --json proteins.json
 
-Each seed holds out a quarter of the cells. Our model and totalVI learn from RNA and proteins of the others, without
-labels, and are then shown the held-out cells' RNA alone; ridge regression maps 50 principal components of RNA, or our
-model's fused representation of RNA alone, to the proteins. Values are centred log-ratios with the constants of the
-training cells; totalVI's, which are counts, are compared after log1p.
+Each seed holds out a quarter of the cells. Our model and totalVI are trained on RNA and proteins of the other cells,
+without labels, and then get only the RNA of the held-out cells. Ridge regression maps 50 principal components of RNA,
+or our embedding of RNA alone, to the proteins. Values are centred log-ratios with the constants of the training cells;
+totalVI predicts counts, which are compared after log1p.
 """
 
 import sys
 
 if not __package__:
-    sys.path[0] += "/.."  # run as a file: no module in this folder is to stand for one of the standard library
+    sys.path[0] += "/.."  # run as a file: modules in this folder must not shadow the standard library
 
 import argparse
 from dataclasses import replace
@@ -30,11 +30,11 @@ from scfusionttt.evaluation.baselines import features
 from scfusionttt.io.read import read
 from scfusionttt.model.fusionttt import FusionTTT
 
-N_GENES = 4000  # most variable ones, as many as our model reads by default
+N_GENES = 4000  # the most variable genes, as many as our model uses by default
 
 
 def main() -> None:
-    """Print the table of all seeds' mean and standard deviation."""
+    """Print mean and standard deviation over the seeds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("input", type=Path)
     parser.add_argument("--seeds", type=int, default=5)
@@ -44,9 +44,9 @@ def main() -> None:
     cite = as_citeseq(read(options.input))
     rows = []
     for seed in range(options.seeds):
-        found = scores(cite, seed, options.totalvi)
-        rows += [{"seed": seed, "method": name, "pearson": r} for name, r in found.items()]
-        print(*(f"{name} {r:.4f}" for name, r in found.items()), sep="  ", flush=True)
+        correlations = scores(cite, seed, options.totalvi)
+        rows += [{"seed": seed, "method": name, "pearson": r} for name, r in correlations.items()]
+        print(*(f"{name} {r:.4f}" for name, r in correlations.items()), sep="  ", flush=True)
     table = pd.DataFrame(rows)
     summary = table.groupby("method", sort=False)["pearson"].agg(["mean", "std", "count"]).round(4)
     print_table(summary, f"{options.input.stem}: proteins from RNA alone, mean Pearson over proteins, held-out cells")
@@ -54,50 +54,50 @@ def main() -> None:
 
 
 def scores(cite: CiteSeq, seed: int, totalvi: bool) -> dict[str, float]:
-    """Return the mean Pearson correlation of every method on the cells that one seed holds out."""
+    """Return the mean Pearson correlation of every method on the held-out cells of one seed."""
     train, held_out = random_split(cite.rna.n_obs, fraction=0.75, seed=seed)
     model = FusionTTT(seed=seed).pretrain(cite[train])
-    told = model.impute(replace(cite[held_out], protein=None))
+    imputed = model.impute(replace(cite[held_out], protein=None))
     assert cite.protein is not None
-    counts = cite.protein.to_df()[told.columns].to_numpy()
+    counts = cite.protein.to_df()[imputed.columns].to_numpy()
     learned, constants = clr(counts[train])
     truth = clr(counts[held_out], log_geometric_mean=constants)[0]
     fused_train, fused_held_out = (model.embed(replace(cite[rows], protein=None)) for rows in (train, held_out))
-    found = {
-        "scfusionttt": told.to_numpy(),
+    predictions = {
+        "scfusionttt": imputed.to_numpy(),
         "ridge on 50 components": _ridge(*_components(cite, train, held_out, seed), learned),
-        "ridge on the fused representation": _ridge(fused_train, fused_held_out, learned),
+        "ridge on the embedding": _ridge(fused_train, fused_held_out, learned),
     }
     if totalvi:
-        found["totalVI"] = np.log1p(_totalvi(cite, train, seed)[told.columns].to_numpy()[held_out])
-    return {name: mean_pearson(values, truth) for name, values in found.items()}
+        predictions["totalVI"] = np.log1p(_totalvi(cite, train, seed)[imputed.columns].to_numpy()[held_out])
+    return {name: mean_pearson(values, truth) for name, values in predictions.items()}
 
 
-def mean_pearson(told: np.ndarray, truth: np.ndarray) -> float:
-    """Return the mean over columns of the correlation; columns that do not vary are left out."""
+def mean_pearson(predicted: np.ndarray, truth: np.ndarray) -> float:
+    """Return the mean over columns of the correlation; constant columns are skipped."""
     varies = truth.std(axis=0) > 0
-    pairs = zip(told[:, varies].T, truth[:, varies].T)
+    pairs = zip(predicted[:, varies].T, truth[:, varies].T)
     return float(np.mean([np.corrcoef(one, other)[0, 1] for one, other in pairs]))
 
 
 def _components(cite: CiteSeq, train: np.ndarray, held_out: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     variable = highly_variable(cite.rna.X[train], n_top=N_GENES)
     values = log_normalize(cite.rna.X, library_size=library_sizes(cite.rna.X))[:, variable]
-    found = features(values, None, fit_on=train, seed=seed)
-    return found[train], found[held_out]
+    components = features(values, None, fit_on=train, seed=seed)
+    return components[train], components[held_out]
 
 
-def _ridge(learn: np.ndarray, ask: np.ndarray, values: np.ndarray) -> np.ndarray:
-    return Ridge(1.0).fit(learn, values).predict(ask)
+def _ridge(train: np.ndarray, held_out: np.ndarray, values: np.ndarray) -> np.ndarray:
+    return Ridge(1.0).fit(train, values).predict(held_out)
 
 
 def _totalvi(cite: CiteSeq, train: np.ndarray, seed: int) -> pd.DataFrame:
-    """Return denoised protein counts of all cells by totalVI, whose held-out cells are a batch without proteins."""
+    """Return denoised protein counts of all cells from totalVI, with held-out cells as a batch without proteins."""
     assert cite.protein is not None
     cells, seen = cite.rna.copy(), np.isin(np.arange(cite.rna.n_obs), train)
     cells = cells[:, highly_variable(cells.X[train], n_top=N_GENES)].copy()
     proteins = cite.protein.to_df()
-    proteins[~seen] = 0  # totalVI's mark of a batch whose proteins were not measured
+    proteins[~seen] = 0  # marks a batch without proteins in totalVI
     cells.obsm["protein"], cells.obs["measured"] = proteins, np.where(seen, "yes", "no")
     model = trained_totalvi(cells, seed, batch_key="measured")
     return model.get_normalized_expression(n_samples=10, return_mean=True, transform_batch="yes")[1]

@@ -1,7 +1,7 @@
-"""TTT-Linear under autograd, written as the public PyTorch module of arXiv 2407.04620 does it.
+"""TTT-Linear under autograd, written like the public PyTorch module of arXiv 2407.04620.
 
-A loop over mini-batches that indexes the packed inputs and writes into an output buffer. Each index and each write has
-a gradient as long as the whole sequence, so that the backward is quadratic in the length.
+A loop over mini-batches that indexes the packed inputs and writes into an output buffer. The gradient of
+each index and each write is as long as the whole sequence, so the backward pass is quadratic in the length.
 """
 
 from functools import partial

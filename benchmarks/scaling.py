@@ -1,7 +1,7 @@
-"""How time and memory of the layers grow with the sequence: exponents, and a figure.
+"""Growth of time and memory with the length of the sequence: exponents and a figure.
 
 python benchmarks/scaling.py --figure scaling.png                           # measures
-python benchmarks/scaling.py --results operator.json --figure scaling.png   # takes what operator.py measured
+python benchmarks/scaling.py --results operator.json --figure scaling.png   # uses the results of operator.py
 
 An exponent is the slope of log time (or memory) over log tokens by least squares: 1 is linear, 2 quadratic.
 """
@@ -9,7 +9,7 @@ An exponent is the slope of log time (or memory) over log tokens by least square
 import sys
 
 if not __package__:
-    sys.path[0] += "/.."  # run as a file: `operator` in this folder is not the standard library's
+    sys.path[0] += "/.."  # run as a file: `operator` must not shadow the standard library's
 
 import json
 from collections.abc import Sequence
@@ -28,9 +28,9 @@ from scfusionttt.plotting.figures.style import INK, PALETTE, RULE, new_axes, tid
 
 LENGTHS = (1000, 2000, 4000, 8192, 20000)
 QUICK = (100, 200, 400)
-#: From here on the work of one call no longer hides in its overhead.
+#: From this length on, the overhead of a call is negligible.
 LONG = 2048
-#: Layers that are held to the exponent.
+#: Layers that should meet the target exponent.
 LINEAR = (TTT, BF16, BOTH, CHUNKED)
 CURVES = {"forward": (FORWARD, "ms"), "training": (BACKWARD, "ms"), "training memory": (BACKWARD, "MB")}
 
@@ -38,14 +38,16 @@ CURVES = {"forward": (FORWARD, "ms"), "training": (BACKWARD, "ms"), "training me
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure or read, fit, print, draw; returns the exit code."""
     parser = layers.make_parser(__doc__)
-    parser.add_argument("--results", type=Path, help="figures that operator.py wrote; measure nothing")
+    parser.add_argument("--results", type=Path, help="use the results of operator.py; measure nothing")
     parser.add_argument("--figure", type=Path, help="draw time and memory against sequence length into this file")
     given = layers.fill_in(parser.parse_args(arguments), lengths=LENGTHS, quick=QUICK)
     torch.set_num_threads(1)
     if given.results:
         figures = json.loads(given.results.read_text(encoding="utf-8"))
         if "results" not in figures:
-            print(f"{given.results}: its layers failed the check of correctness, so it holds no times", file=sys.stderr)
+            print(
+                f"{given.results}: contains no times, because the layers failed the correctness check", file=sys.stderr
+            )
             return 1
         results = pd.DataFrame(figures["results"])
         notes = [note for note in figures["notes"] if not note.startswith(DEFINITION)]
@@ -60,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         fitted = results
     exponents = fit(fitted)
     span = f"{fitted['tokens'].min():,} to {fitted['tokens'].max():,} tokens"
-    print_table(exponents, f"exponents, {span}; on the right from {LONG:,}", notes)
+    print_table(exponents, f"exponents, {span}; on the right, from {LONG:,}", notes)
     write_json(given.json, exponents=exponents.reset_index(), results=results, notes=notes)
     if given.figure:
         draw(results, given.figure)
@@ -77,7 +79,7 @@ def fit(results: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     results
-        Columns layer, tokens, pass, ms and MB, as `benchmarks.operator.measure` gives them.
+        Columns layer, tokens, pass, ms and MB, as returned by `benchmarks.operator.measure`.
     """
     rows = {}
     for name, own in results.groupby("layer", sort=False):
@@ -85,7 +87,7 @@ def fit(results: pd.DataFrame) -> pd.DataFrame:
         for suffix, part in (("", own), (f" ≥ {LONG:,}", own[own["tokens"] >= LONG])):
             row |= {f"{title}{suffix}": exponent(curve_of(part, title)) for title in CURVES}
         held = name in LINEAR and row["training"] is not None
-        rows[name] = row | {"wanted": f"training ≤ {EXPONENT}" if held else None, "met": None}
+        rows[name] = row | {"target": f"training ≤ {EXPONENT}" if held else None, "met": None}
         if held:
             rows[name]["met"] = row["training"] <= EXPONENT  # type: ignore[operator]
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("layer")
@@ -105,7 +107,7 @@ def exponent(curve: pd.Series) -> float | None:
 
 
 def draw(results: pd.DataFrame, path: Path) -> None:
-    """Draw time and, where measured, memory of training against sequence length, a line per layer."""
+    """Draw time and, if measured, memory of training against sequence length, one line per layer."""
     shown = [title for title in ("training", "training memory") if len(curve_of(results, title))]
     axes = new_axes(5.6 * len(shown), 4.2, panels=len(shown))
     for ax, title in zip(axes, shown):
@@ -132,7 +134,7 @@ def _panel(ax: Axes, results: pd.DataFrame, title: str) -> None:
 
 
 def _label(ax: Axes, ends: dict[str, tuple[float, float, str]]) -> None:
-    """Write each line's name behind its end, from the lowest up, none over another."""
+    """Write the name of each line at its end, from bottom to top, without overlap."""
     low, high = np.log(ax.get_ylim())
     at = -np.inf
     for name, (x, y, colour) in sorted(ends.items(), key=lambda end: end[1][1]):

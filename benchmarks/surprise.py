@@ -14,7 +14,7 @@ python benchmarks/surprise.py pbmc10k.h5mu --labels cell_type --json surprise.js
 import sys
 
 if not __package__:
-    sys.path[0] += "/.."  # run as a file: `operator` in this folder is not the standard library's
+    sys.path[0] += "/.."  # run as a file: `operator` must not shadow the standard library's
 
 import argparse
 from importlib.util import find_spec

@@ -1,4 +1,4 @@
-"""What the TTT layer is held to, as ratios within one run; forward + backward."""
+"""Targets of the TTT layer, as ratios within one run; forward + backward."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -28,20 +28,20 @@ TARGETS = (
     Target("TTT is faster than attention", "ms", (ATTENTION, TTT), {400: 1.5, 4000: 10, 20000: 50}),
     Target("chunked torch is faster than the reference loop", "ms", (REFERENCE, CHUNKED), {4000: 3, 20000: 8}),
     Target("both directions cost", "ms", (BOTH, TTT), {400: 1.4, 4000: 1.4, 20000: 1.4}, at_least=False),
-    Target("memory beside the reference loop's", "MB", (TTT, REFERENCE), {4000: 0.45, 20000: 0.35}, at_least=False),
+    Target("memory relative to the reference loop", "MB", (TTT, REFERENCE), {4000: 0.45, 20000: 0.35}, at_least=False),
 )
 
 
 def compare(results: pd.DataFrame) -> pd.DataFrame:
-    """Return each target that was measured: what, tokens, ratio, target and whether it is met.
+    """Return the measured targets: name, tokens, ratio, bound and whether it is met.
 
     Parameters
     ----------
     results
-        Columns layer, tokens, pass, ms and MB, as `benchmarks.operator.measure` gives them.
+        Columns layer, tokens, pass, ms and MB, as returned by `benchmarks.operator.measure`.
     """
     rows = list(_rows(results[results["pass"] == BACKWARD].set_index(["layer", "tokens"])))
-    return pd.DataFrame(rows, columns=["target", "tokens", "ratio", "wanted", "met"]).set_index("target")
+    return pd.DataFrame(rows, columns=["target", "tokens", "ratio", "target ratio", "met"]).set_index("target")
 
 
 def _rows(figures: pd.DataFrame) -> Iterator[tuple[str, int, float, str, bool]]:

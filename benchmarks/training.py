@@ -1,19 +1,19 @@
-"""Where the time of a pretraining epoch goes, with TTT and with what could stand in its place.
+"""Time of a pretraining epoch by phase, with TTT and with alternatives.
 
 python benchmarks/training.py pbmc10k.h5mu --json training.json
 python benchmarks/training.py pbmc10k.h5mu --cells 1000
 
-An epoch is that of `scfusionttt pretrain` validation included; its phases are in process time.
-The shares are those of matrix products and of the operator (or attention) in some steps under torch's profiler, whose
-own cost counts against them.
+An epoch is that of `scfusionttt pretrain`, including validation; phases are measured in process time. The fractions of
+matrix products and of the operator (or attention) are measured for some steps under torch's profiler, whose own cost
+lowers them.
 """
 
 import sys
 
 if not __package__:
-    sys.path[0] += "/.."  # run as a file: `operator` in this folder is not the standard library's
+    sys.path[0] += "/.."  # run as a file: `operator` must not shadow the standard library's
 
-import scfusionttt  # noqa: F401  before torch, which is told once how long its idle threads spin
+import scfusionttt  # noqa: F401  before torch, which reads once how long its idle threads spin
 
 # isort: split
 import argparse
@@ -36,7 +36,7 @@ from scfusionttt.io.read import read
 from scfusionttt.ttt import ttt_linear
 
 TTT, CHUNKED, REFERENCE = "mixer=ttt", "mixer=ttt, chunked torch", "mixer=ttt, reference loop"
-#: What differs from the preset, and how the operator is computed where not as usual.
+#: Settings that differ from the preset, and another implementation of the operator, if any.
 NETWORKS: dict[str, tuple[dict[str, str], Callable | None]] = {
     TTT: ({}, None),
     "mixer=ttt, bf16 products": ({"network.precision": "bf16"}, None),
@@ -45,9 +45,9 @@ NETWORKS: dict[str, tuple[dict[str, str], Callable | None]] = {
     "mixer=attention": ({"network.mixer": "attention", "network.fusion": "attention"}, None),
     "mixer=none": ({"network.mixer": "none", "network.fusion": "add"}, None),
 }
-#: The ways to compute TTT take the same steps: after an epoch their losses may differ by rounding, relative.
+#: Largest relative difference between the losses of the implementations of TTT after an epoch (rounding).
 SAME_LOSS = 1e-3
-#: Least share of products and operator; how many times faster than chunked torch, the plain loop.
+#: Targets: fraction of products and operator; speed-up over chunked torch.
 SHARE, FASTER = 0.6, 3.0
 
 
@@ -56,10 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("input", type=Path, help="CITE-seq with raw counts")
     parser.add_argument("--preset", choices=PRESETS, default="default")
-    parser.add_argument("--cells", type=int, help="take so many of the cells")
-    parser.add_argument("--epochs", type=int, default=1, help="epochs; all figures are per epoch")
-    parser.add_argument("--threads", type=int, help="threads that torch uses; its own choice if not given")
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--cells", type=int, help="use a random subset of this size")
+    parser.add_argument("--epochs", type=int, default=1, help="epochs; results are per epoch")
+    parser.add_argument("--threads", type=int, help="threads for torch (default: torch's own)")
+    parser.add_argument("--json", type=Path, help="write the results to this file")
     given = parser.parse_args(arguments)
     if given.threads:
         torch.set_num_threads(given.threads)
@@ -77,25 +77,25 @@ def _some(cite: CiteSeq, n: int | None) -> CiteSeq:
 
 
 def measure(cite: CiteSeq, config: Config, epochs: int) -> tuple[pd.DataFrame, list[str]]:
-    """Return a row per network: seconds per epoch by phase, cores, shares and loss; and what could not be measured."""
+    """Return one row per network (seconds per epoch by phase, cores, fractions, loss), and notes on missing rows."""
     epoch = Epoch(cite, config)
-    epoch.share(*NETWORKS[TTT], batches=1)  # compiles what there is to
+    epoch.share(*NETWORKS[TTT], batches=1)  # compiles the kernels
     rows = {}
     for name, (settings, operator) in NETWORKS.items():
         rows[name] = epoch.run(settings, operator, epochs)
-        if operator is not ttt_linear_reference:  # its operator is many nodes of autograd, like the rest
+        if operator is not ttt_linear_reference:  # autograd splits its operator into many nodes
             rows[name] |= epoch.share(settings, operator)
-        print(f"{name}: {rows[name]['wall']:.1f} s an epoch", file=sys.stderr, flush=True)
+        print(f"{name}: {rows[name]['wall']:.1f} s per epoch", file=sys.stderr, flush=True)
     notes = []
     if find_spec("scvi") and cite.protein is not None:
         rows["totalVI"] = measure_totalvi(cite, epoch, epochs)
     else:
-        notes.append("totalVI: not measured, it needs scvi-tools (pip install '.[bench]') and proteins")
+        notes.append("totalVI was not measured: it needs scvi-tools (pip install '.[bench]') and proteins")
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("network"), notes
 
 
 def measure_totalvi(cite: CiteSeq, epoch: Epoch, epochs: int) -> dict[str, float]:
-    """Return the seconds per epoch of totalVI with its own defaults, on the same cells and features."""
+    """Return the seconds per epoch of totalVI with its defaults, on the same cells and features."""
     import scvi
 
     assert cite.protein is not None
@@ -110,24 +110,24 @@ def measure_totalvi(cite: CiteSeq, epoch: Epoch, epochs: int) -> dict[str, float
 
 
 def report(rows: pd.DataFrame, notes: Sequence[str], *, cells: int) -> bool:
-    """Print the rows, and the targets only if the ways to compute TTT agree; returns whether they do."""
+    """Print the rows, and the targets if the implementations of TTT agree; return whether they do."""
     where = environment()
     threads = f"{where['threads']} thread{'s' if where['threads'] > 1 else ''}"
     print(f"\n{cells:,} cells, {where['cpu']}, {threads}, torch {where['versions']['torch']}, {where['date']}")
-    print_table(rows, "one epoch: seconds by the wall clock and in process time, shares of the steps", notes)
+    print_table(rows, "one epoch: seconds of wall and process time, fractions of the steps", notes)
     losses = rows.loc[[TTT, CHUNKED, REFERENCE], "training loss"]
     if not (losses / losses[REFERENCE] - 1).abs().max() <= SAME_LOSS:
-        print(f"\nno speed-up is told, because the losses of the ways to compute TTT differ: {losses.to_dict()}")
+        print(f"\nno speed-up is reported, because the losses of the implementations of TTT differ: {losses.to_dict()}")
         return False
     slower = (rows[["process", "wall"]] / rows.loc[TTT, ["process", "wall"]]).drop(index=TTT)
     print_table(slower, "times slower than TTT")
     share, ratio = float(rows["both"][TTT]), float(slower["process"][CHUNKED])
     targets = {
-        "share of matrix products and operator": (share, f"≥ {SHARE:g}", share >= SHARE),
+        "fraction of matrix products and operator": (share, f"≥ {SHARE:g}", share >= SHARE),
         "faster than chunked torch": (ratio, f"≥ {FASTER:g}", ratio >= FASTER),
         "cores kept busy": (rows["cores"][TTT], f"{where['threads']} threads", None),
     }
-    print_table(pd.DataFrame.from_dict(targets, orient="index", columns=["found", "wanted", "met"]), "targets")
+    print_table(pd.DataFrame.from_dict(targets, orient="index", columns=["measured", "target", "met"]), "targets")
     return True
 
 

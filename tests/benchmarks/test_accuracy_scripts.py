@@ -49,9 +49,9 @@ def test_the_distance_is_asked_of_held_out_and_new_cells_alone():
     assert scores == {"distance": 1, "softmax": 0, "distance by RNA": 1, "softmax by RNA": 0}
 
 
-def test_batches_that_keep_apart_are_told_from_mixed_ones():
+def test_separate_batches_score_higher_than_mixed_ones():
     rng = np.random.default_rng(0)
     batch = pd.Series(np.arange(300) % 3).map(str)
     z = rng.normal(size=(300, 2))
-    assert batches.own_batch(z, batch) == pytest.approx(1, abs=0.1)
-    assert batches.own_batch(z + 100 * (np.arange(300) % 3)[:, None], batch) == pytest.approx(3)
+    assert batches.same_batch(z, batch) == pytest.approx(1, abs=0.1)
+    assert batches.same_batch(z + 100 * (np.arange(300) % 3)[:, None], batch) == pytest.approx(3)

@@ -34,9 +34,9 @@ def test_it_shows_parity_and_speed(gpu_parity):
     assert markdown.count("| SDPA float32 |") == 1
 
 
-def test_it_shows_no_speed_where_parity_fails(gpu_parity, monkeypatch, capsys):
+def test_no_speed_is_reported_if_parity_fails(gpu_parity, monkeypatch, capsys):
     monkeypatch.setitem(TOLERANCES, "highest", 0)
     code, figures, _ = gpu_parity()
     assert code == 1
-    assert "not timed, because its parity fails: head size 32, precision highest" in capsys.readouterr().out
+    assert "not timed, because the parity check failed: head size 32, precision highest" in capsys.readouterr().out
     assert not any(row["what"].startswith("gpu") or row["faster"] for row in figures["speed"])

@@ -1,9 +1,10 @@
-"""Whether contributions find known pairs of a gene and a protein among the first 50, beside plain correlation.
+"""Count known gene-protein pairs among the top 50 by contribution, by correlation and by totalVI.
 
-A pair is known where the gene codes for the protein, or is a marker of the cells that carry it. Each protein is rebuilt
-without being looked at. Pairs of all proteins are ranked together: by share, by the correlation (over the same cells)
+A pair is known if the gene encodes the protein or is a marker of the cells that carry it. Each protein is predicted
+with its own value hidden. Pairs of all proteins are ranked together: by share, by the correlation (over the same cells)
 of the log-normalised gene with the log-ratio of the protein, and by totalVI's feature correlation (`--totalvi`: trained
-with its defaults on all cells and the same genes, told over the same cells). A random order finds `by chance`.
+with its defaults on all cells and the same genes, evaluated on the same cells). `by chance` is the expectation for a
+random order.
 
 python benchmarks/attribution.py pbmc10k.h5mu --json attribution.json
 """
@@ -26,7 +27,7 @@ from scfusionttt.data.features import match_features
 from scfusionttt.io.read import read
 from scfusionttt.model.fusionttt import FusionTTT
 
-#: Markers by the gene that codes for the protein, which is known of itself.
+#: Markers by the gene that encodes the protein, which itself is known, too.
 MARKERS = {
     "CD3E": "CD3D CD3G CD247 TRAC TRBC1 TRBC2 TRAT1 IL32 BCL11B CD2 LCK",
     "CD4": "IL7R MAL TRAC LTB TSHZ2",
@@ -50,7 +51,7 @@ def main() -> None:
     """Train, rank, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("input", help="human CITE-seq of blood")
-    parser.add_argument("--model", help="pretrained model folder; trained here if not given")
+    parser.add_argument("--model", help="pretrained model folder (default: train a new model)")
     parser.add_argument("--preset", default="default")
     parser.add_argument("--cells", type=int, default=500, help="cells to explain")
     parser.add_argument("--first", type=int, default=50)
@@ -64,17 +65,17 @@ def main() -> None:
     else:
         model = FusionTTT(given.preset, seed=given.seed, progress=False).pretrain(cite)
     rows = np.sort(np.random.default_rng(given.seed).permutation(cite.rna.n_obs)[: given.cells])
-    found = pairs(model, cite[rows])
+    ranked = pairs(model, cite[rows])
     if given.totalvi:
-        found["totalVI"] = totalvi(cite, rows, found, given.seed)
-    known = found["known"].to_numpy()
-    row: dict[str, float] = {"pairs": len(found), "known": int(known.sum()), "by chance": known.mean()}
-    ranked = found.columns.intersection(["share", "correlation", "totalVI"])
-    row |= {name: known[np.argsort(-found[name], kind="stable")[: given.first]].mean() for name in ranked}
+        ranked["totalVI"] = totalvi(cite, rows, ranked, given.seed)
+    known = ranked["known"].to_numpy()
+    row: dict[str, float] = {"pairs": len(ranked), "known": int(known.sum()), "by chance": known.mean()}
+    scores = ranked.columns.intersection(["share", "correlation", "totalVI"])
+    row |= {name: known[np.argsort(-ranked[name], kind="stable")[: given.first]].mean() for name in scores}
     table = pd.DataFrame([row], index=[Path(given.input).stem])
-    print_table(table, f"precision of the first {given.first} gene-protein pairs")
-    best = found.sort_values("share", ascending=False).head(given.first)
-    print_table(best.set_index("protein"), "the first by share")
+    print_table(table, f"precision of the top {given.first} gene-protein pairs")
+    best = ranked.sort_values("share", ascending=False).head(given.first)
+    print_table(best.set_index("protein"), "the top pairs by share")
     write_json(given.json, environment=environment(), precision=table, first=best)
 
 
@@ -85,32 +86,35 @@ def pairs(model: FusionTTT, cells: CiteSeq) -> pd.DataFrame:
     protein = model.preprocessing.log_ratios(cells, match)
     tables = []
     for number, (name, coding) in enumerate(zip(model.features.proteins["name"], model.features.proteins["symbol"])):
-        told = model.explain(cells, name, n_cells=cells.rna.n_obs, masked=0, permutations=1, level=1.0)
-        told = told[told["modality"] == "rna"].set_index("name")
+        explained = model.explain(cells, name, n_cells=cells.rna.n_obs, masked=0, permutations=1, level=1.0)
+        explained = explained[explained["modality"] == "rna"].set_index("name")
         genes = model.features.genes
         marks = {coding, *MARKERS.get(str(coding), "").split()}
         table = pd.DataFrame({"protein": name, "gene": genes["name"].to_numpy()})
-        table["share"] = told["share"].reindex(genes["name"]).to_numpy()
+        table["share"] = explained["share"].reindex(genes["name"]).to_numpy()
         table["correlation"] = _correlation(rna, protein[:, number])
         table["known"] = genes["symbol"].isin(marks).to_numpy()
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
 
 
-def totalvi(cite: CiteSeq, rows: np.ndarray, asked: pd.DataFrame, seed: int) -> np.ndarray:
+def totalvi(cite: CiteSeq, rows: np.ndarray, pairs: pd.DataFrame, seed: int) -> np.ndarray:
     """Return totalVI's correlation of the gene and protein of each pair over some cells, after training on all."""
     assert cite.protein is not None
-    cells = cite.rna[:, asked["gene"].unique()].copy()
-    cells.obsm["protein"] = cite.protein.to_df()[asked["protein"].unique()]
-    told = trained_totalvi(cells, seed).get_feature_correlation_matrix(indices=rows)
-    told = told.iloc[: cells.n_vars, cells.n_vars :]
-    gene, protein = told.index.get_indexer_for(asked["gene"]), told.columns.get_indexer_for(asked["protein"])
-    return np.nan_to_num(told.to_numpy()[gene, protein])
+    cells = cite.rna[:, pairs["gene"].unique()].copy()
+    cells.obsm["protein"] = cite.protein.to_df()[pairs["protein"].unique()]
+    matrix = trained_totalvi(cells, seed).get_feature_correlation_matrix(indices=rows)
+    matrix = matrix.iloc[: cells.n_vars, cells.n_vars :]
+    gene, protein = (
+        matrix.index.get_indexer_for(pairs["gene"]),
+        matrix.columns.get_indexer_for(pairs["protein"]),
+    )
+    return np.nan_to_num(matrix.to_numpy()[gene, protein])
 
 
 def _correlation(rna: np.ndarray, protein: np.ndarray) -> np.ndarray:
-    centred, of = rna - rna.mean(axis=0), protein - protein.mean()
-    return of @ centred / np.maximum(np.linalg.norm(centred, axis=0) * np.linalg.norm(of), 1e-9)
+    centred, target = rna - rna.mean(axis=0), protein - protein.mean()
+    return target @ centred / np.maximum(np.linalg.norm(centred, axis=0) * np.linalg.norm(target), 1e-9)
 
 
 if __name__ == "__main__":

@@ -40,13 +40,13 @@ def test_the_distance_is_asked_of_held_out_and_new_cells_alone():
         def predict(self, cells, *, unknown):
             asked.append((cells.protein is None, list(cells.obs.index)))
             new = np.arange(cells.rna.n_obs) >= 5
-            return pd.DataFrame({"usual": np.where(new, 0.0, 0.5), "probability": np.where(new, 0.9, 0.6)})
+            return pd.DataFrame({"p_value": np.where(new, 0.0, 0.5), "probability": np.where(new, 0.9, 0.6)})
 
     new = np.arange(30) >= 25
-    scores = unknown.told(Model(), cite, np.arange(5), new)
+    scores = unknown.score(Model(), cite, np.arange(5), new)
     names = [*cite.obs.index[:5], *cite.obs.index[25:]]
     assert asked == [(False, names), (True, names)]
-    assert scores == {"distance": 1, "softmax": 0, "distance by RNA": 1, "softmax by RNA": 0}
+    assert scores == {"distance": 1, "softmax": 0, "distance, RNA alone": 1, "softmax, RNA alone": 0}
 
 
 def test_separate_batches_score_higher_than_mixed_ones():

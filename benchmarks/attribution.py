@@ -22,7 +22,8 @@ import pandas as pd
 
 from benchmarks.measure import environment, print_table, write_json
 from scfusionttt.comparison.scvi_baselines import trained_totalvi
-from scfusionttt.data.cells import CiteSeq, as_citeseq
+from scfusionttt.data.assemble import as_citeseq
+from scfusionttt.data.cells import CiteSeq
 from scfusionttt.data.features import match_features
 from scfusionttt.io.read import read
 from scfusionttt.model.fusionttt import FusionTTT

@@ -22,7 +22,8 @@ import pandas as pd
 
 from benchmarks.measure import print_table, write_json
 from scfusionttt.comparison.scvi_baselines import trained_totalvi
-from scfusionttt.data.cells import CiteSeq, as_citeseq
+from scfusionttt.data.assemble import as_citeseq
+from scfusionttt.data.cells import CiteSeq
 from scfusionttt.data.transforms import highly_variable
 from scfusionttt.evaluation import evaluate_representation, neighbours
 from scfusionttt.io.read import read

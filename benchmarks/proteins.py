@@ -23,7 +23,8 @@ from sklearn.linear_model import Ridge
 
 from benchmarks.measure import print_table, write_json
 from scfusionttt.comparison.scvi_baselines import trained_totalvi
-from scfusionttt.data.cells import CiteSeq, as_citeseq
+from scfusionttt.data.assemble import as_citeseq
+from scfusionttt.data.cells import CiteSeq
 from scfusionttt.data.split import random_split
 from scfusionttt.data.transforms import clr, highly_variable, library_sizes, log_normalize
 from scfusionttt.evaluation.baselines import features

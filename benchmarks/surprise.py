@@ -26,7 +26,8 @@ from anndata import AnnData
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.measure import environment, print_table, write_json
-from scfusionttt.data.cells import CiteSeq, as_citeseq
+from scfusionttt.data.assemble import as_citeseq
+from scfusionttt.data.cells import CiteSeq
 from scfusionttt.data.features import match_features
 from scfusionttt.data.split import stratified_split
 from scfusionttt.explain import as_track, by_region, relative

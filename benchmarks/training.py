@@ -31,7 +31,8 @@ from benchmarks.epoch import Epoch
 from benchmarks.measure import environment, print_table, write_json
 from benchmarks.reference import ttt_linear_reference
 from scfusionttt.config import PRESETS, Config, preset
-from scfusionttt.data.cells import CiteSeq, as_citeseq
+from scfusionttt.data.assemble import as_citeseq
+from scfusionttt.data.cells import CiteSeq
 from scfusionttt.io.read import read
 from scfusionttt.ttt import ttt_linear
 

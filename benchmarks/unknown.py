@@ -25,7 +25,8 @@ from sklearn.metrics import roc_auc_score
 
 from benchmarks.measure import print_table, write_json
 from scfusionttt.config import preset
-from scfusionttt.data.cells import CiteSeq, as_citeseq
+from scfusionttt.data.assemble import as_citeseq
+from scfusionttt.data.cells import CiteSeq
 from scfusionttt.data.split import stratified_split
 from scfusionttt.io.read import read
 from scfusionttt.labels import usable_labels

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from scfusionttt.config import preset
-from scfusionttt.data.cells import as_citeseq
+from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.data.features import choose_features, match_features
 from scfusionttt.data.loader import CellDataset
 from scfusionttt.data.preprocess import Preprocessing

@@ -167,7 +167,7 @@ def _resume_download(url: str, output_file: str, _: Any) -> None:
 
 
 def _check_size(name: str, dataset: Dataset, data: "AnnData | MuData", folder: Path) -> None:
-    from scfusionttt.data.cells import as_citeseq
+    from scfusionttt.data.assemble import as_citeseq
 
     cite = as_citeseq(data)
     found = {

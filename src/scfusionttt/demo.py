@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from scfusionttt import __version__
-from scfusionttt.data.cells import as_citeseq
+from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.data.features import match_features
 from scfusionttt.data.split import stratified_split
 from scfusionttt.errors import OutputError

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from benchmarks import batches, proteins, unknown
-from scfusionttt.data.cells import as_citeseq
+from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.labels import usable_labels
 from scfusionttt.simulation.simulate import simulate
 

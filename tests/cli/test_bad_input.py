@@ -150,19 +150,19 @@ BAD_CALLS = {
     ),
     "output: unknown ending": (
         "embed good.h5mu --model model --out z.txt",
-        "the ending '.txt' is not known; choose .npy",
+        "the ending '.txt' is not supported; use .npy",
     ),
     "output: unknown ending of a table": (
         "predict good.h5mu --model typed --out t.xlsx",
-        "the ending '.xlsx' is not known; choose .csv",
+        "the ending '.xlsx' is not supported; use .csv",
     ),
     "output: the report over the data": (
         "report typed good.h5mu --out good.h5mu",
-        "good.h5mu: the ending '.h5mu' is not known; choose .html",
+        "good.h5mu: the ending '.h5mu' is not supported; use .html",
     ),
     "output: the scores over the data": (
         "validate good.h5mu --json good.h5mu",
-        "good.h5mu: the ending '.h5mu' is not known; choose .json",
+        "good.h5mu: the ending '.h5mu' is not supported; use .json",
     ),
     "output: the model to start from": (
         "finetune good.h5mu --model model --labels cell_type --out ./model",
@@ -176,7 +176,7 @@ BAD_CALLS = {
         "finetune good.h5mu --model model --labels cell_type --out new --json no/scores.json",
         "does not exist; make it, or choose another",
     ),
-    "output: h5mu of one AnnData": ("embed rna.h5ad --model model --out z.h5mu", "write .h5ad or .zarr"),
+    "output: h5mu of one AnnData": ("embed rna.h5ad --model model --out z.h5mu", "use .h5ad or .zarr"),
     "output: somebody's folder": ("pretrain good.h5mu --out folder", "other things in it; it is left alone"),
     "output: a file for a folder": (
         "pretrain good.h5mu --out t.csv",

@@ -270,7 +270,7 @@ def test_a_mosaic_is_refused_until_told_which_cells(real_data, scfusionttt):
     mosaic = f"validate '{real_data / 'mosaic_224adt.h5mu'}'"
     refused = scfusionttt(mosaic)
     assert refused.code == 2
-    assert "--cells rna" in refused.err.splitlines()[-1]
+    assert "cells='rna'" in refused.err.splitlines()[-1]
     result = done(scfusionttt(f"{mosaic} --cells rna"))
     assert "proteins not measured (NaN)" in result.out
     assert result.err == ""

@@ -13,7 +13,7 @@ from scfusionttt.comparison.methods import Method, choose
 from scfusionttt.comparison.rows import jobs, read_rows, run_all
 from scfusionttt.comparison.tasks import tasks
 from scfusionttt.config import preset
-from scfusionttt.data.cells import as_citeseq
+from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.errors import SettingError
 from scfusionttt.evaluation.baselines import zscore
 

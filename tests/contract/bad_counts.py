@@ -121,13 +121,13 @@ CASES = {
     ),
     "counts in another layer, not named": refused(NORMALISED, _other_layer),
     "counts in .raw, normalised X": same(_raw, "so the raw counts were taken from .raw"),
-    "no matrix at all": refused("RNA has no matrix: put raw counts in X", _no_matrix),
+    "no matrix at all": refused("RNA has no matrix; put raw counts in X", _no_matrix),
     "RNA: NaN": refused("RNA has NaN in 1 cell (cell-000000)", entry(np.nan)),
     "RNA: NaN throughout": refused("RNA has NaN in 160 cells", block(np.nan)),
     "RNA: infinite": refused("RNA has infinite values in 1 cell (cell-000000)", entry(np.inf)),
     "RNA: minus infinite": refused("RNA has infinite values in 1 cell", entry(-np.inf)),
     "RNA: negative": refused("RNA has negative values in 1 cell", entry(-1)),
-    "RNA: one fraction": refused("RNA has values that are not whole in 1 cell", entry(0.5)),
+    "RNA: one fraction": refused("RNA has fractional values in 1 cell", entry(0.5)),
     "RNA: log-normalised": refused(NORMALISED, matrix(np.log1p)),
     "RNA: z-scored": refused(NORMALISED, matrix(lambda x: (x.toarray() - x.toarray().mean(0)) / 3)),
     "RNA: beyond float32 (1e300)": refused("RNA has infinite values", entry(1e300)),
@@ -135,7 +135,7 @@ CASES = {
     "RNA: a count of 2^40 in int64": used(entry(2**40, dtype=np.int64), "RNA has counts above 16777216"),
     "RNA: the largest float32": used(entry(3.4e38), "RNA has counts above 16777216"),
     "RNA: cells without counts": refused(
-        "no RNA counts in 2 cells (cell-000005, cell-000007); leave them out with --drop-empty", block(0, [5, 7])
+        "no RNA counts in 2 cells (cell-000005, cell-000007); leave them out with drop_empty", block(0, [5, 7])
     ),
     "RNA: cells without counts, --drop-empty": used(
         block(0, [5, 7]), "2 empty cells left out: cell-000005, cell-000007", options="--drop-empty"
@@ -151,18 +151,20 @@ CASES = {
     ),
     "protein: NaN throughout": used(block(np.nan, modality="prot"), "measured in no cell: 9 proteins"),
     "protein: zero throughout": used(
-        block(0, features=0, modality="prot"), "every count is zero for 1 protein (CD3), taken as measured zeros"
+        block(0, features=0, modality="prot"), "all counts are zero for 1 protein (CD3), treated as measured"
     ),
-    "protein: all zero": used(block(0, modality="prot"), "every count is zero for 9 proteins"),
+    "protein: all zero": used(block(0, modality="prot"), "all counts are zero for 9 proteins"),
     "protein: cells without counts": used(block(0, [5, 7], modality="prot")),
     "protein: infinite": refused("protein has infinite values in 1 cell", entry(np.inf, "prot")),
     "protein: negative": refused("protein has negative values in 1 cell", entry(-2, "prot")),
     "protein: CLR-normalised": refused(
-        "protein has values that are not whole", matrix(lambda x: np.log1p(x / x.mean(0)), "prot")
+        "protein has fractional values", matrix(lambda x: np.log1p(x / x.mean(0)), "prot")
     ),
     "protein: a huge count (1e30)": used(entry(1e30, "prot"), "protein has counts above 16777216"),
     "proteins in obsm, a DataFrame": same(_obsm(True)),
-    "proteins in obsm, without names": used(_obsm(False), "obsm['protein_expression'] has no names and was left out"),
+    "proteins in obsm, without names": used(
+        _obsm(False), "obsm['protein_expression'] has no protein names and is not used"
+    ),
     "proteins in obsm, a text column among them": refused("not numbers in 1 column (batch)", _text_column),
     "proteins in obsm, normalised and as counts": same(
         _two_tables, "taken from obsm['protein_counts'], not from obsm['protein_expression']"

@@ -219,12 +219,14 @@ CASES = {
     ".h5ad of an unknown encoding": refused(
         "it is damaged", _hdf5(lambda file: file["X"].attrs.__setitem__("encoding-type", "tensor"))
     ),
-    ".h5ad whose X/indptr goes back": refused("is damaged", _hdf5(_shuffled_indptr), verbs=READS_LABELS),
+    ".h5ad whose X/indptr goes back": refused(
+        "the sparse matrix is corrupt", _hdf5(_shuffled_indptr), verbs=READS_LABELS
+    ),
     ".h5ad with a gene number past the last": refused(
-        "the sparse matrix is damaged", _indices(lambda indices: indices.__setitem__(5, 10**6)), verbs=READS_LABELS
+        "the sparse matrix is corrupt", _indices(lambda indices: indices.__setitem__(5, 10**6)), verbs=READS_LABELS
     ),
     ".h5ad with a negative gene number": refused(
-        "the sparse matrix is damaged", _indices(lambda indices: indices.__setitem__(5, -7)), verbs=READS_LABELS
+        "the sparse matrix is corrupt", _indices(lambda indices: indices.__setitem__(5, -7)), verbs=READS_LABELS
     ),
     ".h5ad that declares 10^12 genes": refused("GiB of values, more than", _hdf5(_huge_dataset)),
     ".h5mu without modalities": refused(

@@ -121,24 +121,24 @@ def _whole_index(names):
 CASES = {
     "one cell": used(
         _cut(cells=slice(1)),
-        "there is 1 cell only",
+        "the input has only 1 cell",
         verbs={"finetune": "a single class", "transfer": "a single class", "evaluate": "a single class"},
     ),
     "two cells of two types": used(
         _cut(cells=[0, 1]),
-        "there are 2 cells only",
+        "the input has only 2 cells",
         verbs={"finetune": "only one cell", "transfer": "only one cell"},
     ),
-    "no cell": refused("there are 0 cells", _cut(cells=slice(0)), verbs={"evaluate": "no labelled cell"}),
+    "no cell": refused("the input has 0 cells", _cut(cells=slice(0)), verbs={"evaluate": "no labelled cell"}),
     "one gene, which most cells lack": refused("no RNA counts in 159 cells", _cut(genes=[5])),
-    "no gene": refused("there are 160 cells and 0 genes", _cut(genes=slice(0))),
-    "half of the genes": used(_cut(genes=slice(0, None, 2)), "there are 150 genes only"),
+    "no gene": refused("the input has 160 cells and 0 genes", _cut(genes=slice(0))),
+    "half of the genes": used(_cut(genes=slice(0, None, 2)), "the input has only 150 genes"),
     "a third of the genes": used(_cut(genes=slice(0, None, 3)), verbs=dict.fromkeys(BY_MODEL, TOO_FEW_GENES)),
     "one protein": used(_cut(proteins=[2])),
     "no protein": used(_cut(proteins=slice(0))),
     "more proteins than cells": used(
         _cut(cells=slice(0, 160, 40)),
-        "there are 4 cells only",
+        "the input has only 4 cells",
         verbs={"finetune": "only one cell", "transfer": "only one cell"},
     ),
     "isotype controls alone": used(_cut(proteins=["IgG1_control"])),
@@ -148,7 +148,7 @@ CASES = {
     "cell names that are numbers": used(_numbered),
     "cells in another order in the proteins": same(_order),
     "proteins of some of the cells": refused(
-        "RNA has 160 cells and proteins 150, 150 in both; use `--cells overlap`",
+        "RNA has 160 cells and proteins 150, 150 in both; use cells='overlap'",
         _overlap(slice(None), slice(10, None)),
         verbs={"transfer": ""},
     ),
@@ -165,7 +165,7 @@ CASES = {
     "no cell in both, --cells overlap": refused(
         "0 in both", _overlap(slice(0, 80), slice(80, None)), options="--cells overlap"
     ),
-    "a suffix -1 in one modality": refused("give the cells the same names", _suffix, verbs={"transfer": ""}),
+    "a suffix -1 in one modality": refused("they need the same cell names", _suffix, verbs={"transfer": ""}),
     "a gene name twice": used(
         features(lambda names: [*names[:-1], names[0]]), "1 gene name (SETDB1) occurs more than once"
     ),
@@ -188,7 +188,7 @@ CASES = {
     "symbols with a prefix hg19_": used(features(lambda names: "hg19_" + names, ids=False)),
     "genes of two species": used(
         _barnyard,
-        "300 human and 120 mouse genes by prefix; keep one species",
+        "300 human and 120 mouse genes by prefix; keep the genes and cells of one species",
         verbs={"pretrain": "a mixture of 300 human and 120 mouse genes"},
     ),
     "mouse, to a human model": used(_mouse, verbs=dict.fromkeys(BY_MODEL, "give human data")),

@@ -4,7 +4,8 @@ import pytest
 from anndata import AnnData
 
 from scfusionttt.config import DataConfig
-from scfusionttt.data.cells import CiteSeq, as_citeseq
+from scfusionttt.data.assemble import as_citeseq
+from scfusionttt.data.cells import CiteSeq
 from scfusionttt.data.features import choose_features, match_features
 from scfusionttt.data.transforms import highly_variable
 from scfusionttt.errors import FeatureError, InputFileError

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scfusionttt.config import DataConfig
-from scfusionttt.data.cells import as_citeseq
+from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.data.features import Match
 from scfusionttt.data.loader import CellDataset, make_loader
 from scfusionttt.data.preprocess import Preprocessing

@@ -7,7 +7,8 @@ from anndata import AnnData
 from scipy import sparse
 
 from scfusionttt.config import DataConfig
-from scfusionttt.data.cells import CiteSeq, as_citeseq
+from scfusionttt.data.assemble import as_citeseq
+from scfusionttt.data.cells import CiteSeq
 from scfusionttt.data.features import Match
 from scfusionttt.data.preprocess import Preprocessing, gene_counts, protein_counts
 from scfusionttt.simulation.simulate import simulate, simulate_query

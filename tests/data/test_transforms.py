@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
-from scfusionttt.data.cells import as_citeseq
+from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.data.transforms import Standardizer, clr, highly_variable, library_sizes, log_normalize
 from scfusionttt.errors import SettingError
 from scfusionttt.io.read import read

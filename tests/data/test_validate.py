@@ -7,7 +7,8 @@ from anndata import AnnData
 from mudata import MuData
 from scipy import sparse
 
-from scfusionttt.data.cells import CiteSeq, as_citeseq
+from scfusionttt.data.assemble import as_citeseq
+from scfusionttt.data.cells import CiteSeq
 from scfusionttt.data.validate import check, drop_empty, require_usable, validate
 from scfusionttt.errors import InputDataError
 from scfusionttt.io.quiet_warnings import quiet
@@ -86,12 +87,12 @@ def test_empty_cells_and_features():
     cells = only(check(cite), "empty_cells")
     assert (cells.severity, cells.names) == ("error", ("c2", "c5"))
     assert "2 cells (c2, c5)" in str(cells)
-    assert "--drop-empty" in str(cells)
+    assert "drop_empty" in str(cells)
     genes = only(check(cite), "empty_genes")
     assert (genes.severity, genes.names) == ("warning", ("G7",))
     proteins = only(check(cite), "empty_proteins")
     assert (proteins.severity, proteins.names) == ("warning", ("P4",))
-    assert "measured zeros" in str(proteins)
+    assert "treated as measured" in str(proteins)
 
     kept, dropped = drop_empty(cite)
     assert dropped == ["c2", "c5"]
@@ -109,7 +110,7 @@ def test_drop_empty_of_nothing_and_of_all():
         drop_empty(cite)
 
 
-def test_missing_proteins_are_named_and_no_error():
+def test_missing_proteins_are_reported_but_no_error():
     cite = toy()
     cite.protein.X[[1, 8], 0] = np.nan
     cite.protein.X[:, 3] = np.nan
@@ -135,10 +136,10 @@ def test_two_species():
 
 
 def test_small_inputs():
-    assert "1 cell only" in str(only(check(toy(n=1)), "few_cells"))
-    assert "49 cells only" in str(only(check(toy(n=49)), "few_cells"))
-    assert "199 genes" in str(only(check(toy(g=199)), "few_genes"))
-    assert only(check(toy(n=0)), "nothing_there").severity == "error"
+    assert "only 1 cell;" in str(only(check(toy(n=1)), "few_cells"))
+    assert "only 49 cells" in str(only(check(toy(n=49)), "few_cells"))
+    assert "only 199 genes" in str(only(check(toy(g=199)), "few_genes"))
+    assert only(check(toy(n=0)), "no_counts").severity == "error"
 
 
 def test_library_size_outliers_and_huge_counts():
@@ -154,7 +155,7 @@ def as_mudata(cite):
         return MuData({"rna": cite.rna, "prot": cite.protein})
 
 
-def test_mistakes_of_the_call_and_of_the_file_are_findings(tmp_path):
+def test_user_errors_are_findings(tmp_path):
     report = validate(tmp_path / "no.h5ad")
     assert report.summary is None
     assert only(report.errors, "InputFileError").message.endswith("no such file; check the name and the folder")
@@ -165,7 +166,7 @@ def test_mistakes_of_the_call_and_of_the_file_are_findings(tmp_path):
     differ = as_mudata(toy())
     with quiet():
         differ = MuData({"rna": differ["rna"], "prot": differ["prot"][:70].copy()})
-    assert "--cells overlap" in only(validate(differ).errors, "InputDataError").message
+    assert "cells='overlap'" in only(validate(differ).errors, "InputDataError").message
     assert not validate(differ, cells="overlap").errors
 
 
@@ -180,7 +181,7 @@ def test_a_normalised_file(tmp_path):
     assert any(line.startswith("error   not_counts: RNA") for line in report.lines())
 
 
-def test_counts_from_raw_are_told():
+def test_counts_from_raw_are_reported():
     adata = toy().rna
     adata.raw = adata.copy()
     adata.X = adata.X.log1p()
@@ -222,6 +223,6 @@ def test_real_mosaic(real_data):
     assert len(only(report.findings, "missing_proteins").names) == 400
 
 
-def test_checked_data_are_what_as_citeseq_takes():
+def test_check_of_what_as_citeseq_returns():
     cite = as_citeseq(as_mudata(toy()))
     assert check(cite) == []

@@ -9,11 +9,12 @@ import pytest
 from anndata import AnnData
 from mudata import MuData
 
-from scfusionttt.data.write import check_embedding_path, write_embedding, write_table
+from scfusionttt.data.write import check_embedding_path, write_embedding
 from scfusionttt.errors import InputDataError, OutputError
 from scfusionttt.io.atomic import replacing
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.io.read import read
+from scfusionttt.io.tables import write_table
 
 CELLS = pd.Index(["a", "b", "c", "d"])
 Z = np.arange(8, dtype=np.float32).reshape(4, 2)
@@ -106,7 +107,9 @@ def test_backed_sources(tmp_path):
         toy_mudata().write_h5mu(tmp_path / "m.h5mu")
         backed = mudata.read_h5mu(tmp_path / "m.h5mu", backed="r")
     fails(
-        lambda: write_embedding(tmp_path / "z.h5mu", Z, CELLS, backed), "read it without backed=", error=InputDataError
+        lambda: write_embedding(tmp_path / "z.h5mu", Z, CELLS, backed),
+        "read it into memory (without backed=)",
+        error=InputDataError,
     )
     backed.file.close()
 
@@ -135,7 +138,7 @@ def test_what_cannot_be_written(tmp_path):
     fails(lambda: write_embedding(tmp_path / "z.h5ad", Z, stranger, toy()), "stranger", error=InputDataError)
     odd = toy()
     odd.uns["odd"] = object()
-    fails(lambda: write_embedding(tmp_path / "z.h5ad", Z, CELLS, odd), "does not fit the format")
+    fails(lambda: write_embedding(tmp_path / "z.h5ad", Z, CELLS, odd), "cannot be stored in this format")
     assert not list(tmp_path.iterdir())
 
 

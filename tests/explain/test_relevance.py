@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from scfusionttt.data.cells import as_citeseq
+from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.data.loader import make_loader
 from scfusionttt.errors import SettingError
 from scfusionttt.explain.relevance import (

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mudata import MuData
 from scipy import sparse
 
-from scfusionttt.data.cells import as_citeseq
+from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.data.store.sources import open_source
 from scfusionttt.data.store.stored import open_store
 from scfusionttt.data.store.write import write_store

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from scfusionttt.data.cells import as_citeseq
+from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.errors import FeatureError, LabelError
 from scfusionttt.model.provenance import Provenance
 from scfusionttt.report import write_report

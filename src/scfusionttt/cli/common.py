@@ -29,7 +29,7 @@ def load(
     stream: bool = True,
 ) -> tuple[Any, "CiteSeq"]:
     """Return what the file holds, and its checked cells; with `stream`, it may be a store."""
-    from scfusionttt.data.cells import as_citeseq
+    from scfusionttt.data.assemble import as_citeseq
     from scfusionttt.data.validate import drop_empty as without_empty
     from scfusionttt.io.integrity import is_store
     from scfusionttt.io.read import read

@@ -62,7 +62,7 @@ def report(
 
     Example: scfusionttt report typed pbmc.h5mu --labels cell_type --out report.html
     """
-    from scfusionttt.data.write import PAGE_ENDINGS, check_file_path
+    from scfusionttt.io.tables import PAGE_ENDINGS, check_file_path
     from scfusionttt.model.fusionttt import FusionTTT
     from scfusionttt.report import write_report
 

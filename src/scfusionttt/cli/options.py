@@ -36,7 +36,7 @@ class Cells(StrEnum):
 def _json_path(path: Path | None) -> Path | None:
     """Check before the work where the result goes to."""
     if path is not None:
-        from scfusionttt.data.write import JSON_ENDINGS, check_file_path
+        from scfusionttt.io.tables import JSON_ENDINGS, check_file_path
         from scfusionttt.model.folder import is_model
 
         check_file_path(path, JSON_ENDINGS)

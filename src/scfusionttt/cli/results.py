@@ -68,7 +68,7 @@ def predict(
     Example: scfusionttt predict rna.h5ad --model typed --out types.csv
     """
     start(devices, nodes)
-    from scfusionttt.data.write import TABLE_ENDINGS, check_file_path, write_table
+    from scfusionttt.io.tables import TABLE_ENDINGS, check_file_path, write_table
     from scfusionttt.model.fusionttt import FusionTTT
 
     check_file_path(out, TABLE_ENDINGS)
@@ -100,7 +100,7 @@ def explain(
 
     Example: scfusionttt explain pbmc-model pbmc.h5mu --target CD3 --labels cell_type --out cd3.csv
     """
-    from scfusionttt.data.write import TABLE_ENDINGS, check_file_path, write_table
+    from scfusionttt.io.tables import TABLE_ENDINGS, check_file_path, write_table
     from scfusionttt.model.fusionttt import FusionTTT
 
     check_file_path(out, TABLE_ENDINGS)

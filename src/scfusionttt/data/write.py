@@ -1,4 +1,4 @@
-"""Results to files, each whole or not at all."""
+"""Embeddings to files, complete or not at all."""
 
 from pathlib import Path
 
@@ -7,16 +7,15 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from scfusionttt.data.cells import find_modality, joined_obs
+from scfusionttt.data.assemble import joined_obs
+from scfusionttt.data.modalities import find_modality
 from scfusionttt.errors import InputDataError, OutputError
 from scfusionttt.io.atomic import check_target, replacing
 from scfusionttt.io.quiet_warnings import quiet
+from scfusionttt.io.tables import checked_ending, write_table
 from scfusionttt.keys import RNA_MODALITIES, X_FUSIONTTT
 
 EMBEDDING_ENDINGS = (".npy", ".csv", ".h5ad", ".h5mu", ".zarr")
-TABLE_ENDINGS = (".csv", ".tsv")
-PAGE_ENDINGS = (".html", ".htm")
-JSON_ENDINGS = (".json",)
 
 
 def write_embedding(
@@ -27,33 +26,33 @@ def write_embedding(
     *,
     rna_modality: str | None = None,
 ) -> None:
-    """Write one vector per cell, in the format of the name's ending.
+    """Write one vector per cell, in the format given by the file name.
 
     Parameters
     ----------
     path
         ``.npy``: the array; ``.csv``: a row per cell with its name; ``.h5ad``, ``.h5mu``, ``.zarr``: a copy of `source`
-        with ``obsm["X_fusionttt"]``. An ``.h5ad`` from MuData holds the RNA modality with the joined obs.
+        with ``obsm["X_fusionttt"]``. An ``.h5ad`` from MuData has the RNA modality with the joined obs.
     array
-        [n, d], as :meth:`scfusionttt.FusionTTT.embed` returns it: bottleneck, components and proteins.
+        [n, d], as returned by :meth:`scfusionttt.FusionTTT.embed`.
     cell_names
-        Names of the rows, [n]. Where `source` has other cells too, the copy holds only these.
+        Names of the rows, [n]. If `source` has more cells, the copy has only these.
     source
-        The caller's data, left unchanged; None for a file of cell names and embedding alone.
+        The input data, which is not changed; None for a file with only cell names and embedding.
     rna_modality
-        Name of the RNA in a MuData, where it is not a usual one.
+        RNA modality of a MuData, by default the one with a name in `keys.RNA_MODALITIES`.
 
     Raises
     ------
     OutputError
-        Unknown ending, a format that cannot hold `source`, or a file that cannot be written.
+        The ending is not supported, the format cannot hold `source`, or the file cannot be written.
     """
-    ending = _ending(path, EMBEDDING_ENDINGS)
+    ending = checked_ending(path, EMBEDDING_ENDINGS)
     array, cells = np.asarray(array), pd.Index(cell_names)
     source = AnnData(obs=pd.DataFrame(index=cells)) if source is None else source
     check_embedding_path(path, source)
     if array.shape[0] != len(cells):
-        raise InputDataError(f"the embedding has {array.shape[0]} rows for {len(cells)} cells; give one row per cell")
+        raise InputDataError(f"the embedding has {array.shape[0]} rows for {len(cells)} cells; they must match")
     if ending == ".npy":
         with replacing(path) as temporary:
             np.save(temporary, array, allow_pickle=False)
@@ -65,47 +64,27 @@ def write_embedding(
             _write_annotated(path, _annotated(array, cells, source, ending, rna_modality), ending)
 
 
-def write_table(path: str | Path, table: pd.DataFrame) -> None:
-    """Write a table as ``.csv`` or ``.tsv``; its index is the first column."""
-    separator = "\t" if _ending(path, TABLE_ENDINGS) == ".tsv" else ","
-    with replacing(path) as temporary:
-        table.to_csv(temporary, sep=separator)
-
-
 def check_embedding_path(path: str | Path, source: AnnData | MuData | None = None) -> None:
-    """Raise OutputError now, before the work, if `write_embedding` could not write to a file of this name."""
-    ending = _ending(path, EMBEDDING_ENDINGS)
+    """Raise OutputError, before the work, if `write_embedding` cannot write to `path`."""
+    ending = checked_ending(path, EMBEDDING_ENDINGS)
     check_target(path, folder=ending == ".zarr", ours=_is_embedded)
     if ending == ".h5mu" and isinstance(source, AnnData):
-        raise OutputError(f"{path}: a .h5mu file needs MuData, but the input is one AnnData; write .h5ad or .zarr")
-
-
-def check_file_path(path: str | Path, endings: tuple[str, ...]) -> None:
-    """Raise OutputError now, before the work, if no such file could be written: by its ending it is never data."""
-    _ending(path, endings)
-    check_target(path, folder=False)
+        raise OutputError(f"{path}: an .h5mu file needs MuData, but the input is AnnData; use .h5ad or .zarr")
 
 
 def _is_embedded(folder: Path) -> bool:
-    """Return whether a folder is a Zarr store that has an embedding already: an earlier result."""
+    """Return whether a folder is a Zarr store with an embedding, i.e. an earlier result."""
     return (folder / "obsm" / X_FUSIONTTT).is_dir()
-
-
-def _ending(path: str | Path, known: tuple[str, ...]) -> str:
-    ending = Path(path).suffix.lower()
-    if ending not in known:
-        raise OutputError(f"{path}: the ending '{ending}' is not known; choose {', '.join(known)}")
-    return ending
 
 
 def _annotated(
     array: np.ndarray, cells: pd.Index, source: AnnData | MuData, ending: str, rna_modality: str | None
 ) -> AnnData | MuData:
-    """Return a copy of the source, cut to the cells and in their order, with the embedding in obsm."""
+    """Return a copy of the source with only these cells and the embedding in obsm."""
     if ending == ".h5ad" and isinstance(source, MuData):
         name = find_modality(source, RNA_MODALITIES, rna_modality)
         if name is None:
-            raise InputDataError(f"no RNA among {', '.join(source.mod)}; name the modality with RNA (--rna-modality)")
+            raise InputDataError(f"no RNA among {', '.join(source.mod)}; choose a modality with rna_modality")
         copy = _copy(source.mod[name], cells)
         copy.obs = joined_obs(source, name).loc[copy.obs_names]
     else:
@@ -115,18 +94,18 @@ def _annotated(
 
 
 def _copy(source: AnnData | MuData, cells: pd.Index) -> AnnData | MuData:
-    lost = cells.difference(source.obs_names)
-    if len(lost):
+    missing = cells.difference(source.obs_names)
+    if len(missing):
         raise InputDataError(
-            f"{len(lost)} embedded cells are not in the data given (such as {lost[0]}); give the same data"
+            f"{len(missing)} embedded cells are not in `source` (such as {missing[0]}); pass the data that was embedded"
         )
     if len(cells) < source.n_obs:
         source = source[source.obs_names.isin(cells)]
     if isinstance(source, MuData) and source.isbacked:
-        raise InputDataError("a backed MuData cannot be copied; read it without backed=")
+        raise InputDataError("a backed MuData cannot be copied; read it into memory (without backed=)")
     copy = source.to_memory() if isinstance(source, AnnData) and source.isbacked else source.copy()
     if isinstance(copy, MuData):
-        copy._axis = int(copy.axis)  # from .h5mu it is a NumPy integer, which Zarr's JSON refuses
+        copy._axis = int(copy.axis)  # read from .h5mu it is a NumPy integer, which Zarr cannot write as JSON
     return copy
 
 
@@ -136,8 +115,8 @@ def _write_annotated(path: str | Path, data: AnnData | MuData, ending: str) -> N
             getattr(data, f"write_{ending[1:]}")(temporary)
         except (OSError, RuntimeError, MemoryError):
             raise
-        except Exception as error:  # anndata has a class of its own for values that it cannot write
+        except Exception as error:  # anndata has its own error class for values that it cannot write
             text = " ".join(str(error).split())
             raise OutputError(
-                f"{path} was not written: a part of the input does not fit the format ({text})"
+                f"{path} was not written: part of the input cannot be stored in this format ({text})"
             ) from error

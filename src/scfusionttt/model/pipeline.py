@@ -18,7 +18,8 @@ from mudata import MuData
 
 from scfusionttt import inference, keys
 from scfusionttt.config import Config
-from scfusionttt.data.cells import Cells, CiteSeq, as_citeseq
+from scfusionttt.data.assemble import as_citeseq
+from scfusionttt.data.cells import Cells, CiteSeq
 from scfusionttt.data.features import Features, choose_features, match_features
 from scfusionttt.data.loader import CellDataset, StreamedCells, cell_dataset
 from scfusionttt.data.preprocess import Preprocessing

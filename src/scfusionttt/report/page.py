@@ -6,9 +6,9 @@ from pathlib import Path
 import pandas as pd
 
 from scfusionttt.data.cells import CiteSeq
-from scfusionttt.data.write import PAGE_ENDINGS, check_file_path
 from scfusionttt.errors import name_some
 from scfusionttt.io.atomic import replacing
+from scfusionttt.io.tables import PAGE_ENDINGS, check_file_path
 from scfusionttt.model.fusionttt import FusionTTT
 from scfusionttt.model.provenance import versions
 from scfusionttt.plotting import figures

@@ -8,7 +8,8 @@ from mudata import MuData
 from scipy import sparse
 
 from scfusionttt.config import DataConfig
-from scfusionttt.data.cells import as_citeseq, gene_panels
+from scfusionttt.data.assemble import as_citeseq
+from scfusionttt.data.cells import gene_panels
 from scfusionttt.data.features import choose_features, match_features
 from scfusionttt.data.preprocess import Preprocessing
 from scfusionttt.data.store import stored as store_module
@@ -276,7 +277,7 @@ def test_barcodes_of_two_samples_are_told_apart_by_the_inputs_name(tmp_path):
 
 def test_empty_cells_are_refused_by_name_or_left_out(tmp_path):
     path = rna_only(tmp_path / "x.h5ad", [f"cell-{i}" for i in range(300)], empty=[3, 290])
-    with pytest.raises(InputDataError, match=r"x\.h5ad: no RNA counts in 1 cell \(cell-(3|290)\); .* --drop-empty"):
+    with pytest.raises(InputDataError, match=r"x\.h5ad: no RNA counts in 1 cell \(cell-(3|290)\); .* drop_empty"):
         write(tmp_path / "out.zarr", path)
     assert not (tmp_path / "out.zarr").exists()
     assert write(tmp_path / "out.zarr", path, drop_empty=True) == 298

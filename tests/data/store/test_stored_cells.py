@@ -9,7 +9,7 @@ from mudata import MuData
 
 from scfusionttt import FusionTTT
 from scfusionttt.data import loader as loader_module
-from scfusionttt.data.cells import as_citeseq
+from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.data.features import match_features
 from scfusionttt.data.loader import StreamedCells, cell_dataset, make_loader
 from scfusionttt.data.store.sources import open_source

@@ -12,7 +12,9 @@ import numpy as np
 from anndata import AnnData
 from mudata import MuData
 
-from scfusionttt.data.cells import Cells, CiteSeq, as_citeseq, assemble, protein_tables
+from scfusionttt.data.assemble import as_citeseq, assemble
+from scfusionttt.data.cells import Cells, CiteSeq
+from scfusionttt.data.modalities import protein_tables
 from scfusionttt.errors import UserError
 from scfusionttt.io.integrity import check_zarr, damaged, is_store, without_pickle
 from scfusionttt.io.quiet_warnings import quiet

@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import sparse
 
 from scfusionttt.data.cells import CiteSeq, count_findings
-from scfusionttt.data.counts import named
+from scfusionttt.data.findings import named
 from scfusionttt.data.store.join import Joined, join_features
 from scfusionttt.data.store.sources import Source, naming
 from scfusionttt.data.store.stored import BLOCK, FORMAT_VERSION
@@ -116,7 +116,7 @@ def _not_empty(source: Source, cite: CiteSeq, *, drop_empty: bool) -> np.ndarray
     if not there.all():
         empty = named(list(cite.rna.obs_names[~there]), "cell")
         if not drop_empty:
-            raise InputDataError(f"{source.path}: no RNA counts in {empty}; leave them out with --drop-empty")
+            raise InputDataError(f"{source.path}: no RNA counts in {empty}; leave them out with drop_empty")
         log.info("%s: %s without RNA counts left out", source.path, empty)
     return there
 

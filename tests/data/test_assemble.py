@@ -5,7 +5,8 @@ from anndata import AnnData
 from mudata import MuData
 from scipy import sparse
 
-from scfusionttt.data.cells import CiteSeq, as_citeseq
+from scfusionttt.data.assemble import as_citeseq
+from scfusionttt.data.cells import CiteSeq
 from scfusionttt.errors import InputDataError, SettingError
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.io.read import read
@@ -41,7 +42,7 @@ def fails(data, *words, error=InputDataError, **options):
         assert word in str(caught.value)
 
 
-def check_whole(cite, rna=RNA, protein=PROTEIN):
+def check_equal(cite, rna=RNA, protein=PROTEIN):
     assert isinstance(cite.rna.X, sparse.csr_matrix)
     assert cite.rna.X.dtype == np.float32
     assert cite.rna.X.has_canonical_format
@@ -57,16 +58,16 @@ def check_whole(cite, rna=RNA, protein=PROTEIN):
 
 
 @pytest.mark.parametrize("names", [("rna", "prot"), ("RNA", "ADT"), ("gex", "Protein")])
-def test_modalities_by_their_usual_names(names):
-    check_whole(as_citeseq(mudata(names=names)))
+def test_modalities_by_known_names(names):
+    check_equal(as_citeseq(mudata(names=names)))
 
 
 def test_modalities_by_option():
     data = mudata(names=("counts", "tags"))
-    fails(data, "no RNA found", "counts, tags", "--rna-modality")
+    fails(data, "no RNA found", "counts, tags", "rna_modality")
     fails(data, "no modality 'rnaa'", "counts, tags", rna_modality="rnaa")
-    check_whole(as_citeseq(data, rna_modality="counts", protein_modality="tags"))
-    check_whole(as_citeseq(data, rna_modality="counts"), protein=None)
+    check_equal(as_citeseq(data, rna_modality="counts", protein_modality="tags"))
+    check_equal(as_citeseq(data, rna_modality="counts"), protein=None)
 
 
 def test_feature_types_are_split_and_others_left_out():
@@ -76,7 +77,7 @@ def test_feature_types_are_split_and_others_left_out():
         ["Gene Expression"] * 2 + ["Antibody Capture"] * 3 + ["CRISPR Guide Capture"] + ["Gene Expression"] * 2
     )
     cite = as_citeseq(data)  # CD4 the gene and CD4 the antibody stay apart
-    check_whole(cite)
+    check_equal(cite)
     assert list(cite.rna.var_names) == GENES
     assert list(cite.protein.var_names) == PROTEINS
     data.var["feature_types"] = "Peaks"
@@ -88,34 +89,34 @@ def test_proteins_in_obsm(key):
     data = table(sparse.csr_matrix(RNA))
     data.obsm[key] = pd.DataFrame(PROTEIN, index=CELLS, columns=PROTEINS)
     cite = as_citeseq(data)
-    check_whole(cite)
+    check_equal(cite)
     assert list(cite.protein.var_names) == PROTEINS
     data.obsm["mine"] = data.obsm.pop(key)
-    check_whole(as_citeseq(data), protein=None)
-    check_whole(as_citeseq(data, protein_modality="mine"))
+    check_equal(as_citeseq(data), protein=None)
+    check_equal(as_citeseq(data, protein_modality="mine"))
     fails(data, "no obsm['other']", "mine", protein_modality="other")
 
 
-def test_proteins_without_names_are_not_dropped_in_silence():
+def test_a_warning_reports_proteins_without_names():
     data = table(sparse.csr_matrix(RNA))
     data.obsm["prot"] = PROTEIN
-    with pytest.warns(UserWarning, match=r"obsm\['prot'\] has no names and was left out; make it a DataFrame"):
-        check_whole(as_citeseq(data), protein=None)
+    with pytest.warns(UserWarning, match=r"obsm\['prot'\] has no protein names and is not used; make it a DataFrame"):
+        check_equal(as_citeseq(data), protein=None)
     fails(data, "no protein names", "DataFrame", protein_modality="prot")
 
 
-def test_text_among_the_proteins_is_named():
-    """It was a traceback, even from `validate`."""
+def test_text_among_the_proteins_is_refused():
+    """It raised a traceback, even in `validate`."""
     data = table(sparse.csr_matrix(RNA))
     frame = pd.DataFrame(PROTEIN, index=CELLS, columns=PROTEINS)
     data.obsm["prot"] = frame.assign(batch="b", seen=pd.Timestamp("2024-01-01"), spin=1j)
-    fails(data, "obsm['prot']", "not numbers in 3 columns (batch, seen, spin)", "in obs")
+    fails(data, "obsm['prot']", "not numbers in 3 columns (batch, seen, spin)", "to obs")
     data.obsm["prot"] = frame.astype(object).assign(CD4=pd.Categorical(PROTEIN[:, 1]))
-    check_whole(as_citeseq(data))
+    check_equal(as_citeseq(data))
 
 
 @pytest.mark.parametrize("first", ["counts", "normalised"])
-def test_of_several_tables_the_one_with_counts_is_taken(first):
+def test_the_table_with_counts_is_chosen_among_several(first):
     data = table(sparse.csr_matrix(RNA))
     frames = {"counts": pd.DataFrame(PROTEIN, index=CELLS, columns=PROTEINS)}
     frames |= {"normalised": np.log1p(frames["counts"]), "text": frames["counts"].assign(CD3="x")}
@@ -124,51 +125,51 @@ def test_of_several_tables_the_one_with_counts_is_taken(first):
     for key, name in keys.items():
         data.obsm[key] = frames[name]
     (taken,) = (key for key, name in keys.items() if name == "counts")
-    with pytest.warns(UserWarning, match=rf"taken from obsm\['{taken}'\], not from .*--protein-modality NAME"):
-        check_whole(as_citeseq(data))
-    check_whole(as_citeseq(data, protein_modality=taken))
+    with pytest.warns(UserWarning, match=rf"taken from obsm\['{taken}'\], not from .*protein_modality"):
+        check_equal(as_citeseq(data))
+    check_equal(as_citeseq(data, protein_modality=taken))
     data.obsm["protein_counts"] = PROTEIN
     with pytest.warns(UserWarning, match=rf"taken from obsm\['{taken}'\], .*obsm\['protein_counts'\]"):
-        check_whole(as_citeseq(data))
+        check_equal(as_citeseq(data))
 
 
-def test_a_layer_may_be_of_one_modality():
-    """Files with RNA counts in X and protein counts in a layer, or the other way round, could not be read."""
+def test_only_one_modality_may_have_the_layer():
+    """Files with RNA counts in X and protein counts in a layer, or vice versa, could not be read."""
     for modality in ("rna", "prot"):
         data = mudata()
         data[modality].layers["raw"] = data[modality].X.copy()
         data[modality].X = np.log1p(data[modality].X)
         other = "protein" if modality == "rna" else "RNA"
         with pytest.warns(UserWarning, match=f"{other} has no layer 'raw', so its counts were taken from X"):
-            check_whole(as_citeseq(data, layer="raw"))
+            check_equal(as_citeseq(data, layer="raw"))
         fails(data, "RNA has no layer 'other'", layer="other")
     data["rna"].layers["counts"] = data["rna"].X.copy()
     with pytest.warns(UserWarning, match=r"RNA has no layer 'raw', .* taken from layers\['counts'\]"):
-        check_whole(as_citeseq(data, layer="raw"))
+        check_equal(as_citeseq(data, layer="raw"))
     data["rna"].layers["raw"] = data["rna"].X.copy()
-    check_whole(as_citeseq(data, layer="raw"))
+    check_equal(as_citeseq(data, layer="raw"))
 
 
 def test_rna_only():
-    check_whole(as_citeseq(table(sparse.csr_matrix(RNA))), protein=None)
-    fails(table(sparse.csr_matrix(RNA)), "without modalities", rna_modality="rna")
+    check_equal(as_citeseq(table(sparse.csr_matrix(RNA))), protein=None)
+    fails(table(sparse.csr_matrix(RNA)), "no modalities", rna_modality="rna")
 
 
 @pytest.mark.parametrize("layer", [None, "counts", "spliced"])
 def test_counts_come_from_the_layer_before_x(layer):
     data = table(np.log1p(RNA))
     data.layers[layer or "counts"] = RNA.copy()
-    check_whole(as_citeseq(data, layer=layer), protein=None)
+    check_equal(as_citeseq(data, layer=layer), protein=None)
     fails(data, "no layer 'other'", layer or "counts", layer="other")
 
 
-def test_counts_come_from_raw_only_where_x_is_no_count():
+def test_counts_come_from_raw_only_if_x_is_fractional():
     data = table(RNA)
     data.raw = data.copy()
-    check_whole(as_citeseq(data), protein=None)
+    check_equal(as_citeseq(data), protein=None)
     data.X = np.log1p(RNA)
-    with pytest.warns(UserWarning, match=r"taken from \.raw; put them in layers\['counts'\]"):
-        check_whole(as_citeseq(data), protein=None)
+    with pytest.warns(UserWarning, match=r"taken from \.raw; store them in layers\['counts'\]"):
+        check_equal(as_citeseq(data), protein=None)
     fewer = table(np.log1p(RNA))
     fewer.raw = table(RNA)[:, :2].copy()
     fails(fewer, "look normalised")
@@ -195,7 +196,7 @@ def test_nan_proteins_are_not_measured_and_other_bad_values_are_refused():
     bad = PROTEIN.copy()
     bad[2] = np.nan
     for kind in (np.asarray, sparse.csr_matrix):
-        check_whole(as_citeseq(mudata(protein=table(kind(bad), features=PROTEINS))), protein=bad)
+        check_equal(as_citeseq(mudata(protein=table(kind(bad), features=PROTEINS))), protein=bad)
     bad[3, 0] = -2
     fails(mudata(protein=table(bad, features=PROTEINS)), "protein", "negative", "1 cell (c3)")
     bad[3, 0] = np.inf
@@ -211,7 +212,7 @@ def test_any_container_and_dtype(dtype, kind):
         data.X.data = data.X.data.astype(dtype)  # scipy builds none, but files hold them
     else:
         data = table(kind(matrix.astype(dtype)))
-    check_whole(as_citeseq(data), rna=matrix.astype(np.float32), protein=None)
+    check_equal(as_citeseq(data), rna=matrix.astype(np.float32), protein=None)
 
 
 def test_text_instead_of_numbers():
@@ -227,42 +228,42 @@ def test_backed(tmp_path):
 
     for name in ("sparse.h5ad", "dense.h5ad"):
         data = read_h5ad(tmp_path / name, backed="r")
-        check_whole(as_citeseq(data), protein=None)
+        check_equal(as_citeseq(data), protein=None)
         data.file.close()
 
 
-def test_repeated_and_stored_zero_entries_are_put_in_order():
+def test_duplicate_and_explicit_zero_entries_are_canonical():
     parts = (np.array([1, 2, 0, 3], dtype=np.float32), np.array([3, 3, 1, 0]), np.array([0, 2, 4]))
     data = table(RNA[:2], cells=CELLS[:2])
     data.X = sparse.csr_matrix(parts, shape=(2, 4))
-    check_whole(as_citeseq(data), rna=[[0, 0, 0, 3], [3, 0, 0, 0]], protein=None)
+    check_equal(as_citeseq(data), rna=[[0, 0, 0, 3], [3, 0, 0, 0]], protein=None)
 
 
 def test_proteins_in_another_order_are_aligned_by_name():
     order = [3, 1, 5, 0, 2, 4]
     protein = table(PROTEIN[order], cells=[CELLS[i] for i in order], features=PROTEINS)
-    check_whole(as_citeseq(mudata(protein=protein)))
+    check_equal(as_citeseq(mudata(protein=protein)))
 
 
-def test_cells_that_differ():
+def test_modalities_with_different_cells():
     """Two cells have RNA only, one has proteins only."""
     protein = table(PROTEIN[[4, 2, 0, 1, 5]], cells=["c4", "c2", "c0", "c1", "new"], features=PROTEINS)
     data = mudata(protein=protein)
-    fails(data, "RNA has 6 cells and proteins 5, 4 in both", "--cells overlap", "keep the 4 cells", "--cells rna")
+    fails(data, "RNA has 6 cells and proteins 5, 4 in both", "cells='overlap'", "keep the 4 cells", "cells='rna'")
     kept = [0, 1, 2, 4]
     cite = as_citeseq(data, cells="overlap")
-    check_whole(cite, rna=RNA[kept], protein=PROTEIN[kept])
+    check_equal(cite, rna=RNA[kept], protein=PROTEIN[kept])
     assert list(cite.obs.index) == [CELLS[i] for i in kept]
     expected = PROTEIN.copy()
     expected[[3, 5]] = np.nan
-    check_whole(as_citeseq(data, cells="rna"), protein=expected)
-    fails(data, "cells='all'", "same, overlap or rna", error=SettingError, cells="all")
+    check_equal(as_citeseq(data, cells="rna"), protein=expected)
+    fails(data, "cells must be", "same, overlap or rna", error=SettingError, cells="all")
 
 
 def test_cells_without_any_name_in_common():
     data = mudata(protein=table(PROTEIN, cells=[f"{cell}-1" for cell in CELLS], features=PROTEINS))
     for cells in ("same", "overlap"):
-        fails(data, "0 in both", "RNA 'c0', proteins 'c0-1'", "same names", cells=cells)
+        fails(data, "0 in both", "RNA 'c0', proteins 'c0-1'", "same cell names", cells=cells)
 
 
 def test_duplicated_cells_are_named():
@@ -274,11 +275,11 @@ def test_duplicated_cells_are_named():
 def test_duplicated_genes_are_kept():
     data = table(RNA, features=["CD4", "CD4", "CD8A", "CD4"])
     cite = as_citeseq(data)
-    check_whole(cite, protein=None)
+    check_equal(cite, protein=None)
     assert list(cite.rna.var_names) == ["CD4", "CD4", "CD8A", "CD4"]
 
 
-def test_obs_joins_the_modality_and_the_whole():
+def test_obs_joins_the_modality_with_the_global_obs():
     rna = table(RNA, label=list("aabbcc"), own=range(6))
     data = mudata(rna=rna)
     data.obs = pd.DataFrame(
@@ -293,8 +294,8 @@ def test_obs_joins_the_modality_and_the_whole():
 
 
 @pytest.mark.parametrize("first", ["rna", "prot"])
-def test_cells_come_in_the_order_of_the_whole(first):
-    """`mdata.obsm[key] = result` goes by the whole's rows, which follow the modality that stands first."""
+def test_cells_follow_the_order_of_the_global_obs(first):
+    """`mdata.obsm[key] = result` follows the global obs, whose order is that of the first modality."""
     data = mudata(protein=table(PROTEIN)[::-1].copy())
     with quiet():
         data = MuData({name: data.mod[name] for name in (first, "rna", "prot")})
@@ -321,18 +322,18 @@ def test_the_callers_object_is_not_changed():
         pd.testing.assert_frame_equal(found, expected)
 
 
-def test_citeseq_passes_and_is_cut_by_cells():
+def test_citeseq_is_returned_as_is_and_can_be_indexed():
     cite = as_citeseq(mudata(whole=list("uvuvuv")))
     assert as_citeseq(cite) is cite
     part = cite[np.array([True, False, False, True, False, False])]
-    check_whole(part, rna=RNA[[0, 3]], protein=PROTEIN[[0, 3]])
+    check_equal(part, rna=RNA[[0, 3]], protein=PROTEIN[[0, 3]])
     assert list(part.obs["whole"]) == ["u", "v"]
-    spoilt = CiteSeq(cite.rna.copy(), None, cite.obs)
-    spoilt.rna.X.data[0] = np.nan
-    fails(spoilt, "has NaN")
+    invalid = CiteSeq(cite.rna.copy(), None, cite.obs)
+    invalid.rna.X.data[0] = np.nan
+    fails(invalid, "has NaN")
 
 
-def test_other_objects_are_refused():
+def test_objects_of_other_types_are_refused():
     fails(pd.DataFrame(RNA), "expected AnnData or MuData, got DataFrame")
 
 
@@ -357,7 +358,7 @@ def test_real_data(real_data, name, cells, shape, n_proteins):
 
 def test_real_mosaic_cells_differ(real_data):
     data = read(real_data / "mosaic_224adt.h5mu")
-    fails(data, "RNA has 1200 cells and proteins 1200, 800 in both", "--cells overlap")
+    fails(data, "RNA has 1200 cells and proteins 1200, 800 in both", "cells='overlap'")
     cite = as_citeseq(data, cells="rna")
     assert np.isnan(cite.protein.X).all(axis=1).sum() == 400
     assert list(cite.obs) == ["batch", "celltype"]

@@ -1,0 +1,203 @@
+"""AnnData or MuData to a `CiteSeq`: raw counts of both modalities for the same cells in the same order."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from mudata import MuData
+
+from scfusionttt.data.cells import Cells, CiteSeq, count_findings
+from scfusionttt.data.counts import raw_counts, to_csr, to_dense
+from scfusionttt.data.findings import Finding, named
+from scfusionttt.data.modalities import feature_types, find_modality, protein_frame
+from scfusionttt.errors import InputDataError, SettingError
+from scfusionttt.io.quiet_warnings import quiet
+from scfusionttt.keys import COUNTS, FEATURE_TYPES, GENE_EXPRESSION, PROTEIN_MODALITIES, RNA_MODALITIES
+
+
+def as_citeseq(
+    data: AnnData | MuData | CiteSeq,
+    *,
+    rna_modality: str | None = None,
+    protein_modality: str | None = None,
+    cells: Cells = "same",
+    layer: str | None = None,
+) -> CiteSeq:
+    """Extract raw counts of RNA and proteins for the same cells; `data` is not changed.
+
+    Parameters
+    ----------
+    data
+        MuData, or AnnData with ``var["feature_types"]``, with a DataFrame of proteins in ``obsm``, or with RNA only.
+    rna_modality, protein_modality
+        Modalities of a MuData, by default those with the names in `keys`; `protein_modality` also selects the ``obsm``
+        entry of an AnnData.
+    cells
+        Which cells to keep if the modalities differ: ``same`` raises an error, ``overlap`` keeps cells with both,
+        ``rna`` keeps all cells with RNA (their proteins are NaN, not measured, where missing).
+    layer
+        Layer with the raw counts, of each modality that has it; by default ``layers["counts"]``, else X.
+
+    Raises
+    ------
+    InputDataError
+        There is no RNA or no such modality or layer, cell names are duplicated, the cells differ, or values are not raw
+        counts.
+    """
+    cite, findings = assemble(
+        data, rna_modality=rna_modality, protein_modality=protein_modality, cells=cells, layer=layer
+    )
+    for finding in [*findings, *count_findings(cite)]:
+        if finding.severity == "error":
+            raise InputDataError(str(finding))
+        if finding.severity == "warning":
+            warnings.warn(str(finding), stacklevel=2)
+    return cite
+
+
+def assemble(
+    data: AnnData | MuData | CiteSeq,
+    *,
+    rna_modality: str | None = None,
+    protein_modality: str | None = None,
+    cells: Cells = "same",
+    layer: str | None = None,
+) -> tuple[CiteSeq, list[Finding]]:
+    """Do the same as `as_citeseq` without checking the values; return also what to report to the user."""
+    if cells not in ("same", "overlap", "rna"):
+        raise SettingError(f"cells must be same, overlap or rna (got '{cells}')")
+    if isinstance(data, CiteSeq):
+        return data, []
+    if isinstance(data, MuData):
+        rna, protein, findings = _from_mudata(data, rna_modality, protein_modality, layer)
+        obs = joined_obs(data, find_modality(data, RNA_MODALITIES, rna_modality) or "")
+        order = data.obs_names[data.obs_names.isin(rna.obs_names)]  # that of the global obs and obsm
+        if len(order) == rna.n_obs and not order.equals(rna.obs_names):
+            rna, obs = rna[order].copy(), obs.loc[order]
+    elif isinstance(data, AnnData):
+        if rna_modality is not None:
+            raise InputDataError(f"AnnData has no modalities; leave out rna_modality='{rna_modality}'")
+        rna, protein, findings = _from_anndata(data, protein_modality, layer)
+        obs = data.obs.copy()
+    else:
+        raise InputDataError(f"expected AnnData or MuData, got {type(data).__name__}")
+    obs.index = rna.obs_names.copy()
+    return _same_cells(rna, protein, obs, cells), findings
+
+
+def joined_obs(mdata: MuData, rna: str) -> pd.DataFrame:
+    """Join the RNA modality's obs with the global obs, which takes precedence; ``modality:x`` yields to ``x``."""
+    own = mdata.mod[rna].obs
+    whole = mdata.obs[~mdata.obs_names.duplicated()]
+    if not whole.index.equals(own.index):
+        whole = whole.reindex(own.index)
+    plain = {column: str(column).removeprefix(f"{rna}:") for column in whole.columns}
+    repeated = [old for old, new in plain.items() if new != old and (new in whole.columns or new in own.columns)]
+    repeated += [old for old in whole.columns if _other_prefix(old, mdata, rna) in whole.columns]
+    whole = whole.drop(columns=repeated).rename(columns=plain)
+    return pd.concat([own.drop(columns=whole.columns.intersection(own.columns)), whole], axis=1)
+
+
+def _other_prefix(column: Any, mdata: MuData, rna: str) -> str | None:
+    """Return a column's name without the prefix of a modality other than RNA; None if it has no such prefix."""
+    modality, _, plain = str(column).partition(":")
+    return plain if plain and modality in mdata.mod and modality != rna else None
+
+
+def _from_mudata(
+    mdata: MuData, rna_modality: str | None, protein_modality: str | None, layer: str | None
+) -> tuple[AnnData, AnnData | None, list[Finding]]:
+    rna_name = find_modality(mdata, RNA_MODALITIES, rna_modality)
+    protein_name = find_modality(mdata, PROTEIN_MODALITIES, protein_modality)
+    if rna_name is None:
+        raise InputDataError(
+            f"no RNA found: the modalities are {', '.join(mdata.mod) or 'none'}; choose one with rna_modality"
+        )
+    parts = {"RNA": mdata.mod[rna_name]}
+    if protein_name is not None:
+        parts["protein"] = mdata.mod[protein_name]
+    layers, findings = _layer_of_each(parts, layer)
+    matrices = {}
+    for name, adata in parts.items():
+        matrices[name], more = raw_counts(adata, modality=name, layer=layers[name])
+        findings += more
+    rna = _table(to_csr(matrices["RNA"]), parts["RNA"])
+    protein = _table(to_dense(matrices["protein"]), parts["protein"]) if "protein" in parts else None
+    return rna, protein, findings
+
+
+def _layer_of_each(parts: dict[str, AnnData], layer: str | None) -> tuple[dict[str, str | None], list[Finding]]:
+    """Return the layer to read from each modality, and a finding if only one has the requested layer."""
+    lacking = [name for name, adata in parts.items() if layer is not None and layer not in adata.layers]
+    if len(lacking) in (0, len(parts)):  # if none has it, `raw_counts` raises an error that lists the layers
+        return dict.fromkeys(parts, layer), []
+    (absent,) = lacking
+    place = f"layers['{COUNTS}']" if COUNTS in parts[absent].layers else "X"
+    message = f"{absent} has no layer '{layer}', so its counts were taken from {place}"
+    finding = Finding("warning", "layer_of_one_modality", message, "add that layer if it has other counts")
+    return {name: None if name == absent else layer for name in parts}, [finding]
+
+
+def _from_anndata(
+    adata: AnnData, protein_modality: str | None, layer: str | None
+) -> tuple[AnnData, AnnData | None, list[Finding]]:
+    matrix, findings = raw_counts(adata, modality="RNA", layer=layer)
+    is_gene, is_antibody = feature_types(adata)
+    if not is_gene.any():
+        types = sorted({str(kind) for kind in adata.var.get(FEATURE_TYPES, [])})
+        content = f"var['{FEATURE_TYPES}'] has only {', '.join(types)}" if types else "there are no genes"
+        raise InputDataError(f"no RNA found: {content}; '{GENE_EXPRESSION}' features are needed")
+    counts = to_csr(matrix)
+    rna = _table(counts if is_gene.all() else to_csr(counts[:, is_gene]), adata, is_gene)
+    if is_antibody.any() and protein_modality is None:
+        return rna, _table(counts[:, is_antibody].toarray(), adata, is_antibody), findings
+    frame, more = protein_frame(adata, protein_modality)
+    if frame is None:
+        return rna, None, findings + more
+    var = pd.DataFrame(index=frame.columns.astype(str))
+    return rna, _table(to_dense(frame), AnnData(obs=rna.obs, var=var)), findings + more
+
+
+def _table(matrix: Any, source: AnnData, features: np.ndarray | None = None) -> AnnData:
+    """Return a new AnnData with the source's cell names and var."""
+    var = source.var if features is None else source.var.loc[features]
+    cells = pd.Index(source.obs_names.astype(str), name=None)
+    repeated = cells[cells.duplicated()].unique()
+    if len(repeated):
+        verb = "occurs" if len(repeated) == 1 else "occur"
+        raise InputDataError(
+            f"{named(repeated, 'cell name')} {verb} more than once; make them unique, for example with a sample prefix"
+        )
+    with quiet():
+        var = var.set_axis(var.index.astype(str), axis=0)
+        return AnnData(matrix, obs=pd.DataFrame(index=cells), var=var)
+
+
+def _same_cells(rna: AnnData, protein: AnnData | None, obs: pd.DataFrame, cells: Cells) -> CiteSeq:
+    """Align the proteins with the cells of the RNA; `cells` decides what happens where they differ."""
+    if protein is None or rna.obs_names.equals(protein.obs_names):
+        return CiteSeq(rna, protein, obs)
+    place = protein.obs_names.get_indexer(rna.obs_names)
+    both = place >= 0
+    n_both = int(both.sum())
+    if cells == "same" and not n_both == rna.n_obs == protein.n_obs:
+        raise InputDataError(_differ(rna, protein, n_both))
+    if cells == "overlap" and not n_both:
+        raise InputDataError(_differ(rna, protein, n_both))
+    matrix = np.full((rna.n_obs, protein.n_vars), np.nan, dtype=np.float32)
+    matrix[both] = protein.X[place[both]]
+    with quiet():
+        cite = CiteSeq(rna, AnnData(matrix, obs=rna.obs.copy(), var=protein.var), obs)
+    return cite[both] if cells == "overlap" and n_both < rna.n_obs else cite
+
+
+def _differ(rna: AnnData, protein: AnnData, n_both: int) -> str:
+    message = f"RNA has {rna.n_obs} cells and proteins {protein.n_obs}, {n_both} in both"
+    if not n_both:
+        return f"{message} (RNA '{rna.obs_names[0]}', proteins '{protein.obs_names[0]}'); they need the same cell names"
+    return (
+        f"{message}; use cells='overlap' to keep the {n_both} cells with both, or cells='rna' to keep all "
+        f"{rna.n_obs} cells with RNA (missing proteins count as not measured)"
+    )

@@ -1,0 +1,33 @@
+"""Tables to files, and checks of output paths before the work."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from scfusionttt.errors import OutputError
+from scfusionttt.io.atomic import check_target, replacing
+
+TABLE_ENDINGS = (".csv", ".tsv")
+PAGE_ENDINGS = (".html", ".htm")
+JSON_ENDINGS = (".json",)
+
+
+def write_table(path: str | Path, table: pd.DataFrame) -> None:
+    """Write a table as ``.csv`` or ``.tsv``, with its index as the first column."""
+    separator = "\t" if checked_ending(path, TABLE_ENDINGS) == ".tsv" else ","
+    with replacing(path) as temporary:
+        table.to_csv(temporary, sep=separator)
+
+
+def check_file_path(path: str | Path, endings: tuple[str, ...]) -> None:
+    """Raise OutputError, before the work, if a file with one of these endings cannot be written to `path`."""
+    checked_ending(path, endings)
+    check_target(path, folder=False)
+
+
+def checked_ending(path: str | Path, supported: tuple[str, ...]) -> str:
+    """Return the ending of a file name in lower case; an OutputError lists the supported ones."""
+    ending = Path(path).suffix.lower()
+    if ending not in supported:
+        raise OutputError(f"{path}: the ending '{ending}' is not supported; use {', '.join(supported)}")
+    return ending

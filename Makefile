@@ -2,22 +2,31 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+# The tested versions. The newest of everything: make test CONSTRAINTS=
+CONSTRAINTS ?= --constraint constraints.txt
+# One test process per core, four at most: each takes 1.5 GB. None: make test WORKERS=
+WORKERS ?= -n auto --maxprocesses 4 --dist worksteal
 
 .PHONY: demo test test-all lint docs clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,lint]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) --editable '.[test,lint]'
 	touch $@
 
 demo: $(VENV)/.installed
 	$(BIN)/scfusionttt demo --out demo
 
-test: $(VENV)/.installed
-	$(BIN)/python -m pytest -m "not slow"
+# Once for all workers, which would each compile it; Numba keeps the result beside the sources.
+$(VENV)/.compiled: $(VENV)/.installed $(wildcard src/scfusionttt/ttt/cpu/*.py)
+	$(BIN)/python -c "from scfusionttt.ttt import parity, ttt_linear; parity.difference(ttt_linear, 'cpu', cells=2, tokens=37, head=16)"
+	touch $@
 
-test-all: $(VENV)/.installed
-	$(BIN)/python -m pytest
+test: $(VENV)/.compiled
+	$(BIN)/python -m pytest $(WORKERS) -m "not slow"
+
+test-all: $(VENV)/.compiled
+	$(BIN)/python -m pytest $(WORKERS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -26,7 +35,7 @@ lint: $(VENV)/.installed
 	$(BIN)/lint-imports --no-cache
 
 $(VENV)/.docs: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) --editable '.[docs]'
 	touch $@
 
 docs: $(VENV)/.docs

@@ -10,11 +10,18 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Tensors this small are not worth a second thread, which costs most where the machine is busy. Torch looks when loaded.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Triton interprets its kernels, so that they are tried on any machine. It looks when loaded, which Lightning does.
 os.environ.setdefault("TRITON_INTERPRET", "1")
+
+# A busy machine is no error; in CI every run draws the same examples.
+settings.register_profile(
+    "scfusionttt", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize="CI" in os.environ
+)
+settings.load_profile("scfusionttt")
 
 #: A network and stages that train within a second.
 TINY = {

@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
@@ -60,7 +60,6 @@ def test_against_scikit_learn(blobs):
     assert {name: found[name] for name in expected} == pytest.approx(expected)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=40))
 def test_pairs_match_the_pair_confusion_matrix(groups):
     labels, clusters = np.array(groups).T

@@ -146,7 +146,7 @@ def test_why_results_cannot_be_written_is_told(trained, cells, tmp_path):
                 ask(data, inplace=True)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(seed=st.integers(0, 2**31), cut=st.integers(1, 159))
 def test_a_cells_vector_is_its_own(trained, cells, seed, cut):
     """Whatever the order of the cells, the company they come in, and the genes that the model does not know."""

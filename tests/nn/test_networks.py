@@ -85,7 +85,7 @@ def test_the_value_of_a_feature_that_an_input_lacks_cannot_matter(network, cells
             assert gradient is learned[name] is None or torch.equal(gradient, learned[name]), name
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.data())
 def test_exact_masking_holds_for_any_pattern(data):
     config = NetworkConfig(patch=3, width=8, heads=1, encoder_blocks=1, decoder_blocks=1, latent=4, mini_batch=2)

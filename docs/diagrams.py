@@ -60,8 +60,8 @@ def stages() -> Figure:
     ax = _canvas(9, 2.5, (-1.5, 8.1), (-0.95, 1.35))
     rows = (
         ("1  pretrain", "CITE-seq\nno labels", "everything", "embedding"),
-        ("2  fine-tune", "CITE-seq\nwith labels", "head (or all)", "cell types"),
-        ("3  transfer", "RNA only\nsome labels, or none", "head (or projection, too)", "cell types\nwithout proteins"),
+        ("2  fine-tune", "CITE-seq\nwith labels", "head, optionally\nnetwork", "cell types"),
+        ("3  transfer", "RNA only,\nlabels or none", "head, optionally\nprojection", "cell types\nwithout proteins"),
     )
     for i, (name, goes_in, trains, out) in enumerate(rows):
         x = 3.3 * i

@@ -13,7 +13,6 @@ from scfusionttt.nn.layers import inner_losses
 from scfusionttt.nn.networks import ClassifierNetwork, Network, PretrainNetwork, TransferNetwork
 from scfusionttt.nn.tokens import CellInputs
 from scfusionttt.training import distributed
-from scfusionttt.training.masking import inputs_of
 from scfusionttt.training.memory import cells_at_once
 
 
@@ -73,8 +72,8 @@ def probabilities(
 
     def read(inputs: CellInputs) -> Tensor:
         scores, fused = network(inputs)
-        seen = fused.protein_visible
-        by_rna = scores.new_ones(len(scores), dtype=torch.bool) if seen is None else ~seen.any(dim=1)
+        everything = scores.new_ones(len(scores), dtype=torch.bool)
+        by_rna = everything if fused.protein is None else ~fused.protein.visible.any(dim=1)
         usual = network.novelty.usual(network.novelty(fused.z), by_rna)
         return torch.cat([scores.softmax(dim=1), usual[:, None]], dim=1)
 
@@ -98,7 +97,7 @@ def read_cells(
     with torch.inference_mode():
         rows, came, done = torch.empty(0), np.empty(len(share), dtype=np.int64), 0
         for batch in make_loader(share, batch_size=cells_at_once(network, device)):
-            piece = read(CellInputs(*(part.to(device) for part in inputs_of(batch)))).cpu()
+            piece = read(CellInputs.of(batch).to(device)).cpu()
             if not done:  # one block: small pieces that are kept would leave the memory between them in use
                 rows = piece.new_empty((len(share), *piece.shape[1:]))
             rows[done : done + len(piece)], came[done : done + len(piece)] = piece, batch.row.numpy()

@@ -8,7 +8,6 @@ import torch
 from scfusionttt.fitting.latent_scaling import _metric, _rebuild, balance_modalities
 from scfusionttt.model.stages import train_pretraining
 from scfusionttt.nn.tokens import CellInputs
-from scfusionttt.training.masking import inputs_of
 
 CPU = torch.device("cpu")
 
@@ -21,7 +20,7 @@ def trained(network, cells, config, run):
 
 
 def test_the_same_values_are_rebuilt_from_another_scale_of_z(trained, cells):
-    inputs = CellInputs(*inputs_of(cells.__getitems__(list(range(20)))))
+    inputs = CellInputs.of(cells.__getitems__(list(range(20))))
     trained.eval()
     with torch.no_grad():
         trained.backbone.representation.bottleneck.weight *= torch.linspace(1, 50, trained.backbone.n_latent)[:, None]

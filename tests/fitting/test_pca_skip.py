@@ -11,7 +11,6 @@ from scfusionttt.fitting.kernel_head import fit_head
 from scfusionttt.fitting.pca_skip import REACH, fit_view
 from scfusionttt.inference import embed, probabilities, read_cells
 from scfusionttt.nn.tokens import CellInputs, VisibleTokens
-from scfusionttt.training.masking import inputs_of
 
 CPU = torch.device("cpu")
 N_COMPONENTS, N_PROTEINS, N_BOTTLENECK = 5, 8, 6
@@ -57,7 +56,7 @@ def test_a_protein_that_was_not_measured_is_told_from_rna(viewed, cells):
 
 
 def test_what_is_hidden_or_absent_leaves_no_trace_in_the_view(viewed, cells):
-    inputs = CellInputs(*inputs_of(cells.__getitems__(list(range(20)))))
+    inputs = CellInputs.of(cells.__getitems__(list(range(20))))
     visible = VisibleTokens(torch.rand(20, 10) < 0.5, torch.rand(20, N_PROTEINS) < 0.5)
     genes = viewed.backbone.rna_encoder.embedding.per_feature(visible.rna)
     noise = inputs._replace(

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from scfusionttt.training.masking import inputs_of
+from scfusionttt.nn.tokens import CellInputs
 from scfusionttt.training.pretrain import PretrainModule
 
 
@@ -64,4 +64,6 @@ def test_the_masked_loss_speaks_of_hidden_tokens_only(losses, cells):
 
 def test_the_network_reads_the_batch_without_labels_and_rows(cells):
     batch = cells.__getitems__([4, 2])
-    assert all(torch.equal(a, b) for a, b in zip(inputs_of(batch), batch[:4], strict=True))
+    inputs = CellInputs.of(batch)._asdict()
+    assert set(batch._fields) - set(inputs) == {"label", "row"}
+    assert all(torch.equal(value, getattr(batch, name)) for name, value in inputs.items())

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from scfusionttt.data.loader import CellBatch
 from scfusionttt.training import memory
 from scfusionttt.training.classify import ClassifierModule
 from scfusionttt.training.optim import adamw_with_cosine
@@ -64,7 +65,7 @@ def test_nothing_of_a_step_stays_behind_on_the_cpu(module, cells, stage, parts, 
     """A device without values stands in for a GPU: tensors of two devices do not go together there, either."""
     monkeypatch.setattr(torch, "autocast", lambda *args, **options: nullcontext())  # it does not know that device
     away = module(stage).to("meta")
-    loss, told, gradients = learned(away, [x.to("meta") for x in cells.__getitems__(range(40))], parts=parts)
+    loss, told, gradients = learned(away, cells.__getitems__(range(40)).to("meta"), parts=parts)
     assert {x.device.type for x in (loss, *told.values(), *gradients.values())} == {"meta"}
     assert set(gradients) == {name for name, p in away.named_parameters() if p.requires_grad}
 
@@ -79,7 +80,7 @@ def test_parts_tell_the_validation_of_the_batch(module, cells, stage):
 
 def test_the_weights_after_a_step_in_parts_are_those_of_an_undivided_step(module, cells):
     """In float64, where AdamW finds no gradient that is nothing but rounding and makes a whole step of it."""
-    batch = [x.double() if x.is_floating_point() else x for x in cells.__getitems__(range(40))]
+    batch = CellBatch(*(x.double() if x.is_floating_point() else x for x in cells.__getitems__(range(40))))
     weights = []
     for parts in (64, 13):
         tested = module("pretrain").double()

@@ -15,7 +15,6 @@ from scfusionttt.model.stages import train_classifier, train_pretraining
 from scfusionttt.training import callbacks
 from scfusionttt.training import trainer as runner
 from scfusionttt.training.callbacks import History
-from scfusionttt.training.masking import inputs_of
 from scfusionttt.training.pretrain import PretrainModule
 from scfusionttt.training.trainer import choose_device
 
@@ -327,8 +326,3 @@ def test_a_device_that_is_not_there_is_refused_and_auto_takes_what_is(monkeypatc
         choose_device("cuda")
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     assert choose_device("auto") == torch.device("mps")
-
-
-def test_cells_read_in_training_are_those_read_afterwards(cells):
-    """What the networks read leaves the labels behind."""
-    assert inputs_of(cells.__getitems__([0]))._fields == ("rna", "rna_present", "protein", "protein_present")

@@ -30,6 +30,10 @@ class CellBatch(NamedTuple):
     label: Tensor  # [n] int64, -1: not labelled
     row: Tensor  # [n] int64, the cell's row in the input
 
+    def to(self, device: str | torch.device) -> "CellBatch":
+        """Return the batch on a device."""
+        return CellBatch(*(values.to(device) for values in self))
+
 
 class CellDataset(Dataset):
     """The cells of an input as a model reads them.

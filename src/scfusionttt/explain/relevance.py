@@ -23,7 +23,6 @@ from scfusionttt.data.loader import CellDataset, make_loader
 from scfusionttt.errors import SettingError, name_some
 from scfusionttt.nn.networks import ClassifierNetwork, Network, PretrainNetwork
 from scfusionttt.nn.tokens import CellInputs
-from scfusionttt.training.masking import inputs_of
 from scfusionttt.training.memory import cells_at_once
 
 log = logging.getLogger("scfusionttt")
@@ -174,7 +173,7 @@ def _output(network: Network, target: Target) -> Callable[[CellInputs], Tensor]:
 
 def _inputs(batch: tuple[Tensor, ...], target: Target, device: torch.device) -> CellInputs:
     """Return what the network may read: all but the protein that is explained."""
-    inputs = CellInputs(*(part.to(device) for part in inputs_of(batch)))
+    inputs = CellInputs.of(batch).to(device)
     if target.protein is None:
         return inputs
     there = inputs.protein_present.clone()

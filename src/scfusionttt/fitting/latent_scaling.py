@@ -6,7 +6,6 @@ from torch import Tensor, nn
 from scfusionttt.data.loader import CellDataset, make_loader
 from scfusionttt.nn.networks import PretrainNetwork
 from scfusionttt.nn.tokens import CellInputs
-from scfusionttt.training.masking import inputs_of
 from scfusionttt.training.memory import cells_at_once
 
 #: Cells that the metric is estimated on; more change it little.
@@ -53,7 +52,7 @@ def _rebuild(network: PretrainNetwork, cells: CellDataset, device: torch.device)
     pieces = []
     with torch.no_grad():
         for batch in make_loader(cells, batch_size=cells_at_once(network, device)):
-            z = network.backbone(CellInputs(*(part.to(device) for part in inputs_of(batch)))).bottleneck
+            z = network.backbone(CellInputs.of(batch).to(device)).bottleneck
             pieces.append([z.cpu(), *(decoder(z).cpu() for decoder in decoders)])
     z, *rebuilt = (torch.cat(parts) for parts in zip(*pieces, strict=True))
     return z.double(), rebuilt

@@ -122,7 +122,7 @@ def _seconds(module: PretrainModule, cells: CellDataset, device: torch.device, b
     """Return the seconds of a training step, and of embedding a cell."""
 
     def step() -> None:
-        some = tuple(x.to(device) for x in cells.__getitems__(list(range(batch))))
+        some = cells.__getitems__(list(range(batch))).to(device)
         module.losses(some, module.hide(some, step=0), learn=True)
         module.zero_grad()
 

@@ -3,7 +3,6 @@
 Shapes: n cells, g genes, p proteins, t RNA tokens, d width, l latent.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -14,38 +13,27 @@ from scfusionttt.config import NetworkConfig
 from scfusionttt.nn.layers import Block, Stack
 from scfusionttt.nn.tokens import CellInputs, FeatureEmbedding, SlotPool, VisibleTokens, masked_mean
 
-#: Of tokens [n, p, d] and which of them are visible [n, p]: in what unit their projection's error is told, a scalar.
-Spread = Callable[[Tensor, Tensor], Tensor]
 
+class FusedProteins(NamedTuple):
+    """The protein tokens of n cells after fusion, and what the projection from RNA is trained on."""
 
-def spread_of(
-    tokens: Tensor, visible: Tensor, *, add_up: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
-) -> Tensor:
-    """Return the sum of squares of visible tokens about their mean.
-
-    Where these are a share of a batch, `add_up` gives the sum of each scalar over the shares.
-    """
-    weight, count = visible[..., None], visible.sum() * tokens.shape[-1]
-    total, some = (tokens * weight).sum(), count.clamp(min=1)
-    about_mean = ((tokens - total / some).square() * weight).sum()
-    shares = {"count": count, "total": total, "about mean": about_mean, "of mean": total.square() / some}
-    count, total, about_means, of_means = add_up(shares).values()
-    some = count.clamp(min=1)
-    return (about_means + (of_means - total.square() / some)).clamp(min=1e-6 * some)
+    tokens: Tensor  # [n, p, d] fused tokens
+    visible: Tensor  # [n, p] measured and not hidden
+    encoded: Tensor  # [n, p, d] encoded tokens before fusion, detached: the projection's target
+    #: Sum of the squared errors of the projection on visible tokens, a scalar that trains the projection alone; None
+    #: outside of training.
+    projection_error: Tensor | None
 
 
 class FusedCells(NamedTuple):
-    """What the backbone makes of n cells; the protein fields are None in a model without proteins."""
+    """What the backbone computes of n cells."""
 
-    bottleneck: Tensor  # [n, l] what the decoders rebuild a cell from
-    z: Tensor  # [n, l + ...] bottleneck and a part of the view
+    bottleneck: Tensor  # [n, l] what the decoders reconstruct a cell from
+    z: Tensor  # [n, l + ...] the latent vector: bottleneck and a part of the PCA skip
     view: Tensor | None  # [n, k + p], see PCASkip
     rna: Tensor  # [n, t, d] fused tokens
     rna_visible: Tensor  # [n, t]
-    protein: Tensor | None  # [n, p, d] fused tokens
-    protein_visible: Tensor | None  # [n, p] as measured and not hidden
-    #: How far the projection from RNA is from the encoded proteins, a scalar; trains the projection alone.
-    projection_loss: Tensor | None
+    protein: FusedProteins | None  # None in a model without proteins
 
 
 class ModalityEncoder(nn.Module):
@@ -199,25 +187,17 @@ class FusionBackbone(nn.Module):
         beside = 0 if self.view is None or not self.n_beside else self.n_beside + self.view.n_proteins
         return self.representation.n_latent + beside
 
-    def forward(
-        self,
-        inputs: CellInputs,
-        visible: VisibleTokens = VisibleTokens(),  # noqa: B008
-        *,
-        spread: Spread = spread_of,
-    ) -> FusedCells:
-        """Fuse n cells; `visible` hides tokens from the encoders.
-
-        The projection's error is told in units of `spread` of the encoded protein tokens: give that of the batch where
-        these cells are a part of it.
-        """
-        rna, rna_visible = self.rna_encoder(inputs.rna, inputs.rna_present, visible.rna)
+    def forward(self, inputs: CellInputs, visible: VisibleTokens | None = None) -> FusedCells:
+        """Fuse n cells; the encoders see the tokens in `visible`, by default all."""
+        rna, rna_visible = self.rna_encoder(inputs.rna, inputs.rna_present, visible and visible.rna)
         if self.protein_encoder is None:
             bottleneck = self.representation((rna, rna_visible))
             z, view = self._beside(bottleneck, inputs, rna_visible, None)
-            return FusedCells(bottleneck, z, view, rna, rna_visible, None, None, None)
+            return FusedCells(bottleneck, z, view, rna, rna_visible, None)
 
-        encoded, protein_visible = self.protein_encoder(inputs.protein, inputs.protein_present, visible.protein)
+        encoded, protein_visible = self.protein_encoder(
+            inputs.protein, inputs.protein_present, visible and visible.protein
+        )
         projected = self.projection(rna, rna_visible)
         has_protein = protein_visible.any(dim=1)
         protein = torch.where(has_protein[:, None, None], encoded, projected)
@@ -227,8 +207,12 @@ class FusionBackbone(nn.Module):
         fused_protein = self.protein_fusion(protein, fusible, rna, rna_visible)
         bottleneck = self.representation((fused_rna, rna_visible), (fused_protein, fusible))
         z, view = self._beside(bottleneck, inputs, rna_visible, protein_visible)
-        loss = self._projection_loss(rna, rna_visible, encoded, protein_visible, spread)
-        return FusedCells(bottleneck, z, view, fused_rna, rna_visible, fused_protein, protein_visible, loss)
+        target, error = encoded.detach(), None
+        if self.training:
+            projection = self.projection(rna.detach(), rna_visible)  # the encoders do not learn from it
+            error = ((projection - target).square() * protein_visible[..., None]).sum()
+        proteins = FusedProteins(fused_protein, protein_visible, target, error)
+        return FusedCells(bottleneck, z, view, fused_rna, rna_visible, proteins)
 
     def _beside(
         self, bottleneck: Tensor, inputs: CellInputs, rna_visible: Tensor, protein_visible: Tensor | None
@@ -246,19 +230,3 @@ class FusionBackbone(nn.Module):
     def measured(self, z: Tensor) -> Tensor:
         """Return z [n, l] in the metric in which cells are compared; a head reads z as it is."""
         return z @ self.metric if self.whitening else z
-
-    @torch.no_grad()
-    def protein_spread(self, inputs: CellInputs, visible: VisibleTokens, spread: Spread) -> Tensor:
-        """Return `spread` of the encoded protein tokens, by themselves."""
-        assert self.protein_encoder is not None
-        return spread(*self.protein_encoder(inputs.protein, inputs.protein_present, visible.protein))
-
-    def _projection_loss(
-        self, rna: Tensor, rna_visible: Tensor, encoded: Tensor, visible: Tensor, spread: Spread
-    ) -> Tensor | None:
-        """Return the squared error of the projection on visible protein tokens, in units of their spread."""
-        if not self.training:
-            return None
-        target = encoded.detach()
-        error = (self.projection(rna.detach(), rna_visible) - target).square() * visible[..., None]
-        return error.sum() / spread(target, visible)

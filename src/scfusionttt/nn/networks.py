@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from scfusionttt.config import NetworkConfig
-from scfusionttt.nn.backbone import FusedCells, FusionBackbone, Spread, spread_of
+from scfusionttt.nn.backbone import FusedCells, FusionBackbone
 from scfusionttt.nn.decoders import RepresentationDecoder, TokenDecoder
 from scfusionttt.nn.heads import KernelHead, Novelty
 from scfusionttt.nn.tokens import CellInputs, VisibleTokens
@@ -45,21 +45,20 @@ class PretrainNetwork(nn.Module):
     def forward(
         self,
         inputs: CellInputs,
-        visible: VisibleTokens = VisibleTokens(),  # noqa: B008
+        visible: VisibleTokens | None = None,
         *,
         from_tokens: bool = True,
         from_z: bool = True,
-        spread: Spread = spread_of,
     ) -> Reconstruction:
         """Rebuild the values of n cells from their visible tokens and from z, each only where asked for."""
-        fused = self.backbone(inputs, visible, spread=spread)
+        fused = self.backbone(inputs, visible)
         rna_tokens = protein_tokens = rna_z = protein_z = None
         if self.rna_decoder is not None and from_tokens:
             rna_tokens = self.rna_decoder(fused.rna, fused.rna_visible)
         if from_z:
             rna_z = self.rna_from_z(fused.bottleneck)
         if self.protein_decoder is not None and fused.protein is not None and from_tokens:
-            protein_tokens = self.protein_decoder(fused.protein, fused.protein_visible)
+            protein_tokens = self.protein_decoder(fused.protein.tokens, fused.protein.visible)
         if fused.protein is not None and from_z:
             protein_z = self.protein_from_z(fused.bottleneck)
         return Reconstruction(rna_tokens, protein_tokens, rna_z, protein_z, fused)
@@ -89,12 +88,10 @@ class ClassifierNetwork(nn.Module):
     def forward(
         self,
         inputs: CellInputs,
-        visible: VisibleTokens = VisibleTokens(),  # noqa: B008
-        *,
-        spread: Spread = spread_of,
+        visible: VisibleTokens | None = None,
     ) -> tuple[Tensor, FusedCells]:
         """Return class scores (logits) [n, c] and the fused cells."""
-        fused = self.backbone(inputs, visible, spread=spread)
+        fused = self.backbone(inputs, visible)
         scores = self.head(fused.z)
         if self.skip is not None:
             scores = scores + self.skip(self.skipping(fused))
@@ -102,9 +99,8 @@ class ClassifierNetwork(nn.Module):
 
     def skipping(self, fused: FusedCells) -> Tensor:
         """Return what the skip reads [n, k + p]; k + p = 0 where there is none."""
-        if self.skip is None:
+        if self.skip is None or self.backbone.view is None or fused.view is None:
             return fused.z[:, :0]
-        assert fused.view is not None and self.backbone.view is not None
         return self.backbone.view.first(fused.view, self.n_skipping)
 
     def parts_by_class(self) -> tuple[list[Tensor], list[Tensor]]:
@@ -136,12 +132,10 @@ class TransferNetwork(ClassifierNetwork):
     def forward(
         self,
         inputs: CellInputs,
-        visible: VisibleTokens = VisibleTokens(),  # noqa: B008
-        *,
-        spread: Spread = spread_of,
+        visible: VisibleTokens | None = None,
     ) -> tuple[Tensor, FusedCells]:
         """Return class scores (logits) [n, c] by RNA alone: measured proteins are not looked at."""
-        return super().forward(inputs.without_proteins(), visible, spread=spread)
+        return super().forward(inputs.without_proteins(), visible)
 
 
 Network = PretrainNetwork | ClassifierNetwork | TransferNetwork

@@ -4,7 +4,7 @@ Shapes: n cells (batch), g genes, p proteins, f features, t tokens, k features p
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,16 +20,29 @@ class CellInputs(NamedTuple):
     protein: Tensor  # [n, p]
     protein_present: Tensor  # [n, p] bool
 
+    @classmethod
+    def of(cls, batch: Any) -> "CellInputs":
+        """Return the fields of a batch that the networks read."""
+        return cls(*(getattr(batch, name) for name in cls._fields))
+
+    def to(self, device: torch.device) -> "CellInputs":
+        """Return the cells on a device."""
+        return CellInputs(*(part.to(device) for part in self))
+
     def without_proteins(self) -> "CellInputs":
         """Return the cells as if only their RNA had been measured."""
         return self._replace(protein_present=torch.zeros_like(self.protein_present))
 
 
 class VisibleTokens(NamedTuple):
-    """Which tokens the encoders may see; None: all that are there."""
+    """Which tokens of n cells the encoders may see."""
 
-    rna: Tensor | None = None  # [n, t] bool
-    protein: Tensor | None = None  # [n, p] bool
+    rna: Tensor  # [n, t] bool
+    protein: Tensor  # [n, p] bool
+
+    def rows(self, rows: slice) -> "VisibleTokens":
+        """Return those of some cells."""
+        return VisibleTokens(self.rna[rows], self.protein[rows])
 
 
 class FeatureEmbedding(nn.Module):

@@ -12,8 +12,8 @@ import pandas as pd
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from torch import Tensor
 
+from scfusionttt.data.loader import CellBatch
 from scfusionttt.errors import InputFileError, NonFiniteLossError, name_some
 from scfusionttt.io.atomic import replacing
 from scfusionttt.training import distributed
@@ -40,11 +40,11 @@ class FiniteLoss(L.Callback):
         self.cell_names, self.stage, self.lr = cell_names, stage, lr
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: tuple[Tensor, ...], batch_idx: int
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: CellBatch, batch_idx: int
     ) -> None:
         """Look at the loss of the step that just ended."""
         if not torch.isfinite(outputs["loss"]):
-            cells = self.cell_names[distributed.join_rows(batch[5].cpu()).numpy()].tolist()
+            cells = self.cell_names[distributed.join_rows(batch.row.cpu()).numpy()].tolist()
             raise NonFiniteLossError(
                 f"the training loss is not finite at step {trainer.global_step}, in the batch with cells "
                 f"{name_some(cells)}; lower the learning rate (--set {self.stage}.lr={self.lr / 4:g}) or look at "

@@ -5,11 +5,10 @@ import torch
 from torch import Tensor, nn
 
 from scfusionttt.config import FinetuneConfig, TransferConfig
-from scfusionttt.nn.backbone import Spread
+from scfusionttt.data.loader import CellBatch
 from scfusionttt.nn.networks import ClassifierNetwork
-from scfusionttt.nn.tokens import VisibleTokens
-from scfusionttt.training.masking import inputs_of
-from scfusionttt.training.step import Batch, StageModule
+from scfusionttt.nn.tokens import CellInputs, VisibleTokens
+from scfusionttt.training.step import StageModule
 
 
 def class_weights(counts: np.ndarray, *, balance: bool) -> np.ndarray:
@@ -40,24 +39,28 @@ class ClassifierModule(StageModule[ClassifierNetwork, FinetuneConfig | TransferC
         weight = torch.from_numpy(class_weights(class_counts.numpy(), balance=stage.class_balance)).float()
         self.loss = nn.CrossEntropyLoss(weight, label_smoothing=stage.label_smoothing)
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def validation_step(self, batch: CellBatch, batch_idx: int) -> None:
         """Log loss and accuracy of held-back cells, nothing hidden."""
-        self.tell("val", self.losses(batch, VisibleTokens()))
+        n_tokens = self.network.backbone.rna_encoder.embedding.n_tokens
+        every_rna_token = batch.rna_present.new_ones(len(batch.rna), n_tokens)
+        every_token = VisibleTokens(every_rna_token, torch.ones_like(batch.protein_present))
+        self.log_losses("val", self.losses(batch, every_token))
 
-    def totals(self, batch: Batch, visible: VisibleTokens) -> dict[str, Tensor]:
+    def totals(self, batch: CellBatch, visible: VisibleTokens) -> dict[str, Tensor]:
         """Return the weight of all cells, and their number."""
-        return {"loss": self._weight_of(batch[4]), "accuracy": torch.tensor(len(batch[4]))}
+        return {"loss": self._weight_of(batch.label), "accuracy": torch.tensor(len(batch.label))}
 
     def terms(
-        self, batch: Batch, visible: VisibleTokens, totals: dict[str, Tensor], spread: Spread
+        self, batch: CellBatch, visible: VisibleTokens, totals: dict[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return a part's share of the loss, and what of it is cross-entropy; outside of training, of the accuracy."""
-        labels = batch[4]
-        logits, fused = self.network(inputs_of(batch), visible, spread=spread)
-        told = {"loss": self.loss(logits, labels) * (self._weight_of(labels) / totals["loss"])}
+        """Return a part's share of the loss and, to log, of its cross-entropy; outside of training, of the accuracy."""
+        logits, fused = self.network(CellInputs.of(batch), visible)
+        loss = self.loss(logits, batch.label) * (self._weight_of(batch.label) / totals["loss"])
+        values = {"loss": loss}
         if not self.training:
-            told["accuracy"] = (logits.argmax(dim=1) == labels).sum() / totals["accuracy"]
-        return told["loss"] if fused.projection_loss is None else told["loss"] + fused.projection_loss, told
+            values["accuracy"] = (logits.argmax(dim=1) == batch.label).sum() / totals["accuracy"]
+        projection = self.projection_loss(fused, totals)
+        return loss if projection is None else loss + projection, values
 
     def _weight_of(self, labels: Tensor) -> Tensor:
         assert self.loss.weight is not None

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from scfusionttt.nn.tokens import CellInputs, VisibleTokens
+from scfusionttt.nn.tokens import VisibleTokens
 
 
 def step_generator(seed: int, step: int, *, validation: bool = False) -> torch.Generator:
@@ -33,11 +33,6 @@ def masked_mse(predicted: Tensor, target: Tensor, where: Tensor, total: Tensor) 
     """Sum the squared error over the entries where `where` holds, and divide by `total` entries (0 without any)."""
     error = torch.where(where, predicted - target, 0.0)  # not a product: NaN * 0 is NaN
     return error.square().sum() / total.clamp(min=1)
-
-
-def inputs_of(batch: tuple[Tensor, ...]) -> CellInputs:
-    """Return the network's part of a batch."""
-    return CellInputs(*batch[: len(CellInputs._fields)])
 
 
 def _keep(n: int, t: int, mask_ratio: float, generator: torch.Generator) -> Tensor:

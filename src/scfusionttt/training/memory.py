@@ -104,7 +104,7 @@ def plan(module: StageModule, cells: CellDataset, device: torch.device, *, limit
 
 def _peak(module: StageModule, cells: CellDataset, device: torch.device, n: int) -> int:
     """Return the most bytes that are alive at a time in a step on n cells."""
-    batch = tuple(x.to(device) for x in cells.__getitems__([0] * n))
+    batch = cells.__getitems__([0] * n).to(device)
     with _AliveBytes() as alive:
         module.losses(batch, module.hide(batch, step=0), learn=True)
     return alive.peak

@@ -3,7 +3,6 @@
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import lightning as L
@@ -11,25 +10,23 @@ import torch
 from torch import Tensor
 
 from scfusionttt.config import FinetuneConfig, PretrainConfig, TransferConfig
-from scfusionttt.nn.backbone import Spread, spread_of
+from scfusionttt.data.loader import CellBatch
+from scfusionttt.nn.backbone import FusedCells
 from scfusionttt.nn.networks import ClassifierNetwork, PretrainNetwork
 from scfusionttt.nn.tokens import VisibleTokens
 from scfusionttt.training import distributed
-from scfusionttt.training.masking import inputs_of, step_generator, visible_tokens
+from scfusionttt.training.masking import step_generator, visible_tokens
 
 log = logging.getLogger("scfusionttt")
 N = TypeVar("N", bound=PretrainNetwork | ClassifierNetwork)
 S = TypeVar("S", bound=PretrainConfig | FinetuneConfig | TransferConfig)
 
-#: Rows of the batch: values, labels and the like.
-Batch = tuple[Tensor, ...]
-
 
 class Losses(NamedTuple):
-    """What a batch gave, summed over all ranks."""
+    """The loss of a batch and the values to log, summed over all processes."""
 
     loss: Tensor
-    told: dict[str, Tensor]
+    values: dict[str, Tensor]
     n_cells: int
 
 
@@ -37,9 +34,9 @@ class StageModule(L.LightningModule, ABC, Generic[N, S]):
     """Gradients of a batch's parts add up to those of the batch; the memory in use is that of one part.
 
     Every loss is a mean over entries of the batch. A subclass counts them for the whole batch (`totals`) and divides
-    what it sums over a part by that count (`terms`), so that the parts' losses sum to the batch's. Hidden tokens are
-    drawn for the whole batch. A step in parts is the undivided step but for rounding, and for dropout's random numbers;
-    so is one whose batch is shared out among ranks.
+    the sum over a part by that count (`terms`), so that the parts' losses sum to the batch's. Hidden tokens are drawn
+    for the whole batch. A step in parts equals the undivided step up to rounding and the random numbers of dropout;
+    so does a step that several processes share.
 
     Parameters
     ----------
@@ -64,48 +61,59 @@ class StageModule(L.LightningModule, ABC, Generic[N, S]):
         self.cells_at_once = stage.batch_size
 
     @abstractmethod
-    def totals(self, batch: Batch, visible: VisibleTokens) -> dict[str, Tensor]:
-        """Return what each term of the loss is divided by, over all cells of the batch."""
+    def totals(self, batch: CellBatch, visible: VisibleTokens) -> dict[str, Tensor]:
+        """Return the number that each term of the loss is divided by, for the cells of this process."""
 
     @abstractmethod
     def terms(
-        self, batch: Batch, visible: VisibleTokens, totals: dict[str, Tensor], spread: Spread
+        self, batch: CellBatch, visible: VisibleTokens, totals: dict[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return a part's share of the loss to descend, and of the values to tell."""
+        """Return a part's share of the loss to minimise and of the values to log; `totals` are of the whole batch."""
 
-    def hide(self, batch: Batch, step: int, *, validation: bool = False) -> VisibleTokens:
-        """Draw the tokens of a batch that the encoders may see in this step; of a share of it, those of the share."""
-        inputs = inputs_of(batch)
-        start, n_cells = distributed.place(len(inputs.rna))
+    def hide(self, batch: CellBatch, step: int, *, validation: bool = False) -> VisibleTokens:
+        """Draw the tokens that the encoders may see in this step; every process draws for all and keeps its own."""
+        start, n_cells = distributed.place(len(batch.rna))
         drawn = visible_tokens(
-            n_cells, self.network.backbone.rna_encoder.embedding.n_tokens, inputs.protein.shape[1],
+            n_cells, self.network.backbone.rna_encoder.embedding.n_tokens, batch.protein.shape[1],
             mask_ratio=self.stage.mask_ratio, protein_mask_ratio=self.protein_mask_ratio,
             hide_protein=self.hide_protein, generator=step_generator(self.seed, step, validation=validation),
-            device=inputs.rna.device,
+            device=batch.rna.device,
         )  # fmt: skip
-        return _rows(drawn, slice(start, start + len(inputs.rna)))
+        return drawn.rows(slice(start, start + len(batch.rna)))
 
-    def losses(self, batch: Batch, visible: VisibleTokens, *, learn: bool = False) -> Losses:
-        """Return the batch's loss and the values to tell; with `learn`, add up the gradients of this rank's share."""
-        cells = torch.tensor(len(batch[0]))
+    def losses(self, batch: CellBatch, visible: VisibleTokens, *, learn: bool = False) -> Losses:
+        """Return the batch's loss and the values to log; with `learn`, add up the gradients of this process."""
+        cells = torch.tensor(len(batch.rna))
         totals = distributed.add_up({**self.totals(batch, visible), "cells": cells})
-        spread = self._spread(batch, visible)
-        loss, told = batch[0].new_zeros(()), dict[str, Tensor]()
-        for part, seen in self._parts(batch, visible):
-            share, values = self.terms(part, seen, totals, spread)
+        if self.training and len(batch.rna) > self.cells_at_once:
+            totals |= self._projection_total(batch, visible)
+        loss, values = batch.rna.new_zeros(()), dict[str, Tensor]()
+        for part, part_visible in self._parts(batch, visible):
+            share, of_part = self.terms(part, part_visible, totals)
             if learn:
                 share.backward()
             loss = loss + share.detach()
-            told = {name: told.get(name, 0) + value.detach() for name, value in values.items()}
-        summed = distributed.add_up({"": loss, **told})
+            values = {name: values.get(name, 0) + value.detach() for name, value in of_part.items()}
+        summed = distributed.add_up({"": loss, **values})
         return Losses(summed.pop(""), summed, int(totals["cells"]))
 
-    def tell(self, part: str, losses: Losses, **options: Any) -> None:
-        """Log values of a batch as ``train_...`` or ``val_...``; every rank has those of the whole batch."""
-        values = {f"{part}_{name}": value for name, value in losses.told.items()}
+    def projection_loss(self, fused: FusedCells, totals: dict[str, Tensor]) -> Tensor | None:
+        """Return a part's error of the projection, in units of the spread of the batch's encoded protein tokens.
+
+        None outside of training and in a model without proteins.
+        """
+        if fused.protein is None or fused.protein.projection_error is None:
+            return None
+        if "projection" not in totals:  # the part is the batch
+            totals["projection"] = sum_of_squares(fused.protein.encoded, fused.protein.visible)
+        return fused.protein.projection_error / totals["projection"]
+
+    def log_losses(self, part: str, losses: Losses, **options: Any) -> None:
+        """Log the values of a batch as ``train_...`` or ``val_...``; every process has those of the whole batch."""
+        values = {f"{part}_{name}": value for name, value in losses.values.items()}
         self.log_dict(values, on_epoch=True, batch_size=losses.n_cells, **options)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: CellBatch, batch_idx: int) -> Tensor:
         """Make one step of the optimiser."""
         optimizer: Any = self.optimizers()
         scheduler: Any = self.lr_schedulers()
@@ -116,7 +124,7 @@ class StageModule(L.LightningModule, ABC, Generic[N, S]):
             self.clip_gradients(optimizer, self.stage.gradient_clip, "norm")
         optimizer.step()
         scheduler.step()
-        self.tell("train", losses, on_step=False)
+        self.log_losses("train", losses, on_step=False)
         return losses.loss
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -133,20 +141,32 @@ class StageModule(L.LightningModule, ABC, Generic[N, S]):
             )  # fmt: skip
         self.cells_at_once = min(before, self.cells_at_once)
 
-    def _spread(self, batch: Batch, visible: VisibleTokens) -> Spread:
-        """Return how the unit of the projection's error is found, which is one for all parts and ranks."""
-        of_share, backbone = partial(spread_of, add_up=distributed.add_up), self.network.backbone
-        if not self.training or backbone.protein_encoder is None or len(batch[0]) <= self.cells_at_once:
-            return of_share
-        known = backbone.protein_spread(inputs_of(batch), visible, of_share)
-        return lambda tokens, visible: known
+    @torch.no_grad()
+    def _projection_total(self, batch: CellBatch, visible: VisibleTokens) -> dict[str, Tensor]:
+        """Return the unit of the projection's error over the whole batch, by a pass of the protein encoder alone."""
+        encoder = self.network.backbone.protein_encoder
+        if encoder is None:
+            return {}
+        return {"projection": sum_of_squares(*encoder(batch.protein, batch.protein_present, visible.protein))}
 
-    def _parts(self, batch: Batch, visible: VisibleTokens) -> Iterator[tuple[Batch, VisibleTokens]]:
-        n = len(batch[0])
-        for start in range(0, n, self.cells_at_once):
+    def _parts(self, batch: CellBatch, visible: VisibleTokens) -> Iterator[tuple[CellBatch, VisibleTokens]]:
+        for start in range(0, len(batch.rna), self.cells_at_once):
             rows = slice(start, start + self.cells_at_once)
-            yield tuple(x[rows] for x in batch), _rows(visible, rows)
+            yield CellBatch(*(x[rows] for x in batch)), visible.rows(rows)
 
 
-def _rows(visible: VisibleTokens, rows: slice) -> VisibleTokens:
-    return VisibleTokens(*(x if x is None else x[rows] for x in visible))
+def sum_of_squares(tokens: Tensor, visible: Tensor) -> Tensor:
+    """Return the sum of squares about their mean of the visible tokens of all processes.
+
+    Parameters
+    ----------
+    tokens, visible
+        [n, p, d] of the cells of this process, and which of them are visible [n, p].
+    """
+    weight, count = visible[..., None], visible.sum() * tokens.shape[-1]
+    total, n = (tokens * weight).sum(), count.clamp(min=1)
+    within = ((tokens - total / n).square() * weight).sum()
+    sums = {"count": count, "total": total, "within": within, "of mean": total.square() / n}
+    count, total, within, of_means = distributed.add_up(sums).values()
+    n = count.clamp(min=1)
+    return (within + (of_means - total.square() / n)).clamp(min=1e-6 * n)

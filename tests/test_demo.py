@@ -78,7 +78,7 @@ def test_a_folder_with_other_things_is_left_alone(there, tmp_path):
     """`demo --out .` had replaced the user's own report.html, rna.h5ad and models of those names."""
     for name in there:
         (tmp_path / name).write_text("mine")
-    with pytest.raises(OutputError, match="other things in it; it is left alone"):
+    with pytest.raises(OutputError, match="other content and is not overwritten"):
         run_demo(tmp_path, show=print, size=SMALL)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(there, "mine")
 

@@ -70,7 +70,7 @@ def test_a_disk_that_is_full_at_any_moment_loses_nothing(tenth, disk, cells_file
         assert stopped.code == 2, stopped.err
         told = stopped.err.splitlines()[-1]
         assert told.startswith("scfusionttt: ")
-        assert "the disk is full; nothing there was changed" in told
+        assert "the disk is full; nothing was changed" in told
         assert "model.training" in told
         assert content(out) == earlier
         whole = sorted(path.name for path in state.iterdir()) if state.exists() else []

@@ -113,7 +113,7 @@ REFUSED = {
     "a pickle for the cells": (as_pickle("cells.h5mu"), EMBED, "not an HDF5 file"),
     "cells as torch saves them": (as_torch("cells.h5mu"), EMBED, "is a zip archive"),
     "an array of objects": (in_npy, EMBED, "not an HDF5 file"),
-    "Zarr with a pickle": (in_zarr, EMBED, "holds pickled objects, which are never read"),
+    "Zarr with a pickle": (in_zarr, EMBED, "has pickled objects, which are never read"),
     "an archive that leads out of its folder": (in_zip, EMBED, "is a zip archive; unpack it first"),
     "a pickle for the last state": (in_run(as_torch("new.training/last.ckpt")), RESUME, "last.ckpt cannot be read"),
     "a pickle for the best state": (in_run(as_torch("new.training/best.ckpt")), RESUME, "best.ckpt cannot be read"),

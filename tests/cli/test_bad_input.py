@@ -142,11 +142,11 @@ BAD_CALLS = {
     "input: no such layer": ("embed good.h5mu --model model --out z.npy --layer raw", "RNA has no layer 'raw'"),
     "output: folder missing": (
         "embed good.h5mu --model model --out no/z.npy",
-        "does not exist; make it, or choose another",
+        "does not exist; create it or choose another",
     ),
     "output: folder of a model missing": (
         "pretrain good.h5mu --out no/model",
-        "does not exist; make it, or choose another",
+        "does not exist; create it or choose another",
     ),
     "output: unknown ending": (
         "embed good.h5mu --model model --out z.txt",
@@ -174,13 +174,13 @@ BAD_CALLS = {
     ),
     "output: no folder for the scores, told before training": (
         "finetune good.h5mu --model model --labels cell_type --out new --json no/scores.json",
-        "does not exist; make it, or choose another",
+        "does not exist; create it or choose another",
     ),
     "output: h5mu of one AnnData": ("embed rna.h5ad --model model --out z.h5mu", "use .h5ad or .zarr"),
-    "output: somebody's folder": ("pretrain good.h5mu --out folder", "other things in it; it is left alone"),
+    "output: somebody's folder": ("pretrain good.h5mu --out folder", "other content and is not overwritten"),
     "output: a file for a folder": (
         "pretrain good.h5mu --out t.csv",
-        "is a file and is left alone: choose another name",
+        "is a file and is not overwritten; choose another name",
     ),
     "evaluate: no such representation": (
         "evaluate good.h5mu --labels cell_type --rep X_pca",

@@ -141,7 +141,7 @@ def test_predict_writes_a_row_per_cell(here, scfusionttt, trained, rna_cells):
     assert list(table["cell"]) == list(rna_cells.obs_names)
     counts = {line.split(maxsplit=1)[1]: int(line.split()[0]) for line in result.out.splitlines()}
     assert counts == table["label"].value_counts().to_dict()
-    assert "genes: 300 of the model's 300 found" in result.err
+    assert "genes: 300 of the model's 300 matched" in result.err
 
 
 def test_predict_names_no_more_cells_unknown_than_asked_for(here, scfusionttt):
@@ -290,7 +290,7 @@ def test_pretrain_leaves_a_folder_of_data_alone(here, scfusionttt, cells):
         cells.write_zarr("cells.zarr")
     result = scfusionttt("pretrain cells.zarr --out cells.zarr")
     assert result.code == 2
-    assert "left alone" in result.err
+    assert "not overwritten" in result.err
     assert (here / "cells.zarr" / "mod").is_dir()
 
 

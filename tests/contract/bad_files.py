@@ -209,8 +209,8 @@ CASES = {
     ".h5ad packed with gzip": refused("unpack it first (gunzip)", _packed),
     "a zip archive": refused("is a zip archive; unpack it first", _zip),
     "an R object": refused("is an R object; write it as .h5ad", _bytes(b"RDX3\n" + bytes(100), "in.rds")),
-    "HDF5 of another kind": refused("HDF5 of another kind (it holds assays)", _other_hdf5),
-    "HDF5 with nothing in it": refused("HDF5 of another kind (it holds nothing)", _hollow),
+    "HDF5 of another kind": refused("HDF5 of another kind (it has assays)", _other_hdf5),
+    "HDF5 with nothing in it": refused("HDF5 of another kind (it has nothing)", _hollow),
     ".h5ad without X/indptr": refused("it is damaged", _hdf5(lambda file: file.__delitem__("X/indptr"))),
     ".h5ad without its cell names": refused("it is damaged", _hdf5(lambda file: file.__delitem__("obs/_index"))),
     ".h5ad with fewer cells in X than in obs": refused(
@@ -236,7 +236,7 @@ CASES = {
     ),
     ".h5ad under the name .h5mu": same(_odd_name("cells.h5ad")),
     "a name with spaces, quotes and other alphabets": same(_odd_name("Zellen α 細胞 'x'.h5mu")),
-    "an empty folder": refused("is a folder without matrix.mtx and is no Zarr store", _folder("hollow")),
+    "an empty folder": refused("is a folder without matrix.mtx and not a Zarr store", _folder("hollow")),
     "a folder named .h5ad": refused("is a folder without matrix.mtx", _folder("cells.h5ad")),
     "10x folder": used(
         _10x(), verbs={verb: "there is no obs['cell_type']" for verb in ("finetune", "transfer", "evaluate")}
@@ -248,12 +248,12 @@ CASES = {
         "has no features.tsv(.gz)", _10x(lambda folder: (folder / "features.tsv").unlink())
     ),
     "10x folder with cut barcodes": refused(
-        "do not belong together or one is cut short", _10x(_shorten("barcodes.tsv"))
+        "do not belong together, or one is truncated", _10x(_shorten("barcodes.tsv"))
     ),
     "10x folder that declares 10^12 entries": refused("GiB of values, more than", _10x(_declare)),
     "10x folder with a cut matrix": refused("it is damaged", _10x(_shorten("matrix.mtx"))),
     "10x folder with empty features": refused("it is damaged", _10x(_shorten("features.tsv", 0.0))),
-    "one file of a 10x folder": refused("is one part of a 10x matrix; give its folder", _10x(one="matrix.mtx")),
+    "one file of a 10x folder": refused("is one file of a 10x matrix; use its folder", _10x(one="matrix.mtx")),
     "the folder above a 10x folder": refused("did you mean", lambda data, folder: _10x()(data, folder).parent),
     "Zarr": used(_zarr()),
     "Zarr, sparse, without a chunk": refused("a chunk of X/data is missing", _zarr(_lose_chunk("X/data"))),
@@ -261,7 +261,7 @@ CASES = {
         "a chunk of X/indices is missing", _zarr(_lose_chunk("X/indices"))
     ),
     "Zarr, dense, without a chunk": used(
-        _zarr(_lose_chunk("X"), dense=True), "1 of 3 chunks of X are not there and were read as zeros"
+        _zarr(_lose_chunk("X"), dense=True), "1 of 3 chunks of X are missing and were read as zeros"
     ),
     "Zarr with a cut chunk": refused("it is damaged", _zarr(_cut_chunk)),
     "Zarr without the cell names": refused(

@@ -191,7 +191,7 @@ CASES = {
         "300 human and 120 mouse genes by prefix; keep the genes and cells of one species",
         verbs={"pretrain": "a mixture of 300 human and 120 mouse genes"},
     ),
-    "mouse, to a human model": used(_mouse, verbs=dict.fromkeys(BY_MODEL, "give human data")),
+    "mouse, to a human model": used(_mouse, verbs=dict.fromkeys(BY_MODEL, "use human data")),
     "a gene and a protein of one name": used(_types("Gene Expression", "Antibody Capture")),
     "feature types in lower case": used(_types("gene expression", "antibody capture")),
     "feature types unknown": refused("no RNA found: var['feature_types'] has only Peaks", _types("Peaks", "Peaks")),

@@ -102,7 +102,7 @@ def test_a_listed_order_is_that_of_the_file_and_names_may_have_spaces(cite, feat
     assert found.proteins["name"].tolist()[:2] == ["CD 19", "CD 3"]
     assert found.genes["name"].tolist()[:5] == genes
     assert len(found.table) == 308
-    assert any(note.startswith("order: 7 of 308 features stand as in") for note in notes)
+    assert any(note.startswith("order: 7 of 308 features as in") for note in notes)
 
 
 def test_a_list_of_genes_alone_leaves_the_proteins_in_genome_order(cite, features, tmp_path):
@@ -120,9 +120,9 @@ def test_a_list_of_genes_alone_leaves_the_proteins_in_genome_order(cite, feature
     ("content", "error", "told"),
     [
         (None, InputFileError, "cannot be read"),
-        (b"\xff\xfe\x00", InputFileError, "is not text"),
+        (b"\xff\xfe\x00", InputFileError, "is not a text file"),
         (b"", FeatureError, "none of its names"),
-        (b"A1\nB2\n", FeatureError, "none of its names is a feature of the input"),
+        (b"A1\nB2\n", FeatureError, "none of its names is in the input"),
     ],
 )
 def test_a_list_that_cannot_be_used_is_refused_by_its_name(cite, tmp_path, content, error, told):
@@ -163,7 +163,7 @@ def test_only_the_most_variable_genes_become_features(cite, features):
     assert set(found.genes["name"]) == set(cite.rna.var_names[highly_variable(cite.rna.X, n_top=40)])
     assert in_genome_order(found.genes)
     assert len(found.proteins) == 8
-    assert "genes: the 40 most variable of 300 are used" in notes
+    assert "genes: using the 40 most variable of 300" in notes
     everything, _ = choose_features(cite, DataConfig(n_genes=None))
     assert everything.table.equals(features.table)
 
@@ -230,7 +230,7 @@ def test_missing_genes_are_minus_one_and_half_of_them_is_the_limit(cite, feature
     match = match_features(some, features)
     lacking = ~features.genes["name"].isin(cite.rna.var_names[:150]).to_numpy()
     assert np.array_equal(match.genes < 0, lacking)
-    assert "genes: 150 of the model's 300 found; the rest count as not measured" in match.notes
+    assert "genes: 150 of the model's 300 matched; the others count as not measured" in match.notes
     too_few = CiteSeq(cite.rna[:, :149].copy(), cite.protein, cite.obs)
     with pytest.raises(FeatureError, match="only 149 of the model's 300 genes are in the input") as error:
         match_features(too_few, features)
@@ -250,7 +250,7 @@ def test_the_other_species_is_refused_in_one_line(cite, with_ids):
     features, _ = choose_features(mouse, DataConfig())
     assert features.species == "mouse"
     with pytest.raises(
-        FeatureError, match=r"the input's genes are human .* the model is for mouse; give mouse data"
+        FeatureError, match=r"the input's genes are human .* the model is for mouse; use mouse data"
     ) as error:
         match_features(human, features)
     assert "\n" not in str(error.value)
@@ -289,7 +289,7 @@ def test_the_user_learns_which_proteins_are_known_by_another_name_and_which_are_
     names = [{"CD56": "NCAM", "CD19": "unheard of"}.get(name, name) for name in cite.protein.var_names]
     note = match_features(renamed(cite, proteins=names), features).notes[1]
     n = len(features.proteins)
-    assert note == (f"proteins: {n - 1} of the model's {n} found (CD56 as NCAM); not measured: CD19")
+    assert note == (f"proteins: {n - 1} of the model's {n} matched (CD56 as NCAM); not measured: CD19")
 
 
 def test_isoforms_of_one_gene_are_never_taken_for_each_other(cite, features):

@@ -56,13 +56,13 @@ def test_ranks_together_read_the_batches_of_one_process(dataset, size, batch_siz
 
 
 def test_more_ranks_than_cells_of_a_batch_are_refused(dataset):
-    with pytest.raises(SettingError, match="4 processes cannot share a batch of 3 cells"):
+    with pytest.raises(SettingError, match="a batch of 3 cells is too small for 4 processes"):
         make_loader(dataset, batch_size=3, rank=0, size=4)
 
 
 def test_more_ranks_than_cells_are_refused_whatever_the_batch(dataset):
     few = dataset.subset(dataset.rows[:3])  # such as those that watch over a short training
-    with pytest.raises(SettingError, match="4 processes cannot share 3 cells of training or validation; use fewer"):
+    with pytest.raises(SettingError, match="3 cells of training or validation are too few for 4 processes; use fewer"):
         make_loader(few, batch_size=16, rank=0, size=4)
 
 

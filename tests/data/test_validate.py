@@ -158,7 +158,7 @@ def as_mudata(cite):
 def test_user_errors_are_findings(tmp_path):
     report = validate(tmp_path / "no.h5ad")
     assert report.summary is None
-    assert only(report.errors, "InputFileError").message.endswith("no such file; check the name and the folder")
+    assert only(report.errors, "InputFileError").message.endswith("no such file; check the path")
     with pytest.raises(InputDataError, match="no such file"):
         require_usable(report)
     report = validate(as_mudata(toy()), layer="spliced")

@@ -132,7 +132,7 @@ def test_what_cannot_be_written(tmp_path):
     fails(lambda: write_embedding(tmp_path / "z.txt", Z, CELLS), "'.txt'", ".npy, .csv, .h5ad, .h5mu, .zarr")
     fails(lambda: write_table(tmp_path / "t.xlsx", pd.DataFrame()), "'.xlsx'", ".csv, .tsv")
     fails(lambda: write_embedding(tmp_path / "z.h5mu", Z, CELLS, toy()), "needs MuData", ".h5ad")
-    fails(lambda: write_embedding(tmp_path / "no" / "z.npy", Z, CELLS), "does not exist", "make it")
+    fails(lambda: write_embedding(tmp_path / "no" / "z.npy", Z, CELLS), "does not exist", "create it")
     fails(lambda: write_embedding(tmp_path / "z.npy", Z[:3], CELLS), "3 rows for 4 cells", error=InputDataError)
     stranger = [*CELLS[:3], "stranger"]
     fails(lambda: write_embedding(tmp_path / "z.h5ad", Z, stranger, toy()), "stranger", error=InputDataError)
@@ -161,7 +161,7 @@ def test_a_failed_write_leaves_the_earlier_file(tmp_path, error, words):
             temporary.write_text("half")
             raise error
 
-    fails(write, "z.csv", words, "nothing there was changed")
+    fails(write, "z.csv", words, "nothing was changed")
     assert path.read_text() == "earlier"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -209,7 +209,7 @@ def test_folders_are_replaced_only_where_they_are_ours(tmp_path):
     make_folder(tmp_path / "empty", "three")
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter1.tex").write_text("years of work")
-    fails(lambda: make_folder(tmp_path / "thesis", "x"), "thesis", "other things in it", "another name")
+    fails(lambda: make_folder(tmp_path / "thesis", "x"), "thesis", "other content", "another name")
     fails(lambda: write_table(tmp_path / "model", pd.DataFrame()), "ending")
     (tmp_path / "file").write_text("a file")
     fails(lambda: make_folder(tmp_path / "file", "x"), "file", "was not written")
@@ -225,8 +225,8 @@ def test_a_zarr_copy_replaces_only_an_earlier_one(tmp_path):
         mine.write_zarr(tmp_path / "mine.zarr")
     for _ in range(2):
         write_embedding(tmp_path / "z.zarr", Z, CELLS)
-    fails(lambda: write_embedding(tmp_path / "mine.zarr", Z, CELLS), "mine.zarr", "left alone")
-    fails(lambda: check_embedding_path(tmp_path / "mine.zarr"), "mine.zarr", "left alone")
+    fails(lambda: write_embedding(tmp_path / "mine.zarr", Z, CELLS), "mine.zarr", "not overwritten")
+    fails(lambda: check_embedding_path(tmp_path / "mine.zarr"), "mine.zarr", "not overwritten")
     np.testing.assert_array_equal(anndata.read_zarr(tmp_path / "mine.zarr").X, mine.X)
 
 

@@ -124,7 +124,7 @@ def test_a_10x_h5_of_two_genomes_is_not_called_damaged(tmp_path):
     write_10x_h5(tmp_path / "f.h5", "hg19")
     with h5py.File(tmp_path / "f.h5", "a") as file:
         file.copy("hg19", "mm10")
-    with pytest.raises(InputFileError, match=r"f\.h5 holds 2 genomes \(hg19, mm10\).* read one with scanpy") as error:
+    with pytest.raises(InputFileError, match=r"f\.h5 has 2 genomes \(hg19, mm10\).* read one with scanpy") as error:
         read(tmp_path / "f.h5")
     assert "damaged" not in str(error.value)
 
@@ -186,7 +186,7 @@ def test_other_kinds(tmp_path):
     (tmp_path / "a.h5ad.gz").write_bytes(gzip.compress(b"x" * 100))
     fails(tmp_path / "a.h5ad.gz", "gunzip")
     (tmp_path / "matrix.mtx.gz").write_bytes(gzip.compress(b"%%MatrixMarket"))
-    fails(tmp_path / "matrix.mtx.gz", "give its folder")
+    fails(tmp_path / "matrix.mtx.gz", "use its folder")
 
 
 def test_folder_without_matrix(tmp_path):
@@ -199,7 +199,7 @@ def test_10x_folder_with_missing_or_cut_files(tmp_path):
     folder = write_10x_folder(tmp_path / "f", gz=False)
     barcodes = (folder / "barcodes.tsv").read_text()
     (folder / "barcodes.tsv").write_text("AAA-1\n")
-    fails(folder / "matrix.mtx", "give its folder")
+    fails(folder / "matrix.mtx", "use its folder")
     with pytest.raises(InputFileError, match=r"4 x 3, but there are 4 features and 1 barcodes"):
         read(folder)
     (folder / "barcodes.tsv").unlink()

@@ -61,14 +61,14 @@ def test_a_folder_with_more_than_a_model_is_left_alone(other, folder, trained):
     """Any folder with a manifest.json had been replaced whole: a browser extension, a model with notes in it."""
     (folder / other).parent.mkdir(exist_ok=True)
     (folder / other).write_text("mine")
-    with pytest.raises(OutputError, match="other things in it; it is left alone"):
+    with pytest.raises(OutputError, match="other content and is not overwritten"):
         trained.pretrained.save(folder)
     assert (folder / other).read_text() == "mine"
 
 
 def test_a_manifest_of_something_else_is_left_alone(folder, trained):
     (folder / MANIFEST).write_text('{"name": "an extension"}')
-    with pytest.raises(OutputError, match="left alone"):
+    with pytest.raises(OutputError, match="not overwritten"):
         trained.pretrained.save(folder)
 
 
@@ -93,7 +93,7 @@ def test_a_failing_save_leaves_the_earlier_model_whole(folder, trained, monkeypa
 
 def test_a_full_disk_leaves_the_earlier_model_whole(folder, trained, full_disk):
     before = content(folder)
-    with full_disk(), pytest.raises(OutputError, match=r"was not written: .*; nothing there was changed"):
+    with full_disk(), pytest.raises(OutputError, match=r"was not written: .*; nothing was changed"):
         trained.pretrained.save(folder)
     assert content(folder) == before
     assert list(folder.parent.iterdir()) == [folder]

@@ -110,7 +110,7 @@ def test_a_full_disk_keeps_the_last_state_and_the_run_goes_on_from_it(
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with (
         full_disk(),
-        pytest.raises(OutputError, match=r"(best|last)\.ckpt was not written: .*; nothing there was changed"),
+        pytest.raises(OutputError, match=r"(best|last)\.ckpt was not written: .*; nothing was changed"),
     ):
         pretrain(checkpoints=tmp_path, resume=True)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -1,4 +1,4 @@
-"""What a model expects of its input: features in genome order, and how an input's features match them."""
+"""The features of a model, in genome order, and how those of an input match them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Features:
     ----------
     table
         One row per feature: modality (``rna`` or ``protein``), name, gene_id, symbol, chromosome, start (base pairs).
-        A feature is (modality, name): CD4 the gene and CD4 the antibody do not collide.
+        Features are identified by (modality, name): the gene CD4 and the antibody CD4 do not collide.
     species
         ``human`` or ``mouse``.
     """
@@ -50,7 +50,7 @@ class Features:
 
 @dataclass(frozen=True)
 class Match:
-    """Where each of a model's features stands in an input: column numbers, -1 where the input lacks it."""
+    """The column of each of a model's features in an input, -1 where the input lacks it."""
 
     genes: np.ndarray  # [g] int
     proteins: np.ndarray  # [p] int
@@ -58,16 +58,17 @@ class Match:
 
 
 def choose_features(cite: CiteSeq, config: DataConfig, *, species: str | None = None) -> tuple[Features, list[str]]:
-    """Choose and order the features that a new model learns from.
+    """Choose and order the features of a new model.
 
     Returns
     -------
-    The features and one line per thing the user should know: what was placed, lost, left out.
+    features, notes
+        `notes` has lines for the user: how many features were placed in the genome, and which were left out.
 
     Raises
     ------
     FeatureError
-        When the names are not of a known species, or no gene is left.
+        The species is not known, or no gene is left.
     """
     names = cite.rna.var_names
     resolution = resolve_genes(names, gene_ids=cite.rna.var.get("gene_ids"), species=species)
@@ -75,7 +76,7 @@ def choose_features(cite: CiteSeq, config: DataConfig, *, species: str | None = 
     chosen = np.arange(len(names))
     if config.n_genes is not None and config.n_genes < len(names):
         chosen = most_variable(_scaled_moments(cite), n_top=config.n_genes)
-        notes.append(f"genes: the {len(chosen)} most variable of {len(names)} are used")
+        notes.append(f"genes: using the {len(chosen)} most variable of {len(names)}")
     genes = _rows(resolution.table.iloc[chosen], modality="rna")
     expression = _mean_counts(cite) if config.order == "expression" else None
     listed = _read_names(config.order_file) if config.order == "list" else []
@@ -100,52 +101,52 @@ def choose_features(cite: CiteSeq, config: DataConfig, *, species: str | None = 
     if config.order == "list":
         n_listed = int(_is_listed(table, listed).sum())
         if not n_listed:
-            raise FeatureError(f"{config.order_file}: none of its names is a feature of the input; check the spelling")
-        notes.append(f"order: {n_listed} of {len(table)} features stand as in {config.order_file}, the others behind")
+            raise FeatureError(f"{config.order_file}: none of its names is in the input; check the spelling")
+        notes.append(f"order: {n_listed} of {len(table)} features as in {config.order_file}, followed by the others")
     return Features(table=table, species=resolution.species), notes
 
 
 def match_features(cite: CiteSeq, features: Features, *, min_overlap: float = 0.5) -> Match:
-    """Find a model's features in an input: genes by name, then by what both sides resolve to; proteins likewise.
+    """Match a model's features with those of an input, by name and then by the gene or antigen they resolve to.
 
-    No column is used twice: of features that share a name or an id, the first takes the first.
+    No column is used twice: features that share a name or an id are matched in order.
 
     Raises
     ------
     FeatureError
-        When fewer than `min_overlap` of the model's genes are found, or the input is of another species.
+        Fewer than the fraction `min_overlap` of the model's genes match, or the input is from another species.
     """
     genes = features.genes
     names = cite.rna.var_names.to_series(index=range(cite.rna.n_vars))
-    found = fill(np.full(len(genes), -1), unrepeated(genes["name"]), unrepeated(names))
-    if (found >= 0).mean() < min_overlap:
+    columns = fill(np.full(len(genes), -1), unrepeated(genes["name"]), unrepeated(names))
+    if (columns >= 0).mean() < min_overlap:
         _require_same_species(cite, features)
-    if (found < 0).any():
+    if (columns < 0).any():
         gene_ids = cite.rna.var.get("gene_ids")
-        there = resolve_genes(names, gene_ids=gene_ids, species=features.species).table
+        resolved = resolve_genes(names, gene_ids=gene_ids, species=features.species).table
         for kind in ("gene_id", "symbol", "name"):
-            found = fill(found, genes[kind], there[kind])
-    if (found >= 0).mean() < min_overlap:
-        raise FeatureError(_too_few(found, genes, cite, features.species))
-    n_found = int((found >= 0).sum())
-    rest = "; the rest count as not measured" if n_found < len(genes) else ""
-    notes = [f"genes: {n_found} of the model's {len(genes)} found{rest}"]
+            columns = fill(columns, genes[kind], resolved[kind])
+    if (columns >= 0).mean() < min_overlap:
+        raise FeatureError(_too_few(columns, genes, cite, features.species))
+    n_matched = int((columns >= 0).sum())
+    rest = "; the others count as not measured" if n_matched < len(genes) else ""
+    notes = [f"genes: {n_matched} of the model's {len(genes)} matched{rest}"]
 
     proteins = features.proteins
     positions = np.full(len(proteins), -1)
     if cite.protein is not None and len(proteins):
         wanted, panel = list(proteins["name"]), list(cite.protein.var_names)
         positions = match_proteins(wanted, panel, species=features.species)
-        notes.append(_proteins_found(wanted, panel, positions))
-    return Match(genes=found, proteins=positions, notes=tuple(notes))
+        notes.append(_protein_note(wanted, panel, positions))
+    return Match(genes=columns, proteins=positions, notes=tuple(notes))
 
 
-def _proteins_found(wanted: Sequence[str], names: Sequence[str], found: np.ndarray) -> str:
-    renamed = renamed_proteins(wanted, names, found)
-    lacking = [name for name, place in zip(wanted, found, strict=True) if place < 0]
-    note = f"proteins: {(found >= 0).sum()} of the model's {len(wanted)} found"
+def _protein_note(wanted: Sequence[str], names: Sequence[str], columns: np.ndarray) -> str:
+    renamed = renamed_proteins(wanted, names, columns)
+    missing = [name for name, place in zip(wanted, columns, strict=True) if place < 0]
+    note = f"proteins: {(columns >= 0).sum()} of the model's {len(wanted)} matched"
     note += f" ({name_some(renamed, most=8)})" if renamed else ""
-    return note + (f"; not measured: {name_some(lacking, most=8)}" if lacking else "")
+    return note + (f"; not measured: {name_some(missing, most=8)}" if missing else "")
 
 
 def _rows(resolved: pd.DataFrame, *, modality: str) -> pd.DataFrame:
@@ -167,7 +168,7 @@ def _mean_counts(cite: CiteSeq) -> tuple[np.ndarray, np.ndarray]:
 def _ordered(
     rows: pd.DataFrame, config: DataConfig, *, expression: np.ndarray | None, listed: Sequence[str]
 ) -> pd.DataFrame:
-    # A list may speak of genes alone: the proteins then stand in genome order, and the other way round.
+    # A list may have only genes (or only proteins); the other modality is then in genome order.
     kind = "genome" if config.order == "list" and not _is_listed(rows, listed).any() else config.order
     order = order_features(rows, kind, seed=config.order_seed, expression=expression, names=listed)
     return rows.iloc[order]
@@ -179,33 +180,35 @@ def _is_listed(rows: pd.DataFrame, listed: Sequence[str]) -> pd.Series:
 
 def _read_names(path: str | None) -> list[str]:
     if path is None:
-        raise FeatureError("data.order=list needs data.order_file, a text file with one name a line")
+        raise FeatureError("data.order=list needs data.order_file, a text file with one name per line")
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except OSError as error:
-        raise InputFileError(f"{path}: cannot be read ({error.strerror}); give a text file with names") from error
+        raise InputFileError(
+            f"{path}: cannot be read ({error.strerror}); use a text file with one name per line"
+        ) from error
     except UnicodeDecodeError as error:
-        raise InputFileError(f"{path}: is not text; give a text file with one name a line") from error
+        raise InputFileError(f"{path}: is not a text file; use one name per line") from error
     return [line.strip() for line in lines if line.strip()]
 
 
 def _require_same_species(cite: CiteSeq, features: Features) -> None:
-    """Refuse the other species: in any case, the symbols of man and mouse are mostly the same."""
+    """Refuse the other species, most of whose symbols would match if their case were ignored."""
     try:
         species = infer_species(cite.rna.var_names, cite.rna.var.get("gene_ids"))
     except FeatureError:
-        return  # neither: the genes found decide
+        return  # unknown species: the number of matching genes decides
     if species != features.species:
         raise FeatureError(
             f"the input's genes are {species} ({name_some(list(cite.rna.var_names))}), the model is for "
-            f"{features.species}; give {features.species} data, or pretrain a model on {species} data"
+            f"{features.species}; use {features.species} data, or pretrain a model on {species} data"
         )
 
 
-def _too_few(found: np.ndarray, genes: pd.DataFrame, cite: CiteSeq, species: str) -> str:
-    missing = genes["name"][found < 0].tolist()
+def _too_few(columns: np.ndarray, genes: pd.DataFrame, cite: CiteSeq, species: str) -> str:
+    missing = genes["name"][columns < 0].tolist()
     return (
-        f"only {int((found >= 0).sum())} of the model's {len(genes)} genes are in the input (missing: "
+        f"only {int((columns >= 0).sum())} of the model's {len(genes)} genes are in the input (missing: "
         f"{name_some(missing)}; the input has {name_some(list(cite.rna.var_names))}); "
-        f"the model is for {species}: give {species} data with symbols or Ensembl ids"
+        f"the model needs {species} data with gene symbols or Ensembl ids"
     )

@@ -1,4 +1,4 @@
-"""Cells as batches: sparse in memory, or a window of a store at a time; dense one batch at a time."""
+"""Cells as batches: sparse in memory or a window of a store, and dense one batch at a time."""
 
 import hashlib
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ class CellBatch(NamedTuple):
     rna_present: Tensor  # [n, g] bool
     protein: Tensor  # [n, p] float32, zero where not measured
     protein_present: Tensor  # [n, p] bool
-    label: Tensor  # [n] int64, -1: not labelled
+    label: Tensor  # [n] int64, -1: unlabelled
     row: Tensor  # [n] int64, the cell's row in the input
 
     def to(self, device: str | torch.device) -> "CellBatch":
@@ -36,18 +36,18 @@ class CellBatch(NamedTuple):
 
 
 class CellDataset(Dataset):
-    """The cells of an input as a model reads them.
+    """The cells of an input, preprocessed for a model.
 
     Parameters
     ----------
     cite, match
-        Raw counts and where the model's features stand in them.
+        Raw counts, and the columns of the model's features in them.
     preprocessing
-        The model's constants.
+        Constants of the model.
     labels
-        [n] class numbers, -1 where a cell has none.
+        [n] class codes, -1 where unlabelled.
     rows
-        Which cells, in this order; None: all.
+        Positions of the cells to use, in this order; None: all.
     """
 
     def __init__(
@@ -72,17 +72,17 @@ class CellDataset(Dataset):
         self.present = torch.from_numpy(present)
 
     def subset(self, rows: np.ndarray) -> Self:
-        """Return a view of some cells; nothing is copied."""
+        """Return a view of some cells, without a copy."""
         view = object.__new__(type(self))
         view.__dict__ = {**self.__dict__, "rows": np.asarray(rows)}
         return view
 
     def loaded(self) -> "CellDataset":
-        """Return these cells with their values in memory, in this order."""
+        """Return these cells, in this order, with their values in memory."""
         return self
 
     def fingerprint(self) -> str:
-        """Return what tells these cells from others, and from the same in another order."""
+        """Return a hash of the cells and their order."""
         names = "\n".join(self.cell_names[self.rows])
         return hashlib.sha256(names.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -90,7 +90,7 @@ class CellDataset(Dataset):
         return len(self.rows)
 
     def __getitems__(self, positions: list[int]) -> CellBatch:
-        """Return the batch at these positions, densified."""
+        """Return the dense batch at these positions."""
         rows = self.rows[positions]
         rna = torch.from_numpy(self.preprocessing.rna.transform(self.rna[rows].toarray()))
         rna_present = self.present[self.panel[rows]]
@@ -111,27 +111,27 @@ class CellDataset(Dataset):
 
 
 class StreamedCells(CellDataset):
-    """The cells of a store: values are computed for the cells that are read, and forgotten with them."""
+    """The cells of a store; values are computed on reading and not kept."""
 
     def _take(self, cite: CiteSeq, match: Match) -> None:
         assert isinstance(cite, StoredCiteSeq)
         self.cite, self.match = cite, match
 
     def loaded(self) -> CellDataset:
-        """Return these cells with their values in memory, in this order; their rows count from 0."""
+        """Return these cells, in this order, with their values in memory; rows are numbered from 0."""
         return self.read(np.arange(len(self)))
 
     def fingerprint(self) -> str:
-        """Return what also tells the store from another of the same cells: batches are drawn by where these lie."""
+        """Return a hash of the cells, their order and their places on disk, on which the batches depend."""
         return super().fingerprint() + hashlib.sha256(self.cite.places[self.rows].tobytes()).hexdigest()
 
     def read(self, positions: np.ndarray) -> CellDataset:
-        """Return the cells at these positions with their values in memory; their rows count from 0."""
+        """Return the cells at these positions with their values in memory; rows are numbered from 0."""
         rows = self.rows[positions]
         return CellDataset(self.cite.read(rows), self.match, self.preprocessing, labels=self.labels[rows])
 
     def __getitems__(self, positions: list[int]) -> CellBatch:
-        """Return the batch at these positions; the loader reads many at a time instead."""
+        """Return the batch at these positions (the loader reads several batches at once)."""
         batch = self.read(np.asarray(positions)).__getitems__(list(range(len(positions))))
         return batch._replace(row=torch.from_numpy(self.rows[positions].astype(np.int64)))
 
@@ -139,13 +139,13 @@ class StreamedCells(CellDataset):
 def cell_dataset(
     cite: CiteSeq, match: Match, preprocessing: Preprocessing, *, labels: np.ndarray | None = None
 ) -> CellDataset:
-    """Return the cells of an input as a model reads them, from memory or from a store."""
+    """Return the preprocessed cells of an input in memory or in a store."""
     kind = StreamedCells if isinstance(cite, StoredCiteSeq) else CellDataset
     return kind(cite, match, preprocessing, labels=labels)
 
 
 class Batches(Protocol):
-    """What a loader offers: as many batches as it says, in an order that depends on its sampler's epoch."""
+    """Interface of a loader: batches in an order that depends on the epoch of its sampler."""
 
     sampler: Any
 
@@ -154,9 +154,9 @@ class Batches(Protocol):
 
 
 class SharedBatches(Sampler[list[int]]):
-    """The share of one of several ranks in each batch: together they read what one process reads, no cell twice.
+    """The part of each batch for one process rank; together, the ranks read the batches of a single process.
 
-    A last batch of fewer cells than there are ranks joins the one before, for no rank may be without a cell.
+    A last batch with fewer cells than ranks is merged with the one before, since every rank needs a cell.
     """
 
     def __init__(self, sampler: Sampler[int], batch_size: int, *, rank: int, size: int) -> None:
@@ -179,16 +179,16 @@ class SharedBatches(Sampler[list[int]]):
 
 
 class StreamLoader:
-    """Batches of a store's cells. While some batches are used, a thread reads the cells of the next ones.
+    """Batches of a store's cells; a thread reads the next batches in the meantime.
 
     Parameters
     ----------
     cells
-        Of the store.
+        Cells of the store.
     batch_sampler
         Positions of the cells of each batch.
     at_once
-        Batches that are read together.
+        Number of batches that are read together.
     """
 
     def __init__(self, cells: StreamedCells, batch_sampler: BatchSampler | SharedBatches, *, at_once: int) -> None:
@@ -214,23 +214,23 @@ class StreamLoader:
 def make_loader(
     dataset: CellDataset, *, batch_size: int, shuffle_seed: int | None = None, rank: int = 0, size: int = 1
 ) -> Batches:
-    """Return batches of `dataset`, shuffled anew each epoch from `shuffle_seed`; in order where it is None.
+    """Return batches of `dataset`, reshuffled in each epoch, or in order if `shuffle_seed` is None.
 
-    The order of an epoch depends on the seed and the epoch's number alone, so that a resumed run sees the same. Cells
-    of a store are shuffled by blocks, or come as they lie on disk: `CellBatch.row` says which they are. Of several
-    ranks (`size`), each gets its share of every batch.
+    The order depends only on the seed and the epoch number, so a resumed run continues with the same batches.
+    Cells of a store are shuffled by blocks, or are in the order on disk; `CellBatch.row` identifies them. With several
+    processes (`size`), each `rank` gets its part of every batch.
 
     Raises
     ------
     SettingError
-        When there are more ranks than cells, in all or in a batch.
+        There are more processes than cells in the dataset or in a batch.
     """
     if size > 1 and len(dataset) < size:
-        raise SettingError(f"{size} processes cannot share {len(dataset)} cells of training or validation; use fewer")
-    if size > 1 and batch_size < size:
         raise SettingError(
-            f"{size} processes cannot share a batch of {batch_size} cells; use fewer, or a larger batch_size"
+            f"{len(dataset)} cells of training or validation are too few for {size} processes; use fewer processes"
         )
+    if size > 1 and batch_size < size:
+        raise SettingError(f"a batch of {batch_size} cells is too small for {size} processes; increase batch_size")
     if isinstance(dataset, StreamedCells):
         order = BlockSampler(dataset.cite.places[dataset.rows], window=WINDOW, seed=shuffle_seed)
         batches: BatchSampler | SharedBatches = BatchSampler(order, batch_size, drop_last=False)
@@ -243,7 +243,7 @@ def make_loader(
     options: dict[str, Any] = {"batch_size": batch_size, "sampler": sampler}
     if size > 1:
         options = {"batch_sampler": SharedBatches(sampler, batch_size, rank=rank, size=size)}
-    # A generator of its own: the loader would draw from the caller's random state else.
+    # Without its own generator, the loader would draw from the global random state.
     return DataLoader(dataset, collate_fn=_as_is, generator=torch.Generator(), **options)
 
 

@@ -1,4 +1,4 @@
-"""Mean and variance of features over cells that come a block at a time."""
+"""Mean and variance of features over blocks of cells."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from scfusionttt.data.counts import row_blocks, row_values
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Number of cells in which each feature was measured, its mean there, and the sum of squares about the mean; [f].
+    """Of each feature: the cells in which it was measured, and the mean and sum of squared deviations in these; [f].
 
-    Moments of blocks add up to those of all cells but for rounding (Chan, Golub and LeVeque 1983).
+    Moments of blocks add up to those of all cells, apart from rounding (Chan, Golub and LeVeque 1983).
     """
 
     n: np.ndarray
@@ -32,8 +32,8 @@ class Moments:
         """Return the moments of some features."""
         return Moments(self.n[features], self.mean[features], self.squares[features])
 
-    def beside(self, other: "Moments") -> "Moments":
-        """Return the moments of these features, followed by others of the same cells."""
+    def followed_by(self, other: "Moments") -> "Moments":
+        """Return the moments of these features, then those of others of the same cells."""
         pairs = ((self.n, other.n), (self.mean, other.mean), (self.squares, other.squares))
         return Moments(*map(np.concatenate, pairs))
 
@@ -54,10 +54,10 @@ def moments(matrix: sparse.csr_matrix | np.ndarray, n: np.ndarray | None = None)
     Parameters
     ----------
     matrix
-        Sparse: never made dense. Dense: NaN is "not measured" and left out.
+        Sparse (not made dense), or dense, where NaN means "not measured".
     n
-        Of a sparse matrix, how many of its cells have each feature measured, [f]; the other cells store nothing there.
-        None: all.
+        For a sparse matrix, the number of cells in which each feature was measured, [f], by default all; the other
+        cells store no values for it.
     """
     if sparse.issparse(matrix):
         return _of_sparse(matrix, np.full(matrix.shape[1], matrix.shape[0]) if n is None else n)

@@ -1,4 +1,4 @@
-"""From raw counts to the values that the network reads, with the constants that a model keeps."""
+"""From raw counts to the inputs of the network, with the constants that a model stores."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -21,13 +21,13 @@ class Preprocessing:
     Parameters
     ----------
     target_sum
-        Counts per cell after normalisation.
+        Counts per cell after normalization.
     gene_share
-        [g], mean share of a cell's counts that a gene has; tells how large a library would be with every gene.
+        [g], mean fraction of a cell's counts from each gene; used to scale library sizes up for missing genes.
     log_geometric_mean
-        [p], per protein ``mean(log1p(counts))`` of the centred log-ratio.
+        [p], ``mean(log1p(counts))`` of each protein, for the centred log-ratio.
     rna, protein
-        What scales log-normalised genes and log-ratios of proteins.
+        Standardizers of log-normalized genes and of protein log-ratios.
     """
 
     target_sum: float
@@ -38,7 +38,7 @@ class Preprocessing:
 
     @classmethod
     def fit(cls, cite: CiteSeq, match: Match, config: DataConfig) -> "Preprocessing":
-        """Learn the constants from cells whose features are matched; features they lack keep neutral constants."""
+        """Compute the constants from cells whose features are matched; missing features get neutral constants."""
         unscaled = cls(
             target_sum=config.target_sum,
             gene_share=_gene_share(cite, match),
@@ -46,26 +46,26 @@ class Preprocessing:
             rna=Standardizer.identity(len(match.genes)),
             protein=Standardizer.identity(len(match.proteins)),
         )
-        if config.scale == "none":  # which needs no pass over the cells
+        if config.scale == "none":  # no pass over the cells needed
             return unscaled
         rna, protein = unscaled._moments(cite, match)
         return replace(unscaled, rna=_scaler(rna, config), protein=_scaler(protein, config, among_few=True))
 
     def adapted(self, cite: CiteSeq, match: Match, config: DataConfig) -> "Preprocessing":
-        """Return the constants with mean and deviation of each gene taken from other cells of another platform.
+        """Return the constants with the genes' mean and standard deviation in cells from another platform.
 
-        Genes that those cells lack, and the proteins, keep theirs; what is not scaled stays so.
+        Genes that these cells lack, and the proteins, keep their constants.
         """
         if config.scale == "none":
             return self
-        there = match.genes >= 0
-        own = _scaler(self._moments(cite, match)[0][there], config)
+        present = match.genes >= 0
+        own = _scaler(self._moments(cite, match)[0][present], config)
         mean, std = self.rna.mean.copy(), self.rna.std.copy()
-        mean[there], std[there] = own.mean, own.std
+        mean[present], std[present] = own.mean, own.std
         return replace(self, rna=replace(self.rna, mean=mean, std=std))
 
     def log_normalized(self, cite: CiteSeq, match: Match) -> sp.csr_matrix:
-        """Return log1p of counts per `target_sum`, [n, g], in the model's order, zero where not measured."""
+        """Return log1p of counts per `target_sum`, [n, g], in the model's gene order, zero where not measured."""
         counts = gene_counts(cite, match)
         return log_normalize(
             counts, target_sum=self.target_sum, library_size=_library_size(counts, cite, match, self.gene_share)
@@ -76,15 +76,15 @@ class Preprocessing:
         return clr(protein_counts(cite, match), log_geometric_mean=self.log_geometric_mean)[0]
 
     def _moments(self, cite: CiteSeq, match: Match) -> tuple[Moments, Moments]:
-        """Return the moments of log-normalised genes and of log-ratios."""
-        found = add_up(
-            moments(self.log_normalized(part, match), _cells_with(part, match)).beside(
+        """Return the moments of log-normalized genes and of log-ratios."""
+        both = add_up(
+            moments(self.log_normalized(part, match), _cells_with(part, match)).followed_by(
                 moments(self.log_ratios(part, match))
             )
             for part in cite.blocks()
         )
         n_genes = len(match.genes)
-        return found[:n_genes], found[n_genes:]
+        return both[:n_genes], both[n_genes:]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON."""
@@ -98,7 +98,7 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":
-        """Build from what :meth:`to_dict` returned."""
+        """Build from the result of :meth:`to_dict`."""
         return cls(
             target_sum=float(values["target_sum"]),
             gene_share=np.asarray(values["gene_share"], dtype=np.float64),
@@ -108,12 +108,12 @@ class Preprocessing:
         )
 
 
-def _scaler(found: Moments, config: DataConfig, *, among_few: bool = False) -> Standardizer:
-    """Fit the scaler; `among_few` features, chosen by hand as a panel's proteins are, each has the same say."""
+def _scaler(values: Moments, config: DataConfig, *, among_few: bool = False) -> Standardizer:
+    """Fit the scaler; features of a small curated panel (`among_few`), such as proteins, all get the same weight."""
     if config.scale == "none":
-        return Standardizer.identity(len(found.mean))
+        return Standardizer.identity(len(values.mean))
     scale = "per_feature" if among_few and config.scale == "shrunk" else config.scale
-    return Standardizer.of(found, scale=scale, clip=config.clip)
+    return Standardizer.of(values, scale=scale, clip=config.clip)
 
 
 def gene_counts(cite: CiteSeq, match: Match) -> sp.csr_matrix:
@@ -136,7 +136,7 @@ def protein_counts(cite: CiteSeq, match: Match) -> np.ndarray:
 
 
 def present_genes(cite: CiteSeq, match: Match) -> tuple[np.ndarray, np.ndarray]:
-    """Return the panel of each cell [n], and which of the model's genes each panel has, bool [k, g]."""
+    """Return the gene panel of each cell [n], and which of the model's genes each panel has, bool [k, g]."""
     panel, measured = gene_panels(cite.rna)
     return panel, measured[:, match.genes] & (match.genes >= 0)
 
@@ -147,7 +147,7 @@ def _cells_with(cite: CiteSeq, match: Match) -> np.ndarray:
 
 
 def _gene_share(cite: CiteSeq, match: Match) -> np.ndarray:
-    """Return each gene's share of the counts; one that some cells lack counts as often as where it was measured."""
+    """Return each gene's fraction of the counts, corrected for cells in which it was not measured, [g]."""
     total, n = np.zeros(len(match.genes)), np.zeros(len(match.genes))
     n_cells = 0
     for part in cite.blocks():
@@ -164,9 +164,9 @@ def _log_geometric_mean(cite: CiteSeq, match: Match) -> np.ndarray:
 
 
 def _library_size(counts: sp.csr_matrix, cite: CiteSeq, match: Match, gene_share: np.ndarray) -> np.ndarray:
-    """Return counts per cell over the model's genes, scaled up for genes that were not measured in it.
+    """Return counts per cell over the model's genes, scaled up for genes that were not measured in the cell.
 
-    So a cell's values do not depend on genes the model does not know, and hardly on those the input lacks.
+    A cell's values then do not depend on genes outside the model, and little on missing ones.
     """
     panel, present = present_genes(cite, match)
     measured = np.array([float(gene_share[genes].sum()) for genes in present])[panel]

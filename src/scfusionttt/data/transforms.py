@@ -1,4 +1,4 @@
-"""Counts to the values a network sees: pure functions, whose constants are explicit so that a model can keep them."""
+"""Transformations of counts: pure functions with explicit constants, which a model can store."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ from scipy import sparse
 from scfusionttt.data.moments import Moments, moments
 from scfusionttt.errors import SettingError
 
-#: A deviation below this share of the mean is rounding of a constant feature.
+#: A standard deviation below this fraction of the mean is rounding error of a constant feature.
 _CONSTANT = 1e-7
-#: Of the scale ``shrunk``: 1 would be that of each feature, 0 one for all (docs/recipe.md tells what was tried).
+#: Exponent of the scale ``shrunk``: 1 scales each feature by its own, 0 all by the same (compared in docs/recipe.md).
 SHRINKAGE = 0.75
 
 
@@ -34,13 +34,12 @@ def log_normalize(
     target_sum
         Library size to which each cell is scaled.
     library_size
-        Counts of each cell over *all* its genes, [n]; give it where `counts` holds only some of them.
-        By default the row sums.
+        Counts of each cell over *all* genes, [n], needed if `counts` has only some of them; by default the row sums.
 
     Returns
     -------
     csr_matrix
-        float32 [n, g], a copy; cells without counts stay zero.
+        float32 [n, g], a copy; cells without counts remain zero.
     """
     size = library_sizes(counts) if library_size is None else np.asarray(library_size, dtype=np.float64)
     factor = np.divide(target_sum, size, out=np.zeros_like(size), where=size > 0).astype(np.float32)
@@ -51,7 +50,7 @@ def log_normalize(
 
 
 def highly_variable(counts: sparse.csr_matrix, *, n_top: int) -> np.ndarray:
-    """Choose the genes of raw counts [n, g] as `most_variable` does."""
+    """Return the most variable genes of raw counts [n, g]; see `most_variable`."""
     return most_variable(scaled_moments(counts), n_top=n_top)
 
 
@@ -66,22 +65,22 @@ def scaled_moments(counts: sparse.csr_matrix, n: np.ndarray | None = None) -> Mo
 def most_variable(scaled: Moments, *, n_top: int) -> np.ndarray:
     """Choose genes by the dispersion of their scaled counts, normalised within 20 bins of their mean.
 
-    That is flavor "seurat" of scanpy (Satija et al. 2015), from mean and variance alone.
+    This is flavor "seurat" of scanpy (Satija et al. 2015), computed from mean and variance.
 
     Parameters
     ----------
     scaled
-        Moments of the genes as `scaled_moments` gives them, [g].
+        Moments of the genes from `scaled_moments`, [g].
     n_top
-        How many genes; all of them if there are no more.
+        Number of genes; all genes if there are fewer.
 
     Returns
     -------
     ndarray of int
-        Exactly ``min(n_top, g)`` column positions, ascending; ties go to the gene that comes first.
+        Exactly ``min(n_top, g)`` column positions, ascending; ties go to the first gene.
     """
     if n_top < 1:
-        raise SettingError(f"n_top must be at least 1 (it is {n_top})")
+        raise SettingError(f"n_top must be at least 1 (got {n_top})")
     n_genes = len(scaled.mean)
     if n_top >= n_genes:
         return np.arange(n_genes)
@@ -90,7 +89,7 @@ def most_variable(scaled: Moments, *, n_top: int) -> np.ndarray:
     dispersion = pd.Series(np.log(ratio, out=np.full(n_genes, np.nan), where=ratio > 0))
     bins = dispersion.groupby(pd.cut(pd.Series(np.log1p(mean)), bins=20), observed=True)
     centre, spread = bins.transform("mean"), bins.transform("std")
-    alone = spread.isna()  # a gene alone in its bin counts as one deviation above its mean
+    alone = spread.isna()  # a gene alone in its bin counts as one standard deviation above the mean
     centre, spread = centre.where(~alone, 0.0), spread.where(~alone, centre)
     normalised = ((dispersion - centre) / spread).fillna(-np.inf).to_numpy()
     return np.sort(np.lexsort((np.arange(n_genes), -normalised))[:n_top])
@@ -102,9 +101,9 @@ def clr(counts: np.ndarray, *, log_geometric_mean: np.ndarray | None = None) -> 
     Parameters
     ----------
     counts
-        Raw protein counts, [n, p]; NaN (not measured) stays NaN and does not enter the mean.
+        Raw protein counts, [n, p]; NaN (not measured) stays NaN and is not part of the mean.
     log_geometric_mean
-        ``mean(log1p(x))`` of each protein, [p], as saved with a model; by default that of `counts`.
+        ``mean(log1p(x))`` of each protein, [p], as stored with a model; by default computed from `counts`.
 
     Returns
     -------
@@ -127,10 +126,10 @@ class Standardizer:
     Attributes
     ----------
     mean, std
-        float64 [f]; `std` is the population one (ddof 0), and 1 for a constant feature. With the scale ``global``
-        it is the same for all: the root of the mean variance. With ``shrunk`` it is the population one to the power
-        `SHRINKAGE`, times what makes the mean variance of varying features 1: features that vary more weigh more, but
-        not as much more as with one scale for all.
+        float64 [f]; `std` is the population standard deviation (ddof 0), 1 for a constant feature. With the scale
+        ``global`` it is the root of the mean variance for all features. With ``shrunk`` it is the standard deviation to
+        the power `SHRINKAGE`, times a constant that makes the mean variance of varying features 1: more variable
+        features get more weight, but less than with ``global``.
     clip
         Largest absolute value, or None.
     """
@@ -147,32 +146,32 @@ class Standardizer:
         scale: Literal["shrunk", "per_feature", "global"] = "per_feature",
         clip: float | None = 10.0,
     ) -> "Standardizer":
-        """Take the moments of a matrix [n, f] without making it dense; NaN entries of a dense one are left out."""
+        """Compute mean and scale of a matrix [n, f], without making it dense; NaN in a dense matrix is ignored."""
         return cls.of(moments(matrix), scale=scale, clip=clip)
 
     @classmethod
     def of(
         cls,
-        found: Moments,
+        values: Moments,
         *,
         scale: Literal["shrunk", "per_feature", "global"] = "per_feature",
         clip: float | None = 10.0,
     ) -> "Standardizer":
-        """Build from moments, which those of several blocks of cells may add up to."""
+        """Compute mean and scale from moments, e.g. the sum of those of several blocks of cells."""
         if scale not in ("shrunk", "per_feature", "global"):
-            raise SettingError(f"scale='{scale}' is not known; choose shrunk, per_feature or global")
-        mean, std = found.mean, np.sqrt(found.variance)
+            raise SettingError(f"scale must be shrunk, per_feature or global (got '{scale}')")
+        mean, std = values.mean, np.sqrt(values.variance)
         std[std <= _CONSTANT * np.abs(mean)] = 0.0
         if scale == "global":
             std[:] = np.sqrt(np.mean(std**2))
         elif scale == "shrunk":
-            weight = np.sum(std ** (2 - 2 * SHRINKAGE)) / max(np.count_nonzero(std), 1)  # of a constant one: 0
+            weight = np.sum(std ** (2 - 2 * SHRINKAGE)) / max(np.count_nonzero(std), 1)
             std = std**SHRINKAGE * np.sqrt(weight)
         return cls(mean, np.where(std > 0, std, 1.0), clip)
 
     @classmethod
     def identity(cls, n_features: int) -> "Standardizer":
-        """Return the one that leaves values as they are."""
+        """Return a standardizer that leaves values unchanged."""
         return cls(np.zeros(n_features), np.ones(n_features), None)
 
     def to_dict(self) -> dict[str, Any]:
@@ -181,7 +180,7 @@ class Standardizer:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Standardizer":
-        """Build from what :meth:`to_dict` returned."""
+        """Build from the result of :meth:`to_dict`."""
         mean, std = (np.asarray(values[name], dtype=np.float64) for name in ("mean", "std"))
         return cls(mean, std, values["clip"])
 

@@ -1,4 +1,4 @@
-"""Writing so that a full disk or a kill leaves the earlier result whole."""
+"""Atomic writing: a full disk or a killed process leaves the earlier result intact."""
 
 import os
 import shutil
@@ -13,32 +13,32 @@ _FULL = "No space left on device"
 
 
 def never(folder: Path) -> bool:
-    """Return that no folder with things in it may be written over."""
+    """Return False: no folder with content may be overwritten."""
     return False
 
 
 @contextmanager
 def replacing(path: str | Path, *, ours: Callable[[Path], bool] = never) -> Iterator[Path]:
-    """Give a temporary path of the same name to write a file or a folder to; move it into place once it is whole.
+    """Yield a temporary path for a file or a folder, which is moved to `path` once complete.
 
     Parameters
     ----------
     path
-        Where the result shall be. Only a clean end of the block touches it.
+        Path of the result, which changes only if the block ends without an error.
     ours
-        Whether a folder with things in it is an earlier result of this kind, and may go.
+        Function that returns whether a folder with content is an earlier result of this kind and may be replaced.
 
     Yields
     ------
     Path
-        A path that does not exist yet, in a hidden folder beside the target (the same file system).
+        A path that does not exist yet, in a hidden folder next to the target (on the same file system).
 
     Raises
     ------
     OutputError
-        The folder is missing or cannot be written, the disk is full, or a folder stands there that is not ours.
+        The folder is missing or read-only, the disk is full, or `path` is a folder with other content.
     """
-    target = Path(path).resolve()  # through a symbolic link, so that the link stays
+    target = Path(path).resolve()  # follows a symbolic link, which is kept
     try:
         check_target(target, ours=ours)
         hidden = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
@@ -48,26 +48,26 @@ def replacing(path: str | Path, *, ours: Callable[[Path], bool] = never) -> Iter
         finally:
             shutil.rmtree(hidden, ignore_errors=True)
     except (OSError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and _FULL not in str(error):  # h5py tells of a full disk by either
+        if isinstance(error, RuntimeError) and _FULL not in str(error):  # h5py reports a full disk by either
             raise
-        raise OutputError(f"{path} was not written: {_reason(error)}; nothing there was changed") from error
+        raise OutputError(f"{path} was not written: {_reason(error)}; nothing was changed") from error
 
 
 def check_target(path: str | Path, *, folder: bool | None = None, ours: Callable[[Path], bool] = never) -> None:
-    """Raise OutputError where `replacing` would: before the work rather than after it.
+    """Raise OutputError, before the work, if `replacing` would fail.
 
-    `folder` says whether a folder or a file will be written: neither takes the place of the other.
+    `folder` is True if a folder will be written and False for a file; neither replaces the other.
     """
     target = Path(path).resolve()
     if not target.parent.is_dir():
-        raise OutputError(f"{path}: the folder {target.parent} does not exist; make it, or choose another")
+        raise OutputError(f"{path}: the folder {target.parent} does not exist; create it or choose another")
     if not os.access(target.parent, os.W_OK):
         raise OutputError(f"{path} cannot be written: no permission to write in {target.parent}")
     if target.is_dir() and any(target.iterdir()) and not ours(target):
-        raise OutputError(f"{target} is a folder with other things in it; it is left alone: choose another name")
+        raise OutputError(f"{target} is a folder with other content and is not overwritten; choose another name")
     if folder is not None and target.exists() and target.is_dir() != folder:
         kinds = ("folder", "file") if target.is_dir() else ("file", "folder")
-        raise OutputError(f"{target} is a {kinds[0]} and is left alone: choose another name for the {kinds[1]}")
+        raise OutputError(f"{target} is a {kinds[0]} and is not overwritten; choose another name for the {kinds[1]}")
 
 
 def _move(new: Path, target: Path, *, aside: Path) -> None:
@@ -79,16 +79,16 @@ def _move(new: Path, target: Path, *, aside: Path) -> None:
     target.replace(aside)  # a folder with content cannot be replaced in one step
     try:
         new.replace(target)
-    except BaseException:  # a signal too: what stands aside is removed on the way out
+    except BaseException:  # including signals: the folder aside is removed on exit
         if not target.exists():
             aside.replace(target)
         raise
 
 
 def _reason(error: Exception) -> str:
-    if _FULL in str(error) or " requested and " in str(error):  # the second is how NumPy tells of it
+    if _FULL in str(error) or " requested and " in str(error):  # the second is NumPy's message
         return "the disk is full"
     if isinstance(error, PermissionError):
-        return "no permission to write there"
+        return "no permission to write to it"
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return text.splitlines()[0]

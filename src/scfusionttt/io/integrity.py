@@ -1,4 +1,4 @@
-"""A store before its values are read: what would run code, what is missing, what no memory holds."""
+"""Checks of a file before its values are read: pickled code, missing chunks, sizes beyond memory."""
 
 import gzip
 import json
@@ -16,15 +16,15 @@ from scipy.io import mminfo
 from scfusionttt.errors import InputFileError
 from scfusionttt.keys import STORE
 
-#: Row, column and value, as they are read.
+#: Row, column and value in memory.
 _BYTES_PER_ENTRY = 16
-#: Bytes unpacked at a time.
+#: Bytes decompressed at a time.
 _PIECE = 2**24
 _SPARSE = ("csr_matrix", "csc_matrix")
 
 
 def check_hdf5(path: Path, file: h5py.File) -> None:
-    """Refuse a file that declares more values than memory holds; a few bytes may declare any number."""
+    """Refuse a file that declares more values than fit in memory; a few bytes may declare any number."""
     sizes: list[int] = []
 
     def look(_: str, item: Any) -> None:
@@ -36,10 +36,10 @@ def check_hdf5(path: Path, file: h5py.File) -> None:
 
 
 def check_zarr(path: Path, *, to_memory: bool = True) -> None:
-    """Refuse a store that lacks chunks of a sparse matrix or, to be read whole, declares more values than memory holds.
+    """Refuse a store that lacks chunks of a sparse matrix or (`to_memory`) declares more values than fit in memory.
 
-    Zarr reads a missing chunk as zeros. It leaves out chunks that are zero, which a sparse matrix has none of; a dense
-    one may, so there it is a warning.
+    Zarr reads missing chunks as zeros, and does not write chunks of zeros. A sparse matrix has no such chunks; a dense
+    one may, so a warning is issued instead.
     """
     import zarr
 
@@ -52,22 +52,24 @@ def check_zarr(path: Path, *, to_memory: bool = True) -> None:
         is_sparse = name.rpartition("/")[0] in sparse
         if not (is_sparse or (array.ndim == 2 and array.dtype.kind in "fiu")):
             continue
-        missing = max(array.nchunks - array.nchunks_initialized, 0)  # of shards, those beyond the end count as there
+        missing = max(
+            array.nchunks - array.nchunks_initialized, 0
+        )  # chunks of a shard beyond the end count as initialized
         if missing and is_sparse:
             raise InputFileError(f"{path}: a chunk of {name} is missing; copy or write the whole store again")
         if missing:
-            told = f"{path}: {missing} of {array.nchunks} chunks of {name} are not there and were read as zeros"
-            warnings.warn(f"{told}; copy the store again unless they are zero", stacklevel=2)
+            message = f"{path}: {missing} of {array.nchunks} chunks of {name} are missing and were read as zeros"
+            warnings.warn(f"{message}; copy the store again unless they are zero", stacklevel=2)
 
 
 def check_matrix_market(path: Path) -> None:
-    """Refuse a matrix in exchange format whose header declares more entries than memory holds."""
+    """Refuse a Matrix Market file whose header declares more entries than fit in memory."""
     entries = mminfo(path)[2]
     _require_memory(path, entries * _BYTES_PER_ENTRY)
 
 
 def check_gzip(path: Path) -> None:
-    """Refuse a compressed file that unpacks to more than memory holds; a few bytes may unpack to any number."""
+    """Refuse a compressed file that unpacks to more than fits in memory; a few bytes may unpack to any number."""
     if path.suffix != ".gz":
         return
     unpacked = 0
@@ -79,7 +81,7 @@ def check_gzip(path: Path) -> None:
 
 @contextmanager
 def without_pickle(path: Path) -> Iterator[None]:
-    """Take Zarr's codec for pickled objects away while a store is read: decoding could run code."""
+    """Disable Zarr's codec for pickled objects while a store is read, since unpickling can run code."""
     from numcodecs.registry import codec_registry
 
     codec = codec_registry.pop("pickle", None)
@@ -89,7 +91,7 @@ def without_pickle(path: Path) -> Iterator[None]:
         if "pickle" not in str(error):
             raise
         raise InputFileError(
-            f"{path} holds pickled objects, which are never read; write it again without them"
+            f"{path} has pickled objects, which are never read; write it again without them"
         ) from error
     finally:
         if codec is not None:
@@ -98,7 +100,7 @@ def without_pickle(path: Path) -> Iterator[None]:
 
 @contextmanager
 def damaged(path: Path) -> Iterator[None]:
-    """Turn whatever a library raises while it reads a file of the right kind into one line for the user."""
+    """Turn errors of a library that reads a file into an InputFileError of one line."""
     try:
         yield
     except (MemoryError, PermissionError, InputFileError, Warning):
@@ -112,16 +114,16 @@ def damaged(path: Path) -> Iterator[None]:
 def _require_memory(path: Path, needed: int, *, does: str = "declares") -> None:
     if not hasattr(os, "sysconf"):
         return
-    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed > there:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > memory:
         raise InputFileError(
-            f"{path} {does} {needed / 2**30:.0f} GiB of values, more than the {there / 2**30:.0f} GiB of memory "
-            "here; it is damaged, or leave out cells or features"
+            f"{path} {does} {needed / 2**30:.0f} GiB of values, more than the {memory / 2**30:.0f} GiB of "
+            "memory; it is damaged, or too large: leave out cells or features"
         )
 
 
 def _is_matrix(group: Any) -> bool:
-    """Tell whether a group is a sparse matrix in which a chunk of zeros makes no sense (one of one gene may)."""
+    """Return whether a group is a sparse matrix that cannot have a chunk of zeros (that of a single gene can)."""
     attributes = group.attrs
     return attributes.get("encoding-type") in _SPARSE and min(attributes.get("shape", (0,))) > 1
 
@@ -140,12 +142,12 @@ def _arrays(store: Any) -> Iterator[tuple[str, Any]]:
 
 
 def is_store(path: Path) -> bool:
-    """Return whether a folder is a store that ``scfusionttt store`` wrote."""
+    """Return whether a folder is a store written by ``scfusionttt store``."""
     return STORE in zarr_attributes(path)
 
 
 def zarr_attributes(path: Path) -> dict[str, Any]:
-    """Return the attributes of a Zarr 3 group; empty if there are none or they cannot be read."""
+    """Return the attributes of a Zarr 3 group; empty if there are none or they are unreadable."""
     try:
         return dict(json.loads((path / "zarr.json").read_text(encoding="utf-8"))["attributes"])
     except (OSError, ValueError, KeyError, TypeError):

@@ -1,13 +1,13 @@
-"""Third-party warnings that tell a user of this package nothing."""
+"""Third-party warnings that are irrelevant to users of this package."""
 
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 _KNOWN = (
-    (FutureWarning, r"From 0\.4 \.update\(\) will not pull"),  # obs columns are joined in citeseq.py, not by MuData
+    (FutureWarning, r"From 0\.4 \.update\(\) will not pull"),  # obs columns are joined in data.assemble, not by MuData
     (UserWarning, r"Cannot join columns with the same name"),
-    (UserWarning, r"(Observation names|Variable names|obs_names|var_names) are not unique"),  # validate names them
+    (UserWarning, r"(Observation names|Variable names|obs_names|var_names) are not unique"),  # reported by validate
     (UserWarning, r"The HDF5 file was not created by muon/mudata"),
     (DeprecationWarning, r"The default value for `spmatrix` is changing"),
     (DeprecationWarning, r"This setting will be removed in 0\.14"),

@@ -1,4 +1,4 @@
-"""Files and folders to AnnData or MuData, told apart by their content."""
+"""Read files and folders as AnnData or MuData; the content decides which kind they are."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from scfusionttt.keys import FEATURE_TYPES
 
 _KNOWN = ".h5mu, .h5ad, .zarr, 10x .h5 or a 10x matrix folder"
 _HDF5 = b"\x89HDF\r\n\x1a\n"
-_HDF5_OFFSETS = (0, 512, 1024, 2048)  # MuData puts its name in a user block before the signature
+_HDF5_OFFSETS = (0, 512, 1024, 2048)  # MuData has a user block before the signature
 _OTHER_KINDS = {
     b"\x1f\x8b": "is compressed with gzip; unpack it first (gunzip)",
     b"PK\x03\x04": "is a zip archive; unpack it first",
@@ -36,34 +36,35 @@ _OTHER_KINDS = {
 
 
 def read(path: str | Path) -> AnnData | MuData:
-    """Read single-cell data of any of the known kinds, all features included.
+    """Read single-cell data of any supported kind, with all features.
 
     Parameters
     ----------
     path
         ``.h5mu``, ``.h5ad``, ``.zarr`` of either, 10x ``.h5`` (Cell Ranger 2 and later), or a 10x folder with matrix,
-        features (or genes) and barcodes, each plain or gzipped. The content decides, not the name's ending.
+        features (or genes) and barcodes, each plain or gzipped. The kind is detected from the content, not
+        from the file name.
 
     Returns
     -------
     AnnData or MuData
-        As stored. From 10x: names are symbols, left as they are where they repeat; var has ``gene_ids`` and, from
-        Cell Ranger 3 on, ``feature_types``.
+        As stored. From 10x, names are symbols and may repeat; var has ``gene_ids`` and, since Cell Ranger 3,
+        ``feature_types``.
 
     Raises
     ------
     InputFileError
-        Missing, empty, truncated, unreadable, or of another kind.
+        The file is missing, empty, truncated, unreadable or of another kind.
     """
     path = Path(path)
     try:
         is_folder = path.is_dir()
         if not is_folder and not path.exists():
-            raise InputFileError(f"{path}: no such file; check the name and the folder")
+            raise InputFileError(f"{path}: no such file; check the path")
         with quiet():
             return _read_folder(path) if is_folder else _read_file(path)
     except PermissionError as error:
-        raise InputFileError(f"{path}: no permission to read it; change its mode or ask its owner") from error
+        raise InputFileError(f"{path}: no permission to read it; change its permissions") from error
 
 
 def _read_file(path: Path) -> AnnData | MuData:
@@ -87,11 +88,11 @@ def _read_file(path: Path) -> AnnData | MuData:
             import scanpy as sc
 
             return sc.read_10x_h5(path, gex_only=False)
-    raise InputFileError(f"{path} is HDF5 of another kind (it holds {inside}); expected {_KNOWN}")
+    raise InputFileError(f"{path} is HDF5 of another kind (it has {inside}); expected {_KNOWN}")
 
 
 def _hdf5_kind(path: Path, file: h5py.File) -> str | None:
-    """Tell MuData, AnnData and 10x (from version 3, and before) apart."""
+    """Return h5mu, h5ad or 10x (version 3 and later, or earlier); None for another kind."""
     if "mod" in file:
         return "h5mu"
     if "obs" in file and "var" in file:
@@ -102,7 +103,7 @@ def _hdf5_kind(path: Path, file: h5py.File) -> str | None:
     is_legacy = groups and all(isinstance(group, h5py.Group) and "gene_names" in group for group in groups)
     if is_legacy and len(groups) > 1:
         raise InputFileError(
-            f"{path} holds {len(groups)} genomes ({name_some(list(file))}), as 10x wrote them before version 3; read "
+            f"{path} has {len(groups)} genomes ({name_some(list(file))}), as 10x wrote them before version 3; read "
             "one with scanpy.read_10x_h5(..., genome=...) and write it as .h5ad"
         )
     return "10x" if is_legacy else None
@@ -110,10 +111,10 @@ def _hdf5_kind(path: Path, file: h5py.File) -> str | None:
 
 def _other_kind(path: Path, start: bytes) -> str:
     if path.name.removesuffix(".gz").endswith(".mtx"):
-        return f"is one part of a 10x matrix; give its folder, {path.parent}"
-    told = next((told for magic, told in _OTHER_KINDS.items() if start.startswith(magic)), None)
-    if told is not None:
-        return told
+        return f"is one file of a 10x matrix; use its folder, {path.parent}"
+    kind = next((kind for magic, kind in _OTHER_KINDS.items() if start.startswith(magic)), None)
+    if kind is not None:
+        return kind
     is_text = b"\0" not in start and all(byte >= 32 or byte in b"\t\n\r\f" for byte in start[:512])
     return f"is {'a text file' if is_text else 'not an HDF5 file, or its start is damaged'}; expected {_KNOWN}"
 
@@ -130,11 +131,11 @@ def _read_folder(path: Path) -> AnnData | MuData:
         return _read_10x_folder(matrices[0])
     if matrices:
         raise InputFileError(
-            f"{path} has {len(matrices)} matrices; put each with its features and barcodes in a folder"
+            f"{path} has {len(matrices)} matrices; put each into its own folder with its features and barcodes"
         )
-    below = sorted({found.parent for found in path.glob("*/*matrix.mtx*")})
+    below = sorted({matrix.parent for matrix in path.glob("*/*matrix.mtx*")})
     hint = f"did you mean {name_some(below)}?" if below else f"expected {_KNOWN}"
-    raise InputFileError(f"{path} is a folder without matrix.mtx and is no Zarr store; {hint}")
+    raise InputFileError(f"{path} is a folder without matrix.mtx and not a Zarr store; {hint}")
 
 
 def _read_zarr(path: Path) -> AnnData | MuData:
@@ -144,7 +145,7 @@ def _read_zarr(path: Path) -> AnnData | MuData:
 
 
 def _read_10x_folder(matrix_path: Path) -> AnnData:
-    """Read a matrix in exchange format; scanpy's reader takes version 3 only when it is gzipped."""
+    """Read a Matrix Market folder; scanpy's reader accepts version 3 only when gzipped."""
     prefix = matrix_path.name.removesuffix(".gz").removesuffix("matrix.mtx")
     features = _read_tsv(matrix_path.parent, prefix, ("features", "genes"))
     barcodes = _read_tsv(matrix_path.parent, prefix, ("barcodes",))
@@ -154,7 +155,7 @@ def _read_10x_folder(matrix_path: Path) -> AnnData:
     if counts.shape != (len(barcodes), len(features)):
         raise InputFileError(
             f"{matrix_path} is {counts.shape[1]} x {counts.shape[0]}, but there are {len(features)} features and "
-            f"{len(barcodes)} barcodes; the files do not belong together or one is cut short"
+            f"{len(barcodes)} barcodes; the files do not belong together, or one is truncated"
         )
     var = pd.DataFrame({"gene_ids": features[0].to_numpy()}, index=features[min(1, features.shape[1] - 1)].to_numpy())
     if features.shape[1] > 2:
@@ -167,6 +168,6 @@ def _read_tsv(folder: Path, prefix: str, names: tuple[str, ...]) -> pd.DataFrame
         if file.exists():
             with damaged(file):
                 check_gzip(file)
-                # "NA" is a name here, and a quote is a character
+                # "NA" is a valid name, and quotes are literal
                 return pd.read_csv(file, sep="\t", header=None, dtype=str, keep_default_na=False, quoting=3)
-    raise InputFileError(f"{folder} has no {prefix}{names[0]}.tsv(.gz) beside the matrix; copy it there")
+    raise InputFileError(f"{folder} has no {prefix}{names[0]}.tsv(.gz) next to the matrix; copy it into the folder")

@@ -229,7 +229,7 @@ def other_version(path):
 
 DAMAGES = {
     "X/data/c/0 is missing": lambda path: (path / "X/data/c/0").unlink(),
-    "X/indices/c/0 is cut short": lambda path: cut(path / "X/indices/c/0"),
+    "X/indices/c/0 is truncated or changed": lambda path: cut(path / "X/indices/c/0"),
     "has store format 2": other_version,
     "is not a store": lambda path: (path / "zarr.json").unlink(),
     "cannot be read": lambda path: flip(path / "X/data/c/0"),
@@ -247,7 +247,7 @@ def test_a_damaged_store_is_refused_in_one_line(folder, tmp_path, told):
 
 
 def test_an_output_that_exists_is_left_alone(folder):
-    with pytest.raises(OutputError, match=r"one\.zarr exists and is left alone"):
+    with pytest.raises(OutputError, match=r"one\.zarr exists; remove it or choose another name"):
         write(folder / "one.zarr", folder / "second.h5mu")
     assert open_store(folder / "one.zarr").rna.n_obs == 300
 

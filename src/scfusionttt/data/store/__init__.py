@@ -1,1 +1,1 @@
-"""Cells on disk, streamed: written from one or several inputs, read some cells at a time."""
+"""Cells streamed from disk: written from one or several inputs, read some cells at a time."""

@@ -21,30 +21,30 @@ log = logging.getLogger("scfusionttt")
 class Joined(NamedTuple):
     """All features of some inputs."""
 
-    var: pd.DataFrame  # [f], the index holds the names as the first input with a feature writes it
-    genes: list[np.ndarray]  # for each input, where its genes stand in var
-    proteins: list[np.ndarray]  # and its proteins
+    var: pd.DataFrame  # [f], indexed by the name in the first input with the feature
+    genes: list[np.ndarray]  # for each input, the rows of its genes in var
+    proteins: list[np.ndarray]  # and of its proteins
     measured: np.ndarray  # [f, inputs] bool
 
 
 def join_features(inputs: Sequence[CiteSeq], *, species: str | None = None) -> Joined:
-    """Join features: genes by what they resolve to, else by name; proteins as `match_proteins` finds them.
+    """Join features: genes by the gene they resolve to, else by name; proteins as in `match_proteins`.
 
-    Features of one input are never joined: of equal ones the first goes with the other inputs' first.
+    Features of the same input are never merged: equal ones are matched with other inputs' in order.
 
     Raises
     ------
     FeatureError
-        When the inputs are of different species.
+        The inputs are from different species.
     """
     genes = [
         resolve_genes(cite.rna.var_names, gene_ids=cite.rna.var.get("gene_ids"), species=species) for cite in inputs
     ]
-    found = sorted({resolution.species for resolution in genes})
-    if len(found) > 1:
-        raise FeatureError(f"the inputs are of different species ({', '.join(found)}); write a store for each")
+    kinds = sorted({resolution.species for resolution in genes})
+    if len(kinds) > 1:
+        raise FeatureError(f"the inputs are from different species ({', '.join(kinds)}); write one store for each")
     tables = [one.table.assign(key=one.table["gene_id"].fillna(one.table["name"])) for one in genes]
-    panels = _with_shared_keys([_panel(cite, found[0]) for cite in inputs], found[0])
+    panels = _with_shared_keys([_panel(cite, kinds[0]) for cite in inputs], kinds[0])
     rna, protein = _union(tables, "rna"), _union(panels, "protein")
     var = pd.concat([rna, protein])
     at = [_places(rna, table) for table in tables], [len(rna) + _places(protein, panel) for panel in panels]
@@ -60,17 +60,17 @@ def _panel(cite: CiteSeq, species: str) -> pd.DataFrame:
 
 
 def _with_shared_keys(panels: Sequence[pd.DataFrame], species: str) -> list[pd.DataFrame]:
-    """Give the proteins of the inputs keys, to one of an earlier input that which it has there."""
+    """Number the proteins of all inputs; one that matches a protein of an earlier input gets the same number."""
     known: list[str] = []
     keyed = []
     for panel in panels:
         names = panel["name"].tolist()
-        found = match_proteins(known, names, species=species)
-        renamed = renamed_proteins(known, names, found)
+        columns = match_proteins(known, names, species=species)
+        renamed = renamed_proteins(known, names, columns)
         if renamed:
             log.info("proteins joined: %s", name_some(renamed))
         keys = np.full(len(panel), -1)
-        keys[found[found >= 0]] = np.flatnonzero(found >= 0)
+        keys[columns[columns >= 0]] = np.flatnonzero(columns >= 0)
         new = keys < 0
         keys[new] = len(known) + np.arange(new.sum())
         known += panel["name"][new].tolist()
@@ -96,5 +96,5 @@ def _places(union: pd.DataFrame, table: pd.DataFrame) -> np.ndarray:
 
 
 def _numbered(table: pd.DataFrame) -> pd.DataFrame:
-    """Number the features of one key, so that none is lost."""
+    """Number the features with the same key, so that none is lost."""
     return table.assign(nth=table.groupby("key").cumcount())

@@ -1,4 +1,4 @@
-"""In which order the cells of a store come: shuffled by blocks that lie together on disk."""
+"""The order in which the cells of a store are read: shuffled by blocks that are contiguous on disk."""
 
 from collections.abc import Iterator
 
@@ -9,19 +9,19 @@ from scfusionttt.data.store.stored import BLOCK, WINDOW
 
 
 class BlockSampler(Sampler[int]):
-    """Positions of cells in windows, each some blocks drawn at random and then shuffled.
+    """Positions of cells in windows: random blocks, whose cells are shuffled together.
 
-    The order depends on the seed and the epoch's number alone, so that a resumed run sees the same, and so does every
-    rank: each takes its share of every batch.
+    The order depends only on the seed and the epoch number, so it is the same in a resumed run and for every process
+    rank.
 
     Parameters
     ----------
     places
-        [n], where the cell of each position lies on disk.
+        [n], place on disk of the cell at each position.
     block, window
         Cells per block, and per window.
     seed
-        Of the order; None: as they lie.
+        Seed of the order; None: as on disk.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class BlockSampler(Sampler[int]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order comes next."""
+        """Set the epoch of the next order."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:

@@ -1,4 +1,4 @@
-"""Inputs opened so that some of their cells can be read at a time: matrices stay on disk where the format allows it."""
+"""Inputs of which some cells can be read at a time; matrices stay on disk if the format allows it."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -25,16 +25,16 @@ log = logging.getLogger("scfusionttt")
 
 @dataclass(frozen=True)
 class Source:
-    """An input.
+    """An input whose cells are read in parts.
 
     Attributes
     ----------
     path
-        Where it lies.
+        File or folder.
     n_cells
-        How many cells it has.
+        Number of cells.
     read
-        Returns cells that stand one after the other.
+        Function that returns a slice of the cells.
     """
 
     path: Path
@@ -52,13 +52,13 @@ def open_source(
 ) -> Source:
     """Open an input of any kind.
 
-    AnnData and MuData in HDF5 or Zarr, with dense or CSR counts and both modalities of the same cells in the same
-    order, are read a part at a time; everything else is read whole. The options are those of `as_citeseq`.
+    AnnData and MuData in HDF5 or Zarr are read in parts if counts are dense or CSR and both modalities have the same
+    cells in the same order; all other input is read at once. The options are those of `as_citeseq`.
 
     Raises
     ------
     UserError
-        As `read` and `as_citeseq`.
+        See `read` and `as_citeseq`.
     """
     path = Path(path)
     options: dict[str, Any] = {
@@ -73,14 +73,14 @@ def open_source(
     if isinstance(data, AnnData) and protein_modality is None:
         _keep_one_table(data)
 
-    told: set[str] = set()
+    logged: set[str] = set()
 
     def part(rows: slice) -> CiteSeq:
         with naming(path), damaged(path), quiet():
-            cite, found = assemble(data[rows], **options)
-        for text in {str(finding) for finding in found if finding.severity == "warning"} - told:
+            cite, findings = assemble(data[rows], **options)
+        for text in {str(finding) for finding in findings if finding.severity == "warning"} - logged:
             log.warning("warning: %s: %s", path, text)
-            told.add(text)
+            logged.add(text)
         return cite
 
     return Source(path, data.n_obs, part)
@@ -88,16 +88,16 @@ def open_source(
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Say in errors which of several inputs they are about."""
+    """Prefix errors with the path of the input."""
     try:
         yield
     except UserError as error:
-        told = str(error)
-        raise type(error)(told if told.startswith(str(path)) else f"{path}: {told}") from error
+        message = str(error)
+        raise type(error)(message if message.startswith(str(path)) else f"{path}: {message}") from error
 
 
 def _open_lazily(path: Path) -> AnnData | MuData | None:
-    """Return AnnData or MuData whose matrices are on disk; None where the format or its cells do not allow it."""
+    """Return AnnData or MuData with matrices on disk; None if the format or the cells do not allow it."""
     is_zarr = (path / "zarr.json").exists() or (path / ".zgroup").exists()
     if is_store(path) or not (is_zarr or (path.is_file() and h5py.is_hdf5(path))):
         return None
@@ -119,10 +119,13 @@ def _open_lazily(path: Path) -> AnnData | MuData | None:
 
 
 def _keep_one_table(data: AnnData) -> None:
-    """Drop all tables of proteins but the best, which only the whole can tell; parts could differ in theirs."""
-    taken, *others = protein_tables(data) or [""]
+    """Keep only the best protein table of all cells, since parts of the cells could differ in theirs."""
+    chosen, *others = protein_tables(data) or [""]
     for other in others:
-        log.warning("warning: proteins come from obsm['%s'], not obsm['%s']; see --protein-modality", taken, other)
+        log.warning(
+            "warning: the proteins were taken from obsm['%s'], not from obsm['%s']; choose one with protein_modality",
+            chosen, other,
+        )  # fmt: skip
         del data.obsm[other]
 
 
@@ -156,7 +159,7 @@ def _lazy_mudata(group: Any) -> MuData | None:
 
 
 def _lazy_matrix(item: Any) -> Any:
-    """Return a matrix that is read when it is cut; None for one stored by columns, of which every part is scattered."""
+    """Return a matrix that is read on slicing; None for one stored by columns, whose rows are scattered."""
     from anndata.io import sparse_dataset
 
     kind = item.attrs.get("encoding-type")

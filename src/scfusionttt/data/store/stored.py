@@ -1,4 +1,4 @@
-"""Cells on disk: one sharded Zarr store, opened without its counts, which are read some cells at a time."""
+"""Cells in a sharded Zarr store, opened without the counts, which are read some cells at a time."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,26 +16,26 @@ from scfusionttt.io.integrity import damaged, without_pickle, zarr_attributes
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.keys import INPUT, MEASURED, MODALITY, ROW, STORE
 
-#: Raised when older readers could no longer understand what is written.
+#: Increased when older versions can no longer read what is written.
 FORMAT_VERSION = 1
-#: Cells that are read in one piece, and cells that are held in memory at a time.
+#: Cells that are read in one piece, and cells in memory at a time.
 BLOCK, WINDOW = 256, 4096
 
 
 @dataclass(frozen=True, eq=False)
 class StoredCiteSeq(CiteSeq):
-    """Raw counts of a store: names and metadata in memory, in the order of the inputs' cells; counts on disk.
+    """Raw counts of a store: names and metadata in memory, in the order of the input cells; counts on disk.
 
-    `rna` and `protein` have no X. What is read has been checked when the store was written.
+    `rna` and `protein` have no X. The counts were checked when the store was written.
 
     Attributes
     ----------
     path
-        The store.
+        Folder of the store.
     counts
         Raw counts on disk, CSR [n, g + p], cells shuffled.
     places
-        [n], where each cell lies on disk.
+        [n], place of each cell on disk.
     """
 
     path: Path
@@ -43,14 +43,14 @@ class StoredCiteSeq(CiteSeq):
     places: np.ndarray
 
     def __getitem__(self, cells: Any) -> CiteSeq:
-        """Return some cells, by a boolean mask or positions, in memory."""
+        """Return the cells chosen by a boolean mask or by positions, in memory."""
         return self.read(np.arange(len(self.places))[cells])
 
     def blocks(self) -> Iterator[CiteSeq]:
-        """Yield all cells, a window at a time, as they lie on disk."""
-        as_they_lie = np.argsort(self.places)
-        for start in range(0, len(as_they_lie), WINDOW):
-            yield self.read(as_they_lie[start : start + WINDOW])
+        """Yield all cells, a window at a time, in the order on disk."""
+        order = np.argsort(self.places)
+        for start in range(0, len(order), WINDOW):
+            yield self.read(order[start : start + WINDOW])
 
     def read(self, rows: np.ndarray) -> CiteSeq:
         """Return the cells of these rows in memory, in this order.
@@ -58,7 +58,7 @@ class StoredCiteSeq(CiteSeq):
         Raises
         ------
         InputFileError
-            When a shard is damaged.
+            A shard is damaged.
         """
         counts = self._counts(self.places[rows])
         n_genes = self.rna.n_vars
@@ -72,7 +72,7 @@ class StoredCiteSeq(CiteSeq):
             return CiteSeq(rna, protein, self.obs.iloc[rows])
 
     def _counts(self, places: np.ndarray) -> sparse.csr_matrix:
-        """Return the counts that lie at these places, read a block at a time."""
+        """Return the counts at these places, read in blocks."""
         order = np.argsort(places)
         ascending = places[order]
         starts = np.flatnonzero(np.diff(ascending // BLOCK, prepend=-1))
@@ -85,31 +85,31 @@ class StoredCiteSeq(CiteSeq):
 
 
 def _with_counts(cells: AnnData, rows: np.ndarray, counts: Any) -> AnnData:
-    # Not a view of `cells`: to make one changes pandas' options, and a reader has a thread of its own.
+    # Not a view of `cells`, which would change pandas' options, while the reader runs in its own thread.
     return AnnData(counts, obs=cells.obs.iloc[rows], var=cells.var, varm=dict(cells.varm))
 
 
 def open_store(path: str | Path) -> StoredCiteSeq:
-    """Open a store that ``scfusionttt store`` wrote; every part of it is looked for, no count is read.
+    """Open a store written by ``scfusionttt store`` and check that it is complete; no counts are read.
 
     Raises
     ------
     InputFileError
-        When it is no store, of another version, or a part is missing or cut short.
+        The path is not a store, its version is not supported, or a part is missing or truncated.
     """
     import zarr
     from anndata.io import read_elem, sparse_dataset
 
     path = Path(path)
-    told = zarr_attributes(path).get(STORE)
-    if not isinstance(told, dict):
+    header = zarr_attributes(path).get(STORE)
+    if not isinstance(header, dict):
         raise InputFileError(f"{path} is not a store; write one with `scfusionttt store INPUT --out STORE.zarr`")
-    if told.get("version") != FORMAT_VERSION:
+    if header.get("version") != FORMAT_VERSION:
         raise InputFileError(
-            f"{path} has store format {told.get('version')}, this version reads {FORMAT_VERSION}; "
+            f"{path} has store format {header.get('version')}, but this version reads {FORMAT_VERSION}; "
             "write it again with `scfusionttt store`, or update scfusionttt"
         )
-    _require_whole(path, told.get("files", {}))
+    _require_complete(path, header.get("files", {}))
     with damaged(path), without_pickle(path), quiet():
         group = zarr.open_group(path, mode="r")
         obs, var, measured = (read_elem(group[name]) for name in ("obs", "var", f"varm/{MEASURED}"))
@@ -123,10 +123,10 @@ def open_store(path: str | Path) -> StoredCiteSeq:
         return StoredCiteSeq(rna, protein if protein.n_vars else None, obs, path, sparse_dataset(group["X"]), places)
 
 
-def _require_whole(path: Path, files: dict[str, int]) -> None:
+def _require_complete(path: Path, files: dict[str, int]) -> None:
     for name, size in files.items():
         part = path / name
         if not part.is_file():
             raise InputFileError(f"{path}: {name} is missing; copy or write the whole store again")
         if part.stat().st_size != size:
-            raise InputFileError(f"{path}: {name} is cut short or changed; copy or write the whole store again")
+            raise InputFileError(f"{path}: {name} is truncated or changed; copy or write the whole store again")

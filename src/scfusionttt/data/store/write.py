@@ -1,4 +1,4 @@
-"""Inputs to one sharded Zarr store, some cells in memory at a time."""
+"""Write inputs to one sharded Zarr store, with only some cells in memory at a time."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -22,45 +22,47 @@ from scfusionttt.keys import INPUT, MEASURED, ROW, STORE
 
 log = logging.getLogger("scfusionttt")
 
-#: Blocks of neighbouring cells, drawn from all inputs, whose cells are shuffled together.
+#: Number of blocks, drawn from all inputs, whose cells are shuffled together.
 TOGETHER = 32
-#: Values per chunk, the least that is read, and per shard, a file.
+#: Values per chunk (the smallest unit of reading) and per shard (a file).
 CHUNK, SHARD = 2**16, 2**22
-#: Bytes that a value takes on disk, column and all; measured on simulated and real counts.
+#: Bytes per value on disk, including its column index; measured on simulated and real counts.
 STORED_BYTES = 2.0
 
 
 def write_store(
     sources: Sequence[Source], path: str | Path, *, seed: int = 0, drop_empty: bool = False, species: str | None = None
 ) -> int:
-    """Write a store of all cells of some inputs; returns how many there are.
+    """Write a store with all cells of the inputs; return their number.
 
-    Blocks of cells are drawn at random from all inputs and shuffled 32 at a time, so that what lies together on disk is
-    a mixture. A feature that an input lacks is told to be so in ``varm["store_measured"]``: missing is not zero.
+    Blocks of cells are drawn at random from all inputs and shuffled 32 at a time, so that neighbours on disk are a
+    mixture. ``varm["store_measured"]`` marks the features measured in each input: missing is not zero.
 
     Parameters
     ----------
     sources
-        As `open_source` gives them.
+        Inputs from `open_source`.
     path
-        A name that is not taken.
+        Folder that does not exist yet.
     seed
-        Of the order of the cells.
+        Seed of the cell order.
     drop_empty
-        Leave out cells without RNA counts, instead of refusing them.
+        Whether to leave out cells without RNA counts instead of raising an error.
     species
-        ``human`` or ``mouse``; None: by the gene names.
+        ``human`` or ``mouse``; inferred from the gene names if None.
 
     Raises
     ------
     UserError
-        When an input cannot be used, naming it, or the store cannot be written.
+        An input cannot be used, or the store cannot be written.
     """
     path = Path(path)
     check_store_path(path)
     names = [source.path.stem for source in sources]
     if len(set(names)) < len(names):
-        raise InputDataError(f"two inputs have the same name ({', '.join(names)}), which tells cells apart; rename one")
+        raise InputDataError(
+            f"two inputs have the same name ({', '.join(names)}), which must identify their cells; rename one"
+        )
     joined = join_features([_read(source, slice(0, 1)) for source in sources], species=species)
     with replacing(path) as temporary, quiet():
         writer = _Writer(temporary, joined)
@@ -70,16 +72,16 @@ def write_store(
 
 
 def check_store_path(path: Path) -> None:
-    """Raise OutputError now, before the work, if no store can be written there."""
+    """Raise OutputError, before the work, if no store can be written to `path`."""
     if path.exists():
-        raise OutputError(f"{path} exists and is left alone; remove it, or choose another name")
+        raise OutputError(f"{path} exists; remove it or choose another name")
     check_target(path, folder=True)
 
 
 def _mixtures(
     sources: Sequence[Source], joined: Joined, names: list[str], rng: np.random.Generator, drop_empty: bool
 ) -> Iterator[tuple[sparse.csr_matrix, pd.DataFrame]]:
-    """Yield counts [m, f] and obs of cells from some blocks, shuffled."""
+    """Yield counts [m, f] and obs of shuffled cells from some blocks."""
     first = np.cumsum([0, *(source.n_cells for source in sources)])
     blocks = [
         (number, slice(start, min(start + BLOCK, source.n_cells)))
@@ -93,8 +95,8 @@ def _mixtures(
             cite = _read(sources[number], rows)
             kept = _not_empty(sources[number], cite, drop_empty=drop_empty)
             counts.append(_placed(cite, joined, number)[kept])
-            told = {INPUT: pd.Categorical.from_codes(np.full(cite.rna.n_obs, number), categories=pd.Index(names))}
-            tables.append(cite.obs.assign(**told, **{ROW: first[number] + np.arange(rows.start, rows.stop)})[kept])
+            origin = {INPUT: pd.Categorical.from_codes(np.full(cite.rna.n_obs, number), categories=pd.Index(names))}
+            tables.append(cite.obs.assign(**origin, **{ROW: first[number] + np.arange(rows.start, rows.stop)})[kept])
         order = rng.permutation(sum(map(len, tables)))
         yield sparse.csr_matrix(sparse.vstack(counts, format="csr")[order]), pd.concat(tables).iloc[order]
         log.info("%d of %d blocks of cells written", np.flatnonzero(drawn == some[-1])[0] + 1, len(blocks))
@@ -112,17 +114,17 @@ def _read(source: Source, rows: slice) -> CiteSeq:
 
 def _not_empty(source: Source, cite: CiteSeq, *, drop_empty: bool) -> np.ndarray:
     """Return which cells have RNA counts, [n] bool."""
-    there = library_sizes(cite.rna.X) > 0
-    if not there.all():
-        empty = named(list(cite.rna.obs_names[~there]), "cell")
+    kept = library_sizes(cite.rna.X) > 0
+    if not kept.all():
+        empty = named(list(cite.rna.obs_names[~kept]), "cell")
         if not drop_empty:
             raise InputDataError(f"{source.path}: no RNA counts in {empty}; leave them out with drop_empty")
         log.info("%s: %s without RNA counts left out", source.path, empty)
-    return there
+    return kept
 
 
 def _placed(cite: CiteSeq, joined: Joined, number: int) -> sparse.csr_matrix:
-    """Return the counts of both modalities in the columns of the store, [n, f]; NaN is stored where an input has it."""
+    """Return the counts of both modalities in the columns of the store, [n, f]; NaN is kept."""
     rna, n_features = cite.rna.X, len(joined.var)
     placed = sparse.csr_matrix(
         (rna.data, joined.genes[number][rna.indices], rna.indptr), shape=(rna.shape[0], n_features)
@@ -136,7 +138,7 @@ def _placed(cite: CiteSeq, joined: Joined, number: int) -> sparse.csr_matrix:
 
 
 class _Writer:
-    """Appends cells to a store that nobody reads yet."""
+    """Appends cells to a new store."""
 
     def __init__(self, path: Path, joined: Joined) -> None:
         import zarr
@@ -154,19 +156,19 @@ class _Writer:
         self.tables: list[pd.DataFrame] = []
 
     def append(self, counts: sparse.csr_matrix, obs: pd.DataFrame) -> None:
-        """Add cells behind those that are there."""
+        """Append cells."""
         from anndata.io import sparse_dataset
 
         sparse_dataset(self.group["X"]).append(counts)
         self.tables.append(obs)
 
     def finish(self) -> int:
-        """Write what is known of the cells and features, and of which files the store is made; return the cells."""
+        """Write cell and feature tables and the list of files; return the number of cells."""
         from anndata.io import write_elem
 
         obs = _writable(pd.concat(self.tables))
         if not len(obs):
-            raise InputDataError("every cell is empty (no RNA counts); check that the right matrices were given")
+            raise InputDataError("every cell is empty (no RNA counts); check that these are the right matrices")
         if not obs.index.is_unique:  # barcodes of two samples
             obs.index = obs[INPUT].astype(str) + ":" + obs.index
         repeated = obs.index[obs.index.duplicated()].unique()
@@ -180,13 +182,13 @@ class _Writer:
             for part in sorted(self.path.rglob("*"))
             if part.is_file() and part.name != "zarr.json"
         }
-        told = {"version": FORMAT_VERSION, "files": files}
-        self.group.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0", STORE: told})
+        header = {"version": FORMAT_VERSION, "files": files}
+        self.group.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0", STORE: header})
         return len(obs)
 
 
 def _writable(obs: pd.DataFrame) -> pd.DataFrame:
-    """Make columns of several kinds of values text, as those are that two inputs fill differently."""
+    """Convert columns of mixed types to text; inputs may differ in the type of a column."""
     for column in obs.select_dtypes(include="object").columns:
         values = obs[column]
         obs[column] = values.astype(str).where(values.notna()).astype("category")

@@ -14,7 +14,7 @@ from scfusionttt.comparison.rows import read_rows
 HERE = Path(__file__).parent
 STORED = HERE / "results.json"
 #: Fields of a row that only decide whether it must be recomputed.
-LEFT_OUT = ("settings", "cells")
+LEFT_OUT = ("settings", "cells", "code")
 PREFACE = (HERE / "_results_preface.md").read_text(encoding="utf-8").strip()
 
 

@@ -27,30 +27,30 @@ def pictures(page):
     return [base64.b64decode(data) for data in re.findall(r'src="data:image/png;base64,([^"]+)"', page)]
 
 
-def test_the_page_holds_its_figures(demo):
+def test_the_page_has_its_figures(demo):
     page = (demo[0] / "report.html").read_text(encoding="utf-8")
     captions = re.findall(r'alt="([^"]+)"', page)
     assert captions == [
         "UMAP by cell type",
         "UMAP by cluster",
         "confusion matrix of cell types",
-        "genes of one cell in genome order",
+        "genes of one cell in genome order, with its proteins",
         "training curves",
     ]
     for picture in pictures(page):
         assert picture.startswith(b"\x89PNG")
         width, height = struct.unpack(">II", picture[16:24])
         assert min(width, height) > 200
-        assert len(picture) > 5000, "an empty drawing is smaller"
+        assert len(picture) > 5000, "an empty figure is smaller"
 
 
-def test_the_page_needs_nothing_beside_it(demo):
+def test_the_page_is_self_contained(demo):
     page = (demo[0] / "report.html").read_text(encoding="utf-8")
     assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
     assert not re.findall(r"<(?:script|link|iframe)|@import|url\((?!['\"]?data:)", page)
 
 
-def test_what_is_shown_is_what_is_written(demo):
+def test_scores_shown_and_written_are_the_same(demo):
     out, shown = demo
     assert [title.split(":")[0] for title, _ in shown] == [
         "stage 1, unsupervised",
@@ -60,12 +60,16 @@ def test_what_is_shown_is_what_is_written(demo):
     ]
     scores = json.loads((out / "metrics.json").read_text())
     assert set(scores) == {"unsupervised", "finetune", "transfer", "zero-shot"}
+    protocols = {name: result["protocol"] for name, result in scores.items()}
+    assert protocols == {
+        "unsupervised": "unsupervised", "finetune": "held-out", "transfer": "held-out", "zero-shot": "zero-shot",
+    }  # fmt: skip
     assert scores["finetune"]["metrics"]["macro_f1"] == shown[1][1]["macro_f1"].item()
     page = (out / "report.html").read_text(encoding="utf-8")
     assert f"{scores['unsupervised']['metrics']['ARI']:.3f}" in page
 
 
-def test_data_and_models_are_there_to_go_on_with(demo):
+def test_data_and_models_can_be_loaded(demo):
     out, _ = demo
     for name, stage in {"pretrained": "pretrain", "finetuned": "finetune", "transferred": "transfer"}.items():
         assert FusionTTT.load(out / name).stage == stage
@@ -73,29 +77,29 @@ def test_data_and_models_are_there_to_go_on_with(demo):
     assert FusionTTT.load(out / "transferred").predict(read(out / "rna.h5ad")).shape == (SMALL.query, 5)
 
 
-@pytest.mark.parametrize("there", [["rna.h5ad", "report.html"], ["citeseq.h5mu", "thesis.tex"]])
-def test_a_folder_with_other_things_is_left_alone(there, tmp_path):
+@pytest.mark.parametrize("existing", [["rna.h5ad", "report.html"], ["citeseq.h5mu", "thesis.tex"]])
+def test_a_folder_with_other_files_is_left_alone(existing, tmp_path):
     """`demo --out .` had replaced the user's own report.html, rna.h5ad and models of those names."""
-    for name in there:
+    for name in existing:
         (tmp_path / name).write_text("mine")
     with pytest.raises(OutputError, match="other content and is not overwritten"):
         run_demo(tmp_path, show=print, size=SMALL)
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(there, "mine")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(existing, "mine")
 
 
-def test_an_earlier_demo_is_known(demo):
+def test_an_earlier_demo_is_recognised(demo):
     out, _ = demo
     assert _is_demo(out) and {path.name for path in out.iterdir()} == set(WRITTEN)
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+def test_a_folder_that_cannot_be_created_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match=r"cannot be made .*; choose another folder"):
+    with pytest.raises(OutputError, match=r"cannot be created .*; choose another folder"):
         run_demo(tmp_path / "file" / "demo", show=lambda *_: None, size=SMALL)
 
 
 @pytest.mark.slow
-def test_the_whole_demo_learns_the_types(tmp_path, scfusionttt):
+def test_the_full_demo_learns_the_cell_types(tmp_path, scfusionttt):
     result = scfusionttt(f"demo --out {tmp_path}/demo")
     assert result.code == 0
     assert result.out.splitlines()[-1] == f"open {tmp_path}/demo/report.html in a browser"

@@ -1,4 +1,4 @@
-"""The demo: simulated CITE-seq through all three stages, scored, drawn, and told on one HTML page."""
+"""The demo: all three stages on simulated CITE-seq data, with scores, figures and an HTML page."""
 
 import json
 import time
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from mudata import MuData
 
 LABELS, SPLIT, TRAIN_FRACTION, QUERY_FRACTION = "cell_type", "split", 0.75, 0.3
-#: What the demo writes, its first file first.
+#: What the demo writes, in this order.
 WRITTEN = ("citeseq.h5mu", "rna.h5ad", "pretrained", "finetuned", "transferred", "metrics.json", "report.html")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """How much is simulated; as it is, the three stages take less than three minutes on two cores."""
+    """Size of the simulated data. With the defaults, the three stages take less than three minutes on two cores."""
 
     cells: int = 1200
     genes: int = 2000
@@ -50,15 +50,21 @@ def run_demo(out: Path, *, show: Callable[[str, pd.DataFrame], None], seed: int 
     Parameters
     ----------
     out
-        Folder to write; it is made if need be, and an earlier demo is replaced. One with other things is left alone.
+        Folder to write to. It is created if necessary; an earlier demo is replaced.
     show
-        Is given the title and the table of each result as it comes.
+        Called with the title and the table of each result as soon as it is available.
     size
-        Another amount of data.
+        Size of the simulated data.
 
     Returns
     -------
-    The path of the HTML page.
+    Path
+        The HTML page.
+
+    Raises
+    ------
+    OutputError
+        The folder cannot be created, or it contains other files.
     """
     start = time.monotonic()
     _make_folder(out)
@@ -77,20 +83,21 @@ def run_demo(out: Path, *, show: Callable[[str, pd.DataFrame], None], seed: int 
     model.save(out / "pretrained")
     z = model.embed(mdata)
     unsupervised = evaluate_representation(z, mdata.obs[LABELS])
-    show("stage 1, unsupervised: clusters of the fused representation", unsupervised.summary())
+    show("stage 1, unsupervised: clusters of the embedding", unsupervised.summary())
 
     model.finetune(mdata, labels_key=LABELS, train_fraction=TRAIN_FRACTION, baseline=True)
     model.save(out / "finetuned")
     held_out = pd.DataFrame({"CITE-seq": model.metrics["finetune"]["metrics"]}).T
-    show("stage 2, held-out: cell types of CITE-seq", held_out)
+    show("stage 2, held-out: cell types of CITE-seq cells", held_out)
 
-    zero_shot = evaluate_predictions(model.transfer(query).predict(query)["label"], query.obs[LABELS])
+    predicted = model.transfer(query).predict(query)["label"]
+    zero_shot = evaluate_predictions(predicted, query.obs[LABELS], protocol="zero-shot")
     student = model.transfer(query, labels_key=LABELS, split=SPLIT, baseline=True)
     student.save(out / "transferred")
     predicted = student.predict(query)["label"]
     transferred = pd.DataFrame({"RNA only": student.metrics["transfer"]["metrics"]}).T
-    show("stage 3, held-out: cell types of RNA-only data", transferred)
-    show("stage 3, zero-shot: no label of the RNA-only data used", zero_shot.summary())
+    show("stage 3, held-out: cell types of RNA-only cells", transferred)
+    show("stage 3, zero-shot: cell types of RNA-only cells, without their labels", zero_shot.summary())
 
     seconds = time.monotonic() - start
     scores = {"unsupervised": unsupervised.to_dict(), **student.metrics, "zero-shot": zero_shot.to_dict()}
@@ -100,13 +107,15 @@ def run_demo(out: Path, *, show: Callable[[str, pd.DataFrame], None], seed: int 
         _fusion_section(mdata, z, unsupervised, seed),
         _types_section(query, predicted, held_out, transferred, zero_shot),
         _genome_section(model, mdata),
-        Section("How training went", figures=[_curves(student.history)]),
+        Section("Training", figures=[_curves(student.history)]),
         _settings_section(model),
     ]
     page = html_report(
         "scFusionTTT on simulated CITE-seq",
         sections,
-        summary=["RNA and proteins of simulated blood cells, fused, named, and carried over to RNA-only data."],
+        summary=[
+            "Simulated blood cells: an embedding of RNA and proteins, cell types, and their transfer to RNA-only cells."
+        ],
         facts={"cells": size.cells, "genes": size.genes, "proteins": size.proteins, "seconds": round(seconds)},
         footer=f"scfusionttt {__version__}",
     )
@@ -119,12 +128,12 @@ def _make_folder(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{out}: cannot be made ({error.strerror}); choose another folder") from error
+        raise OutputError(f"{out}: cannot be created ({error.strerror}); choose another folder") from error
     check_target(out, folder=True, ours=_is_demo)
 
 
 def _is_demo(folder: Path) -> bool:
-    """Return whether a folder holds an earlier demo, also one that was stopped, and nothing else."""
+    """Return whether a folder contains an earlier demo, complete or interrupted, and nothing else."""
     names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
     return WRITTEN[0] in names and names <= set(WRITTEN)
 
@@ -135,12 +144,18 @@ def _fusion_section(mdata: "MuData", z: np.ndarray, scores: Evaluation, seed: in
     by_type = figures.umap(coords, mdata.obs[LABELS], title="cell type")
     by_cluster = figures.umap(coords, clusters, title="Leiden cluster")
     return Section(
-        "The fused representation",
-        "RNA and protein of each cell become one vector. No cell type was known when it was learned.",
-        tables=[metric_table(scores.summary(), protocol="unsupervised", caption="Clusters against the true types")],
+        "Embedding",
+        "RNA and proteins of each cell are combined in one vector. No labels were used in training.",
+        tables=[
+            metric_table(
+                scores.summary(),
+                protocol="unsupervised",
+                caption="Leiden clusters compared with the simulated cell types",
+            )
+        ],
         figures=[
-            Figure(by_type, "UMAP of the fused representation, by simulated cell type.", "UMAP by cell type"),
-            Figure(by_cluster, "The same, by the clusters found without labels.", "UMAP by cluster"),
+            Figure(by_type, "UMAP of the embedding, coloured by simulated cell type.", "UMAP by cell type"),
+            Figure(by_cluster, "UMAP of the embedding, coloured by Leiden cluster.", "UMAP by cluster"),
         ],
     )
 
@@ -151,14 +166,18 @@ def _types_section(
     unseen = (query.obs[SPLIT] == "test").to_numpy()
     counts = confusion(query.obs[LABELS].astype(str)[unseen], predicted.astype(str)[unseen])
     tables = [
-        metric_table(held_out, protocol="held-out", caption=f"CITE-seq, trained on {TRAIN_FRACTION:.0%}"),
-        metric_table(transferred, protocol="held-out", caption=f"RNA only, trained on {QUERY_FRACTION:.0%}"),
-        metric_table(zero_shot.summary(), protocol="zero-shot", caption="RNA only, no label used"),
+        metric_table(
+            held_out, protocol="held-out", caption=f"CITE-seq cells, trained on {TRAIN_FRACTION:.0%} of their labels"
+        ),
+        metric_table(
+            transferred, protocol="held-out", caption=f"RNA-only cells, trained on {QUERY_FRACTION:.0%} of their labels"
+        ),
+        metric_table(zero_shot.summary(), protocol="zero-shot", caption="RNA-only cells, trained without their labels"),
     ]
-    caption = f"RNA-only cells that were held out ({unseen.sum()} of {len(unseen)}): true against predicted type."
+    caption = f"True and predicted cell types of the held-out RNA-only cells ({unseen.sum()} of {len(unseen)})."
     return Section(
         "Cell types",
-        "Fine-tuned on part of the CITE-seq cells, then carried over to RNA-only cells of another platform.",
+        "Fine-tuned on part of the CITE-seq cells, then transferred to RNA-only cells of another platform.",
         tables=tables,
         figures=[Figure(figures.confusion(counts), caption, "confusion matrix of cell types")],
     )
@@ -172,16 +191,16 @@ def _genome_section(model: FusionTTT, mdata: "MuData") -> Section:
         features.genes,
         preprocessing.log_normalized(cell, match).toarray()[0],
         proteins=features.proteins.assign(value=preprocessing.log_ratios(cell, match)[0]),
-        unit="RNA, log1p of counts per 10,000",
+        unit="RNA, log1p counts per 10,000",
         protein_unit="protein, log-ratio",
         title=f"{cell.rna.obs_names[0]} ({cell.obs[LABELS].iloc[0]})",
     )
-    caption = "One cell as the network reads it: genes along the genome, each protein at the gene that codes for it."
-    return Section("The genome as a sequence", figures=[Figure(axes, caption, "genes of one cell in genome order")])
+    caption = "One cell as the network reads it: genes in genome order, each protein at its coding gene."
+    return Section("Genome", figures=[Figure(axes, caption, "genes of one cell in genome order, with its proteins")])
 
 
 def _curves(history: pd.DataFrame) -> Figure:
-    return Figure(figures.training_curves(history), "Loss per epoch of each stage.", "training curves")
+    return Figure(figures.training_curves(history), "Loss per epoch, by stage.", "training curves")
 
 
 def _settings_section(model: FusionTTT) -> Section:
@@ -190,7 +209,7 @@ scfusionttt finetune citeseq.h5mu --model pretrained --labels {LABELS} --train-f
 scfusionttt transfer rna.h5ad --model finetuned --labels {LABELS} --split {SPLIT} --out transferred"""
     return Section(
         "Settings and commands",
-        "These commands do the same, in the folder of this page.",
+        "These commands, run in the folder of this page, do the same.",
         tables=[key_values(model.config.to_dict(), caption="Settings")],
         code=commands,
     )

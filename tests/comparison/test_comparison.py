@@ -6,11 +6,12 @@ import pandas as pd
 import pytest
 import torch
 
-from scfusionttt.comparison import autoencoder, results
-from scfusionttt.comparison.ablations import Lab, protocol_of
+import scfusionttt
+from scfusionttt.comparison import autoencoder, fingerprints, results
+from scfusionttt.comparison.ablations import Variants, protocol_of
 from scfusionttt.comparison.cells import Cells
 from scfusionttt.comparison.methods import Method, choose
-from scfusionttt.comparison.rows import jobs, read_rows, run_all
+from scfusionttt.comparison.rows import Job, jobs, read_rows, run_all
 from scfusionttt.comparison.tasks import tasks
 from scfusionttt.config import preset
 from scfusionttt.data.assemble import as_citeseq
@@ -29,12 +30,12 @@ def dataset(cells):
 
 
 def run(dataset, methods, todo, folder, seeds=(0,)):
-    told = []
-    run_all(jobs([dataset], methods, todo, seeds), folder / "rows", show=told.append)
-    return read_rows(folder / "rows"), told
+    shown = []
+    run_all(jobs([dataset], methods, todo, seeds), folder / "rows", show=shown.append)
+    return read_rows(folder / "rows"), shown
 
 
-def test_three_protocols_stand_in_three_tables(dataset, tmp_path):
+def test_each_protocol_has_its_own_table(dataset, tmp_path):
     methods = choose(["fast", "fast_rna", "concat", "logistic"], models=tmp_path / "models", settings=TINY)
     rows, _ = run(dataset, methods, tasks(["unsupervised", "held-out", "paper"], [0.5]), tmp_path)
     assert {row["status"] for row in rows} == {"done"}, [row["note"] for row in rows]
@@ -55,8 +56,8 @@ def test_three_protocols_stand_in_three_tables(dataset, tmp_path):
     assert set(pd.read_csv(files[1])["protocol"]) == set(by_protocol)
 
 
-def test_labels_of_held_out_cells_are_not_seen(dataset, tmp_path):
-    """Other labels on the held-out cells leave every prediction as it was."""
+def test_labels_of_held_out_cells_are_not_used(dataset, tmp_path):
+    """Changing the labels of held-out cells changes no prediction."""
     train = np.arange(0, 160, 2)
     obs = dataset.cite.obs.copy()
     held_out = np.arange(1, 160, 2)
@@ -64,11 +65,11 @@ def test_labels_of_held_out_cells_are_not_seen(dataset, tmp_path):
     names[held_out] = np.roll(names[held_out], 7)
     other = Cells("sim", replace(dataset.cite, obs=obs.assign(cell_type=names)), "cell_type")
     for method in choose(["logistic", "logistic_rna"], models=tmp_path):
-        told = [method.classify(cells, train, 0) for cells in (dataset, other)]
-        pd.testing.assert_frame_equal(*told)
+        shown = [method.classify(cells, train, 0) for cells in (dataset, other)]
+        pd.testing.assert_frame_equal(*shown)
 
 
-def test_what_is_there_is_not_computed_again(dataset, tmp_path):
+def test_rows_are_computed_once(dataset, tmp_path):
     calls = []
 
     def represent(cells, seed):
@@ -78,14 +79,69 @@ def test_what_is_there_is_not_computed_again(dataset, tmp_path):
     todo = tasks(["unsupervised"], [0.5])
     method = Method(name="mine", represent=represent, settings={"a": 1})
     rows, _ = run(dataset, [method], todo, tmp_path, seeds=(0, 1))
-    again, told = run(dataset, [method], todo, tmp_path, seeds=(0, 1, 2))
+    again, shown = run(dataset, [method], todo, tmp_path, seeds=(0, 1, 2))
     assert calls == [0, 1, 2]
-    assert again[:2] == rows and told[0].endswith("(kept)") and not told[2].endswith("(kept)")
+    assert again[:2] == rows and shown[0].endswith("(already computed)") and not shown[2].endswith("(already computed)")
     run(dataset, [replace(method, settings={"a": 2})], todo, tmp_path)
-    assert calls == [0, 1, 2, 0]  # a row of other settings is not taken for this one
+    assert calls == [0, 1, 2, 0]  # a row with other settings is not reused
 
 
-def test_a_method_that_cannot_run_says_so_and_the_others_go_on(dataset, tmp_path):
+def test_rows_of_other_code_are_computed_again(dataset, tmp_path, monkeypatch):
+    """A change of the code had left the rows of the old code in place, mixed with those of the new."""
+    calls = []
+
+    def represent(cells, seed):
+        calls.append(seed)
+        return zscore(cells.protein)
+
+    method = Method(name="mine", represent=represent)
+    todo = tasks(["unsupervised"], [0.5])
+    run(dataset, [method, replace(method, name="old")], todo, tmp_path)
+    monkeypatch.setattr("scfusionttt.comparison.rows.code_version", lambda: "0.0.0+changed")
+    rows, shown = run(dataset, [method], todo, tmp_path)
+    assert len(calls) == 3 and not shown[0].endswith("(already computed)")
+    assert "computed with 2 versions of the code" in results.tables(rows)[0].notes
+
+
+def test_the_code_version_depends_on_what_computes_results(tmp_path, monkeypatch):
+    for name in ("nn/layers.py", "genome/table.tsv", "report/page.py"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("old")
+    monkeypatch.setattr(fingerprints, "_PACKAGE", tmp_path)
+    version = fingerprints.code_version.__wrapped__
+    before = version()
+    (tmp_path / "report/page.py").write_text("new")
+    assert version() == before
+    (tmp_path / "nn/layers.py").write_text("new")
+    assert version() not in (before, None)
+    assert before.startswith(f"{scfusionttt.__version__}+")
+
+
+def test_another_order_in_the_same_file_is_another_row(dataset, tmp_path):
+    """Editing the order file had left the rows and the pretrained models of the old order in use."""
+    order = tmp_path / "order.txt"
+    order.write_text("\n".join(dataset.cite.rna.var_names))
+    settings = TINY | {"data.order": "list", "data.order_file": str(order)}
+    identities, folders = [], []
+    for _ in range(2):
+        method = choose(["fast"], models=tmp_path / "models", settings=settings)[0]
+        identities.append(Job(dataset, method, tasks(["unsupervised"], [0.5])[0], 0).identity)
+        method.prepare(dataset, 0)
+        folders.append(set((tmp_path / "models").iterdir()))
+        order.write_text("\n".join(dataset.cite.rna.var_names[::-1]))
+    assert identities[0] != identities[1]
+    assert len(folders[1]) == 2 * len(folders[0])
+
+
+def test_only_the_presets_named_are_built(tmp_path):
+    """`benchmark --methods whole --set network.width=30` had been refused because of the heads of other presets."""
+    method = choose(["whole"], models=tmp_path, settings={"network.width": 30})[0]
+    assert method.settings["network"]["width"] == 30
+    with pytest.raises(SettingError, match="multiple of"):
+        choose(["whole", "fast"], models=tmp_path, settings={"network.width": 30})
+
+
+def test_a_failing_method_is_reported_and_the_others_run(dataset, tmp_path):
     def broken(cells, seed):
         raise ValueError("no convergence\nsecond line")
 
@@ -94,24 +150,24 @@ def test_a_method_that_cannot_run_says_so_and_the_others_go_on(dataset, tmp_path
         Method(name="broken", represent=broken),
         *choose(["adt"], models=tmp_path),
     ]
-    rows, told = run(dataset, methods, tasks(["unsupervised"], [0.5]), tmp_path)
+    rows, shown = run(dataset, methods, tasks(["unsupervised"], [0.5]), tmp_path)
     notes = {row["method"]: (row["status"], row["note"]) for row in rows}
-    assert notes["absent"] == ("not installed", "not installed: pip install 'scfusionttt[bench]'")
+    assert notes["absent"] == ("not installed", "not installed; pip install 'scfusionttt[bench]'")
     assert notes["broken"] == ("failed", "ValueError: no convergence")
     assert notes["adt"][0] == "done"
-    assert "pip install" in told[0]
+    assert "pip install" in shown[0]
     table = results.tables(rows)[0]
     assert table.rows.index[0] == "adt" and "broken: ValueError: no convergence" in table.markdown()
 
 
-def test_data_without_proteins_have_no_protein_rows(dataset, tmp_path):
+def test_methods_that_need_proteins_are_not_applicable_without_them(dataset, tmp_path):
     rna = Cells("rna", replace(dataset.cite, protein=None), "cell_type")
     methods = choose(["rna_pca", "adt"], models=tmp_path)
     rows, _ = run(rna, methods, tasks(["unsupervised"], [0.5]), tmp_path)
     assert {row["method"]: row["status"] for row in rows} == {"rna_pca": "done", "adt": "not applicable"}
 
 
-def test_the_loss_of_the_autoencoder_falls(dataset):
+def test_the_autoencoder_learns(dataset):
     rna, protein = (torch.from_numpy(zscore(values)) for values in (dataset.rna, dataset.protein))
     _, losses = autoencoder.train(rna, protein, seed=0)
     assert losses[-1] < 0.95 * losses[0]
@@ -120,7 +176,7 @@ def test_the_loss_of_the_autoencoder_falls(dataset):
     np.testing.assert_array_equal(z, autoencoder.represent(dataset, 3))
 
 
-def test_interval_is_students_over_seeds():
+def test_intervals_are_students_t_over_seeds():
     row = {"protocol": "unsupervised", "dataset": "d", "labels": "l", "share": None, "method": "m", "status": "done",
            "note": "", "seconds": 1.0, "peak_memory": None}  # fmt: skip
     rows = [{**row, "seed": seed, "metrics": {"ARI": value}} for seed, value in enumerate((0.1, 0.2, 0.6))]
@@ -130,30 +186,30 @@ def test_interval_is_students_over_seeds():
     assert results.tables(rows[:1])[0].rows.loc["m", "ARI ↑"] == "0.100"
 
 
-def test_ablations_change_one_thing_each(tmp_path):
-    lab = Lab(preset("fast"), tmp_path)
-    orders = lab.study("order")
+def test_each_variant_changes_one_setting(tmp_path):
+    variants = Variants(preset("fast"), tmp_path)
+    orders = variants.of_study("order")
     assert [method.settings["data"]["order"] for method in orders] == ["genome", "reverse", "shuffled", "expression"]
     assert [method.settings["network"] for method in orders] == [orders[0].settings["network"]] * 4
-    assert [method.settings["pretrained"] for method in lab.study("stages")] == [True, False, False]
-    assert [m.settings["pretrain"]["lr"] for m in lab.vary("pretrain.lr=0.001,0.01")] == [0.001, 0.01]
+    assert [method.settings["pretrained"] for method in variants.of_study("stages")] == [True, False, False]
+    assert [m.settings["pretrain"]["lr"] for m in variants.of_setting("pretrain.lr=0.001,0.01")] == [0.001, 0.01]
     assert protocol_of("stages", []) == protocol_of(None, ["finetune.lr=1,2"]) == "held-out"
     assert protocol_of("order", []) == protocol_of(None, ["pretrain.lr=1,2"]) == "unsupervised"
 
 
 @pytest.mark.parametrize(
-    ("call", "told"),
+    ("call", "message"),
     [
         (lambda: choose(["pca"], models=None), "no method 'pca'"),
         (lambda: choose(["adt", "adt"], models=None), "more than once"),
         (lambda: tasks(["zero"], [0.5]), "no protocol 'zero'"),
         (lambda: tasks(["held-out"], [1.5]), "between 0 and 1"),
-        (lambda: Lab(preset("fast"), None).study("size"), "no ablation 'size'"),
-        (lambda: Lab(preset("fast"), None).vary("pretrain.lr="), "has no values"),
+        (lambda: Variants(preset("fast"), None).of_study("size"), "no ablation 'size'"),
+        (lambda: Variants(preset("fast"), None).of_setting("pretrain.lr="), "has no values"),
     ],
 )
-def test_a_wrong_name_is_told(call, told):
-    with pytest.raises(SettingError, match=told):
+def test_wrong_names_are_refused(call, message):
+    with pytest.raises(SettingError, match=message):
         call()
 
 
@@ -169,10 +225,10 @@ def test_the_commands(cells, tmp_path, monkeypatch, scfusionttt):
     assert (tmp_path / "b" / "results.md").read_text().count("## ") == 2
 
     tiny = " ".join(f"--set {name}={value}" for name, value in TINY.items())
-    told = f"ablate stages sim.h5mu --labels cell_type --seeds 1 --shares 0.5 --preset fast {tiny} --out a"
-    result = scfusionttt(told)
+    shown = f"ablate stages sim.h5mu --labels cell_type --seeds 1 --shares 0.5 --preset fast {tiny} --out a"
+    result = scfusionttt(shown)
     assert result.code == 0, result.err
-    assert "not pretrained, fine-tuned as pretraining is" in result.out
+    assert "not pretrained, fine-tuned for as long as pretraining" in result.out
     assert "failed" not in (tmp_path / "a" / "results.json").read_text()
 
     assert "no input is given" in scfusionttt("ablate order --labels cell_type").err

@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from scfusionttt.evaluation import evaluate_graph, evaluate_representation, neighbour_agreement, neighbours, predicts
+from scfusionttt.evaluation import (
+    evaluate_graph,
+    evaluate_representation,
+    neighbour_agreement,
+    neighbours,
+    ridge_correlation,
+)
 
 
 @pytest.fixture
@@ -29,6 +35,6 @@ def test_neighbours_vote_by_weight_and_unlabelled_ones_have_no_vote():
 def test_what_a_representation_holds_is_predicted_and_noise_is_not(blobs):
     x, _ = blobs
     noise = np.random.default_rng(1).normal(size=(91, 5))
-    assert predicts(x, x[:, :2] + 3) > 0.99
-    assert abs(predicts(x, noise)) < 0.3
-    assert np.isnan(predicts(x, np.ones((91, 2))))
+    assert ridge_correlation(x, x[:, :2] + 3) > 0.99
+    assert abs(ridge_correlation(x, noise)) < 0.3
+    assert np.isnan(ridge_correlation(x, np.ones((91, 2))))

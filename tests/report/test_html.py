@@ -111,7 +111,7 @@ def test_can_be_read_and_walked_without_eyes_or_mouse(page):
 
 def test_scores_name_their_protocol(page):
     assert "unsupervised" in page.text
-    assert " no label was seen in training" in page.text
+    assert " no labels were used in training" in page.text
 
 
 def test_figures_are_pictures_of_the_size_said(page):

@@ -66,14 +66,15 @@ def ablate(
     Example: scfusionttt ablate order pbmc.h5mu --labels cell_type --seeds 5
     Example: scfusionttt ablate pbmc.h5mu --labels cell_type --vary pretrain.mask_ratio=0.15,0.5,0.75
     """
-    from scfusionttt.comparison.ablations import NAMES, Lab, protocol_of
+    from scfusionttt.comparison.ablations import STUDY_NAMES, Variants, protocol_of
     from scfusionttt.comparison.tasks import tasks
     from scfusionttt.config import preset as named_preset
 
-    study = what[0] if what[0] in NAMES or not vary else None
+    study = what[0] if what[0] in STUDY_NAMES or not vary else None
     inputs = [Path(text) for text in (what[1:] if study else what)]
-    lab = Lab(named_preset(preset).with_settings(as_settings(settings)), out / "models", device.value)
-    variants = [*(lab.study(study) if study else []), *(method for text in vary or [] for method in lab.vary(text))]
+    base = Variants(named_preset(preset).with_settings(as_settings(settings)), out / "models", device.value)
+    variants = base.of_study(study) if study else []
+    variants += [method for text in vary or [] for method in base.of_setting(text)]
     if not inputs:
         raise SettingError(f"no input is given; write scfusionttt ablate {study} INPUT --labels KEY")
     told = [protocol_of(study, vary or [])] if protocols is None else _listed(protocols)

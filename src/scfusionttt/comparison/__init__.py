@@ -1,1 +1,1 @@
-"""Our model and its peers on the same cells, by the same clustering and the same metrics."""
+"""Our model and its baselines on the same cells, with the same clustering and the same metrics."""

@@ -1,4 +1,4 @@
-"""One thing varied at a time in our model, every variant run and scored as a method of the benchmark."""
+"""Ablations: variants of our model that differ in one setting, each run and scored as a method of the benchmark."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ from scfusionttt.comparison.model_runner import ModelRunner
 from scfusionttt.config import Config
 from scfusionttt.errors import SettingError
 
-#: The studies by name: the setting that is varied and its values.
+#: The predefined studies: the setting that varies and its values.
 STUDIES = {
     "order": ("data.order", ("genome", "reverse", "shuffled", "expression")),
     "mixer": ("network.mixer", ("ttt", "ttt_mlp", "attention", "none")),
@@ -18,28 +18,28 @@ STUDIES = {
     "length": ("data.n_genes", ("500", "1000", "2000", "4000", "8000", "all")),
 }
 STAGES = "stages"
-NAMES = (*STUDIES, STAGES)
+STUDY_NAMES = (*STUDIES, STAGES)
 
 
 @dataclass(frozen=True)
-class Lab:
-    """Makes the variants of a base configuration; see :class:`~scfusionttt.comparison.model_runner.ModelRunner`."""
+class Variants:
+    """Variants of a base configuration as methods; see :class:`~scfusionttt.comparison.model_runner.ModelRunner`."""
 
     base: Config
     models: Path
     device: str = "auto"
 
-    def study(self, name: str) -> list[Method]:
-        """Return the variants of a study by its name."""
+    def of_study(self, name: str) -> list[Method]:
+        """Return the variants of a predefined study."""
         if name == STAGES:
             return self._stages()
         if name not in STUDIES:
-            raise SettingError(f"there is no ablation {name!r}; choose among {', '.join(NAMES)}, or use --vary")
+            raise SettingError(f"there is no ablation {name!r}; choose one of {', '.join(STUDY_NAMES)}, or use --vary")
         setting, values = STUDIES[name]
         return [self._variant({setting: value}) for value in values]
 
-    def vary(self, text: str) -> list[Method]:
-        """Return a variant for each value of ``section.key=v1,v2,...``."""
+    def of_setting(self, text: str) -> list[Method]:
+        """Return one variant for each value of ``section.key=v1,v2,...``."""
         setting, equals, values = text.partition("=")
         if not equals or not all(values.split(",")):
             raise SettingError(f"--vary {text!r} has no values; write --vary section.key=v1,v2")
@@ -50,7 +50,7 @@ class Lab:
         return self._method(name, ModelRunner(self.base.with_settings(settings), self.models, self.device))
 
     def _stages(self) -> list[Method]:
-        """Return stage 2 after stage 1, without it, and without it but as long and as fast as stage 1 learns."""
+        """Return stage 2 after stage 1, without stage 1, and without it but trained for as long as stage 1."""
         start = ModelRunner(self.base, self.models, self.device)
         first = self.base.pretrain
         long = replace(self.base.finetune, steps=first.steps, epochs=first.epochs, lr=first.lr, probe=False)
@@ -59,15 +59,15 @@ class Lab:
         return [
             self._method("pretrained", start),
             self._method("not pretrained", alone),
-            self._method("not pretrained, fine-tuned as pretraining is", replace(alone, config=random_head)),
+            self._method("not pretrained, fine-tuned for as long as pretraining", replace(alone, config=random_head)),
         ]
 
     @staticmethod
-    def _method(name: str, trainer: ModelRunner) -> Method:
-        return fusionttt(name, trainer)[0]
+    def _method(name: str, runner: ModelRunner) -> Method:
+        return fusionttt(name, runner)[0]
 
 
 def protocol_of(study: str | None, vary: list[str]) -> str:
-    """Return the protocol that shows a difference: held-out where only what follows stage 1 is varied."""
+    """Return the protocol that can show a difference: held-out if only later stages vary, else unsupervised."""
     later = all(text.startswith(("finetune.", "transfer.")) for text in vary)
     return "held-out" if study == STAGES or (study is None and later) else "unsupervised"

@@ -1,4 +1,4 @@
-"""The plain denoising autoencoder: the control that knows no order of genes and has no sequence to read."""
+"""A plain denoising autoencoder: the control without sequence or gene order."""
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ SETTINGS = {
 
 
 class Autoencoder(nn.Module):
-    """One hidden layer per modality, a common latent space, and the same back."""
+    """One hidden layer per modality, a shared latent space, and a mirrored decoder."""
 
     def __init__(self, n_genes: int, n_proteins: int):
         super().__init__()
@@ -32,14 +32,14 @@ class Autoencoder(nn.Module):
         return self.latent(torch.cat([self.rna(rna_ng), self.protein(protein_np)], dim=1))
 
     def loss(self, rna_ng: Tensor, protein_np: Tensor) -> Tensor:
-        """Mean squared error on all entries, both modalities alike."""
+        """Return the mean squared error over all entries, both modalities weighted equally."""
         z = self.encode(rna_ng, protein_np)
         errors = nn.functional.mse_loss(self.to_rna(z), rna_ng), nn.functional.mse_loss(self.to_protein(z), protein_np)
         return 0.5 * errors[0] + 0.5 * errors[1]
 
 
 def train(rna_ng: Tensor, protein_np: Tensor, *, seed: int) -> tuple[Autoencoder, list[float]]:
-    """Train on z-scored values by AdamW with a one-cycle schedule; returns the network and the loss of each epoch."""
+    """Train on z-scored values by AdamW with a one-cycle schedule; return the network and the loss of each epoch."""
     epochs, size = int(SETTINGS["epochs"]), int(SETTINGS["batch_size"])
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -1,20 +1,20 @@
-"""The cells that every method gets, and the plain values that the peers read."""
+"""The cells that every method gets, and the values that the baselines read."""
 
-import hashlib
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from scipy import sparse
 
+from scfusionttt.comparison.fingerprints import short_hash
 from scfusionttt.data.cells import CiteSeq
 from scfusionttt.data.transforms import clr, highly_variable, library_sizes, log_normalize
 from scfusionttt.errors import InputDataError
 from scfusionttt.labels import usable_labels
 
-#: Most variable genes that the peers read, as many as our model by default.
+#: Number of most variable genes that the baselines read; the default of our model.
 N_GENES = 4000
-#: obs column that tells our model which cells to learn types on.
+#: obs column with the training split for our model.
 SPLIT = "benchmark_split"
 
 
@@ -25,20 +25,20 @@ class Cells:
     Parameters
     ----------
     name
-        Of the data set, as it stands in the tables.
+        Name of the data set in the tables.
     cite
         Raw counts.
-    key
+    labels_key
         obs column with the labels.
     """
 
     name: str
     cite: CiteSeq
-    key: str
+    labels_key: str
 
     @cached_property
     def _labels(self) -> tuple[np.ndarray, list[str]]:
-        return usable_labels(self.cite.obs, self.key)
+        return usable_labels(self.cite.obs, self.labels_key)
 
     @property
     def codes(self) -> np.ndarray:
@@ -66,7 +66,7 @@ class Cells:
 
     @cached_property
     def rna(self) -> sparse.csr_matrix:
-        """The same, normalised to 1e4 counts per cell, log1p."""
+        """The same genes, normalised to 1e4 counts per cell, log1p [n, g]."""
         return log_normalize(self.gene_counts, library_size=library_sizes(self.cite.rna.X))
 
     @property
@@ -76,11 +76,17 @@ class Cells:
 
     @property
     def protein_counts(self) -> np.ndarray:
-        """Raw counts of the proteins [n, p]; an error where a cell lacks one, which no peer can deal with."""
+        """Raw counts of the proteins [n, p].
+
+        Raises
+        ------
+        InputDataError
+            A protein was not measured in every cell, which no baseline can handle.
+        """
         assert self.cite.protein is not None
         counts = np.asarray(self.cite.protein.X)
         if not np.isfinite(counts).all():
-            raise InputDataError("some cells have proteins that were not measured; leave them out (--cells overlap)")
+            raise InputDataError("some cells lack measured proteins; leave them out with cells='overlap'")
         return counts
 
     @cached_property
@@ -90,17 +96,17 @@ class Cells:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Says whether names, labels or counts have changed since a row was computed."""
+        """Hash of names, labels and counts, which changes if any of them does."""
         parts = [*self.cite.rna.obs_names, *self.labels, *self.cite.rna.var_names]
         sums = [library_sizes(self.cite.rna.X)]
         if self.cite.protein is not None:
             parts += list(self.cite.protein.var_names)
             sums.append(np.asarray(self.cite.protein.X, dtype=np.float64).sum(axis=1))
         text = "\n".join(map(str, parts)).encode("utf-8", "surrogatepass")
-        return hashlib.sha256(text + b"".join(part.tobytes() for part in sums)).hexdigest()[:16]
+        return short_hash(text + b"".join(part.tobytes() for part in sums))
 
-    def learning(self, train: np.ndarray, *, rna_only: bool = False) -> CiteSeq:
-        """Return the cells with the rows `train` marked as those to learn types on."""
+    def with_split(self, train: np.ndarray, *, rna_only: bool = False) -> CiteSeq:
+        """Return the cells with the rows `train` marked as training cells in ``obs[SPLIT]``."""
         rows = np.isin(np.arange(len(self.codes)), train)
         obs = self.cite.obs.assign(**{SPLIT: np.where(rows, "train", "test")})
         return replace(self.cite, obs=obs, protein=None if rna_only else self.cite.protein)

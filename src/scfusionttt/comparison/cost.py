@@ -1,4 +1,4 @@
-"""What a piece of work costs: seconds and the most memory that the process held meanwhile."""
+"""Time and peak memory of a piece of work."""
 
 import re
 import time
@@ -13,27 +13,27 @@ _RESET, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds on the clock, and bytes of the whole process at the peak (None where the system does not tell)."""
+    """Wall-clock seconds, and peak memory of the process in bytes (None if the system does not report it)."""
 
     seconds: float = 0.0
     peak_memory: int | None = None
 
     def __add__(self, other: "Cost") -> "Cost":
-        """Return the cost of one after the other."""
+        """Return the cost of both, one after the other."""
         peaks = [peak for peak in (self.peak_memory, other.peak_memory) if peak is not None]
         return Cost(self.seconds + other.seconds, max(peaks, default=None))
 
 
-def measured(work: Callable[[], T]) -> tuple[T, Cost]:
-    """Do the work and measure it."""
-    told = _forget_peak()
+def measure(work: Callable[[], T]) -> tuple[T, Cost]:
+    """Run `work`; return its result and its cost."""
+    resettable = _reset_peak()
     start = time.perf_counter()
     result = work()
-    return result, Cost(time.perf_counter() - start, _peak() if told else None)
+    return result, Cost(time.perf_counter() - start, _peak() if resettable else None)
 
 
-def _forget_peak() -> bool:
-    """Let the system count the peak from here on; says whether it does."""
+def _reset_peak() -> bool:
+    """Reset the peak memory that the system has recorded; return whether that is possible."""
     try:
         _RESET.write_text("5")
     except OSError:
@@ -42,5 +42,5 @@ def _forget_peak() -> bool:
 
 
 def _peak() -> int | None:
-    told = re.search(r"VmHWM:\s+(\d+) kB", _STATUS.read_text())
-    return int(told[1]) * 1024 if told else None
+    match = re.search(r"VmHWM:\s+(\d+) kB", _STATUS.read_text())
+    return int(match[1]) * 1024 if match else None

@@ -1,4 +1,4 @@
-"""Peers without training: principal components, proteins, both side by side, logistic regression."""
+"""Baselines without training: principal components, proteins, both concatenated, logistic regression."""
 
 import numpy as np
 import pandas as pd
@@ -6,35 +6,36 @@ import pandas as pd
 from scfusionttt.comparison.cells import Cells
 from scfusionttt.evaluation.baselines import features, logistic_regression, pca, zscore
 
-_BESIDE_PROTEIN = 30  # components of RNA
+#: Components of RNA that are concatenated with proteins.
+_CONCAT_COMPONENTS = 30
 
 
 def rna_pca(cells: Cells, seed: int) -> np.ndarray:
-    """Return 50 principal components of the z-scored genes."""
+    """Return 50 principal components of the z-scored genes [n, 50]."""
     return pca(cells.rna, seed=seed)
 
 
 def adt(cells: Cells, seed: int) -> np.ndarray:
-    """Return the z-scored log-ratios of the proteins; there is nothing for a seed to decide."""
+    """Return the z-scored log-ratios of the proteins [n, p]; the seed has no effect."""
     return zscore(cells.protein)
 
 
 def concat(cells: Cells, seed: int) -> np.ndarray:
-    """Return 30 components of RNA and the proteins side by side, each scaled to the same mean norm."""
-    parts = pca(cells.rna, _BESIDE_PROTEIN, seed=seed), zscore(cells.protein)
+    """Return 30 components of RNA and the proteins, concatenated and scaled to the same mean norm [n, 30 + p]."""
+    parts = pca(cells.rna, _CONCAT_COMPONENTS, seed=seed), zscore(cells.protein)
     return np.hstack([part / np.linalg.norm(part, axis=1).mean() for part in parts])
 
 
 def logistic(cells: Cells, train: np.ndarray, seed: int) -> pd.DataFrame:
-    """Logistic regression on 50 components of RNA and the proteins.
+    """Return the class probabilities of logistic regression on 50 components of RNA and the proteins.
 
-    The components are those of all cells, which our model, too, sees without labels; types are learned from `train`.
+    The components are fitted on all cells, which our model also sees without labels; only `train` gives labels.
     """
     return _logistic(cells, cells.protein, train, seed)
 
 
 def logistic_rna(cells: Cells, train: np.ndarray, seed: int) -> pd.DataFrame:
-    """Logistic regression on 50 components of RNA."""
+    """Return the class probabilities of logistic regression on 50 components of RNA."""
     return _logistic(cells, None, train, seed)
 
 

@@ -1,4 +1,4 @@
-"""What can be compared: each method by its name, what it needs and what it can do."""
+"""The methods that can be compared: names, requirements, and the functions that run them."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -17,28 +17,29 @@ from scfusionttt.comparison.model_runner import ModelRunner
 from scfusionttt.config import PRESETS, preset
 from scfusionttt.errors import SettingError
 
-#: A representation [n, d], or a weighted neighbour graph [n, n] where a method gives no other.
+#: A representation [n, d], or a weighted neighbour graph [n, n] from a method that gives no representation.
 Result: TypeAlias = "np.ndarray | sparse.csr_matrix"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """A method, and by which protocols it can be scored: those whose function it has.
+    """A method, which can be scored under the protocols whose function it has.
 
     Attributes
     ----------
     represent
-        ``(cells, seed)`` to a representation or graph; it sees no label.
+        Maps ``(cells, seed)`` to a representation or graph, without labels.
     classify
-        ``(cells, train, seed)`` to probabilities [n, classes] of all cells, having seen the labels of the rows `train`.
+        Maps ``(cells, train, seed)`` to class probabilities [n, classes] of all cells, given the labels of the rows
+        `train`.
     represent_trained
-        ``(cells, train, seed)`` to a representation of all cells, having seen those labels.
+        Maps ``(cells, train, seed)`` to a representation of all cells, given the same labels.
     prepare
-        Work that several rows share, done once: returns what it cost then, which counts for each of these rows.
+        Work that several rows share and that runs once. Returns its cost, which is added to each of these rows.
     library
-        Distribution that it runs with, of the extra ``bench``; empty where none is needed.
+        Required distribution from the extra ``bench``; empty if none.
     settings
-        What decides its result besides cells and seed; a row made with others is made again.
+        What determines the result besides cells and seed; a stored row with other settings is not reused.
     """
 
     name: str
@@ -52,33 +53,38 @@ class Method:
 
     @property
     def installed(self) -> bool:
-        """Whether its library is there."""
+        """Whether the required library is installed."""
         try:
             return not self.library or bool(version(self.library))
         except PackageNotFoundError:
             return False
 
 
-BASELINES = (
-    Method(name="rna_pca", represent=linear_baselines.rna_pca, needs_protein=False),
-    Method(name="adt", represent=linear_baselines.adt),
-    Method(name="concat", represent=linear_baselines.concat),
-    Method(name="wnn", represent=muon_baselines.wnn, library="muon"),
-    Method(name="mofa", represent=muon_baselines.mofa, library="mofapy2"),
-    Method(name="totalvi", represent=scvi_baselines.totalvi, library="scvi-tools"),
-    Method(name="scvi", represent=scvi_baselines.scvi, needs_protein=False, library="scvi-tools"),
-    Method(name="autoencoder", represent=autoencoder.represent, settings=autoencoder.SETTINGS),
-    Method(name="logistic", classify=linear_baselines.logistic),
-    Method(name="logistic_rna", classify=linear_baselines.logistic_rna, needs_protein=False),
-    Method(name="totalanvi", classify=scvi_baselines.totalanvi, library="scvi-tools"),
-    Method(name="scanvi", classify=scvi_baselines.scanvi, needs_protein=False, library="scvi-tools"),
-)
-#: What is compared unless told otherwise: the other presets take hours (paper, whole) or are no contenders (fast).
-DEFAULT = ("fusionttt", "fusionttt_rna", *(method.name for method in BASELINES))
+BASELINES = {
+    method.name: method
+    for method in (
+        Method(name="rna_pca", represent=linear_baselines.rna_pca, needs_protein=False),
+        Method(name="adt", represent=linear_baselines.adt),
+        Method(name="concat", represent=linear_baselines.concat),
+        Method(name="wnn", represent=muon_baselines.wnn, library="muon"),
+        Method(name="mofa", represent=muon_baselines.mofa, library="mofapy2"),
+        Method(name="totalvi", represent=scvi_baselines.totalvi, library="scvi-tools"),
+        Method(name="scvi", represent=scvi_baselines.scvi, needs_protein=False, library="scvi-tools"),
+        Method(name="autoencoder", represent=autoencoder.represent, settings=autoencoder.SETTINGS),
+        Method(name="logistic", classify=linear_baselines.logistic),
+        Method(name="logistic_rna", classify=linear_baselines.logistic_rna, needs_protein=False),
+        Method(name="totalanvi", classify=scvi_baselines.totalanvi, library="scvi-tools"),
+        Method(name="scanvi", classify=scvi_baselines.scanvi, needs_protein=False, library="scvi-tools"),
+    )
+}
+#: Our model by the name of the method: one per preset, ``fusionttt`` for ``default``.
+_PRESET_OF = {"fusionttt" if name == "default" else name: name for name in PRESETS}
+#: Methods that are compared by default, without the presets that take hours (paper, whole) or trade accuracy for speed.
+DEFAULT = ("fusionttt", "fusionttt_rna", *BASELINES)
 
 
 def fusionttt(name: str, runner: ModelRunner) -> list[Method]:
-    """Return our model as methods: with both modalities, and with RNA only after transfer (``name_rna``)."""
+    """Return our model as two methods: `name` with both modalities, ``name_rna`` with RNA only, after transfer."""
     common: dict[str, Any] = {"prepare": runner.prepare, "settings": runner.settings}
     both = Method(
         name=name, represent=runner.represent, classify=runner.classify,
@@ -90,32 +96,34 @@ def fusionttt(name: str, runner: ModelRunner) -> list[Method]:
 def choose(
     names: Iterable[str], *, models: Path, settings: dict[str, Any] | None = None, device: str = "auto"
 ) -> list[Method]:
-    """Return methods by their names, in that order.
+    """Return methods by name, in the given order.
 
     Parameters
     ----------
     names
-        A baseline, ``fusionttt`` (our model with preset ``default``) or another preset; append ``_rna`` to score our
-        model on RNA alone, after transfer.
+        Keys of `BASELINES`, ``fusionttt`` (our model with preset ``default``) or another preset; append ``_rna`` to
+        score our model with RNA only, after transfer.
     models
-        Folder for pretrained models, shared among rows.
+        Folder for pretrained models, which several rows share.
     settings
-        Settings of our model that differ from the presets'.
+        Settings of our model that differ from its presets. They have no effect on baselines.
 
     Raises
     ------
     SettingError
-        For a name that does not exist, or is given twice.
+        A name does not exist or is repeated, or a setting does not fit one of the presets named.
     """
-    known = {method.name: method for method in BASELINES}
-    for name in PRESETS:
-        config = preset(name).with_settings(settings or {})
-        shown = "fusionttt" if name == "default" else name
-        known |= {method.name: method for method in fusionttt(shown, ModelRunner(config, models, device))}
     chosen = list(names)
     for name in chosen:
-        if name not in known:
-            raise SettingError(f"there is no method {name!r}; choose among {', '.join(known)}")
         if chosen.count(name) > 1:
             raise SettingError(f"the method {name!r} is given more than once")
-    return [known[name] for name in chosen]
+    return [BASELINES.get(name) or _our_method(name, models, settings or {}, device) for name in chosen]
+
+
+def _our_method(name: str, models: Path, settings: dict[str, Any], device: str) -> Method:
+    both = name.removesuffix("_rna")
+    if both not in _PRESET_OF:
+        known = [*BASELINES, *(our + suffix for our in _PRESET_OF for suffix in ("", "_rna"))]
+        raise SettingError(f"there is no method {name!r}; choose among {', '.join(known)}")
+    runner = ModelRunner(preset(_PRESET_OF[both]).with_settings(settings), models, device)
+    return fusionttt(both, runner)[name != both]

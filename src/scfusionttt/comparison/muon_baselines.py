@@ -1,4 +1,4 @@
-"""WNN and MOFA+ as their libraries document them; both are imported when they are used."""
+"""WNN and MOFA+ with the documented defaults of their libraries, which are imported when used."""
 
 import warnings
 from contextlib import redirect_stdout
@@ -14,7 +14,7 @@ from scfusionttt.comparison.cells import Cells
 from scfusionttt.evaluation.baselines import pca, zscore
 from scfusionttt.io.quiet_warnings import quiet
 
-#: Neighbours per modality that muon looks among, its default.
+#: Candidate neighbours per modality; muon's default.
 _CANDIDATES = 200
 
 
@@ -29,16 +29,16 @@ def wnn(cells: Cells, seed: int) -> sparse.csr_matrix:
         for part in parts.values():
             sc.pp.neighbors(part, use_rep="X", random_state=seed)
         mdata = MuData(parts)
-        # muon writes past its arrays where it looks for more neighbours than there are cells
+        # muon writes past its arrays if asked for more neighbours than there are cells
         muon.pp.neighbors(mdata, n_multineighbors=min(_CANDIDATES, mdata.n_obs - 1), random_state=seed)
     return sparse.csr_matrix(mdata.obsp["connectivities"])
 
 
 def mofa(cells: Cells, seed: int) -> np.ndarray:
-    """Return the factors of MOFA+ (Argelaguet et al. 2020), 10 of them, the modalities scaled to the same variance."""
+    """Return the factors of MOFA+ (Argelaguet et al. 2020) [n, 10], the modalities scaled to the same variance."""
     from mofapy2.run.entry_point import entry_point
 
-    with redirect_stdout(StringIO()):  # it reports every step
+    with redirect_stdout(StringIO()):  # it prints every step
         return _mofa(entry_point(), cells, seed)
 
 

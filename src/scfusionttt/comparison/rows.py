@@ -1,14 +1,15 @@
-"""Rows one by one: each is a file, written whole or not at all, and what is there is not computed again."""
+"""The rows of a benchmark: each is one file, written atomically and not computed again unless its inputs change."""
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from scfusionttt.comparison.cells import Cells
+from scfusionttt.comparison.fingerprints import code_version
 from scfusionttt.comparison.methods import Method
 from scfusionttt.comparison.tasks import Task
 from scfusionttt.io.atomic import replacing
@@ -20,7 +21,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Job:
-    """One row to be: a method with a seed on a data set by a protocol."""
+    """One row to compute: a method with a seed on a data set under a protocol."""
 
     cells: Cells
     method: Method
@@ -29,41 +30,47 @@ class Job:
 
     @property
     def file(self) -> Path:
-        """Where the row is kept, below the folder of all rows."""
+        """Path of the row within the folder of all rows."""
         share = "" if self.task.share is None else f"-{self.task.share:g}"
-        parts = (f"{self.cells.name}.{self.cells.key}", self.task.protocol + share)
+        parts = (f"{self.cells.name}.{self.cells.labels_key}", self.task.protocol + share)
         name = f"{self.method.name}-seed{self.seed}.json"
         return Path(*(re.sub(r"[^\w.=+-]", "_", part) for part in (*parts, name)))
 
     @property
     def identity(self) -> Row:
-        """What the row is about; a row of another is not taken for it."""
+        """What determines the row: a stored row is reused only if all of this is the same."""
         return {
-            "dataset": self.cells.name, "labels": self.cells.key, **asdict(self.task), "method": self.method.name,
-            "seed": self.seed, "settings": self.method.settings, "cells": self.cells.fingerprint,
-        }  # fmt: skip
+            "dataset": self.cells.name,
+            "labels": self.cells.labels_key,
+            **asdict(self.task),
+            "method": self.method.name,
+            "seed": self.seed,
+            "settings": self.method.settings,
+            "cells": self.cells.fingerprint,
+            "code": code_version(),
+        }
 
     def run(self) -> Row:
-        """Compute the row; whatever goes wrong is told in it, and the others go on."""
+        """Compute the row; an error is recorded in it, so that the other rows are computed all the same."""
         packages = [*_PACKAGES, *([self.method.library] if self.method.library else [])]
         row: Row = {**self.identity, "metrics": {}, "note": ""}
         if not self.method.installed:
-            return row | {"status": "not installed", "note": "not installed: pip install 'scfusionttt[bench]'"}
+            return row | {"status": "not installed", "note": "not installed; pip install 'scfusionttt[bench]'"}
         if self.method.needs_protein and not self.cells.has_protein:
-            return row | {"status": "not applicable", "note": "the data have no proteins"}
+            return row | {"status": "not applicable", "note": "the data set has no proteins"}
         row["versions"] = {name: version(name) for name in packages}
         try:
             scores, cost = self.task.score(self.method, self.cells, self.seed)
         except Exception as error:  # of any library, for any reason
-            told = next(iter(str(error).splitlines()), "")
-            return row | {"status": "failed", "note": f"{type(error).__name__}: {told}".rstrip(": ")}
+            first_line = next(iter(str(error).splitlines()), "")
+            return row | {"status": "failed", "note": f"{type(error).__name__}: {first_line}".rstrip(": ")}
         return row | scores | asdict(cost) | {"status": DONE}
 
 
 def jobs(
     datasets: Sequence[Cells], methods: Sequence[Method], tasks: Sequence[Task], seeds: Sequence[int]
 ) -> list[Job]:
-    """Return what is to be done, every method once before any takes its second seed."""
+    """Return the jobs, ordered so that every method runs once before any runs with its second seed."""
     return [
         Job(cells, method, task, seed)
         for cells in datasets
@@ -74,23 +81,23 @@ def jobs(
     ]
 
 
-def run_all(todo: Sequence[Job], folder: Path, *, show: Callable[[str], None]) -> None:
-    """Run the jobs whose rows are not in the folder yet; rows that failed are tried again."""
-    for number, job in enumerate(todo, 1):
+def run_all(jobs: Sequence[Job], folder: Path, *, show: Callable[[str], None]) -> None:
+    """Run the jobs whose rows are not in the folder yet or have failed; `show` gets one line per job."""
+    for number, job in enumerate(jobs, 1):
         path = folder / job.file
         row = read_row(path)
-        kept = row is not None and row.get("status") == DONE and _same(row, job.identity)
-        if not kept:
+        reused = row is not None and row.get("status") == DONE and _same(row, job.identity)
+        if not reused:
             row = job.run()
             path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(path) as temporary:
                 temporary.write_text(json.dumps(row, indent=1), encoding="utf-8")
         assert row is not None
-        show(f"[{number}/{len(todo)}] {_line(row)}{' (kept)' if kept else ''}")
+        show(f"[{number}/{len(jobs)}] {_line(row)}{' (already computed)' if reused else ''}")
 
 
 def read_row(path: Path) -> Row | None:
-    """Return a row, or None where there is none that can be read."""
+    """Return a row, or None if there is no readable file."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -98,14 +105,9 @@ def read_row(path: Path) -> Row | None:
 
 
 def read_rows(folder: Path) -> list[Row]:
-    """Return every row below a folder."""
-    return [row for row in _readable(folder) if "method" in row]
-
-
-def _readable(folder: Path) -> Iterator[Row]:
-    for path in sorted(folder.rglob("*.json")):
-        if (row := read_row(path)) is not None:
-            yield row
+    """Return every row in a folder and its subfolders."""
+    rows = [read_row(path) for path in sorted(folder.rglob("*.json"))]
+    return [row for row in rows if row is not None and "method" in row]
 
 
 def _same(row: Row, identity: Row) -> bool:
@@ -114,9 +116,9 @@ def _same(row: Row, identity: Row) -> bool:
 
 def _line(row: Row) -> str:
     share = "" if row["share"] is None else f" {row['share']:g}"
-    about = f"{row['dataset']} {row['protocol']}{share} {row['method']} seed {row['seed']}"
+    job = f"{row['dataset']} {row['protocol']}{share} {row['method']} seed {row['seed']}"
     if row["status"] != DONE:
-        return f"{about}: {row['note']}"
+        return f"{job}: {row['note']}"
     second = "macro_f1" if row["protocol"] == "held-out" else "NMI"
     scores = ", ".join(f"{name} {row['metrics'][name]:.3f}" for name in ("ARI", second))
-    return f"{about}: {scores}, {row['seconds']:.1f} s"
+    return f"{job}: {scores}, {row['seconds']:.1f} s"

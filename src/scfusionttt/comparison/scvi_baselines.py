@@ -1,4 +1,4 @@
-"""scVI, totalVI, scANVI and totalANVI (scvi-tools) with their documented defaults; imported when they are used."""
+"""scVI, totalVI, scANVI and totalANVI (scvi-tools) with their documented defaults; imported when used."""
 
 import warnings
 from collections.abc import Iterator
@@ -56,7 +56,7 @@ def totalanvi(cells: Cells, train: np.ndarray, seed: int) -> pd.DataFrame:
 
 @contextmanager
 def _library(seed: int) -> Iterator[Any]:
-    """Give scvi-tools with its seed set; its warnings are for its own users."""
+    """Provide scvi-tools with its seed set and its warnings silenced."""
     import scvi as library
 
     with warnings.catch_warnings():
@@ -71,7 +71,7 @@ def _trained(model: Any) -> Any:
 
 
 def _counts(cells: Cells, *, protein: bool = False, train: np.ndarray | None = None) -> AnnData:
-    """Return raw counts of the variable genes, with proteins, and with the labels of the rows `train` alone."""
+    """Return raw counts of the variable genes, optionally with proteins and with the labels of the rows `train`."""
     adata = AnnData(cells.gene_counts.copy(), obs=pd.DataFrame(index=cells.cite.rna.obs_names))
     if protein:
         assert cells.cite.protein is not None

@@ -17,7 +17,7 @@ from scfusionttt.evaluation.evaluate import (
 )
 from scfusionttt.evaluation.markers import top_features
 from scfusionttt.evaluation.metrics import ten_metrics
-from scfusionttt.evaluation.quality import neighbour_agreement, predicts
+from scfusionttt.evaluation.quality import neighbour_agreement, ridge_correlation
 from scfusionttt.evaluation.vocabulary import METRICS, PROTOCOLS, TEN_METRICS
 
 __all__ = [
@@ -38,8 +38,8 @@ __all__ = [
     "expected_calibration_error",
     "neighbour_agreement",
     "neighbours",
-    "predicts",
     "reliability",
+    "ridge_correlation",
     "ten_metrics",
     "top_features",
     "umap",

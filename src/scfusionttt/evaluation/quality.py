@@ -22,7 +22,7 @@ def neighbour_agreement(graph: sparse.csr_matrix, labels: ArrayLike) -> float:
     return float(((votes_nc.argmax(axis=1) == codes) & (votes_nc.max(axis=1) > 0)).mean())
 
 
-def predicts(representation: ArrayLike, values: ArrayLike, *, seed: int = 0) -> float:
+def ridge_correlation(representation: ArrayLike, values: ArrayLike, *, seed: int = 0) -> float:
     """Mean Pearson correlation, over features, of values predicted for held-out cells by ridge regression.
 
     Parameters

@@ -22,7 +22,7 @@ from benchmarks import checks
 from benchmarks.measure import environment, least_process_time, print_table, run_module, write_json
 from benchmarks.opponents import BACKWARD, CONTENDERS, FORWARD, TTT, make, passes
 from benchmarks.targets import compare
-from scfusionttt.training.heap import freed_memory_kept
+from scfusionttt.training.machine import freed_memory_kept
 
 LENGTHS = (400, 1000, 2000, 4000, 8192, 20000, 32768)
 QUICK = (100, 400)

@@ -91,9 +91,9 @@ def read_cells(
 ) -> np.ndarray:
     """Return what `read` makes of every cell [n, ...]; each rank reads its share, all have all in the cells' order."""
     network.to(device).eval()
-    here = distributed.here()
-    is_shared = len(cells) >= here.size > 1
-    share = cells.subset(np.array_split(cells.rows, here.size)[here.rank]) if is_shared else cells
+    process = distributed.current()
+    is_shared = len(cells) >= process.size > 1
+    share = cells.subset(np.array_split(cells.rows, process.size)[process.rank]) if is_shared else cells
     with torch.inference_mode():
         rows, came, done = torch.empty(0), np.empty(len(share), dtype=np.int64), 0
         for batch in make_loader(share, batch_size=cells_at_once(network, device)):
@@ -104,5 +104,5 @@ def read_cells(
             done += len(piece)
         if not np.array_equal(came, share.rows):  # cells of a store come as they lie on disk
             rows = rows[torch.from_numpy(pd.Index(came).get_indexer(pd.Index(share.rows)))]
-        with distributed.telling_of_a_lost_rank():
-            return (distributed.join_rows(rows) if is_shared else rows).numpy()
+        with distributed.lost_process_reported():
+            return (distributed.gather_rows(rows) if is_shared else rows).numpy()

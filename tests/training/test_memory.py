@@ -14,7 +14,7 @@ import torch
 import scfusionttt
 from scfusionttt.errors import SettingError
 from scfusionttt.nn.networks import build_network
-from scfusionttt.training import budget, memory
+from scfusionttt.training import machine, memory
 from scfusionttt.training.classify import ClassifierModule
 from scfusionttt.training.pretrain import PretrainModule
 
@@ -71,7 +71,7 @@ def test_gradients_and_the_optimisers_state_count_for_what_learns_only(network, 
 def test_a_batch_is_cut_into_equal_parts_that_fit(module, cells, monkeypatch, caplog, room_for, at_once):
     step = memory.StepMemory(fixed=2**28, per_cell=2**24)  # so large that what the process holds does not tell
     monkeypatch.setattr(memory, "measure", lambda *_: step)
-    planned, limit = module(), budget.in_use(CPU) + step.of(room_for) + 2**23
+    planned, limit = module(), machine.in_use(CPU) + step.of(room_for) + 2**23
     with caplog.at_level(logging.INFO, "scfusionttt"):
         memory.plan(planned, cells, CPU, limit=limit)
     assert planned.cells_at_once == at_once
@@ -85,17 +85,17 @@ def test_where_not_even_one_cell_fits_a_line_says_what_to_do(module, cells):
 
 def test_a_process_without_memory_stops_all_of_them(module, cells, monkeypatch):
     """The others had told of a lost process, and advised to resume."""
-    monkeypatch.setattr(memory.distributed, "least", lambda value: 0)
+    monkeypatch.setattr(memory.distributed, "minimum", lambda value: 0)
     with pytest.raises(SettingError, match="another process of this run lacks the memory"):
         memory.plan(module(), cells, CPU, limit=2**40)
 
 
 def test_without_a_limit_most_of_what_is_free_may_be_taken(module, cells, monkeypatch, caplog):
-    monkeypatch.setattr(budget, "free", lambda _: 2**40)
-    monkeypatch.setattr(budget, "in_use", lambda _: 2**30)
+    monkeypatch.setattr(machine, "free", lambda _: 2**40)
+    monkeypatch.setattr(machine, "in_use", lambda _: 2**30)
     with caplog.at_level(logging.INFO, "scfusionttt"):
         memory.plan(module(), cells, CPU, limit=None)
-        monkeypatch.setattr(budget, "free", lambda _: None)
+        monkeypatch.setattr(machine, "free", lambda _: None)
         memory.plan(module(), cells, CPU, limit=None)
     known, unknown = caplog.messages
     assert " of 820.20 GiB; " in known

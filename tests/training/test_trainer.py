@@ -12,11 +12,10 @@ import torch
 
 from scfusionttt.errors import InputFileError, NonFiniteLossError, OutputError, SettingError
 from scfusionttt.model.stages import train_classifier, train_pretraining
-from scfusionttt.training import callbacks
+from scfusionttt.training import callbacks, distributed
 from scfusionttt.training import trainer as runner
 from scfusionttt.training.callbacks import History
 from scfusionttt.training.pretrain import PretrainModule
-from scfusionttt.training.trainer import choose_device
 
 TERMS = ("loss", "masked_protein", "masked_rna", "projection", "z_protein", "z_rna")
 
@@ -312,17 +311,8 @@ def test_temporary_checkpoints_are_removed_and_named_ones_stay(pretrain, config,
     assert sorted(path.name for path in (tmp_path / "named").iterdir()) == ["best.ckpt", "last.ckpt", "run.json"]
 
 
-@pytest.mark.parametrize(("name", "told"), [("tpu", "no device 'tpu'"), ("gpu", "choose auto, cpu, cuda or mps")])
-def test_a_device_that_does_not_exist_is_refused(name, told):
-    with pytest.raises(SettingError, match=told):
-        choose_device(name)
-
-
-def test_a_device_that_is_not_there_is_refused_and_auto_takes_what_is(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    assert choose_device("auto") == choose_device("cpu") == choose_device(torch.device("cpu")) == torch.device("cpu")
-    with pytest.raises(SettingError, match="'cuda' is not there on this machine; use --device auto or cpu"):
-        choose_device("cuda")
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    assert choose_device("auto") == torch.device("mps")
+def test_several_machines_need_a_folder_for_checkpoints_in_common(pretrain, monkeypatch, tmp_path):
+    """The first machine's temporary folder was announced to the others, which do not have it."""
+    monkeypatch.setattr(distributed, "_current", distributed.Process(rank=0, size=4, local_size=2))
+    with pytest.raises(SettingError, match=r"nodes > 1\) needs checkpoints: a folder that all"):
+        pretrain()

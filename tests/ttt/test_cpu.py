@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from scfusionttt.errors import SettingError
-from scfusionttt.ttt import backends, choose_backend, step_sizes, ttt_linear
+from scfusionttt.ttt import choice, choose_backend, step_sizes, ttt_linear
 
 CPU = torch.device("cpu")
 
@@ -95,7 +95,7 @@ def test_asking_for_the_kernel_where_it_does_not_fit():
 
 
 def forget():
-    for remembered in (backends._obstacle, backends._auto_takes):
+    for remembered in (choice._obstacle, choice._auto_takes):
         remembered.cache_clear()
 
 
@@ -103,9 +103,9 @@ def test_without_numba_one_line_is_logged_and_torch_does_it(monkeypatch, caplog)
     def broken(name):
         raise ImportError("no numba here")
 
-    monkeypatch.setattr(backends, "import_module", broken)
+    monkeypatch.setattr(choice, "import_module", broken)
     forget()
-    with caplog.at_level(logging.INFO, logger="scfusionttt.ttt.backends"):
+    with caplog.at_level(logging.INFO, logger="scfusionttt.ttt.choice"):
         assert choose_backend("auto", "linear", CPU, 64) == "chunked"
         assert choose_backend("auto", "linear", CPU, 64) == "chunked"
     forget()

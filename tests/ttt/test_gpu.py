@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from scfusionttt.errors import SettingError
-from scfusionttt.ttt import backends, choose_backend, parity, ttt_linear
+from scfusionttt.ttt import choice, choose_backend, parity, ttt_linear
 
 pytest.importorskip("triton", reason="Triton is not installed: the GPU kernels cannot be tried")
 
@@ -153,10 +153,10 @@ def test_what_does_not_fit_is_named(head, mini_batch, dtype, inner, reason):
 
 def test_it_is_for_a_gpu(monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", "0")
-    backends._obstacle.cache_clear()
+    choice._obstacle.cache_clear()
     with pytest.raises(SettingError, match="'gpu' does not fit: the data are on cpu; choose auto"):
         choose_backend("gpu", "linear", torch.device("cpu"), 64)
-    backends._obstacle.cache_clear()
+    choice._obstacle.cache_clear()
 
 
 @pytest.fixture
@@ -164,16 +164,16 @@ def automatic(caplog, monkeypatch):
     """Return what ``auto`` takes for data on a GPU, and what it logs; the trial runs where Triton does."""
     difference = parity.difference
     monkeypatch.setattr(parity, "difference", lambda *a, **case: difference(*a, **case | {"device": DEVICE}))
-    backends._auto_takes.cache_clear()
+    choice._auto_takes.cache_clear()
 
     def choose():
-        with caplog.at_level(logging.INFO, logger="scfusionttt.ttt.backends"):
+        with caplog.at_level(logging.INFO, logger="scfusionttt.ttt.choice"):
             chosen = [choose_backend("auto", "linear", torch.device("cuda"), 16, 4) for _ in range(2)]
         assert chosen[0] == chosen[1]
         return chosen[0], [record.getMessage() for record in caplog.records]
 
     yield choose
-    backends._auto_takes.cache_clear()
+    choice._auto_takes.cache_clear()
 
 
 def test_auto_takes_a_kernel_that_agrees_on_this_device(automatic):

@@ -48,7 +48,7 @@ def _json_path(path: Path | None) -> Path | None:
 def _device(device: Device) -> Device:
     """Check before the work that the device is there."""
     if device is not Device.auto:
-        from scfusionttt.training.trainer import choose_device
+        from scfusionttt.training.machine import choose_device
 
         choose_device(device.value)
     return device

@@ -17,9 +17,8 @@ from scfusionttt.data.store.stored import BLOCK, WINDOW, StoredCiteSeq
 from scfusionttt.data.store.write import STORED_BYTES
 from scfusionttt.data.validate import drop_empty
 from scfusionttt.model.pipeline import check_cells, learn_features, make_dataset, pretrain_network
-from scfusionttt.training import budget, memory
+from scfusionttt.training import machine, memory
 from scfusionttt.training.pretrain import PretrainModule
-from scfusionttt.training.trainer import choose_device
 
 #: Blocks of cells that are looked at, and training steps that are timed, after one that warms up.
 BLOCKS, STEPS = 6, 3
@@ -83,8 +82,8 @@ def estimate(
         When the input cannot be used.
     """
     n_cells, some = _some_cells(source)
-    where = choose_device(device)
-    held = budget.in_use(where)
+    where = machine.choose_device(device)
+    held = machine.in_use(where)
     features, preprocessing = learn_features(check_cells(some, training=True), config, species)
     network = pretrain_network(features, config)
     cells = make_dataset(some, features, preprocessing)

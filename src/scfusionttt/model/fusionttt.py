@@ -30,8 +30,8 @@ from scfusionttt.model.stages import train_classifier, train_pretraining
 from scfusionttt.model.state import TrainedState
 from scfusionttt.nn.networks import ClassifierNetwork, Network, PretrainNetwork
 from scfusionttt.training import distributed
-from scfusionttt.training.budget import parse_size
-from scfusionttt.training.trainer import Run, choose_device
+from scfusionttt.training.machine import choose_device, parse_size
+from scfusionttt.training.trainer import Run
 
 log = logging.getLogger("scfusionttt")
 

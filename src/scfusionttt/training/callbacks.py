@@ -44,7 +44,7 @@ class FiniteLoss(L.Callback):
     ) -> None:
         """Look at the loss of the step that just ended."""
         if not torch.isfinite(outputs["loss"]):
-            cells = self.cell_names[distributed.join_rows(batch.row.cpu()).numpy()].tolist()
+            cells = self.cell_names[distributed.gather_rows(batch.row.cpu()).numpy()].tolist()
             raise NonFiniteLossError(
                 f"the training loss is not finite at step {trainer.global_step}, in the batch with cells "
                 f"{name_some(cells)}; lower the learning rate (--set {self.stage}.lr={self.lr / 4:g}) or look at "

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 from scfusionttt.data.loader import CellDataset
 from scfusionttt.errors import SettingError
 from scfusionttt.nn.networks import Network
-from scfusionttt.training import budget, distributed
+from scfusionttt.training import distributed, machine
 from scfusionttt.training.step import StageModule
 
 log = logging.getLogger("scfusionttt")
@@ -58,7 +58,7 @@ def measure(module: StageModule, cells: CellDataset, device: torch.device) -> St
     hooks = [p.register_post_accumulate_grad_hook(_drop_gradient) for p in learning]
     cut, module.cells_at_once = module.cells_at_once, 2
     try:
-        with torch.random.fork_rng(), distributed.alone():
+        with torch.random.fork_rng(), distributed.single_process():
             one, two = (_peak(module, cells, device, n) for n in (1, 2))
     finally:
         module.cells_at_once = cut
@@ -81,14 +81,14 @@ def plan(module: StageModule, cells: CellDataset, device: torch.device, *, limit
     SettingError
         When not even one cell fits.
     """
-    step, base = measure(module, cells, device), budget.in_use(device)
-    if limit is None and (free := budget.free(device)) is not None:
-        limit = base + round(SHARE * free / (distributed.here().local_size if device.type == "cpu" else 1))
-    batch = -(-min(module.stage.batch_size, len(cells)) // distributed.here().size)
+    step, base = measure(module, cells, device), machine.in_use(device)
+    if limit is None and (free := machine.free(device)) is not None:
+        limit = base + round(SHARE * free / (distributed.current().local_size if device.type == "cpu" else 1))
+    batch = -(-min(module.stage.batch_size, len(cells)) // distributed.current().size)
     most = min(batch, cells_at_once(module.network, device))
     if limit is not None:
         fitting = min(most, step.fitting(limit - base))
-        most = distributed.least(fitting)  # one division on all ranks, and one that lacks memory stops them all
+        most = distributed.minimum(fitting)  # one division on all ranks, and one that lacks memory stops them all
         if fitting > most == 0:
             raise SettingError("another process of this run lacks the memory for one cell at a time: see --memory")
         if most < 1:

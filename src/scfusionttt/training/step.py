@@ -72,7 +72,7 @@ class StageModule(L.LightningModule, ABC, Generic[N, S]):
 
     def hide(self, batch: CellBatch, step: int, *, validation: bool = False) -> VisibleTokens:
         """Draw the tokens that the encoders may see in this step; every process draws for all and keeps its own."""
-        start, n_cells = distributed.place(len(batch.rna))
+        start, n_cells = distributed.offset(len(batch.rna))
         drawn = visible_tokens(
             n_cells, self.network.backbone.rna_encoder.embedding.n_tokens, batch.protein.shape[1],
             mask_ratio=self.stage.mask_ratio, protein_mask_ratio=self.protein_mask_ratio,
@@ -84,7 +84,7 @@ class StageModule(L.LightningModule, ABC, Generic[N, S]):
     def losses(self, batch: CellBatch, visible: VisibleTokens, *, learn: bool = False) -> Losses:
         """Return the batch's loss and the values to log; with `learn`, add up the gradients of this process."""
         cells = torch.tensor(len(batch.rna))
-        totals = distributed.add_up({**self.totals(batch, visible), "cells": cells})
+        totals = distributed.sum_scalars({**self.totals(batch, visible), "cells": cells})
         if self.training and len(batch.rna) > self.cells_at_once:
             totals |= self._projection_total(batch, visible)
         loss, values = batch.rna.new_zeros(()), dict[str, Tensor]()
@@ -94,7 +94,7 @@ class StageModule(L.LightningModule, ABC, Generic[N, S]):
                 share.backward()
             loss = loss + share.detach()
             values = {name: values.get(name, 0) + value.detach() for name, value in of_part.items()}
-        summed = distributed.add_up({"": loss, **values})
+        summed = distributed.sum_scalars({"": loss, **values})
         return Losses(summed.pop(""), summed, int(totals["cells"]))
 
     def projection_loss(self, fused: FusedCells, totals: dict[str, Tensor]) -> Tensor | None:
@@ -119,7 +119,7 @@ class StageModule(L.LightningModule, ABC, Generic[N, S]):
         scheduler: Any = self.lr_schedulers()
         optimizer.zero_grad()
         losses = self.losses(batch, self.hide(batch, self.global_step), learn=True)
-        distributed.add_up_gradients(self)
+        distributed.sum_gradients(self)
         if self.stage.gradient_clip:
             self.clip_gradients(optimizer, self.stage.gradient_clip, "norm")
         optimizer.step()
@@ -167,6 +167,6 @@ def sum_of_squares(tokens: Tensor, visible: Tensor) -> Tensor:
     total, n = (tokens * weight).sum(), count.clamp(min=1)
     within = ((tokens - total / n).square() * weight).sum()
     sums = {"count": count, "total": total, "within": within, "of mean": total.square() / n}
-    count, total, within, of_means = distributed.add_up(sums).values()
+    count, total, within, of_means = distributed.sum_scalars(sums).values()
     n = count.clamp(min=1)
     return (within + (of_means - total.square() / n)).clamp(min=1e-6 * n)

@@ -1,4 +1,4 @@
-"""Run a stage: device, trainer, checkpoints, resume; and hand back the best weights and the history."""
+"""Train one stage: Lightning's trainer, checkpoints and resume; returns the history and keeps the best weights."""
 
 import json
 import logging
@@ -34,59 +34,40 @@ from scfusionttt.training.callbacks import (
     StepSeed,
     WholeCheckpoints,
 )
-from scfusionttt.training.heap import freed_memory_kept
+from scfusionttt.training.machine import freed_memory_kept
 from scfusionttt.training.step import StageModule
 
-#: Advice of Lightning that does not apply: batches are made by one vectorised look-up, and small data are fine.
-_BESIDE_THE_POINT = (
+#: Warnings of Lightning that do not apply: one vectorised look-up makes a batch, and small data are fine.
+_IRRELEVANT_WARNINGS = (
     ".*does not have many workers.*",
     ".*is smaller than the logging interval.*",
     ".*exists and is not empty.*",
     ".*isinstance\\(treespec, LeafSpec\\).*",
     ".*have no `val_dataloader`.*",
-    ".*sync_dist=True.*",  # every rank has the values of all
+    ".*sync_dist=True.*",  # every process logs the values of all
 )
-
-
-def choose_device(name: str | torch.device) -> torch.device:
-    """Return the device that `name` (``auto``, ``cpu``, ``cuda``, ``mps``) stands for.
-
-    Raises
-    ------
-    SettingError
-        When the named device is not there.
-    """
-    name = str(name)
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        return torch.device(next(kind for kind, is_there in there.items() if is_there))
-    if name not in there:
-        raise SettingError(f"there is no device {name!r}; choose auto, cpu, cuda or mps")
-    if not there[name]:
-        raise SettingError(f"the device {name!r} is not there on this machine; use --device auto or cpu")
-    return torch.device(name)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """How a stage is run.
+    """Where and how a stage is trained, apart from its settings.
 
     Parameters
     ----------
     device
-        Where to compute.
+        Device to train on.
     seed
         Seeds the order of the cells, the hidden tokens and dropout.
     checkpoints
-        Folder for the state after each epoch; None: a temporary one.
+        Folder for the state after each epoch; None: a temporary one. Several machines need one that all can read.
     resume
         Continue from the last checkpoint in the folder, if there is one.
     progress
         Show progress on stderr: a bar on a terminal, a line per epoch (and minute) elsewhere.
     memory
-        Bytes that training may take, with what the process holds already; None: 80 % of what is free.
+        Most bytes that the process may use; None: what it uses already and 80 % of the free memory.
     identity
-        Settings, cells and the like, as plain values: a run goes on only with those it was started with.
+        Settings, cells and the like, as plain values; only a run with the same identity can be resumed.
     """
 
     device: torch.device
@@ -107,7 +88,7 @@ def fit(
     *,
     name: str,
 ) -> pd.DataFrame:
-    """Train `module` and leave its best weights (lowest validation loss; the last without validation cells) in it.
+    """Train `module`, and load its best weights: of the lowest validation loss, or the last without validation cells.
 
     Returns
     -------
@@ -116,31 +97,36 @@ def fit(
     Raises
     ------
     SettingError
-        When the run to resume is another, or when the memory is too little for one cell at a time.
+        The folder belongs to another run, the memory does not suffice for one cell at a time, or several machines have
+        no folder in common.
     NonFiniteLossError
-        When the loss is no longer a number; the last good state stays in the folder.
+        The loss is NaN or infinite; the last good state stays in the folder.
     """
-    with distributed.telling_of_a_lost_rank():
+    process = distributed.current()
+    if run.checkpoints is None and process.size > process.local_size:
+        raise SettingError(
+            "training on several machines (nodes > 1) needs checkpoints: a folder that all of them can read"
+        )
+    with distributed.lost_process_reported():
         memory.plan(module, train, run.device, limit=run.memory)
     history = History(name)
     with (
-        distributed.telling_of_a_lost_rank(), _checkpoint_folder(run.checkpoints) as folder, torch.random.fork_rng(),
+        distributed.lost_process_reported(), _checkpoint_folder(run.checkpoints) as folder, torch.random.fork_rng(),
         _quiet(), freed_memory_kept(),
     ):  # fmt: skip
         best, last = folder / "best.ckpt", folder / "last.ckpt"
-        _settle(folder / "run.json", run, states=(best, last))
+        _claim(folder / "run.json", run, states=(best, last))
         callbacks: list[L.Callback] = [
             StepSeed(run.seed), FiniteLoss(train.cell_names, stage=name, lr=stage.lr), history,
         ]  # fmt: skip
         if validation:
             callbacks += [Patience(stage.patience), Keep(best, monitor="val_loss")]
-        callbacks.append(Keep(last))  # behind the best, whose score it notes
-        here = distributed.here()
-        if run.progress and not here.rank:
+        callbacks.append(Keep(last))  # after the best, whose score it saves
+        if run.progress and not process.rank:
             callbacks.append(RichProgress(history) if sys.stderr.isatty() else PlainProgress(history))
         machine = distributed.trainer_options(run.device)
         machine["plugins"].append(WholeCheckpoints())
-        share = {"batch_size": stage.batch_size, "rank": here.rank, "size": here.size}
+        share = {"batch_size": stage.batch_size, "rank": process.rank, "size": process.size}
         trainer = L.Trainer(
             max_epochs=stage.n_epochs(len(train)), **machine,
             callbacks=callbacks, logger=False, enable_model_summary=False, enable_progress_bar=False,
@@ -155,7 +141,7 @@ def fit(
                 weights_only=True,
             )
         load_weights(module, best if validation else last)
-        distributed.wait()  # the state may go when every rank has read it
+        distributed.barrier()  # the folder may be removed once every process has read it
     return history.table
 
 
@@ -166,44 +152,44 @@ def load_weights(module: nn.Module, checkpoint: Path) -> None:
 
 @contextmanager
 def _checkpoint_folder(folder: Path | None) -> Iterator[Path]:
-    """Yield a folder for checkpoints; a temporary one is removed, a named one stays for a resume."""
+    """Yield the folder for checkpoints; a temporary one is removed in the end."""
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         yield folder
         return
     own = tempfile.mkdtemp(prefix="scfusionttt-")
     try:
-        yield Path(distributed.from_first(own))
+        yield Path(distributed.broadcast(own))
     finally:
         shutil.rmtree(own, ignore_errors=True)
 
 
-def _settle(path: Path, run: Run, *, states: tuple[Path, ...]) -> None:
-    """Keep what the run is, or require that it is the one to resume; a new run has no use for an earlier one's states.
+def _claim(path: Path, run: Run, *, states: tuple[Path, ...]) -> None:
+    """Write the run's identity to its folder, and remove an earlier run's states; when resuming, check the identity.
 
     Raises
     ------
     SettingError
-        When the run to resume is another.
+        The folder belongs to another run.
     """
     identity = json.dumps(run.identity, sort_keys=True).encode()
     if run.resume and path.exists() and path.read_bytes() != identity:
         raise SettingError(
-            f"{path.parent} holds a run with other settings, cells, labels or another model: "
-            "give those it was started with, or remove that folder to start anew"
+            f"{path.parent} belongs to a run with different settings, cells, labels or model; "
+            "resume with the same ones, or remove that folder to start again"
         )
-    if distributed.here().rank:
+    if distributed.current().rank:
         return
     if not run.resume:
         for state in states:
             state.unlink(missing_ok=True)
-    with replacing(path) as temporary:  # cut short by a kill, it would refuse the resume
+    with replacing(path) as temporary:  # a half-written file would block the resume
         temporary.write_bytes(identity)
 
 
 @contextmanager
 def _interruptible(trainer: L.Trainer) -> Iterator[None]:
-    """Let Ctrl+C be a KeyboardInterrupt: Lightning switches the signal off and leaves Python."""
+    """Turn Ctrl+C into KeyboardInterrupt: Lightning disables the signal and exits Python."""
     in_main_thread = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGINT)
     try:
@@ -219,7 +205,7 @@ def _interruptible(trainer: L.Trainer) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep Lightning's banners and advice off the user's terminal."""
+    """Silence Lightning's banners and irrelevant warnings."""
     loggers = [
         logging.getLogger(name)
         for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
@@ -228,7 +214,7 @@ def _quiet() -> Iterator[None]:
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        for message in _BESIDE_THE_POINT:
+        for message in _IRRELEVANT_WARNINGS:
             warnings.filterwarnings("ignore", message)
         try:
             yield

@@ -3,7 +3,8 @@
 `ttt_linear` and `ttt_mlp` are the entry points; `definition` is the truth, the other backends are fast.
 """
 
-from scfusionttt.ttt.backends import BACKENDS, choose_backend
+from scfusionttt.ttt.backends import BACKENDS
+from scfusionttt.ttt.choice import choose_backend
 from scfusionttt.ttt.dispatch import TTTOutput, step_sizes, ttt_linear, ttt_mlp
 from scfusionttt.ttt.packed import split_heads
 

@@ -1,96 +1,77 @@
-"""Which backend computes the operator: what each can do here, and what ``auto`` takes."""
+"""The backends of the operator by name: load one and run it."""
 
-import logging
-import os
-from functools import cache
+from collections.abc import Callable
+from functools import partial
 from importlib import import_module
+from typing import Any
 
 import torch
+from torch import Tensor
 
-from scfusionttt.errors import SettingError
+from scfusionttt.ttt.chunked.linear import ttt_linear_chunked
+from scfusionttt.ttt.chunked.mlp import ttt_mlp_chunked
+from scfusionttt.ttt.definition import State, linear, mlp, ttt_definition
 
 BACKENDS = ("definition", "chunked", "cpu", "gpu")
-_DEVICES = {"cpu": "cpu", "gpu": "cuda"}  # of the kernels; the other backends run anywhere
-
-_log = logging.getLogger(__name__)
 
 
-def choose_backend(
-    backend: str,
-    inner: str,
-    device: torch.device,
-    head: int,
-    mini_batch: int = 16,
-    dtype: torch.dtype = torch.float32,
-) -> str:
-    """Return the name of the backend to use; ``auto`` takes the fastest one that fits.
+def run_backend(name: str, inner: str, state: State, *tensors: Tensor, **options: Any) -> tuple[Tensor, Tensor, State]:
+    """Return output, inner loss and final state as a backend computes them, whatever autocast is in force.
 
     Parameters
     ----------
-    backend : {"auto", "definition", "chunked", "cpu", "gpu"}
-        ``auto`` takes the GPU kernel only where it agrees with the definition on that very device, which is tried
-        once per process, head size and mini-batch.
+    name
+        One of `BACKENDS`.
     inner : {"linear", "mlp"}
-    device : torch.device
-    head : int
-        Head size f.
-    mini_batch : int
-    dtype : torch.dtype
-        Precision of the state.
-
-    Raises
-    ------
-    SettingError
-        If the backend does not exist, or does not fit.
+    state
+        Initial state of each cell.
+    tensors
+        q, k, v, lr, tau, gamma, beta in the state's precision.
+    options
+        mask, causal, directions and rope.
     """
-    if backend not in ("auto", *BACKENDS):
-        raise SettingError(f"TTT backend {backend!r} does not exist; choose auto, {', '.join(BACKENDS)}")
-    shape = head, mini_batch, dtype
-    if backend == "auto":
-        kernel = {device: kernel for kernel, device in _DEVICES.items()}.get(device.type)
-        precision = torch.get_float32_matmul_precision() if kernel == "gpu" else "highest"
-        return kernel if kernel and _auto_takes(kernel, inner, device, *shape, precision) else "chunked"
-    if backend in _DEVICES and (obstacle := _obstacle(backend, inner, device.type, *shape)):
-        raise SettingError(f"TTT backend {backend!r} does not fit: {obstacle}; choose auto")
-    return backend
+    with torch.autocast(tensors[0].device.type, enabled=False):
+        return _operator(name, inner)(state, *tensors, **options)
 
 
-@cache
-def _auto_takes(
-    kernel: str, inner: str, device: torch.device, head: int, mini_batch: int, dtype: torch.dtype, precision: str
-) -> bool:
-    obstacle = _obstacle(kernel, inner, device.type, head, mini_batch, dtype)
-    if kernel == "gpu" and not obstacle:
-        obstacle = _disparity(device, head, mini_batch, precision)
-    if obstacle:
-        _log.info("TTT runs in plain torch: %s", obstacle)
-    return not obstacle
+def _operator(name: str, inner: str) -> Callable:
+    if name == "gpu":
+        return import_module("scfusionttt.ttt.gpu.layer").ttt_linear_gpu
+    if name == "cpu":
+        return import_module("scfusionttt.ttt.cpu.layer").ttt_linear_cpu
+    if name == "definition":
+        return partial(_forwards, partial(ttt_definition, {"linear": linear, "mlp": mlp}[inner]))
+    return partial(_forwards, {"linear": ttt_linear_chunked, "mlp": ttt_mlp_chunked}[inner])
 
 
-@cache
-def _obstacle(kernel: str, inner: str, device: str, head: int, mini_batch: int, dtype: torch.dtype) -> str | None:
-    """Return why a kernel cannot do this work, or None."""
-    interpreted = kernel == "gpu" and os.environ.get("TRITON_INTERPRET") == "1"
-    if device != _DEVICES[kernel] and not interpreted:
-        return f"the data are on {device}"
-    if inner != "linear":
-        return "TTT-MLP has no kernel of its own"
-    try:
-        return import_module(f"scfusionttt.ttt.{kernel}.layer").misfit(head, mini_batch, dtype)
-    except Exception as error:  # a broken Numba or Triton can fail in many ways, and none must stop the work
-        return f"its kernel does not load ({error})"
+def _forwards(
+    run: Callable,
+    state: State,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    lr: Tensor,
+    *shared: Tensor,
+    mask: Tensor | None,
+    causal: bool,
+    directions: tuple[bool, ...],
+    rope: bool,
+) -> tuple[Tensor, Tensor, State]:
+    """Run a backend without masks or directions: zero the absent tokens, flip the sequence and flip back."""
+    if mask is not None:
+        q, k, v, lr = (_blank(x, mask) for x in (q, k, v, lr))
+    results = []
+    for reverse in directions:
+        tokens = [x.flip(2) for x in (q, k, v, lr)] if reverse else [q, k, v, lr]
+        out, loss, final = run(state, *tokens, *shared, causal=causal, rope=rope)
+        results.append((out.flip(2), loss.flip(2)) if reverse else (out, loss))
+    out, loss = (x[0] if len(x) == 1 else x[0] + x[1] for x in zip(*results))
+    if mask is not None:
+        out, loss = _blank(out, mask), _blank(loss, mask)
+    return out, loss, final
 
 
-def _disparity(device: torch.device, head: int, mini_batch: int, precision: str) -> str | None:
-    """Return how the GPU kernel differs from the definition on a small case on this device, or None."""
-    from scfusionttt.ttt.dispatch import ttt_linear
-    from scfusionttt.ttt.parity import TOLERANCES, difference
-
-    case = {"cells": 2, "tokens": 2 * mini_batch + 5, "head": head, "mini_batch": mini_batch, "device": device}
-    try:
-        found = max(difference(ttt_linear, "gpu", causal=causal, **case) for causal in (True, False))
-    except Exception as error:  # compilers and drivers fail in many ways, and none must stop the work
-        return f"its kernel does not run on {device} ({str(error).splitlines()[0]})"
-    return (
-        None if found <= TOLERANCES[precision] else f"its kernel differs from the definition by {found:.0e} on {device}"
-    )
+def _blank(x: Tensor, mask: Tensor) -> Tensor:
+    """Return x with zeros at absent tokens: x [b, h, t] or [b, h, t, f], mask [b, t]."""
+    absent = ~mask[:, None]
+    return x.masked_fill(absent[..., None] if x.ndim == 4 else absent, 0)

@@ -1,17 +1,13 @@
-"""The entry points of the operator: checks, masks and directions; the backends do the rest."""
+"""The entry points of the operator: check the arguments, choose a backend and run it."""
 
-from collections.abc import Callable
-from functools import partial
-from importlib import import_module
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from scfusionttt.ttt.backends import choose_backend
-from scfusionttt.ttt.chunked.linear import ttt_linear_chunked
-from scfusionttt.ttt.chunked.mlp import ttt_mlp_chunked
-from scfusionttt.ttt.definition import State, linear, mlp, ttt_definition
+from scfusionttt.ttt.backends import run_backend
+from scfusionttt.ttt.choice import choose_backend
+from scfusionttt.ttt.definition import State
 
 
 class TTTOutput(NamedTuple):
@@ -192,52 +188,8 @@ def _run(
     state = tuple(s.expand(b, *s.shape) if s.ndim == rank else s for s, rank in zip(state, (3, 2, 3, 2)))
     tensors = tuple(x.to(dtype) for x in (q, k, v, lr, tau, gamma, beta))
     how = {"mask": mask, "causal": options.causal, "directions": options.directions, "rope": options.rope}
-    with torch.autocast(q.device.type, enabled=False):
-        out, loss, state = _backend(backend, inner)(state, *tensors, **how)
+    out, loss, state = run_backend(backend, inner, state, *tensors, **how)
     return TTTOutput(out, loss if options.return_loss else None, state if options.return_state else None)
-
-
-def _backend(name: str, inner: str) -> Callable:
-    if name == "gpu":
-        return import_module("scfusionttt.ttt.gpu.layer").ttt_linear_gpu
-    if name == "cpu":
-        return import_module("scfusionttt.ttt.cpu.layer").ttt_linear_cpu
-    if name == "definition":
-        return partial(_forwards, partial(ttt_definition, {"linear": linear, "mlp": mlp}[inner]))
-    return partial(_forwards, {"linear": ttt_linear_chunked, "mlp": ttt_mlp_chunked}[inner])
-
-
-def _forwards(
-    run: Callable,
-    state: State,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    lr: Tensor,
-    *shared: Tensor,
-    mask: Tensor | None,
-    causal: bool,
-    directions: tuple[bool, ...],
-    rope: bool,
-) -> tuple[Tensor, Tensor, State]:
-    """Run a backend that knows neither masks nor directions: blank the absent tokens, flip the sequence and back."""
-    if mask is not None:
-        q, k, v, lr = (_blank(x, mask) for x in (q, k, v, lr))
-    results = []
-    for reverse in directions:
-        tokens = [x.flip(2) for x in (q, k, v, lr)] if reverse else [q, k, v, lr]
-        out, loss, final = run(state, *tokens, *shared, causal=causal, rope=rope)
-        results.append((out.flip(2), loss.flip(2)) if reverse else (out, loss))
-    out, loss = (x[0] if len(x) == 1 else x[0] + x[1] for x in zip(*results))
-    if mask is not None:
-        out, loss = _blank(out, mask), _blank(loss, mask)
-    return out, loss, final
-
-
-def _blank(x: Tensor, mask: Tensor) -> Tensor:
-    """Put 0 in place of absent tokens, whatever they hold: x [b, h, t] or [b, h, t, f], mask [b, t]."""
-    absent = ~mask[:, None]
-    return x.masked_fill(absent[..., None] if x.ndim == 4 else absent, 0)
 
 
 def _check(
@@ -278,6 +230,8 @@ def _check_state(state: State, b: int, h: int, f: int) -> None:
     shapes = ((h, f, hidden), (h, hidden), (h, hidden, f), (h, f))
     for name, s, shape in zip(("w0", "b0") if len(state) == 2 else ("w1", "b1", "w2", "b2"), state, shapes):
         if s.shape not in (shape, (b, *shape)):
-            raise ValueError(f"{name} must be {list(shape)}, or that behind {b} cells, not {list(s.shape)}")
+            raise ValueError(
+                f"{name} must be {list(shape)}, with an optional leading dimension of {b} cells, not {list(s.shape)}"
+            )
         if s.dtype not in (torch.float32, torch.float64):
             raise ValueError(f"{name} must be float32 or float64, not {s.dtype}")

@@ -191,7 +191,7 @@ BAD_CALLS = {
     "evaluate: no such clusters": ("evaluate rna.h5ad --labels cell_type --clusters leiden", "no obs['leiden']"),
     "evaluate: space of clusters": (
         "evaluate rna.h5ad --labels cell_type --clusters cell_type --space umap",
-        "--space umap goes with --rep",
+        "applies to a representation, not to clusters",
     ),
 }
 

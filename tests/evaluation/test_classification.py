@@ -32,7 +32,7 @@ def test_class_table_by_hand():
     assert table.loc["NK"].tolist() == pytest.approx([1.0, 0.5, 2 / 3, 2])
 
 
-def test_a_prediction_outside_the_classes_is_wrong_but_no_class():
+def test_a_prediction_outside_the_classes_is_wrong_and_adds_no_class():
     scores = classification_scores(["B", "B", "T", "T"], ["B", "unknown", "T", "T"])
     assert scores["accuracy"] == 0.75
     assert scores["macro_f1"] == pytest.approx((2 / 3 + 1) / 2)
@@ -52,8 +52,8 @@ def test_categorical_and_text_labels_are_the_same_class():
 
 def test_calibration_by_hand():
     # one bin holds 0.9 and 0.92 with one right of two, another 0.5 right: (|1 - 1.82| + |1 - 0.5|) / 3
-    found = expected_calibration_error(["a", "a", "b"], ["a", "b", "b"], [0.9, 0.92, 0.5], n_bins=10)
-    assert found == pytest.approx((0.82 + 0.5) / 3)
+    error = expected_calibration_error(["a", "a", "b"], ["a", "b", "b"], [0.9, 0.92, 0.5], n_bins=10)
+    assert error == pytest.approx((0.82 + 0.5) / 3)
     assert expected_calibration_error(["a", "b"], ["a", "b"], [1.0, 1.0]) == 0
 
 
@@ -66,7 +66,7 @@ def test_calibrated_predictions_have_a_small_error():
 
 
 def test_bad_input_is_named():
-    with pytest.raises(InputDataError, match=r"\(2,\) and predictions of shape \(1,\)"):
+    with pytest.raises(InputDataError, match=r"\(2,\) do not match predictions of shape \(1,\)"):
         classification_scores(["a", "b"], ["a"])
     with pytest.raises(InputDataError, match="one probability"):
         expected_calibration_error(["a"], ["a"], [1.2])

@@ -22,26 +22,26 @@ def graph(blobs):
     return neighbours(blobs[1]).obsp["connectivities"]
 
 
-def test_finds_as_many_clusters_as_asked(blobs, graph):
+def test_the_requested_number_of_clusters(blobs, graph):
     labels, x_nd = blobs
-    found = cluster(x_nd, 6)
-    assert found.exact
-    assert found.n_clusters == len(np.unique(found.labels)) == 6
-    assert adjusted_rand_score(labels, found.labels) > 0.95
+    clusters = cluster(x_nd, 6)
+    assert clusters.exact
+    assert clusters.n_clusters == len(np.unique(clusters.labels)) == 6
+    assert adjusted_rand_score(labels, clusters.labels) > 0.95
     # the graph computed once gives the same
-    assert np.array_equal(cluster_graph(graph, 6).labels, found.labels)
+    assert np.array_equal(cluster_graph(graph, 6).labels, clusters.labels)
     for n_clusters in (7, 12):
         assert cluster_graph(graph, n_clusters).n_clusters == n_clusters
 
 
-def test_says_when_the_number_cannot_be_hit():
+def test_an_unreachable_number_of_clusters_is_reported():
     # two groups of cells without an edge between them never become one cluster
     far = np.random.default_rng(0).normal(size=(80, 3))
     far[40:] += 1000
-    found = cluster(far, 1)
-    assert found.n_clusters == 2
-    assert found.n_asked == 1
-    assert not found.exact
+    clusters = cluster(far, 1)
+    assert clusters.n_clusters == 2
+    assert clusters.n_requested == 1
+    assert not clusters.exact
     assert umap(far).shape == (80, 2)
 
 
@@ -68,12 +68,12 @@ def test_agrees_with_scanpy(blobs):
     import scanpy as sc
 
     cells = neighbours(blobs[1])
-    found = cluster_graph(cells.obsp["connectivities"], resolution=1.0)
+    clusters = cluster_graph(cells.obsp["connectivities"], resolution=1.0)
     sc.tl.leiden(cells, resolution=1.0, flavor="igraph", n_iterations=2, directed=False)
-    assert adjusted_rand_score(cells.obs["leiden"], found.labels) > 0.95
+    assert adjusted_rand_score(cells.obs["leiden"], clusters.labels) > 0.95
 
 
-def test_the_seed_alone_decides(graph):
+def test_the_seed_determines_the_clusters(graph):
     first = cluster_graph(graph, 9, seed=4)
     random.seed(99)
     np.random.seed(99)  # noqa: NPY002
@@ -83,7 +83,7 @@ def test_the_seed_alone_decides(graph):
     assert np.array_equal(np.random.get_state()[1], legacy)  # noqa: NPY002
 
 
-def test_umap_is_two_dimensional_seeded_and_leaves_its_input(blobs):
+def test_umap_is_seeded_and_does_not_change_its_input(blobs):
     labels, x_nd = blobs
     cells = neighbours(x_nd)
     first = umap(cells, seed=1)
@@ -98,7 +98,7 @@ def test_umap_is_two_dimensional_seeded_and_leaves_its_input(blobs):
 
 
 def test_bad_input_is_named(graph):
-    with pytest.raises(SettingError, match="0 clusters of 360 cells: ask for 1 to 360"):
+    with pytest.raises(SettingError, match=r"n_clusters=0 is not between 1 and the number of cells \(360\)"):
         cluster_graph(graph, 0)
     with pytest.raises(InputDataError, match="finite"):
         neighbours(np.full((10, 2), np.nan))

@@ -42,15 +42,15 @@ def test_perfect_predictions_score_one_whatever_the_dtype(labels, predicted):
 
 
 def test_mean_over_clustering_seeds(cells):
-    found = evaluate_representation(*cells, seeds=(0, 5))
-    assert found.protocol == "unsupervised"
-    assert found.scores.index.tolist() == [0, 5]
-    assert found.scores.columns.tolist() == list(TEN_METRICS)
-    assert found.n_clusters == (4, 4)
-    assert (found.n_cells, found.n_unlabelled, found.n_classes) == (200, 0, 4)
-    assert found.mean["ARI"] > 0.95
-    assert found.mean["SC"] == pytest.approx(found.scores["SC"].mean())
-    assert found.std["SC"] == pytest.approx(found.scores["SC"].std(ddof=0))
+    result = evaluate_representation(*cells, seeds=(0, 5))
+    assert result.protocol == "unsupervised"
+    assert result.scores.index.tolist() == [0, 5]
+    assert result.scores.columns.tolist() == list(TEN_METRICS)
+    assert result.n_clusters == (4, 4)
+    assert (result.n_cells, result.n_unlabelled, result.n_classes) == (200, 0, 4)
+    assert result.mean["ARI"] > 0.95
+    assert result.mean["SC"] == pytest.approx(result.scores["SC"].mean())
+    assert result.std["SC"] == pytest.approx(result.scores["SC"].std(ddof=0))
 
 
 def test_unlabelled_cells_are_clustered_but_not_scored(cells):
@@ -58,23 +58,23 @@ def test_unlabelled_cells_are_clustered_but_not_scored(cells):
     labels = labels.copy()
     labels[::10] = "unknown"
     labels[1::10] = np.nan
-    found = evaluate_representation(x_nd, labels, seeds=(0,))
-    assert (found.n_cells, found.n_unlabelled, found.n_classes) == (160, 40, 4)
+    result = evaluate_representation(x_nd, labels, seeds=(0,))
+    assert (result.n_cells, result.n_unlabelled, result.n_classes) == (160, 40, 4)
     # the same clusters, scored by hand on the labelled cells
     whole = evaluate_representation(x_nd, cells[1], seeds=(0,))
-    assert found.n_clusters == whole.n_clusters
-    assert found.mean["ARI"] > 0.95
+    assert result.n_clusters == whole.n_clusters
+    assert result.mean["ARI"] > 0.95
 
 
-def test_clusters_of_unlabelled_cells_do_not_matter(cells):
+def test_clusters_of_unlabelled_cells_are_not_scored(cells):
     _, labels = cells
     labels = labels.copy()
     labels[:20] = "unassigned"
     clusters = np.where(labels == "unassigned", "z", labels)
-    found = evaluate_clusters(clusters, labels)
-    assert found.mean["ARI"] == 1
-    assert found.n_clusters == (5,)
-    assert np.isnan(found.mean["SC"])
+    result = evaluate_clusters(clusters, labels)
+    assert result.mean["ARI"] == 1
+    assert result.n_clusters == (5,)
+    assert np.isnan(result.mean["SC"])
     clusters[:20] = "B"
     assert evaluate_clusters(clusters, labels).mean["ARI"] == 1
 
@@ -90,35 +90,35 @@ def test_umap_space_changes_the_geometry_only(cells):
         assert rep.mean[name] != flat.mean[name]
 
 
-def test_predictions_carry_the_held_out_protocol_and_a_class_table():
+def test_predictions_are_held_out_and_scored_by_class():
     labels = ["B", "B", "T", "T", "unknown"]
-    found = evaluate_predictions(["B", "T", "T", "T", "B"], labels, [0.9, 0.6, 0.8, 0.7, 0.5])
-    assert found.protocol == "held-out"
-    assert (found.n_cells, found.n_unlabelled, found.n_classes) == (4, 1, 2)
-    assert found.mean["accuracy"] == 0.75
-    assert set(found.mean) == {"accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "ARI", "NMI", "ece"}
-    assert found.to_dict()["per_class"]["T"] == pytest.approx(
+    result = evaluate_predictions(["B", "T", "T", "T", "B"], labels, [0.9, 0.6, 0.8, 0.7, 0.5])
+    assert result.protocol == "held-out"
+    assert (result.n_cells, result.n_unlabelled, result.n_classes) == (4, 1, 2)
+    assert result.mean["accuracy"] == 0.75
+    assert set(result.mean) == {"accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "ARI", "NMI", "ece"}
+    assert result.to_dict()["per_class"]["T"] == pytest.approx(
         {"precision": 2 / 3, "recall": 1, "f1": 0.8, "support": 2}
     )
 
 
 def test_results_are_plain_json(cells):
     x_nd, labels = cells
-    for found in (
+    for result in (
         evaluate_representation(x_nd, labels, seeds=(0,)),
         evaluate_clusters(labels, labels),
         evaluate_predictions(labels, labels),
     ):
-        text = json.dumps(found.to_dict(), allow_nan=False)
-        assert json.loads(text)["protocol"] == found.protocol
+        text = json.dumps(result.to_dict(), allow_nan=False)
+        assert json.loads(text)["protocol"] == result.protocol
     assert evaluate_clusters(labels, labels).to_dict()["metrics"]["SC"] is None
 
 
-def test_bad_input_is_named(cells):
+def test_bad_input_is_refused(cells):
     x_nd, labels = cells
-    with pytest.raises(LabelError, match="one label for every cell"):
+    with pytest.raises(LabelError, match="one label per cell"):
         evaluate_representation(x_nd, labels[1:])
-    with pytest.raises(LabelError, match="no labelled cell among 200"):
+    with pytest.raises(LabelError, match="none of the 200 cells is labelled"):
         evaluate_representation(x_nd, ["NA"] * 200)
     with pytest.raises(LabelError, match=r"a single class \(B\)"):
         evaluate_representation(x_nd, ["B"] * 200)

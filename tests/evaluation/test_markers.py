@@ -12,16 +12,16 @@ def test_the_feature_raised_in_a_group_is_its_first(pack):
     groups = np.repeat(["a", "b", "c"], 20)
     values[:20, 3] += 5
     values[20:40, 7] += 5
-    found = top_features(pack(values), [f"g{i}" for i in range(11)], groups, most=2)
-    assert (found["a"][0], found["b"][0]) == ("g3", "g7")
-    assert all(len(names) <= 2 for names in found.values())
+    top = top_features(pack(values), [f"g{i}" for i in range(11)], groups, most=2)
+    assert (top["a"][0], top["b"][0]) == ("g3", "g7")
+    assert all(len(names) <= 2 for names in top.values())
 
 
-def test_what_was_not_measured_and_groups_of_one_are_left_out():
+def test_missing_values_and_single_cells_are_left_out():
     values = np.array([[5.0, np.nan], [6.0, np.nan], [1.0, np.nan], [0.0, np.nan], [np.nan, np.nan], [3.0, np.nan]])
-    found = top_features(values, ["CD3", "CD4"], ["a", "a", "b", "b", "b", "alone"])
-    assert found == {"a": ["CD3"], "b": [], "alone": []}
+    top = top_features(values, ["CD3", "CD4"], ["a", "a", "b", "b", "b", "alone"])
+    assert top == {"a": ["CD3"], "b": [], "alone": []}
 
 
-def test_one_group_has_nothing_to_stand_out_from():
+def test_a_single_group_has_no_markers():
     assert top_features(np.ones((4, 2)), ["x", "y"], ["0"] * 4) == {"0": []}

@@ -45,8 +45,8 @@ def test_jaccard_and_f_of_the_baselines_table_agree():
 
 def test_against_scikit_learn(blobs):
     labels, clusters, x_nd = blobs
-    found = ten_metrics(labels, clusters, x_nd)
-    assert tuple(found) == TEN_METRICS
+    scores = ten_metrics(labels, clusters, x_nd)
+    assert tuple(scores) == TEN_METRICS
     expected = {
         "ARI": sk.adjusted_rand_score(labels, clusters),
         "NMI": sk.normalized_mutual_info_score(labels, clusters),
@@ -57,7 +57,7 @@ def test_against_scikit_learn(blobs):
         "CHI": sk.calinski_harabasz_score(x_nd, clusters),
         "DBI": sk.davies_bouldin_score(x_nd, clusters),
     }
-    assert {name: found[name] for name in expected} == pytest.approx(expected)
+    assert {name: scores[name] for name in expected} == pytest.approx(expected)
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=40))
@@ -81,30 +81,30 @@ def test_names_and_order_of_cells_do_not_matter(blobs):
 
 def test_perfect_clusters(blobs):
     labels, _, x_nd = blobs
-    found = ten_metrics(labels, labels, x_nd)
-    assert all(found[name] == pytest.approx(1) for name in ("ARI", "NMI", "FMI", "AMI", "JI", "F"))
-    assert found["ASW"] == pytest.approx((found["SC"] + 1) / 2)
+    scores = ten_metrics(labels, labels, x_nd)
+    assert all(scores[name] == pytest.approx(1) for name in ("ARI", "NMI", "FMI", "AMI", "JI", "F"))
+    assert scores["ASW"] == pytest.approx((scores["SC"] + 1) / 2)
 
 
 def test_without_a_representation_the_geometry_is_undefined(blobs):
-    found = ten_metrics(*blobs[:2])
-    assert {name for name, value in found.items() if math.isnan(value)} == {"ASW", "SC", "CHI", "DBI"}
+    scores = ten_metrics(*blobs[:2])
+    assert {name for name, value in scores.items() if math.isnan(value)} == {"ASW", "SC", "CHI", "DBI"}
 
 
 @pytest.mark.parametrize("clusters", [np.zeros(6), np.arange(6)], ids=["one cluster", "all singletons"])
 def test_degenerate_clusters_give_nan_geometry(clusters):
     labels = np.array(list("aabbbc"))
     x_nd = np.random.default_rng(0).normal(size=(6, 2))
-    found = ten_metrics(labels, clusters, x_nd)
-    assert all(math.isnan(found[name]) for name in ("SC", "CHI", "DBI"))
-    assert found["ARI"] == pytest.approx(0)
-    assert math.isfinite(found["ASW"])
+    scores = ten_metrics(labels, clusters, x_nd)
+    assert all(math.isnan(scores[name]) for name in ("SC", "CHI", "DBI"))
+    assert scores["ARI"] == pytest.approx(0)
+    assert math.isfinite(scores["ASW"])
     assert math.isnan(ten_metrics(np.zeros(6), clusters, x_nd)["ASW"])
 
 
 def test_identical_singletons_agree():
-    found = ten_metrics(np.arange(5), np.arange(5))
-    assert found["ARI"] == found["JI"] == found["F"] == found["FMI"] == 1
+    scores = ten_metrics(np.arange(5), np.arange(5))
+    assert scores["ARI"] == scores["JI"] == scores["F"] == scores["FMI"] == 1
 
 
 def test_silhouette_of_many_cells_is_sampled(blobs, monkeypatch):
@@ -121,9 +121,9 @@ def test_bad_input_is_named(blobs):
     labels, clusters, x_nd = blobs
     with pytest.raises(InputDataError, match="150 labels but 149 clusters"):
         ten_metrics(labels, clusters[1:])
-    with pytest.raises(InputDataError, match="does not fit 150 cells"):
+    with pytest.raises(InputDataError, match="does not match 150 cells"):
         ten_metrics(labels, clusters, x_nd[1:])
-    with pytest.raises(InputDataError, match="no cells to score"):
+    with pytest.raises(InputDataError, match="no labelled cells to score"):
         ten_metrics([], [])
     x_nd[4, 1] = np.nan
     with pytest.raises(InputDataError, match=r"1 of 150 cells \(the first in row 4\)"):

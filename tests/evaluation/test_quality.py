@@ -32,7 +32,7 @@ def test_neighbours_vote_by_weight_and_unlabelled_ones_have_no_vote():
     assert neighbour_agreement(sparse.csr_matrix((2, 2)), ["a", "b"]) == 0
 
 
-def test_what_a_representation_holds_is_predicted_and_noise_is_not(blobs):
+def test_ridge_regression_predicts_signal_but_not_noise(blobs):
     x, _ = blobs
     noise = np.random.default_rng(1).normal(size=(91, 5))
     assert ridge_correlation(x, x[:, :2] + 3) > 0.99

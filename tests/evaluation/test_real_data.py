@@ -32,9 +32,9 @@ def pbmc10k(real_data):
 @pytest.mark.parametrize("modality", ["rna", "adt"])
 def test_clusters_of_plain_representations(pbmc10k, modality):
     rna, clr, labels = pbmc10k
-    found = evaluate_representation(pca(rna) if modality == "rna" else zscore(clr), labels)
-    assert found.n_clusters == (18, 18, 18)
-    assert {name: found.mean[name] for name in EXPECTED[modality]} == pytest.approx(EXPECTED[modality], abs=0.05)
+    result = evaluate_representation(pca(rna) if modality == "rna" else zscore(clr), labels)
+    assert result.n_clusters == (18, 18, 18)
+    assert {name: result.mean[name] for name in EXPECTED[modality]} == pytest.approx(EXPECTED[modality], abs=0.05)
 
 
 @pytest.mark.slow
@@ -44,6 +44,6 @@ def test_logistic_regression_on_held_out_cells(pbmc10k):
     for proteins, accuracy, macro_f1 in ((None, 0.863, 0.764), (clr, 0.959, 0.952)):
         x_nd = features(rna, proteins, fit_on=~held_out)
         predicted, _ = logistic_regression(x_nd[~held_out], labels[~held_out], x_nd[held_out])
-        found = evaluate_predictions(predicted, labels[held_out]).mean
-        assert found["accuracy"] == pytest.approx(accuracy, abs=0.05)
-        assert found["macro_f1"] == pytest.approx(macro_f1, abs=0.05)
+        result = evaluate_predictions(predicted, labels[held_out]).mean
+        assert result["accuracy"] == pytest.approx(accuracy, abs=0.05)
+        assert result["macro_f1"] == pytest.approx(macro_f1, abs=0.05)

@@ -21,7 +21,7 @@ def adata():
 
 @pytest.fixture
 def mdata(adata):
-    """The labels are in the RNA's obs, which has the cells in another order; the representation is in the whole."""
+    """A MuData with the labels in the obs of its RNA, which has its cells in another order."""
     whole = adata.obs_names
     with quiet():
         rna = AnnData(adata.X, obs=adata.obs)[::-1].copy()
@@ -32,46 +32,50 @@ def mdata(adata):
     return mdata
 
 
-def same(found, expected):
-    assert found.to_dict() == expected.to_dict()
+def same(result, expected):
+    assert result.to_dict() == expected.to_dict()
 
 
 @pytest.mark.parametrize("space", ["rep", "umap"])
-def test_our_representation_is_scored_unless_another_is_named(adata, space):
-    same(evaluate_slots(adata, labels="cell_type", space=space), evaluate_representation(Z, TYPES, space=space))
-    same(evaluate_slots(adata, labels="cell_type", rep="X_mine"), evaluate_representation(-Z[:, :2], TYPES))
+def test_x_fusionttt_is_scored_by_default(adata, space):
+    same(evaluate_slots(adata, labels_key="cell_type", space=space), evaluate_representation(Z, TYPES, space=space))
+    same(evaluate_slots(adata, labels_key="cell_type", rep="X_mine"), evaluate_representation(-Z[:, :2], TYPES))
 
 
 def test_clusters_are_scored_with_and_without_geometry(adata):
     clusters = adata.obs["leiden"]
-    same(evaluate_slots(adata, labels="cell_type", clusters="leiden"), evaluate_clusters(clusters, TYPES))
-    found = evaluate_slots(adata, labels="cell_type", clusters="leiden", rep="X_mine")
-    same(found, evaluate_clusters(clusters, TYPES, -Z[:, :2]))
-    assert found.mean["ARI"] == 1
+    same(evaluate_slots(adata, labels_key="cell_type", clusters="leiden"), evaluate_clusters(clusters, TYPES))
+    result = evaluate_slots(adata, labels_key="cell_type", clusters="leiden", rep="X_mine")
+    same(result, evaluate_clusters(clusters, TYPES, -Z[:, :2]))
+    assert result.mean["ARI"] == 1
 
 
-def test_labels_of_a_modality_are_brought_to_the_cells_of_the_whole(mdata):
-    found = evaluate_slots(mdata, labels="cell_type")
-    assert (found.n_cells, found.n_unlabelled) == (110, 10)
-    assert found.mean["ARI"] > 0.95
+def test_labels_of_a_modality_are_aligned_to_all_cells(mdata):
+    result = evaluate_slots(mdata, labels_key="cell_type")
+    assert (result.n_cells, result.n_unlabelled) == (110, 10)
+    assert result.mean["ARI"] > 0.95
 
 
 @pytest.mark.parametrize(
-    ("options", "error", "told"),
+    ("options", "error", "message"),
     [
-        ({"labels": "kind"}, LabelError, r"no obs\['kind'\]; the columns are: cell_type, leiden"),
-        ({"labels": "cell_type", "clusters": "louvain"}, LabelError, r"no obs\['louvain'\]"),
-        ({"labels": "cell_type", "rep": "X_pca"}, InputDataError, r"no obsm\['X_pca'\] \(there is: X_fusionttt"),
-        ({"labels": "cell_type", "clusters": "leiden", "space": "umap"}, SettingError, "--space umap goes with --rep"),
+        ({"labels_key": "kind"}, LabelError, r"no obs\['kind'\]; the columns are: cell_type, leiden"),
+        ({"labels_key": "cell_type", "clusters": "louvain"}, LabelError, r"no obs\['louvain'\]"),
+        ({"labels_key": "cell_type", "rep": "X_pca"}, InputDataError, r"no obsm\['X_pca'\] \(existing: X_fusionttt"),
+        (
+            {"labels_key": "cell_type", "clusters": "leiden", "space": "umap"},
+            SettingError,
+            "applies to a representation",
+        ),
     ],
 )
-def test_what_is_not_there_is_told_with_what_is(options, error, told, adata, mdata):
+def test_missing_keys_are_reported_with_the_existing_ones(options, error, message, adata, mdata):
     for data in (adata, mdata):
-        with pytest.raises(error, match=told):
+        with pytest.raises(error, match=message):
             evaluate_slots(data, **options)
 
 
-def test_the_modalities_of_a_mudata_are_no_representations(mdata):
-    """MuData keeps a mask of each modality's cells in obsm; they are not offered."""
-    with pytest.raises(InputDataError, match=r"\(there is: X_fusionttt\)"):
-        evaluate_slots(mdata, labels="cell_type", rep="X_pca")
+def test_masks_of_modalities_are_not_offered_as_representations(mdata):
+    """MuData stores a mask of the cells of each modality in obsm."""
+    with pytest.raises(InputDataError, match=r"\(existing: X_fusionttt\)"):
+        evaluate_slots(mdata, labels_key="cell_type", rep="X_pca")

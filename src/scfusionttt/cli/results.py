@@ -127,7 +127,7 @@ def evaluate(
     from scfusionttt.evaluation.slots import evaluate_slots
     from scfusionttt.io.read import read
 
-    result = evaluate_slots(read(input), labels=labels, rep=rep, clusters=clusters, space=space.value)
+    result = evaluate_slots(read(input), labels_key=labels, rep=rep, clusters=clusters, space=space.value)
     note = f", {result.n_unlabelled} unlabelled left out" if result.n_unlabelled else ""
     title = f"{result.protocol} protocol: {result.n_cells} cells, {result.n_classes} classes{note}"
     print_table(title, result.summary())

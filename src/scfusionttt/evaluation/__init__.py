@@ -1,4 +1,4 @@
-"""Scores of representations, clusters and predicted types; arrays and DataFrames in, numbers out."""
+"""Scores of representations, clusters and predicted cell types, computed from arrays and DataFrames."""
 
 from scfusionttt.evaluation.classification import (
     class_table,

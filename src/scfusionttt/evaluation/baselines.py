@@ -1,4 +1,4 @@
-"""What a user would take instead: principal components and logistic regression, computed here and now."""
+"""Baselines: principal components and logistic regression."""
 
 from typing import Any
 
@@ -20,11 +20,13 @@ def zscore(matrix: ArrayLike | sparse.spmatrix, *, fit_on: ArrayLike | None = No
     matrix
         Log-normalised RNA or centred log-ratios of proteins, ``[n, g]``, dense or sparse.
     fit_on
-        Cells (mask or indices) that give mean and standard deviation; all of them by default.
+        Cells (mask or indices) from which mean and standard deviation are computed; all by default.
     """
     x_ng = np.asarray(matrix.toarray() if sparse.issparse(matrix) else matrix, dtype=np.float32)  # type: ignore[union-attr]
     if x_ng.ndim != 2 or not np.isfinite(x_ng).all():
-        raise InputDataError("a peer needs a finite matrix of cells by features: leave cells with missing values out")
+        raise InputDataError(
+            "a baseline needs a finite matrix of cells by features; leave out cells with missing values"
+        )
     fitted = x_ng if fit_on is None else x_ng[np.asarray(fit_on)]
     mean, sd = fitted.mean(axis=0, dtype=np.float64), fitted.std(axis=0, dtype=np.float64)
     scaled = (x_ng - mean.astype(np.float32)) / np.where(sd > 0, sd, 1).astype(np.float32)
@@ -41,9 +43,9 @@ def pca(
     log_normalised
         Counts normalised to 1e4 per cell, then log1p, ``[n_cells, g]``.
     n
-        Number of components; fewer where the matrix allows no more.
+        Number of components; fewer if the matrix is too small.
     fit_on
-        Cells (mask or indices) that z-scores and axes are fitted on: the training cells of a held-out comparison.
+        Cells (mask or indices) on which z-scores and components are fitted, such as the training cells; all by default.
     """
     from sklearn.decomposition import PCA
 
@@ -62,7 +64,7 @@ def features(
     protein_weight: float = 3.0,
     seed: int = 0,
 ) -> np.ndarray:
-    """Return RNA components, followed by z-scored centred log-ratio proteins times `protein_weight` where given."""
+    """Return RNA components ``[n_cells, n]`` and, if given, z-scored proteins times `protein_weight`, concatenated."""
     rna = pca(log_normalised, n, fit_on=fit_on, seed=seed)
     if clr_protein is None:
         return rna
@@ -72,27 +74,32 @@ def features(
 def logistic_regression(
     train: ArrayLike, labels: ArrayLike, test: ArrayLike, **settings: Any
 ) -> tuple[np.ndarray, pd.DataFrame]:
-    """Learn labels from features by L2-regularised logistic regression (C = 0.1) and predict other cells.
+    """Fit L2-regularised logistic regression (C = 0.1) on labelled cells and predict other cells.
 
     Parameters
     ----------
     train, test
-        Features of training and test cells, ``[n_train, d]`` and ``[n_test, d]``, such as rows of `features`.
+        Features of the training and test cells, ``[n_train, d]`` and ``[n_test, d]``, for example rows of `features`.
     labels
-        Class of the training cells, ``[n_train]``.
+        Classes of the training cells, ``[n_train]``.
     **settings
-        Replace those of `sklearn.linear_model.LogisticRegression`.
+        Passed to `sklearn.linear_model.LogisticRegression`.
 
     Returns
     -------
     predicted, probabilities
         Classes ``[n_test]``, and a DataFrame ``[n_test, n_classes]`` whose columns are the classes.
+
+    Raises
+    ------
+    LabelError
+        The training cells have fewer than two classes.
     """
     from sklearn.linear_model import LogisticRegression
 
     labels = class_names(labels).astype(str)
     if len(np.unique(labels)) < 2:
-        raise LabelError("logistic regression needs training cells of two classes")
+        raise LabelError("logistic regression needs training cells of at least two classes")
     model = LogisticRegression(**{"C": 0.1, "max_iter": 1000, **settings}).fit(np.asarray(train), labels)
     probabilities = pd.DataFrame(model.predict_proba(np.asarray(test)), columns=model.classes_)
     return model.classes_[probabilities.to_numpy().argmax(axis=1)], probabilities
@@ -105,18 +112,18 @@ def score_logistic_regression(
     train: np.ndarray,
     held_out: np.ndarray,
 ) -> Evaluation:
-    """Score logistic regression on held-out cells: 50 components of RNA, and proteins where every cell has them.
+    """Score logistic regression on held-out cells, from 50 components of RNA and, if measured in every cell, proteins.
 
-    The components are those of all cells, which pretraining, too, sees without labels.
+    The components are fitted on all cells, which pretraining also sees without labels.
 
     Parameters
     ----------
     log_normalised, clr_protein
-        ``[n, g]`` and ``[n, p]``; NaN where a protein was not measured.
+        Values of genes ``[n, g]`` and proteins ``[n, p]``; NaN where a protein was not measured.
     labels
         Class of each cell, ``[n]``.
     train, held_out
-        Rows.
+        Indices of the training and of the held-out cells.
     """
     protein = clr_protein if clr_protein.shape[1] and not np.isnan(clr_protein).any() else None
     x = features(log_normalised, protein)

@@ -1,4 +1,4 @@
-"""Scores of predicted cell types against known ones."""
+"""Scores of predicted cell types against labels."""
 
 import numpy as np
 import pandas as pd
@@ -12,14 +12,14 @@ from scfusionttt.labels import class_names
 def classification_scores(labels: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
     """Return accuracy, balanced accuracy, macro-F1 and weighted F1, each 0..1.
 
-    ``balanced_accuracy`` is the mean recall and ``macro_f1`` the plain mean of F1 over the classes that occur in
-    `labels`; ``weighted_f1`` weighs F1 by the class's number of cells. A prediction outside those classes (say
-    "unknown") counts as wrong and opens no class of its own.
+    ``balanced_accuracy`` is the mean recall and ``macro_f1`` the unweighted mean F1 over the classes in `labels`;
+    ``weighted_f1`` weights F1 by the number of cells of each class. A prediction outside these classes, such as
+    "unknown", counts as wrong and does not add a class.
     """
-    truth, guess = _aligned(labels, predicted)
-    per_class = class_table(truth, guess)
+    truth, predictions = _aligned(labels, predicted)
+    per_class = class_table(truth, predictions)
     return {
-        "accuracy": float((truth == guess).mean()),
+        "accuracy": float((truth == predictions).mean()),
         "balanced_accuracy": float(per_class["recall"].mean()),
         "macro_f1": float(per_class["f1"].mean()),
         "weighted_f1": float(np.average(per_class["f1"], weights=per_class["support"])),
@@ -27,31 +27,33 @@ def classification_scores(labels: ArrayLike, predicted: ArrayLike) -> dict[str, 
 
 
 def class_table(labels: ArrayLike, predicted: ArrayLike) -> pd.DataFrame:
-    """Return precision, recall, f1 (0..1) and support (cells) of every class in `labels`; 0 where undefined."""
-    truth, guess = _aligned(labels, predicted)
+    """Return precision, recall, f1 (0..1) and support (number of cells) of each class in `labels`; 0 if undefined."""
+    truth, predictions = _aligned(labels, predicted)
     classes = np.unique(truth)
-    columns = sk.precision_recall_fscore_support(truth, guess, labels=classes, zero_division=0)
+    columns = sk.precision_recall_fscore_support(truth, predictions, labels=classes, zero_division=0)
     return pd.DataFrame(
         dict(zip(("precision", "recall", "f1", "support"), columns)), index=pd.Index(classes, name="class")
     )
 
 
 def confusion(labels: ArrayLike, predicted: ArrayLike) -> pd.DataFrame:
-    """Return the number of cells of every known class (rows) given every class that was predicted (columns).
+    """Return the number of cells of each known class (rows) for each predicted class (columns).
 
-    Both axes hold the classes of `labels` in the same order; predictions outside them follow as further columns.
+    Both axes start with the classes of `labels` in the same order; other predicted classes follow as columns.
     """
-    truth, guess = _aligned(labels, predicted)
+    truth, predictions = _aligned(labels, predicted)
     classes = np.unique(truth)
-    columns = np.concatenate([classes, np.setdiff1d(guess, classes)])
-    table = pd.crosstab(pd.Series(truth, name="known"), pd.Series(guess, name="predicted"))
+    columns = np.concatenate([classes, np.setdiff1d(predictions, classes)])
+    table = pd.crosstab(pd.Series(truth, name="known"), pd.Series(predictions, name="predicted"))
     return table.reindex(index=classes, columns=columns, fill_value=0).rename_axis(index="known", columns="predicted")
 
 
 def expected_calibration_error(
     labels: ArrayLike, predicted: ArrayLike, confidence: ArrayLike, *, n_bins: int = 15
 ) -> float:
-    """Mean gap between confidence and accuracy over equal-width bins, weighted by their cells (Guo et al. 2017).
+    """Return the mean gap between confidence and accuracy over equal-width bins of confidence (Guo et al. 2017).
+
+    Bins are weighted by their numbers of cells.
 
     Parameters
     ----------
@@ -81,14 +83,14 @@ def reliability(labels: ArrayLike, predicted: ArrayLike, confidence: ArrayLike, 
     Returns
     -------
     DataFrame
-        A row per bin that has cells: confidence (mean, 0..1), accuracy (0..1), cells (count).
+        One row per non-empty bin: mean confidence (0..1), accuracy (0..1), cells (count).
     """
-    truth, guess = _aligned(labels, predicted)
-    sure = np.asarray(confidence, dtype=np.float64)
-    if sure.shape != truth.shape or not ((sure >= 0) & (sure <= 1)).all():
+    truth, predictions = _aligned(labels, predicted)
+    confidences = np.asarray(confidence, dtype=np.float64)
+    if confidences.shape != truth.shape or not ((confidences >= 0) & (confidences <= 1)).all():
         raise InputDataError(f"confidence must be one probability (0..1) for each of the {len(truth)} cells")
-    bins = np.minimum((sure * n_bins).astype(int), n_bins - 1)
-    cells = pd.DataFrame({"confidence": sure, "accuracy": (truth == guess).astype(float), "cells": 1})
+    bins = np.minimum((confidences * n_bins).astype(int), n_bins - 1)
+    cells = pd.DataFrame({"confidence": confidences, "accuracy": (truth == predictions).astype(float), "cells": 1})
     return cells.groupby(bins).agg({"confidence": "mean", "accuracy": "mean", "cells": "sum"}).rename_axis("bin")
 
 
@@ -97,6 +99,6 @@ def _aligned(labels: ArrayLike, predicted: ArrayLike) -> tuple[np.ndarray, np.nd
     shapes = np.shape(labels), np.shape(predicted)
     if shapes[0] != shapes[1] or len(shapes[0]) != 1 or shapes[0] == (0,):
         raise InputDataError(
-            f"labels of shape {shapes[0]} and predictions of shape {shapes[1]}: give one of each for every cell"
+            f"labels of shape {shapes[0]} do not match predictions of shape {shapes[1]}; give one of each per cell"
         )
     return class_names(labels).astype(str), class_names(predicted).astype(str)

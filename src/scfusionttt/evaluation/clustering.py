@@ -1,4 +1,4 @@
-"""Clusters and the two-dimensional map of a representation, from its graph of nearest neighbours."""
+"""Leiden clusters and UMAP of a representation, from its nearest-neighbour graph."""
 
 import random
 import warnings
@@ -13,7 +13,7 @@ from scipy import sparse
 from scfusionttt.errors import InputDataError, SettingError
 from scfusionttt.threads import threads_kept
 
-#: Up to this many cells neighbours are exact; above, they are found by nearest-neighbour descent with a seed.
+#: Above this number of cells, neighbours are approximate (nearest-neighbour descent).
 EXACT_NEIGHBOURS = 50_000
 
 _STEPS = 30
@@ -29,45 +29,45 @@ class Clustering:
     labels
         Cluster of every cell, ``[n]`` int; 0 is the largest.
     n_clusters
-        How many were found.
+        Number of clusters.
     resolution
-        Of the Leiden objective that gave them.
-    n_asked
-        How many were asked for; None where a resolution was given instead.
+        Resolution of the Leiden objective.
+    n_requested
+        Requested number of clusters; None if a resolution was given instead.
     """
 
     labels: np.ndarray
     n_clusters: int
     resolution: float
-    n_asked: int | None = None
+    n_requested: int | None = None
 
     @property
     def exact(self) -> bool:
-        """Whether the number of clusters is the one asked for."""
-        return self.n_asked is None or self.n_clusters == self.n_asked
+        """Whether the number of clusters is the requested one."""
+        return self.n_requested is None or self.n_clusters == self.n_requested
 
 
 def neighbours(representation: ArrayLike, *, n_neighbors: int = 15, seed: int = 0) -> AnnData:
-    """Return an AnnData with the representation as X and scanpy's graph of nearest neighbours in obsp.
+    """Return an AnnData with the representation as X and scanpy's nearest-neighbour graph in obsp.
 
     Parameters
     ----------
     representation
         ``[n, d]``, finite; distances are Euclidean.
     seed
-        Of the approximate search above `EXACT_NEIGHBOURS` cells.
+        Seed of the approximate search above `EXACT_NEIGHBOURS` cells.
 
     Raises
     ------
     InputDataError
-        The representation is not a finite matrix of at least three cells.
+        The representation is not a finite matrix with at least three rows.
     """
     import scanpy as sc
 
     x_nd = np.array(representation, dtype=np.float32)
     if x_nd.ndim != 2 or len(x_nd) < 3 or not np.isfinite(x_nd).all():
         raise InputDataError(
-            f"cannot find neighbours in a representation of shape {x_nd.shape}: give finite [n, d] of 3 cells or more"
+            f"cannot cluster a representation of shape {x_nd.shape}; give a finite matrix [n, d] of at least 3 cells"
         )
     cells = AnnData(x_nd)
     n_neighbors = min(n_neighbors, len(x_nd) - 1)
@@ -85,10 +85,10 @@ def cluster(
     seed: int = 0,
     n_neighbors: int = 15,
 ) -> Clustering:
-    """Cluster a representation ``[n, d]`` with Leiden on its nearest neighbours.
+    """Cluster a representation ``[n, d]`` with Leiden on its nearest-neighbour graph.
 
-    With `n_clusters` the resolution is bisected until that many clusters are found, see `cluster_graph`; without it
-    `resolution` is used as it stands.
+    With `n_clusters`, the resolution is bisected until there are that many clusters, see `cluster_graph`; without it,
+    `resolution` is used.
     """
     graph = neighbours(representation, n_neighbors=n_neighbors).obsp["connectivities"]
     return cluster_graph(graph, n_clusters, resolution=resolution, seed=seed)
@@ -104,10 +104,10 @@ def cluster_graph(
     graph
         Symmetric weights between cells, ``[n, n]``, such as ``obsp["connectivities"]``.
     n_clusters
-        Bisect the resolution until this many clusters are found. Where no resolution gives exactly as many, the
-        closest number met on the way is returned and `Clustering.exact` is False.
+        Bisect the resolution until there are this many clusters. If no resolution gives exactly as many, the closest
+        clustering is returned and `Clustering.exact` is False.
     seed
-        The same seed gives the same clusters; no global random state is read or left changed.
+        The same seed gives the same clusters; global random states are neither used nor changed.
 
     Raises
     ------
@@ -118,7 +118,7 @@ def cluster_graph(
 
     n_cells = graph.shape[0]
     if n_clusters is not None and not 1 <= n_clusters <= n_cells:
-        raise SettingError(f"{n_clusters} clusters of {n_cells} cells: ask for 1 to {n_cells}")
+        raise SettingError(f"n_clusters={n_clusters} is not between 1 and the number of cells ({n_cells})")
     upper = sparse.triu(graph, k=1).tocoo()
     edges = igraph.Graph(n=n_cells, edges=np.column_stack([upper.row, upper.col]), directed=False)
     if n_clusters is None:
@@ -127,19 +127,19 @@ def cluster_graph(
 
 
 def umap(cells: AnnData | ArrayLike, *, seed: int = 0) -> np.ndarray:
-    """Return the UMAP ``[n, 2]`` (no unit) of a representation, or of what `neighbours` made of it."""
+    """Return the UMAP ``[n, 2]`` (no unit) of a representation or of the result of `neighbours`."""
     import scanpy as sc
 
     cells = cells.copy() if isinstance(cells, AnnData) else neighbours(cells)
     with threads_kept(), warnings.catch_warnings():
-        # the spectral start of a graph in pieces: umap-learn falls back by itself
+        # the spectral initialisation of a disconnected graph: umap-learn falls back by itself
         warnings.filterwarnings("ignore", module="umap|sklearn", category=UserWarning)
         sc.tl.umap(cells, random_state=seed)
     return np.asarray(cells.obsm["X_umap"])
 
 
 def _descent(n_neighbors: int, seed: int) -> Any:
-    """Return an approximate search whose result scanpy 1.11 can read: pynndescent 0.7 gives a csr_array."""
+    """Return an approximate search for scanpy 1.11, which cannot read the csr_array of pynndescent 0.7."""
     from pynndescent import PyNNDescentTransformer
 
     class Descent(PyNNDescentTransformer):
@@ -153,12 +153,12 @@ def _bisect(edges, weights: np.ndarray, n_clusters: int, seed: int) -> Clusterin
     low, high, step = 0.0, np.inf, 1.0
     best: Clustering | None = None
     for _ in range(_STEPS):
-        found = _clustering(_leiden(edges, weights, step, seed), step, n_clusters)
-        if best is None or abs(found.n_clusters - n_clusters) < abs(best.n_clusters - n_clusters):
-            best = found
+        clusters = _clustering(_leiden(edges, weights, step, seed), step, n_clusters)
+        if best is None or abs(clusters.n_clusters - n_clusters) < abs(best.n_clusters - n_clusters):
+            best = clusters
         if best.exact or step > _LARGEST_RESOLUTION:
             break
-        low, high = (step, high) if found.n_clusters < n_clusters else (low, step)
+        low, high = (step, high) if clusters.n_clusters < n_clusters else (low, step)
         step = 2 * low if high == np.inf else (low + high) / 2
     assert best is not None  # _STEPS > 0
     return best
@@ -169,16 +169,16 @@ def _leiden(edges, weights: np.ndarray, resolution: float, seed: int) -> np.ndar
 
     igraph.set_random_number_generator(random.Random(seed))
     try:
-        found = edges.community_leiden(
+        partition = edges.community_leiden(
             objective_function="modularity", weights=weights, resolution=resolution, n_iterations=2
         )
     finally:
         igraph.set_random_number_generator(random)
-    return np.asarray(found.membership)
+    return np.asarray(partition.membership)
 
 
-def _clustering(membership: np.ndarray, resolution: float, n_asked: int | None) -> Clustering:
+def _clustering(membership: np.ndarray, resolution: float, n_requested: int | None) -> Clustering:
     codes, sizes = np.unique(membership, return_inverse=True, return_counts=True)[1:]
     rank = np.empty(len(sizes), dtype=np.int64)
     rank[np.argsort(-sizes, kind="stable")] = np.arange(len(sizes))
-    return Clustering(rank[codes], len(sizes), resolution, n_asked)
+    return Clustering(rank[codes], len(sizes), resolution, n_requested)

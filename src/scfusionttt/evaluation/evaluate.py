@@ -1,8 +1,4 @@
-"""What is scored on which cells, so that figures of different protocols never share a column.
-
-``unsupervised``: no label was seen. ``held-out``: labels of a split learned, scored on the others. ``paper``: as in the
-paper's predecessor (fine-tuned, all cells scored, geometry in the UMAP), only to compare with published numbers.
-"""
+"""Evaluations: scores of representations, graphs, clusters and predictions, with the protocol they belong to."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -26,24 +22,24 @@ Space = Literal["rep", "umap"]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores together with what they were measured on.
+    """Scores, with their protocol and the cells they were measured on.
 
     Attributes
     ----------
     protocol
-        "unsupervised", "held-out" or "paper".
+        A key of :data:`~scfusionttt.evaluation.PROTOCOLS`.
     scores
-        One row per clustering seed (one row in all where nothing was clustered), one column per metric.
+        One row per clustering seed (a single row if nothing was clustered), one column per metric.
     n_cells, n_unlabelled
-        Cells scored, and cells left out of the score because they carry no label.
+        Number of cells scored, and of cells left out because they have no label.
     n_classes
-        Distinct labels among the cells scored.
+        Number of distinct labels among the cells scored.
     n_clusters
-        Clusters found with each seed, unlabelled cells included; empty for predictions.
+        Number of clusters for each seed, including those of unlabelled cells; empty for predictions.
     space
-        Where ASW, SC, CHI and DBI were measured: "rep", "umap", or None without a representation.
+        Space of ASW, SC, CHI and DBI: "rep", "umap", or None without a representation.
     per_class
-        Precision, recall, f1 and support of each class, for predictions.
+        Precision, recall, f1 (0..1) and support (cells) of each class; for predictions only.
     """
 
     protocol: Protocol
@@ -70,12 +66,12 @@ class Evaluation:
         return {str(name): float(value) for name, value in self.scores.std(ddof=0).items()}
 
     def summary(self) -> pd.DataFrame:
-        """Return mean and spread of the metrics as a table: one row, or two where several seeds were clustered."""
+        """Return a table with the mean and, if there are several seeds, the standard deviation of each metric."""
         rows = {"mean": self.mean, "std": self.std} if len(self.scores) > 1 else {"value": self.mean}
         return pd.DataFrame.from_dict(rows, orient="index")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON; a metric that is not defined is None."""
+        """Return plain values for JSON; undefined metrics are None."""
         result: dict[str, Any] = {
             "protocol": self.protocol,
             "space": self.space,
@@ -104,30 +100,32 @@ def evaluate_representation(
 ) -> Evaluation:
     """Cluster a representation once per seed and score the clusters with the ten metrics.
 
-    Leiden on 15 nearest neighbours, its resolution bisected until the number of clusters is that of the classes.
-    Cells without a label are clustered with the rest and left out of the score.
+    Clusters are Leiden clusters of the nearest-neighbour graph; the resolution is bisected until there are as many
+    clusters as classes. Cells without a label are clustered with the others but not scored.
 
     Parameters
     ----------
     representation
         ``[n, d]``, cells in the order of `labels`.
     labels
-        Known class of every cell, ``[n]``; see `scfusionttt.labels` for which count as unlabelled.
+        Class of each cell, ``[n]``; see `scfusionttt.labels` for the values that mean "not labelled".
     space
-        Where ASW, SC, CHI and DBI are measured: "rep", the representation itself, or "umap", its two-dimensional map
-        (drawn once, with the first seed), which is the published way. Clusters come from the representation in both.
+        Space of ASW, SC, CHI and DBI: "rep", the representation itself, or "umap", its UMAP (computed once, with the
+        first seed), as in the paper. Clusters are those of the representation in either case.
+    seeds
+        Seeds of the clustering.
     n_clusters
-        Instead of the number of classes.
+        Number of clusters; the number of classes by default.
 
     Raises
     ------
     LabelError
-        The labels do not fit the cells, or fewer than two classes are labelled.
+        The labels do not match the cells, or have fewer than two classes.
     """
     if space not in get_args(Space):
-        raise SettingError(f"space {space!r} does not exist: use one of {', '.join(get_args(Space))}")
+        raise SettingError(f"space {space!r} does not exist; choose one of: {', '.join(get_args(Space))}")
     if not seeds:
-        raise SettingError("no clustering seed was given: give at least one")
+        raise SettingError("seeds is empty; give at least one clustering seed")
     cells = neighbours(representation, n_neighbors=n_neighbors)
     geometry = umap(cells, seed=seeds[0]) if space == "umap" else np.asarray(representation)
     return _score_graph(cells.obsp["connectivities"], labels, geometry, space, seeds, n_clusters, protocol)
@@ -141,9 +139,9 @@ def evaluate_graph(
     n_clusters: int | None = None,
     protocol: Protocol = "unsupervised",
 ) -> Evaluation:
-    """Do the same for methods that give a weighted neighbour graph ``[n, n]`` in place of a representation.
+    """Cluster and score a weighted neighbour graph ``[n, n]``, as `evaluate_representation` does a representation.
 
-    The geometric metrics are NaN: there is no space to measure them in.
+    The geometric metrics are NaN.
     """
     return _score_graph(graph, labels, None, None, seeds, n_clusters, protocol)
 
@@ -155,15 +153,15 @@ def _score_graph(
     known, truth = _known(labels, graph.shape[0])
     n_classes = _count_classes(truth)
     x_nd = None if geometry is None else geometry[known]
-    found = [cluster_graph(graph, n_clusters or n_classes, seed=seed) for seed in seeds]
-    rows = [ten_metrics(truth, one.labels[known], x_nd, seed=seed) for one, seed in zip(found, seeds)]
+    clusters = [cluster_graph(graph, n_clusters or n_classes, seed=seed) for seed in seeds]
+    rows = [ten_metrics(truth, one.labels[known], x_nd, seed=seed) for one, seed in zip(clusters, seeds)]
     return Evaluation(
         protocol=protocol,
         scores=pd.DataFrame(rows, index=pd.Index(seeds, name="seed")),
         n_cells=len(truth),
         n_unlabelled=graph.shape[0] - len(truth),
         n_classes=n_classes,
-        n_clusters=tuple(one.n_clusters for one in found),
+        n_clusters=tuple(one.n_clusters for one in clusters),
         space=space,
     )
 
@@ -176,23 +174,32 @@ def evaluate_clusters(
     space: Space = "rep",
     protocol: Protocol = "unsupervised",
 ) -> Evaluation:
-    """Score clusters that were found elsewhere with the ten metrics.
+    """Score given clusters with the ten metrics.
 
-    Without a representation the geometric metrics are NaN; `space` only names what the representation is.
+    Parameters
+    ----------
+    clusters, labels
+        Cluster and class of each cell, ``[n]``.
+    representation
+        ``[n, d]``, for the geometric metrics; NaN without one.
+    space
+        What `representation` is.
 
     Raises
     ------
     LabelError
-        The labels do not fit the cells, or fewer than two classes are labelled.
+        The labels do not match the cells, or have fewer than two classes.
     InputDataError
-        The representation has other cells.
+        The representation has another number of cells.
     """
     clusters = class_names(clusters)
     known, truth = _known(labels, len(clusters))
     n_classes = _count_classes(truth)
     geometry = None if representation is None else np.asarray(representation)
     if geometry is not None and len(geometry) != len(clusters):
-        raise InputDataError(f"{len(geometry)} rows of a representation but {len(clusters)} clusters: cells must match")
+        raise InputDataError(
+            f"{len(geometry)} rows of a representation but {len(clusters)} clusters; give one of each per cell"
+        )
     row = ten_metrics(truth, clusters[known], None if geometry is None else geometry[known])
     return Evaluation(
         protocol=protocol,
@@ -212,14 +219,14 @@ def evaluate_predictions(
     *,
     protocol: Protocol = "held-out",
 ) -> Evaluation:
-    """Score predicted classes: accuracy, balanced accuracy, macro and weighted F1, ARI and NMI, a per-class table.
+    """Score predicted classes with accuracy, balanced accuracy, macro and weighted F1, ARI and NMI, and class by class.
 
     Parameters
     ----------
     predicted, labels
-        Predicted and known class, ``[n]``, of the cells to score; give held-out cells only.
+        Predicted and known class of the cells to score, ``[n]``; for the protocol "held-out", held-out cells only.
     confidence
-        Probability of the predicted class, ``[n]``; adds the expected calibration error ``ece``.
+        Probability of the predicted class, ``[n]``, 0..1; adds the expected calibration error ``ece``.
     """
     predicted = class_names(predicted)
     known, truth = _known(labels, len(predicted))
@@ -240,19 +247,21 @@ def evaluate_predictions(
 def _known(labels: ArrayLike | pd.Series, n_cells: int) -> tuple[np.ndarray, np.ndarray]:
     """Return which cells are labelled, ``[n]`` bool, and the class names of those."""
     if np.shape(labels) != (n_cells,):
-        raise LabelError(f"labels of shape {np.shape(labels)} for {n_cells} cells: give one label for every cell")
+        raise LabelError(f"labels of shape {np.shape(labels)} for {n_cells} cells; give one label per cell")
     names = label_names(labels)
     known = np.asarray(names != "", dtype=bool)
     if not known.any():
-        raise LabelError(f"no labelled cell among {n_cells}: there is nothing to score against")
+        raise LabelError(f"none of the {n_cells} cells is labelled; there is nothing to score against")
     return known, names[known].astype(str)
 
 
 def _count_classes(truth: np.ndarray) -> int:
-    """Return the number of classes; of one alone any clusters can be right."""
+    """Return the number of classes; with a single class any clustering would be perfect."""
     n_classes = len(np.unique(truth))
     if n_classes < 2:
-        raise LabelError(f"the labelled cells are of a single class ({truth[0]}); scores of clusters need two")
+        raise LabelError(
+            f"the labelled cells have a single class ({truth[0]}); clusters are scored against at least two"
+        )
     return n_classes
 
 

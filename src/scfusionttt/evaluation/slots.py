@@ -1,5 +1,6 @@
-"""Scores of what stands in the slots of AnnData or MuData."""
+"""Scores of representations and clusters that are stored in AnnData or MuData."""
 
+import numpy as np
 import pandas as pd
 from anndata import AnnData
 from mudata import MuData
@@ -12,7 +13,7 @@ from scfusionttt.keys import X_FUSIONTTT
 def evaluate_slots(
     data: AnnData | MuData,
     *,
-    labels: str,
+    labels_key: str,
     rep: str | None = None,
     clusters: str | None = None,
     space: Space = "rep",
@@ -21,40 +22,49 @@ def evaluate_slots(
 
     Parameters
     ----------
-    labels, clusters
+    labels_key, clusters
         obs columns.
     rep
-        obsm key; ``X_fusionttt`` where neither it nor `clusters` is given. With `clusters`, the representation in
-        which the geometric metrics are computed.
+        obsm key; ``X_fusionttt`` if neither `rep` nor `clusters` is given. With `clusters`, the representation for the
+        geometric metrics.
     space
-        As for :func:`~scfusionttt.evaluation.evaluate_representation`.
+        As for :func:`~scfusionttt.evaluation.evaluate_representation`; not with `clusters`.
 
     Raises
     ------
-    LabelError, InputDataError
-        When a key is not there; the message lists those that are.
+    LabelError
+        There is no such obs column, or the labels cannot be scored against.
+    InputDataError
+        There is no such obsm key.
     SettingError
-        When ``space="umap"`` is asked for clusters.
+        ``space="umap"`` is combined with `clusters`.
     """
-    truth = _column(data, labels)
+    labels = find_column(data, labels_key)
     if clusters is None:
-        return evaluate_representation(_slot(data, rep or X_FUSIONTTT), truth, space=space)
+        return evaluate_representation(_representation(data, rep or X_FUSIONTTT), labels, space=space)
     if space == "umap":
-        raise SettingError("--space umap goes with --rep: clusters are scored in the representation given by --rep")
-    return evaluate_clusters(_column(data, clusters), truth, None if rep is None else _slot(data, rep))
+        raise SettingError("space='umap' applies to a representation, not to clusters; omit clusters or space")
+    return evaluate_clusters(find_column(data, clusters), labels, None if rep is None else _representation(data, rep))
 
 
-def _column(data: AnnData | MuData, key: str) -> pd.Series:
+def find_column(data: AnnData | MuData, key: str) -> pd.Series:
+    """Return an obs column of the whole or of one of its modalities, in the order of ``data.obs_names``.
+
+    Raises
+    ------
+    LabelError
+        There is no such column; the message lists the existing ones.
+    """
     tables = [data.obs, *(adata.obs for adata in getattr(data, "mod", {}).values())]
     for table in tables:
         if key in table:
             return table[key].reindex(data.obs_names)
-    known = sorted({str(column) for table in tables for column in table.columns})
-    raise LabelError(f"there is no obs['{key}']; the columns are: {', '.join(known) or 'none'}")
+    existing = sorted({str(column) for table in tables for column in table.columns})
+    raise LabelError(f"there is no obs['{key}']; the columns are: {', '.join(existing) or 'none'}")
 
 
-def _slot(data: AnnData | MuData, key: str):
+def _representation(data: AnnData | MuData, key: str) -> np.ndarray:
     if key not in data.obsm:
-        known = ", ".join(name for name in data.obsm if name not in getattr(data, "mod", {})) or "none"
-        raise InputDataError(f"there is no obsm['{key}'] (there is: {known}); write one with `scfusionttt embed`")
+        existing = ", ".join(name for name in data.obsm if name not in getattr(data, "mod", {})) or "none"
+        raise InputDataError(f"there is no obsm['{key}'] (existing: {existing}); write one with `scfusionttt embed`")
     return data.obsm[key]

@@ -184,7 +184,7 @@ BAD_CALLS = {
     ),
     "evaluate: no such representation": (
         "evaluate good.h5mu --labels cell_type --rep X_pca",
-        "no obsm['X_pca'] (there is: none); write one with `scfusionttt embed`",
+        "no obsm['X_pca'] (existing: none); write one with `scfusionttt embed`",
     ),
     "evaluate: not embedded yet": ("evaluate rna.h5ad --labels cell_type", "no obsm['X_fusionttt']"),
     "evaluate: no such labels": ("evaluate rna.h5ad --labels kind", "no obs['kind']; the columns are: cell_type"),

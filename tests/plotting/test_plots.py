@@ -24,7 +24,7 @@ def closed():
 
 @pytest.fixture
 def mapped(cells):
-    """The cells with a map and predictions."""
+    """The cells with a UMAP and predictions."""
     with quiet():
         data = cells.copy()
     rng = np.random.default_rng(0)
@@ -38,7 +38,7 @@ def titles(axes):
     return [ax.get_title(loc="left") for ax in axes]
 
 
-def test_a_panel_for_each_colour_be_it_class_number_gene_or_protein(mapped):
+def test_one_panel_per_class_column_number_gene_or_protein(mapped):
     gene, protein = mapped["rna"].var_names[3], mapped["prot"].var_names[0]
     colours = ["cell_type", "depth", gene, f"prot:{protein}"]
     axes = plot.umap(mapped, colours)
@@ -48,7 +48,7 @@ def test_a_panel_for_each_colour_be_it_class_number_gene_or_protein(mapped):
     assert pyplot.get_fignums() == [axes[0].figure.number], "pyplot knows the figure, so a notebook shows it"
 
 
-def test_own_axes_are_drawn_in(mapped):
+def test_given_axes_are_used(mapped):
     own = pyplot.figure().subplots(1, 2)
     assert plot.umap(mapped, ["cell_type", "depth"], axes=own)[1] is own[1]
     assert plot.confusion(mapped, "cell_type", ax=own[0]) is own[0]
@@ -66,8 +66,8 @@ def test_axes_basis_and_colours_as_in_scanpy(mapped):
     assert [handle.get_color() for handle in legend.legend_handles] == ["#111111", "#222222", "#333333"]
 
 
-def test_sixty_classes_leave_the_map_as_wide_as_three(mapped):
-    """Their legend had pressed the map to a strip."""
+def test_the_legend_of_sixty_classes_does_not_shrink_the_map(mapped):
+    """The legend had left only a strip for the map."""
     mapped.obs["many"] = [f"cluster {i % 60}" for i in range(mapped.n_obs)]
     widths = []
     for name in ("cell_type", "many"):
@@ -106,22 +106,30 @@ def test_methods_and_orders_are_compared_within_one_protocol():
 @pytest.mark.parametrize(
     ("draw", "error", "message"),
     [
-        (lambda data: plot.umap(data, "nothing"), InputDataError, "nothing is no gene and no protein, and there is no"),
-        (lambda data: plot.umap(data, "depth", basis="X_pca"), InputDataError, r"no obsm\['X_pca'\]; make one with"),
-        (lambda data: plot.umap(data, []), SettingError, "nothing to colour by"),
-        (lambda data: plot.umap(data, None), SettingError, "nothing to colour by"),
-        (lambda _: plot.training_curves(pd.DataFrame()), SettingError, "no training was recorded: pretrain the model"),
-        (lambda _: plot.comparison("results.csv", protocol="paper"), SettingError, "give the table of results.csv"),
+        (
+            lambda data: plot.umap(data, "nothing"),
+            InputDataError,
+            "nothing is neither a gene nor a protein, and there is no",
+        ),
+        (lambda data: plot.umap(data, "depth", basis="X_pca"), InputDataError, r"no obsm\['X_pca'\]; compute it with"),
+        (lambda data: plot.umap(data, []), SettingError, "color is empty"),
+        (lambda data: plot.umap(data, None), SettingError, "color is empty"),
+        (lambda _: plot.training_curves(pd.DataFrame()), SettingError, "no training was recorded; train the model"),
+        (
+            lambda _: plot.comparison("results.csv", protocol="paper"),
+            SettingError,
+            "summary must be a table as in results.csv",
+        ),
         (lambda data: plot.confusion(data, "type"), LabelError, r"no obs\['type'\]; the columns are"),
-        (lambda data: plot.genome_strip(data, "c"), InputDataError, "no cell named 'c'"),
+        (lambda data: plot.genome_strip(data, "c"), InputDataError, "no cell 'c'"),
         (lambda _: plot.comparison(pd.DataFrame(ROWS), protocol="paper"), SettingError, "no paper row has ARI, NMI"),
         (
             lambda _: plot.comparison(pd.DataFrame([*ROWS, {**ROWS[0], "dataset": "malt"}]), protocol="unsupervised"),
             SettingError,
-            "several kinds",
+            "several data sets",
         ),
     ],
 )
-def test_what_is_not_there_is_told(draw, error, message, mapped):
+def test_missing_data_are_reported(draw, error, message, mapped):
     with pytest.raises(error, match=message):
         draw(mapped)

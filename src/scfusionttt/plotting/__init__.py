@@ -1,4 +1,4 @@
-"""Plots of AnnData and MuData for users, and the figures (arrays in, axes out) that they and the report are made of."""
+"""Plots of AnnData and MuData (`plots`), and the figures behind them, drawn from arrays and tables (`figures`)."""
 
 from scfusionttt.plotting.plots import (
     chromosomes,

@@ -1,6 +1,7 @@
-"""Figures from AnnData or MuData: each function returns matplotlib axes, to change, save or show as you like.
+"""Plots of AnnData and MuData.
 
-Axes that are not given are made by pyplot, so that a notebook shows them. Nothing is computed or written here.
+Each function returns matplotlib axes, which can be changed, saved or shown. Without `ax`, axes are created by pyplot,
+so that notebooks show them. Values are drawn as stored: nothing is computed or written to the data.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from scfusionttt import keys
 from scfusionttt.errors import InputDataError, LabelError, SettingError
 from scfusionttt.evaluation import confusion as count_confusion
+from scfusionttt.evaluation.slots import find_column
 from scfusionttt.genome import resolve_antibodies, resolve_genes
 from scfusionttt.labels import is_labelled
 from scfusionttt.plotting import figures
@@ -31,17 +33,18 @@ def umap(
     data: Data, color: str | Sequence[str], *, basis: str = "X_umap", axes: Axes | Sequence[Axes] | None = None,
     ax: Axes | None = None,
 ) -> NDArray[Any]:  # fmt: skip
-    """Draw the map of the cells, a panel per colour.
+    """Plot an embedding of the cells in two dimensions, such as a UMAP, with one panel per colour.
 
     Parameters
     ----------
     color
-        obs columns, genes or proteins. A name of several modalities is told apart as ``rna:CD4`` and ``prot:CD4``.
-        Numbers have a colour bar, everything else a legend, in the colours of ``uns["<column>_colors"]`` if there.
+        obs columns, genes or proteins. Write ``rna:CD4`` or ``prot:CD4`` if several modalities have a feature of that
+        name. Numbers get a colour bar; other values get a legend, in the colours of ``uns["<column>_colors"]`` if
+        present.
     basis
-        obsm key of the map, [n, 2], with or without ``X_``.
+        obsm key of the coordinates, [n, 2], with or without ``X_``.
     axes, ax
-        One for each colour, to draw in; `ax` is that of a single colour, as in scanpy.
+        Axes to draw in, one for each colour; `ax` for a single colour, as in scanpy.
 
     Returns
     -------
@@ -50,43 +53,45 @@ def umap(
     Raises
     ------
     InputDataError
-        When there is no such map, column, gene or protein.
+        There are no such coordinates, or no such column, gene or protein.
+    SettingError
+        No colour is given, or the numbers of colours and axes differ.
     """
     names = [color] if isinstance(color, str) else [] if color is None else list(color)
     if not names:
-        raise SettingError("there is nothing to colour by: name an obs column, a gene or a protein")
+        raise SettingError("color is empty; give an obs column, a gene or a protein")
     basis = basis if basis in data.obsm else f"X_{basis.removeprefix('X_')}"
     if basis not in data.obsm:
         remedy = "sc.pp.neighbors(data, use_rep='X_fusionttt'), then sc.tl.umap(data)"
-        raise InputDataError(f"there is no obsm['{basis}']; make one with {remedy}")
+        raise InputDataError(f"there is no obsm['{basis}']; compute it with {remedy}")
     given = ax if axes is None else axes
     panels = np.ravel(np.asarray(given, dtype=object))
     if given is None:
         with on_pyplot():
             panels = new_axes(_MAP_WIDTH * len(names), 4.4, panels=len(names))
     if len(panels) != len(names):
-        raise SettingError(f"{len(names)} colours but {len(panels)} axes; give one for each")
+        raise SettingError(f"{len(names)} colours but {len(panels)} axes; give one axes per colour")
     coords = np.asarray(data.obsm[basis])[:, :2]
     for panel, name in zip(panels, names):
         values, unit = _values(data, name)
         if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
             figures.umap_continuous(coords, values, unit, title=name, ax=panel)
         else:
-            figures.umap(coords, values, title=name, colours=_kept_colours(data, name, values), ax=panel)
+            figures.umap(coords, values, title=name, colours=_stored_colours(data, name, values), ax=panel)
     if given is None:
         _make_room(panels)
     return panels
 
 
 def training_curves(model: Any, *, metric: str = "loss") -> NDArray[Any]:
-    """Draw how training went, a panel per stage.
+    """Plot training and validation curves, with one panel per stage.
 
     Parameters
     ----------
     model
         A :class:`scfusionttt.FusionTTT`, or its `history`.
     metric
-        ``loss``, ``accuracy`` or another of the history's columns without ``train_`` and ``val_``.
+        ``loss``, ``accuracy`` or another column of the history, without the prefix ``train_`` or ``val_``.
 
     Returns
     -------
@@ -95,28 +100,33 @@ def training_curves(model: Any, *, metric: str = "loss") -> NDArray[Any]:
     Raises
     ------
     SettingError
-        When no training was recorded.
+        No training was recorded.
     """
     history = getattr(model, "history", model)
     if "stage" not in history:
-        raise SettingError("no training was recorded: pretrain the model, or give its history")
+        raise SettingError("no training was recorded; train the model or pass its history")
     with on_pyplot():
         return figures.training_curves(history, metric=metric)
 
 
-def confusion(data: Data, labels: str, *, predicted: str = keys.LABEL, ax: Axes | None = None) -> Axes:
-    """Draw known types against predicted ones; cells without a label are left out.
+def confusion(data: Data, labels_key: str, *, predicted: str = keys.LABEL, ax: Axes | None = None) -> Axes:
+    """Plot the confusion matrix of known and predicted cell types; cells without a label are left out.
 
     Parameters
     ----------
-    labels, predicted
-        obs columns; ``model.predict(data, inplace=True)`` writes the second.
+    labels_key, predicted
+        obs columns with the known and the predicted types; ``model.predict(data, inplace=True)`` writes the latter.
+
+    Raises
+    ------
+    LabelError
+        There is no such column, or no cell is labelled.
     """
-    known, told = (_column(data, key) for key in (labels, predicted))
+    known, predictions = (find_column(data, key) for key in (labels_key, predicted))
     labelled = is_labelled(known)
     if not labelled.any():
-        raise LabelError(f"no cell of obs['{labels}'] is labelled: there is nothing to compare with")
-    counts = count_confusion(known[labelled], told[labelled])
+        raise LabelError(f"obs['{labels_key}'] labels no cell; there is nothing to compare the predictions with")
+    counts = count_confusion(known[labelled], predictions[labelled])
     with on_pyplot():
         return figures.confusion(counts, ax=ax)
 
@@ -124,15 +134,15 @@ def confusion(data: Data, labels: str, *, predicted: str = keys.LABEL, ax: Axes 
 def comparison(
     summary: pd.DataFrame, *, protocol: str, metrics: Sequence[str] = ("ARI", "NMI"), dataset: str | None = None
 ) -> NDArray[Any]:
-    """Draw the scores of several methods with their intervals, a panel per metric, the best at the top.
+    """Plot the scores of several methods with their intervals, one panel per metric, the best method at the top.
 
     Parameters
     ----------
     summary
-        What ``scfusionttt benchmark`` or ``ablate`` writes as ``results.csv``: columns protocol, dataset, method,
+        The ``results.csv`` of ``scfusionttt benchmark`` or ``ablate``, with the columns protocol, dataset, method,
         metric, mean, low, high.
     protocol, dataset
-        Which rows; scores of different protocols or data sets never share a panel.
+        Rows to plot; scores of different protocols or data sets are never shown in one panel.
 
     Returns
     -------
@@ -141,52 +151,52 @@ def comparison(
     Raises
     ------
     SettingError
-        When the table is another, there is no such row, or several data sets and none is chosen.
+        The table lacks a column or has no such rows, or it has several data sets and `dataset` is not given.
     """
     needed = ("protocol", "dataset", "method", "metric", "mean", "low", "high")
     if not isinstance(summary, pd.DataFrame) or not set(needed) <= set(summary):
-        raise SettingError(f"give the table of results.csv (pandas.read_csv), with the columns {', '.join(needed)}")
+        raise SettingError(f"summary must be a table as in results.csv, with the columns {', '.join(needed)}")
     rows = summary[summary["protocol"] == protocol]
     rows = rows if dataset is None else rows[rows["dataset"] == dataset]
     kinds = rows[[name for name in ("dataset", "labels", "share") if name in rows]].drop_duplicates()
     if len(kinds) > 1:
-        raise SettingError(f"the rows are of several kinds; keep one of: {kinds.to_dict(orient='records')}")
+        raise SettingError(f"the rows belong to several data sets; select one of: {kinds.to_dict(orient='records')}")
     panels = {name: rows[rows["metric"] == name].set_index("method")[["mean", "low", "high"]] for name in metrics}
     empty = [name for name, table in panels.items() if table.empty]
     if empty:
-        there = ", ".join(sorted(rows["metric"].unique())) or "none"
-        raise SettingError(f"no {protocol} row has {', '.join(empty)}; the metrics there are: {there}")
+        available = ", ".join(sorted(rows["metric"].unique())) or "none"
+        raise SettingError(f"no {protocol} row has {', '.join(empty)}; available metrics: {available}")
     with on_pyplot():
         return figures.intervals(panels)
 
 
 def order_study(summary: pd.DataFrame, *, protocol: str = "unsupervised", metric: str = "ARI") -> Axes:
-    """Draw what ``scfusionttt ablate order`` found: whether it matters in which order genes are read.
+    """Plot the results of ``scfusionttt ablate order``: the effect of the order in which genes are read.
 
     Parameters
     ----------
     summary
-        The study's ``results.csv``. Orders whose 95 % intervals overlap widely are not told apart by it.
+        The ``results.csv`` of the study. Orders with largely overlapping 95 % intervals cannot be distinguished.
     """
     return comparison(summary, protocol=protocol, metrics=[metric])[0]
 
 
 def genome_strip(data: Data, cell: str, *, species: str | None = None, named: int = 12, ax: Axes | None = None) -> Axes:
-    """Draw the genes of one cell in genome order and, below them, its proteins at their coding genes.
+    """Plot the genes of one cell in genome order and, below them, its proteins at their coding genes.
 
     Parameters
     ----------
     cell
-        Its name.
+        Name of the cell.
     species
-        ``human`` or ``mouse``; None: by the gene names.
+        ``human`` or ``mouse``; inferred from the gene names by default.
     named
-        How many genes to name.
+        Number of genes to name.
     """
     rna, protein = _modalities(data)
     if cell not in rna.obs_names:
-        raise InputDataError(f"there is no cell named '{cell}'; look in obs_names")
-    genes, species = _places(rna, species)
+        raise InputDataError(f"there is no cell '{cell}' in obs_names")
+    genes, species = _gene_table(rna, species)
     proteins = None
     if protein is not None and cell in protein.obs_names:
         places = resolve_antibodies(protein.var_names, species=species).table
@@ -201,19 +211,19 @@ def genome_strip(data: Data, cell: str, *, species: str | None = None, named: in
 
 
 def chromosomes(data: Data, groupby: str, *, species: str | None = None, ax: Axes | None = None) -> Axes:
-    """Draw groups of cells along the genome, each window of genes against the mean of all groups.
+    """Plot groups of cells along the genome: the mean of each window of genes, relative to the mean over groups.
 
-    Give log-normalised values in X: raw counts show the depth of sequencing.
+    X should be log-normalised; raw counts would show the sequencing depth.
 
     Parameters
     ----------
     groupby
-        obs column.
+        obs column with the groups.
     species
-        ``human`` or ``mouse``; None: by the gene names.
+        ``human`` or ``mouse``; inferred from the gene names by default.
     """
     rna, _ = _modalities(data)
-    groups = _column(data, groupby).reindex(rna.obs_names)
+    groups = find_column(data, groupby).reindex(rna.obs_names)
     known = groups.dropna().astype(str)
     if known.empty:
         raise LabelError(f"no cell has a value in obs['{groupby}']")
@@ -222,20 +232,23 @@ def chromosomes(data: Data, groupby: str, *, species: str | None = None, ax: Axe
     means = np.asarray(member @ rna.X) / member.sum(axis=1, keepdims=True)
     with on_pyplot():
         return figures.chromosome_heatmap(
-            _places(rna, species)[0], pd.DataFrame(means, index=names), unit="X, against the mean of groups", ax=ax
+            _gene_table(rna, species)[0],
+            pd.DataFrame(means, index=names),
+            unit="X minus mean over groups",
+            ax=ax,
         )
 
 
-def _kept_colours(data: Data, name: str, values: pd.Series) -> dict[str, str] | None:
-    """Return the colours that scanpy keeps for the categories of an obs column."""
-    kept = data.uns.get(f"{name}_colors", ())
-    if not isinstance(values.dtype, pd.CategoricalDtype) or len(kept) < len(values.cat.categories):
+def _stored_colours(data: Data, name: str, values: pd.Series) -> dict[str, str] | None:
+    """Return the colours that scanpy has stored for the categories of an obs column."""
+    stored = data.uns.get(f"{name}_colors", ())
+    if not isinstance(values.dtype, pd.CategoricalDtype) or len(stored) < len(values.cat.categories):
         return None
-    return dict(zip(map(str, values.cat.categories), map(str, kept)))
+    return dict(zip(map(str, values.cat.categories), map(str, stored)))
 
 
 def _make_room(panels: NDArray[Any]) -> None:
-    """Widen the figure by its legends, which would else press the maps together."""
+    """Widen the figure by its legends, which would otherwise shrink the maps."""
     figure = panels[0].figure
     legends = [legend for panel in panels if (legend := panel.get_legend())]
     widths = [legend.get_window_extent().width / figure.dpi for legend in legends]
@@ -245,14 +258,14 @@ def _make_room(panels: NDArray[Any]) -> None:
 def _modalities(data: Data) -> tuple[AnnData, AnnData | None]:
     if isinstance(data, AnnData):
         return data, None
-    found = [next((data[name] for name in names if name in data.mod), None)
+    pair = [next((data[name] for name in names if name in data.mod), None)
              for names in (keys.RNA_MODALITIES, keys.PROTEIN_MODALITIES)]  # fmt: skip
-    if found[0] is None:
-        raise InputDataError(f"no RNA modality among {', '.join(data.mod)}; name it {keys.RNA_MODALITIES[0]}")
-    return found[0], found[1]
+    if pair[0] is None:
+        raise InputDataError(f"no RNA modality among {', '.join(data.mod)}; rename it to {keys.RNA_MODALITIES[0]}")
+    return pair[0], pair[1]
 
 
-def _places(rna: AnnData, species: str | None) -> tuple[pd.DataFrame, str]:
+def _gene_table(rna: AnnData, species: str | None) -> tuple[pd.DataFrame, str]:
     resolved = resolve_genes(rna.var_names, gene_ids=rna.var.get("gene_ids"), species=species)
     return resolved.table, resolved.species
 
@@ -261,34 +274,24 @@ def _row(modality: AnnData, cell: str) -> NDArray[np.float64]:
     return _dense(modality.X[modality.obs_names.get_loc(cell)])
 
 
-def _column(data: Data, key: str) -> pd.Series:
-    """Return an obs column of the whole or of a modality, by cell."""
-    tables = [data.obs, *(part.obs for part in _parts(data).values())]
-    for table in tables:
-        if key in table:
-            return table[key].reindex(data.obs_names)
-    known = sorted({str(name) for table in tables for name in table.columns})
-    raise LabelError(f"there is no obs['{key}']; the columns are: {', '.join(known) or 'none'}")
-
-
 def _values(data: Data, name: str) -> tuple[pd.Series, str]:
-    """Return an obs column or a feature's values by cell, and what they are."""
+    """Return the values of an obs column, gene or protein by cell, and their unit."""
     parts: Mapping[str, AnnData] = _parts(data) or {"": data}
     modality, _, feature = name.partition(":")
     if modality in parts and feature in parts[modality].var_names:
         return _feature(data, parts[modality], feature), f"{modality}, as in X"
-    holding = {key: part for key, part in parts.items() if name in part.var_names}
-    if len(holding) > 1:
+    matches = {key: part for key, part in parts.items() if name in part.var_names}
+    if len(matches) > 1:
         raise InputDataError(
-            f"{name} is in {' and '.join(holding)}; say {' or '.join(f'{key}:{name}' for key in holding)}"
+            f"{name} is in {' and '.join(matches)}; write {' or '.join(f'{key}:{name}' for key in matches)}"
         )
-    if holding and name not in data.obs:
-        key, part = next(iter(holding.items()))
+    if matches and name not in data.obs:
+        key, part = next(iter(matches.items()))
         return _feature(data, part, name), f"{key}, as in X".strip(", ")
     try:
-        return _column(data, name), name
+        return find_column(data, name), name
     except LabelError as error:
-        raise InputDataError(f"{name} is no gene and no protein, and {error}") from error
+        raise InputDataError(f"{name} is neither a gene nor a protein, and {error}") from error
 
 
 def _feature(data: Data, part: AnnData, name: str) -> pd.Series:
@@ -296,7 +299,7 @@ def _feature(data: Data, part: AnnData, name: str) -> pd.Series:
 
 
 def _dense(line: Any) -> NDArray[np.float64]:
-    """Return one row or column of a matrix of any kind."""
+    """Return one row or column of a dense or sparse matrix."""
     return np.asarray(line.toarray() if hasattr(line, "toarray") else line, dtype=np.float64).ravel()
 
 

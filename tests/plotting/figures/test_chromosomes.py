@@ -7,13 +7,13 @@ from scfusionttt.plotting.figures import chromosome_heatmap, gene_places
 
 @pytest.fixture
 def genes():
-    """63 genes of three chromosomes, in no order, three of them without a place."""
+    """63 genes of three chromosomes in random order, three of them unplaced."""
     chromosome = ["2"] * 25 + ["10"] * 30 + ["X"] * 5 + [None] * 3
     table = pd.DataFrame({"chromosome": chromosome, "start": [*range(100, 160), None, None, None]})
     return table.sample(frac=1, random_state=0).reset_index(drop=True)
 
 
-def test_a_gained_chromosome_stands_out_where_it_lies(genes):
+def test_a_gained_chromosome_is_visible_at_its_position(genes):
     values = pd.DataFrame(np.ones((3, 63)), index=["0", "1", "$gained$"])
     values.loc["$gained$", genes.index[genes["chromosome"] == "10"]] = 4.0
     ax = chromosome_heatmap(genes, values, unit="log1p")
@@ -25,7 +25,7 @@ def test_a_gained_chromosome_stands_out_where_it_lies(genes):
     ax.figure.draw_without_rendering()
 
 
-def test_no_groups_say_so(genes):
+def test_an_empty_table_shows_the_reason(genes):
     ax = chromosome_heatmap(genes, pd.DataFrame(columns=range(63)))
     assert [text.get_text() for text in ax.texts] == ["no cells to show"]
 
@@ -43,7 +43,7 @@ def test_every_chromosome_has_a_line_and_every_placed_gene_a_tick(genes):
 
 
 def test_a_name_at_the_end_of_the_longest_chromosome_ends_before_the_number_of_genes():
-    """Half of PD-1's name had lain under the number, since its gene is the last of chromosome 2."""
+    """Half of the name PD-1, whose gene is the last of chromosome 2, was hidden under the number."""
     genes = pd.DataFrame({"chromosome": "2", "start": np.linspace(1e6, 242e6, 20)})
     ax = gene_places(genes, proteins=pd.DataFrame({"name": ["PD-1_TotalSeqB"], "chromosome": ["2"], "start": [242e6]}))
     ax.figure.draw_without_rendering()
@@ -51,6 +51,6 @@ def test_a_name_at_the_end_of_the_longest_chromosome_ends_before_the_number_of_g
     assert boxes["PD-1_TotalSeqB"].x1 < boxes["20"].x0
 
 
-def test_genes_without_places_say_so():
+def test_unplaced_genes_show_the_reason():
     ax = gene_places(pd.DataFrame({"chromosome": [None], "start": [None]}))
-    assert [text.get_text() for text in ax.texts] == ["no gene has a place"]
+    assert [text.get_text() for text in ax.texts] == ["no gene has a known position"]

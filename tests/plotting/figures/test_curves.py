@@ -49,7 +49,7 @@ def test_missing_validation_loss(draw, drop):
     assert list(axes[1].texts) == []
 
 
-def test_a_stage_without_the_metric_says_so(draw):
+def test_a_stage_without_the_metric_shows_the_reason(draw):
     table = history()
     table.loc[table["stage"] == "transfer", ["train_loss", "val_loss"]] = np.nan
     axes = training_curves(table)
@@ -57,7 +57,7 @@ def test_a_stage_without_the_metric_says_so(draw):
     assert axes[2].texts[0].get_text() == "no loss was recorded"
 
 
-def test_rows_logged_apart_are_merged_and_non_finite_values_left_out(draw):
+def test_rows_logged_separately_are_merged_and_non_finite_values_left_out(draw):
     table = pd.DataFrame(
         {
             "stage": "pretrain",
@@ -72,7 +72,7 @@ def test_rows_logged_apart_are_merged_and_non_finite_values_left_out(draw):
     assert lines(axes[0])["validation"].tolist() == [4.0, 3.0, 5.0]
 
 
-def test_one_epoch_shows_as_a_dot(draw):
+def test_a_single_epoch_is_a_dot(draw):
     axes = training_curves(history(epochs=1))
     assert draw(axes)
     assert axes[0].lines[0].get_marker() == "o"
@@ -84,6 +84,6 @@ def test_nothing_recorded(draw):
     assert axes[0].texts[0].get_text() == "no training was recorded"
 
 
-def test_draws_in_axes_given():
+def test_given_axes_are_used():
     mine = Figure().subplots(1, 3)
     assert list(training_curves(history(), axes=mine)) == list(mine)

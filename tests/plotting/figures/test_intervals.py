@@ -4,7 +4,7 @@ import pandas as pd
 from scfusionttt.plotting.figures import intervals
 
 
-def test_every_method_has_its_line_and_the_best_is_at_the_top():
+def test_each_method_has_a_line_and_the_best_is_at_the_top():
     table = pd.DataFrame({"mean": [0.2, 0.9], "low": [0.1, np.nan], "high": [0.3, np.nan]}, index=["a", "b $x$"])
     axes = intervals({"ARI": table, "empty": table.iloc[:0]})
     assert [label.get_text() for label in axes[0].get_yticklabels()] == ["a", "b $x$"]

@@ -60,6 +60,6 @@ def test_nothing_predicted(draw):
     assert texts(ax) == ["no predictions to show"]
 
 
-def test_draws_in_axes_given():
+def test_given_axes_are_used():
     mine = Figure().subplots()
     assert confusion(pd.DataFrame([[1]], index=["a"], columns=["a"]), ax=mine) is mine

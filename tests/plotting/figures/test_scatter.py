@@ -16,7 +16,7 @@ def legend_texts(ax):
     return [text.get_text() for text in ax.get_legend().get_texts()] if ax.get_legend() else []
 
 
-def test_few_named_classes_stand_in_a_legend_with_their_number(draw):
+def test_few_classes_have_a_legend_with_numbers_of_cells(draw):
     ax = umap(cells(5), ["B", "CD4+ T", "CD4+ T", None, "unknown"], title="Cell type")
     assert draw(ax)
     assert legend_texts(ax) == ["B (1)", "CD4+ T (2)", "not labelled (2)"]
@@ -24,7 +24,7 @@ def test_few_named_classes_stand_in_a_legend_with_their_number(draw):
     assert len(ax.texts) == 0
 
 
-def test_cluster_numbers_stand_on_the_data(draw):
+def test_cluster_numbers_are_drawn_on_the_data(draw):
     ax = umap(cells(60), np.arange(60) % 20)
     assert draw(ax)
     assert legend_texts(ax) == []
@@ -54,7 +54,7 @@ def test_no_cell_and_no_finite_cell(draw):
     assert ax.texts[0].get_text() == "no cells to show"
 
 
-def test_a_name_stands_on_a_cell_of_its_class():
+def test_a_name_is_drawn_on_a_cell_of_its_class():
     left, right = cells(50) * 0.1 - 5, cells(50, seed=1) * 0.1 + 5
     xy = np.concatenate([left, right])
     ax = umap(xy, ["1"] * 100)
@@ -77,14 +77,14 @@ def test_drawing_order_is_mixed_and_always_the_same():
     assert 400 < is_first[:500].sum() + (~is_first[500:]).sum() < 600
 
 
-def test_colours_given_are_used_and_unlabelled_lie_below():
+def test_given_colours_are_used_and_unlabelled_cells_are_below():
     ax = umap(cells(3), ["named", None, "named"], colours={"named": "#123456"})
     below, above = ax.collections
     assert to_hex(below.get_facecolors()[0]) == MISSING
     assert {to_hex(colour) for colour in above.get_facecolors()} == {"#123456"}
 
 
-def test_draws_in_axes_given_and_leaves_the_input_alone():
+def test_given_axes_are_used_and_the_input_is_unchanged():
     mine = Figure().subplots()
     xy, labels = cells(4), pd.Series(["a", "b", None, "a"], index=list("wxyz"))
     before = xy.copy(), labels.copy()

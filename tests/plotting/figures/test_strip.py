@@ -26,7 +26,7 @@ def overlaps(ax, names):
     return [(a, b) for i, a in enumerate(boxes) for b in boxes[:i] if a.overlaps(b)]
 
 
-def test_4000_genes_with_proteins_crowded_at_one_place(draw):
+def test_4000_genes_with_many_proteins_at_one_position(draw):
     genes, values = genome(4000)
     names = [f"CD{i}" for i in range(14)]
     proteins = pd.DataFrame({"name": names, "chromosome": "11", "start": 5, "value": np.arange(14) / 5})
@@ -40,7 +40,7 @@ def test_4000_genes_with_proteins_crowded_at_one_place(draw):
     assert ax.get_xlabel()
 
 
-def test_bars_stand_in_genome_order():
+def test_bars_are_in_genome_order():
     genes = pd.DataFrame({"chromosome": ["2", "1", "1"], "start": [1, 9, 3]})
     ax = genome_strip(genes, [5.0, 0.0, 7.0])
     bars = [segment.tolist() for segment in ax.collections[0].get_segments()]
@@ -48,7 +48,7 @@ def test_bars_stand_in_genome_order():
     assert set(texts(ax)) == {"1", "2", "RNA"}
 
 
-def test_proteins_hang_down_from_their_coding_genes():
+def test_proteins_are_drawn_below_their_coding_genes():
     genes = pd.DataFrame({"chromosome": ["1", "1", "2"], "start": [1, 5, 3]})
     proteins = pd.DataFrame({"name": ["CD4", "CD8"], "chromosome": ["2", "1"], "start": [3, 5], "value": [2.0, 1.0]})
     ax = genome_strip(genes, [1, 2, 3], proteins=proteins)
@@ -86,7 +86,7 @@ def test_one_chromosome_all_unplaced_and_silent_cells(draw):
     assert "unplaced" in texts(ax)
 
 
-def test_nan_is_left_blank_and_all_nan_says_so(draw):
+def test_nan_is_blank_and_all_nan_shows_the_reason(draw):
     genes, values = genome(30)
     values = np.where(np.arange(30) < 10, np.nan, 1.0)
     assert len(genome_strip(genes, values).collections[0].get_segments()) == 20
@@ -104,7 +104,7 @@ def test_awkward_names(draw, awkward_names):
     assert texts(ax).count("a$b$c") == 2
 
 
-def test_draws_in_axes_given_and_leaves_the_input_alone():
+def test_given_axes_are_used_and_the_input_is_unchanged():
     genes, values = genome(20)
     before = genes.copy(), values.copy()
     mine = Figure().subplots()

@@ -32,18 +32,18 @@ def nearest_pair(colours, vision):
 
 
 @pytest.mark.parametrize("n, normal, deficient", [(8, 0.15, 0.075), (20, 0.10, 0.042), (36, 0.085, 0.038)])
-def test_colours_stay_apart_for_every_eye(n, normal, deficient):
+def test_colours_are_distinct_under_every_vision(n, normal, deficient):
     for vision in VISIONS:
         assert nearest_pair(PALETTE[:n], vision) > (normal if vision == "normal" else deficient), vision
 
 
-def test_no_class_looks_like_missing_or_paper():
+def test_no_class_has_the_colour_of_missing_values_or_background():
     lab = oklab(PALETTE)
     for other in (MISSING, "white"):
         assert np.linalg.norm(lab - oklab([other]), axis=1).min() > 0.06
 
 
-def test_class_colours_keep_the_colours_given():
+def test_given_class_colours_are_used():
     assert class_colours(["a", "b"], {"b": "#000000"}) == {"a": PALETTE[0], "b": "#000000"}
     assert len(class_colours([str(i) for i in range(100)])) == 100
 
@@ -52,7 +52,7 @@ def test_natural_order():
     assert sorted(["10", "2", "B 10", "B 9", "a", ""], key=natural_key) == ["", "2", "10", "a", "B 9", "B 10"]
 
 
-def test_labels_keep_category_order_and_lose_what_means_no_label():
+def test_labels_keep_category_order_without_unlabelled_values():
     labels = pd.Categorical(["T", "B", None, "unknown", "T"], categories=["T", "never", "unknown", "B"])
     codes, classes = encode_labels(labels)
     assert classes == ["T", "B"]

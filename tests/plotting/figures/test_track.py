@@ -20,7 +20,7 @@ def test_karyotypic_order_then_start_scaffolds_and_unplaced_last():
     assert track.parity.tolist() == [0, 1, 1, 0, 1, 0, 1, 0, 1, 1]
 
 
-def test_locate_stands_at_the_gene_or_between_its_neighbours():
+def test_features_are_located_at_or_between_genes():
     track = Track(genes(("1", 10), ("1", 20), ("2", 5), ("2", 30)))
     proteins = genes(("1", 20), ("2", 5), ("2", 17), ("7", 3), (None, None))
     assert track.locate(proteins).tolist() == [1.5, 2.5, 3.5, 3.5, 3.5]

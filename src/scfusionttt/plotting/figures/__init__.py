@@ -1,4 +1,4 @@
-"""Figures: arrays and tables in, matplotlib axes out."""
+"""Figures drawn from arrays and tables; each function returns matplotlib axes."""
 
 from scfusionttt.plotting.figures.calibration import calibration
 from scfusionttt.plotting.figures.chromosomes import chromosome_heatmap, gene_places

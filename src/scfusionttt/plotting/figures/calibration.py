@@ -1,16 +1,15 @@
-"""How far the probability of a prediction can be trusted."""
+"""Reliability diagram of predicted probabilities."""
 
 import pandas as pd
 from matplotlib.axes import Axes
 
-from scfusionttt.plotting.figures.style import INK, MUTED, PALETTE, RULE, literal, new_axes, say_nothing_to_show, tidy
+from scfusionttt.plotting.figures.style import INK, MUTED, PALETTE, RULE, literal, new_axes, show_reason, tidy
 
 
 def calibration(bins: pd.DataFrame, *, title: str = "", ax: Axes | None = None) -> Axes:
-    """Draw a reliability diagram: the share of cells named right against the probability the model gave.
+    """Draw a reliability diagram: accuracy against the predicted probability.
 
-    On the diagonal, 80 % means right in 80 of 100 cells; below it the model is too sure. The area of a dot is the
-    number of its cells, so that a bin with few does not mislead.
+    Below the diagonal, the model is overconfident. The area of a dot is proportional to the number of its cells.
 
     Parameters
     ----------
@@ -20,20 +19,20 @@ def calibration(bins: pd.DataFrame, *, title: str = "", ax: Axes | None = None) 
     """
     ax = new_axes(4.6, 4.2)[0] if ax is None else ax
     if bins.empty:
-        say_nothing_to_show(ax, "no predictions to show")
+        show_reason(ax, "no predictions to show")
         tidy(ax, title)
         return ax
     cells, total = bins["cells"].to_numpy(dtype=float), float(bins["cells"].sum())
     gap = (bins["confidence"] - bins["accuracy"]).abs()
     ax.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
-    ax.annotate("as sure as right", (0.06, 0.06), xytext=(0, 5), textcoords="offset points", rotation=45,
+    ax.annotate("perfect calibration", (0.06, 0.06), xytext=(0, 5), textcoords="offset points", rotation=45,
                 rotation_mode="anchor", transform_rotates_text=True, fontsize=7.5, color=MUTED)  # fmt: skip
     ax.vlines(bins["confidence"], bins["confidence"], bins["accuracy"], color=PALETTE[5], linewidth=1.4)
     ax.scatter(bins["confidence"], bins["accuracy"], s=6 + 250 * cells / total, color=PALETTE[0], zorder=3)
-    told = f"expected calibration error {float((gap * cells).sum() / total):.3f}\n{total:,.0f} cells"
-    literal(ax.text(0.97, 0.04, told, transform=ax.transAxes, ha="right", va="bottom", fontsize=8.5, color=INK))
+    summary = f"expected calibration error {float((gap * cells).sum() / total):.3f}\n{total:,.0f} cells"
+    literal(ax.text(0.97, 0.04, summary, transform=ax.transAxes, ha="right", va="bottom", fontsize=8.5, color=INK))
     ax.set(xlim=(0, 1.03), ylim=(0, 1.03), aspect="equal", xlabel="probability of the predicted class")
-    ax.set_ylabel("share of cells named right")
+    ax.set_ylabel("fraction of cells predicted correctly")
     ax.grid(color=RULE, linewidth=0.6)
     ax.set_axisbelow(True)
     tidy(ax, title)

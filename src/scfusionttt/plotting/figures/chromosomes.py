@@ -1,4 +1,4 @@
-"""Groups of cells along the genome, and where a model's features lie on the chromosomes."""
+"""Groups of cells along the genome, and positions of genes and proteins on the chromosomes."""
 
 from itertools import pairwise
 
@@ -15,13 +15,13 @@ from scfusionttt.plotting.figures.style import (
     RULE,
     literal,
     new_axes,
-    say_nothing_to_show,
     shorten,
+    show_reason,
     tidy,
 )
 from scfusionttt.plotting.figures.track import SCAFFOLDS, UNPLACED, Track
 
-#: Neighbours on the genome that are averaged, as few genes alone are noise.
+#: Number of adjacent genes that are averaged, as single genes are noisy.
 _WINDOW = 20
 _MEGABASE = 1e6
 
@@ -29,24 +29,24 @@ _MEGABASE = 1e6
 def chromosome_heatmap(
     genes: pd.DataFrame, values: pd.DataFrame, *, unit: str = "", title: str = "", ax: Axes | None = None
 ) -> Axes:
-    """Draw groups of cells (rows) along the genome (columns): each window of 20 genes against the mean of all groups.
+    """Draw groups of cells (rows) along the genome (columns): windows of 20 genes, relative to the mean over groups.
 
-    A window never crosses the end of a chromosome. Red is above, blue below the mean over groups, after the median of
-    the group's windows is taken off: cells with more RNA are not red throughout.
+    Windows do not cross chromosomes. Red is above and blue below the mean over groups, after subtraction of the median
+    of each group, so that groups with more RNA are not red throughout.
 
     Parameters
     ----------
     genes
-        [g]: `chromosome`, `start` (bp), in any order; missing where a gene is unplaced.
+        Table [g] with `chromosome` and `start` (bp), in any order; missing for unplaced genes.
     values
-        [groups, g], the mean of each gene in each group, its columns in the order of `genes`.
+        Mean of each gene in each group [groups, g], with columns in the order of `genes`.
     unit
-        Of the values.
+        Unit of the values.
     """
     ax = new_axes(11.0, 1.6 + 0.24 * max(len(values), 3))[0] if ax is None else ax
     track = Track(genes)
     if values.empty:
-        say_nothing_to_show(ax, "no cells to show")
+        show_reason(ax, "no cells to show")
         tidy(ax, title)
         return ax
     mean = values.to_numpy(dtype=float)[:, track.order]
@@ -79,14 +79,14 @@ def gene_places(
 ) -> Axes:
     """Draw each chromosome as a line with a tick per gene, and proteins by name at their coding genes.
 
-    Features without a chromosome, or on a scaffold, are counted below.
+    Features on scaffolds or without a chromosome are counted below.
 
     Parameters
     ----------
     genes
-        [g]: `chromosome`, `start` (bp).
+        Table [g] with `chromosome` and `start` (bp).
     proteins
-        [p]: `name`, `chromosome`, `start` (bp) of the coding gene.
+        Table [p] with `name`, and `chromosome` and `start` (bp) of the coding gene.
     """
     track = Track(genes)
     chromosome, start = (
@@ -96,15 +96,15 @@ def gene_places(
     shown = [name for name, _, _ in track.bands if name not in (SCAFFOLDS, UNPLACED)]
     ax = new_axes(11.0, 1.2 + 0.24 * max(len(shown), 3))[0] if ax is None else ax
     if not shown:
-        say_nothing_to_show(ax, "no gene has a place")
+        show_reason(ax, "no gene has a known position")
         tidy(ax, title)
         return ax
     for row, name in enumerate(shown):
-        here = start[(chromosome == name).to_numpy()] / _MEGABASE
-        ax.plot([0, here.max()], [row, row], color=RULE, linewidth=5, solid_capstyle="round", zorder=1)
-        ticks = [[(x, row - 0.28), (x, row + 0.28)] for x in here]
+        own = start[(chromosome == name).to_numpy()] / _MEGABASE
+        ax.plot([0, own.max()], [row, row], color=RULE, linewidth=5, solid_capstyle="round", zorder=1)
+        ticks = [[(x, row - 0.28), (x, row + 0.28)] for x in own]
         ax.add_collection(LineCollection(ticks, colors=PALETTE[0], linewidths=0.5, alpha=0.55, rasterized=True))
-        ax.text(1.005, row, f"{len(here):,}", transform=ax.get_yaxis_transform(), fontsize=7.5, color=INK, va="center")
+        ax.text(1.005, row, f"{len(own):,}", transform=ax.get_yaxis_transform(), fontsize=7.5, color=INK, va="center")
     ax.text(1.005, -0.9, "genes", transform=ax.get_yaxis_transform(), fontsize=7.5, color=INK, va="center")
     named = 0.0
     if proteins is not None and len(proteins):
@@ -121,9 +121,9 @@ def gene_places(
 
 
 def _name_proteins(ax: Axes, proteins: pd.DataFrame, shown: list[str], *, letter: float) -> float:
-    """Mark proteins, name each to its right, after the name before it, and return where the last name ends.
+    """Mark and name proteins without overlapping names; return the position where the last name ends.
 
-    `letter` is a letter's width there.
+    `letter` is the width of a letter in million base pairs.
     """
     places = proteins.assign(row=Track(proteins).chromosome.map({name: row for row, name in enumerate(shown)}))
     places = places.dropna(subset=["row", "start"]).sort_values(["row", "start"])
@@ -140,6 +140,6 @@ def _name_proteins(ax: Axes, proteins: pd.DataFrame, shown: list[str], *, letter
 
 
 def _windows(track: Track) -> np.ndarray:
-    """Return the edges of windows of `_WINDOW` genes, none across the end of a chromosome."""
+    """Return the edges of windows of `_WINDOW` genes that do not cross chromosomes."""
     inner = [np.arange(first, end, _WINDOW) for _, first, end in track.bands]
     return np.unique(np.concatenate([*inner, [track.size]]))

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from scfusionttt.plotting.figures.style import INK, MUTED, PALETTE, RULE, new_axes, say_nothing_to_show, tidy
+from scfusionttt.plotting.figures.style import INK, MUTED, PALETTE, RULE, new_axes, show_reason, tidy
 
 _PHASES = {"train": ("training", PALETTE[0]), "val": ("validation", PALETTE[5])}
 
@@ -22,12 +22,12 @@ def training_curves(
     Parameters
     ----------
     history
-        Columns `stage`, `epoch` and metrics; a metric that a stage lacks is missing or NaN. Several rows of one
-        epoch (training and validation logged apart) are merged.
+        Columns `stage`, `epoch` and metrics, NaN if a stage lacks a metric. Rows of the same epoch (training and
+        validation logged separately) are merged.
     metric
-        Best is lowest for a loss, highest for anything else.
+        The best value is the lowest of a loss and the highest of any other metric.
     axes
-        One per stage, to draw in.
+        Axes to draw in, one per stage.
 
     Returns
     -------
@@ -38,7 +38,7 @@ def training_curves(
         axes = new_axes(max(3.4 * len(stages), 3.4), 2.7, panels=max(len(stages), 1))
     panels = np.asarray(axes, dtype=object)
     if not stages:
-        say_nothing_to_show(panels[0], "no training was recorded")
+        show_reason(panels[0], "no training was recorded")
     for ax, (stage, rows) in zip(panels, stages):
         _stage(ax, rows.groupby("epoch").mean(numeric_only=True), metric)
         ax.set_xlabel("epoch")
@@ -56,7 +56,7 @@ def _stage(ax: Axes, rows: pd.DataFrame, metric: str) -> None:
         if len(curve := column.replace([np.inf, -np.inf], np.nan).dropna()):
             curves[phase] = curve
     if not curves:
-        say_nothing_to_show(ax, f"no {metric.replace('_', ' ')} was recorded")
+        show_reason(ax, f"no {metric.replace('_', ' ')} was recorded")
         return
     for phase, curve in curves.items():
         name, colour = _PHASES[phase]

@@ -1,25 +1,25 @@
-"""Confusion between true and predicted classes."""
+"""Confusion matrix of true and predicted classes."""
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from scfusionttt.plotting.figures.style import INK, MUTED, RULE, literal, new_axes, say_nothing_to_show, shorten, tidy
+from scfusionttt.plotting.figures.style import INK, MUTED, RULE, literal, new_axes, shorten, show_reason, tidy
 
 _WHITE_TEXT_ABOVE = 0.55
 
 
 def confusion(counts: pd.DataFrame, *, title: str = "", ax: Axes | None = None) -> Axes:
-    """Draw counts of cells, true class by predicted class; colour is the share of the true class.
+    """Draw a confusion matrix: numbers of cells, coloured by the fraction of the true class.
 
-    Each row names its number of cells and, where the class can be predicted, its recall. A predicted class that is no
-    true class (such as `unknown`) keeps its column, and the reverse its row.
+    Rows show the number of cells and, for classes that can be predicted, the recall. A predicted class that is not a
+    true class (such as `unknown`) has a column, and a class that is never predicted has a row.
 
     Parameters
     ----------
     counts
-        [true, predicted], cells; NaN counts as 0. Rows and columns keep their order.
+        Numbers of cells [true, predicted]; NaN counts as 0. The order of rows and columns is kept.
     """
     cells = counts.fillna(0).to_numpy(dtype=float)
     rows, columns = cells.shape
@@ -27,7 +27,7 @@ def confusion(counts: pd.DataFrame, *, title: str = "", ax: Axes | None = None) 
         side = 0.42 if max(rows, columns) <= 14 else 0.3
         ax = new_axes(2.9 + side * columns, 1.7 + side * rows)[0]
     if cells.size == 0:
-        say_nothing_to_show(ax, "no predictions to show")
+        show_reason(ax, "no predictions to show")
         tidy(ax, title)
         return ax
     totals = cells.sum(axis=1)
@@ -50,7 +50,7 @@ def _name_axes(ax: Axes, counts: pd.DataFrame, totals: np.ndarray, share: np.nda
     ax.set_yticks(np.arange(len(true)) + 0.5, [f"{shorten(name)} ({n:,.0f})" for name, n in zip(true, totals)])
     for label in [*ax.get_xticklabels(), *ax.get_yticklabels()]:
         literal(label)
-    ax.set(xlabel="predicted class (colour: share of the true class)", ylabel="true class (cells)")
+    ax.set(xlabel="predicted class (colour: fraction of the true class)", ylabel="true class (number of cells)")
     right = len(predicted) + 0.25
     ax.text(right, -0.15, "recall", fontsize=7.5, color=MUTED, va="bottom")
     for i, name in enumerate(true):
@@ -63,7 +63,7 @@ def _name_axes(ax: Axes, counts: pd.DataFrame, totals: np.ndarray, share: np.nda
 
 
 def _compact(n: float) -> str:
-    """Return a count in at most four characters or so: 12, 950, 1.2k, 31k."""
+    """Return a count in about four characters: 12, 950, 1.2k, 31k."""
     if n < 1000:
         return f"{n:.0f}"
     return f"{n / 1000:.1f}k" if n < 9950 else f"{n / 1000:.0f}k"

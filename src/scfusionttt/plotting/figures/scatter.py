@@ -17,13 +17,14 @@ from scfusionttt.plotting.figures.style import (
     encode_labels,
     literal,
     new_axes,
-    say_nothing_to_show,
     shorten,
+    show_reason,
     tidy,
 )
 
-#: Names this short stand on the data; longer ones in a legend, with numbers on the data where colours alone are many.
+#: Names of at most this length are drawn on the data; longer ones go into a legend.
 _SHORT = 3
+#: With more classes than this, a legend is numbered, and the numbers are drawn on the data.
 _FEW_CLASSES = 8
 _LEGEND_ROWS = 20
 _FEW_CELLS = 12
@@ -39,18 +40,18 @@ def umap(
 ) -> Axes:
     """Draw cells coloured by class.
 
-    Short names (cluster numbers) stand on the data. Longer ones stand in a legend with their number of cells; beyond
-    eight classes each also has a number on the data. Cells are drawn in a fixed random order, so that no class
-    hides another; cells without a label (`labels.UNLABELLED`, NaN) lie below in grey.
+    Short names, such as cluster numbers, are drawn on the data. Longer ones are listed in a legend with their numbers
+    of cells; with more than eight classes, they are also numbered on the data. Cells are drawn in a fixed random order,
+    so that no class hides another; unlabelled cells (`labels.UNLABELLED`, NaN) are drawn first, in grey.
 
     Parameters
     ----------
     coords
-        [n, 2]. Cells with a coordinate that is not finite are left out.
+        Coordinates [n, 2]. Cells with a non-finite coordinate are left out.
     labels
-        [n]. Categories keep their order; other values are sorted, numbers by value.
+        Classes [n]. Categories keep their order; other values are sorted, numbers by value.
     colours
-        Colour of a class by its name, to keep it across figures.
+        Colours by class, to use the same ones in several figures.
     """
     xy, shown = _finite(coords)
     codes, classes = encode_labels(labels)
@@ -72,14 +73,14 @@ def umap(
         widest = max(map(len, texts), default=0)
         ax = new_axes(4.5 + columns * (0.35 + 0.068 * widest), 4.4)[0]
     if not shown.any():
-        say_nothing_to_show(ax, "no cells to show")
+        show_reason(ax, "no cells to show")
     _points(ax, xy[shown & (codes < 0)], MISSING, n=len(xy))
     order = np.random.default_rng(0).permutation(np.flatnonzero(shown & (codes >= 0)))
     _points(ax, xy[order], [palette[classes[code]] for code in codes[order]], n=len(xy))
     if on_data or numbered:
         for i, name in enumerate(classes):
             if (members := shown & (codes == i)).any():
-                _stand_out(ax, xy[members], name if on_data else str(i + 1))
+                _write_name(ax, xy[members], name if on_data else str(i + 1))
     if texts:
         _legend(ax, handles, texts, columns)
     _finish(ax, title)
@@ -89,14 +90,14 @@ def umap(
 def umap_continuous(
     coords: ArrayLike, values: ArrayLike, unit: str, *, title: str = "", ax: Axes | None = None
 ) -> Axes:
-    """Draw cells coloured by a value, high values on top; cells without one lie below in grey.
+    """Draw cells coloured by a value, with high values on top and missing values below, in grey.
 
     Parameters
     ----------
     coords
-        [n, 2]. Cells with a coordinate that is not finite are left out.
+        Coordinates [n, 2]. Cells with a non-finite coordinate are left out.
     values
-        [n], in `unit`. The colours span the values' 1st to 99th percentile.
+        Values [n] in `unit`. Colours span the 1st to the 99th percentile.
     """
     xy, shown = _finite(coords)
     value = np.asarray(values, dtype=float)
@@ -104,12 +105,12 @@ def umap_continuous(
     ax = new_axes(5.1, 4.4)[0] if ax is None else ax
     _points(ax, xy[shown & ~known], MISSING, n=len(xy))
     if not known.any():
-        say_nothing_to_show(ax, "no values to show")
+        show_reason(ax, "no values to show")
         _finish(ax, title)
         return ax
     order = np.flatnonzero(known)[np.argsort(value[known], kind="stable")]
     low, high = np.percentile(value[known], [1, 99])
-    if low == high:  # a gene that hardly any cell expresses
+    if low == high:  # a gene that almost no cell expresses
         low, high = value[known].min(), value[known].max()
     x, y = xy[order].T
     points = ax.scatter(x, y, c=value[order], vmin=low, vmax=high, cmap="viridis", **_point_style(len(xy)))
@@ -137,12 +138,12 @@ def _points(ax: Axes, xy: NDArray, colour: str | list[str], *, n: int) -> None:
 
 
 def _middle(xy: NDArray) -> NDArray:
-    """Return the member nearest to the median: a name never stands between two islands."""
+    """Return the point nearest to the median, so that a name is never placed between two groups of points."""
     return xy[np.argmin(np.linalg.norm(xy - np.median(xy, axis=0), axis=1))]
 
 
-def _stand_out(ax: Axes, members: NDArray, name: str) -> None:
-    """Write a name amid its cells, or above them where they are so few that it would hide them."""
+def _write_name(ax: Axes, members: NDArray, name: str) -> None:
+    """Write a name on its cells, or above them if it would hide them."""
     above = len(members) < _FEW_CELLS
     text = ax.annotate(
         shorten(name),

@@ -1,4 +1,4 @@
-"""One cell's genes, and its proteins, along the genome."""
+"""The genes and proteins of one cell along the genome."""
 
 import numpy as np
 import pandas as pd
@@ -15,8 +15,8 @@ from scfusionttt.plotting.figures.style import (
     SHADE,
     literal,
     new_axes,
-    say_nothing_to_show,
     shorten,
+    show_reason,
     tidy,
 )
 from scfusionttt.plotting.figures.track import Track
@@ -24,7 +24,7 @@ from scfusionttt.plotting.figures.track import Track
 _BLUES = (PALETTE[0], "#5b9fc9")
 _ORANGE = PALETTE[5]
 _MOST_PROTEIN_NAMES = 40
-#: Room that one upright name takes, as a share of the width.
+#: Width of a vertical name, as a fraction of the width of the plot.
 _NAME_GAP = 0.0135
 
 
@@ -39,28 +39,29 @@ def genome_strip(
     named: int = 12,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw one cell's genes in genome order and, hanging below them, its proteins at their coding genes.
+    """Draw the genes of one cell in genome order and, below them, its proteins at their coding genes.
 
-    Each gene takes the same width, so a chromosome is as wide as it has genes here; chromosomes are shaded in turn,
-    and unplaced genes and proteins stand at the end. The most expressed genes are named.
+    All genes have the same width, so the width of a chromosome is its number of genes. Alternate chromosomes are
+    shaded; unplaced genes and proteins are at the end. The most highly expressed genes are named.
 
     Parameters
     ----------
     genes
-        [g]: `chromosome`, `start` (bp), in any order; missing or empty where a gene is unplaced. Names stand in
-        `name`, where there is one.
+        Table [g] with `chromosome` and `start` (bp), in any order, missing or empty for unplaced genes; and optionally
+        `name`.
     values
-        [g], in `unit`; NaN (not measured) is left blank.
+        Values [g] in `unit`; NaN (not measured) is left blank.
     proteins
-        [p]: `name`, `chromosome`, `start` (bp) of the coding gene, and `value` in `protein_unit`; NaN is a hollow dot.
+        Table [p] with `name`, `chromosome` and `start` (bp) of the coding gene, and `value` in `protein_unit`; NaN is
+        drawn as a hollow dot.
     named
-        How many genes to name.
+        Number of genes to name.
     """
     ax = new_axes(11.0, 3.0 if proteins is None else 4.4)[0] if ax is None else ax
     track = Track(genes)
     value = np.asarray(values, dtype=float)[track.order]
     if not np.isfinite(value).any():
-        say_nothing_to_show(ax, "no gene was measured in this cell")
+        show_reason(ax, "no gene was measured in this cell")
         tidy(ax, title)
         return ax
     top, bottom = max(float(np.nanmax(value)), 0.0), min(float(np.nanmin(value)), 0.0)
@@ -99,7 +100,7 @@ def _bars(ax: Axes, value: NDArray, parity: NDArray) -> None:
 
 
 def _name_marks(ax: Axes, marks: list[tuple[float, float, object]], level: float, size: int, *, up: float) -> float:
-    """Write names upright beyond `level`, none over another, a line from each to its mark; return where they end."""
+    """Write vertical names beyond `level` without overlap, each connected to its mark; return where they end."""
     ordered = sorted(marks, key=lambda mark: mark[0])
     places = _spread([x for x, _, _ in ordered], _NAME_GAP * size, size)
     knee = level + 0.08 * up
@@ -114,7 +115,7 @@ def _name_marks(ax: Axes, marks: list[tuple[float, float, object]], level: float
 
 
 def _spread(places: list[float], gap: float, size: int) -> NDArray[np.float64]:
-    """Move sorted places apart to at least `gap`, each as little as it takes, inside 0..size."""
+    """Move sorted positions apart to a distance of at least `gap`, within 0..size."""
     x = np.array(places, dtype=float)
     gap = min(gap, size / max(len(x), 1))
     for _ in range(500):
@@ -130,7 +131,7 @@ def _spread(places: list[float], gap: float, size: int) -> NDArray[np.float64]:
 def _hang_proteins(
     ax: Axes, proteins: pd.DataFrame, track: Track, lane: float, height: float, unit: str
 ) -> tuple[float, dict[float, str]]:
-    """Draw proteins downwards from `lane` on a scale of their own; return where they end, and their ticks."""
+    """Draw proteins downwards from `lane` on their own scale; return where they end, and their ticks."""
     value = proteins["value"].to_numpy(dtype=float, na_value=np.nan)
     known = np.isfinite(value)
     low, high = min(value[known], default=0.0), max(value[known], default=0.0)
@@ -153,7 +154,7 @@ def _hang_proteins(
 
 
 def _name_lane(ax: Axes, middle: float, unit: str, colour: str) -> None:
-    """Name the unit of a lane at its left, beyond the tick labels."""
+    """Write the unit of a lane to the left of its tick labels."""
     where = ax.get_yaxis_transform() + ScaledTranslation(-28 / 72, 0, ax.figure.dpi_scale_trans)
     text = "\n".join(part.strip() for part in shorten(unit, 60).split(",", 1))
     literal(
@@ -162,13 +163,13 @@ def _name_lane(ax: Axes, middle: float, unit: str, colour: str) -> None:
 
 
 def _round_ticks(low: float, high: float) -> list[float]:
-    """Return a few round values inside a range that holds 0."""
+    """Return a few round values within a range that includes 0."""
     ticks = MaxNLocator(nbins=3, steps=[1, 2, 5, 10]).tick_values(low, high)
     return [float(tick) + 0.0 for tick in ticks if low <= tick <= high]
 
 
 def name_chromosomes(ax: Axes, track: Track, *, shade: bool = True) -> None:
-    """Shade every other chromosome and name each below; names that would touch go a line down."""
+    """Shade alternate chromosomes and write their names below, on several lines if they would overlap."""
     ax.set_xticks([])
     ends: list[float] = []
     for i, (name, first, end) in enumerate(track.bands):

@@ -1,4 +1,4 @@
-"""Colours, text and empty axes shared by all figures; nothing global is touched."""
+"""Colours, text and axes shared by all figures; global state of matplotlib is not changed."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,11 +19,11 @@ INK = "#1f2430"
 MUTED = "#667085"
 RULE = "#d5d9e0"
 SHADE = "#f1f3f7"
-#: What is not labelled or not measured.
+#: Colour of unlabelled cells and missing values.
 MISSING = "#ced2d9"
 
-#: The first six are Okabe and Ito's (2008); each further colour is the one farthest in OKLab from all before it, under
-#: normal vision and under protanopia, deuteranopia and tritanopia (Machado et al. 2009), of those that show on white.
+#: The first six are from Okabe and Ito (2008). Each further colour is the one farthest in OKLab from all before it,
+#: under normal vision, protanopia, deuteranopia and tritanopia (Machado et al. 2009), among those visible on white.
 # fmt: off
 PALETTE = (
     "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#73003a", "#4a5a00", "#31298c",
@@ -35,18 +35,18 @@ PALETTE = (
 
 
 def class_colours(classes: Sequence[str], colours: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return one colour per class, in order; those given in `colours` win. Repeats after 36 classes."""
+    """Return one colour per class; `colours` takes precedence. Colours repeat after 36 classes."""
     return {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(classes)} | dict(colours or {})
 
 
 def natural_key(text: str) -> list[tuple[int, str]]:
-    """Sort key under which cluster 2 comes before cluster 10."""
+    """Return a sort key with which cluster 2 comes before cluster 10."""
     parts = re.split(r"([0-9]+)", text)
     return [(int(part), "") if i % 2 else (-1, part.casefold()) for i, part in enumerate(parts)]
 
 
 def encode_labels(labels: ArrayLike | pd.Series) -> tuple[NDArray[np.intp], list[str]]:
-    """Return a code per cell (-1: not labelled) and the classes, in category order or else in natural order."""
+    """Return a code per cell (-1: not labelled) and the classes, in the order of the categories or in natural order."""
     series = pd.Series(labels)
     names = label_names(series)
     present = set(names) - {""}
@@ -57,13 +57,13 @@ def encode_labels(labels: ArrayLike | pd.Series) -> tuple[NDArray[np.intp], list
 
 
 def shorten(name: object, most: int = 28) -> str:
-    """Return a name on one line, of at most `most` characters, that any font backend accepts."""
+    """Return a name on one line, with at most `most` characters, all of them valid Unicode."""
     text = " ".join(str(name).encode("utf-8", "replace").decode().split())
     return text if len(text) <= most else text[: most - 1].rstrip() + "…"
 
 
 def literal(text: Text) -> Text:
-    """Show `$` as it is: names from data are no formulas."""
+    """Show `$` literally, as names from data are not formulas."""
     text.set_parse_math(False)
     return text
 
@@ -73,7 +73,7 @@ _figure: ContextVar[Callable[..., Figure]] = ContextVar("_figure", default=Figur
 
 @contextmanager
 def on_pyplot() -> Iterator[None]:
-    """Make figures known to pyplot within this context, so that a notebook shows them; else they stand alone."""
+    """Create figures with pyplot in this context, so that notebooks show them."""
     from matplotlib import pyplot
 
     before = _figure.set(pyplot.figure)
@@ -84,13 +84,13 @@ def on_pyplot() -> Iterator[None]:
 
 
 def new_axes(width: float, height: float, *, panels: int = 1) -> NDArray[Any]:
-    """Return `panels` empty axes side by side, [panels], on a figure of its own (inches)."""
+    """Return `panels` empty axes in one row, [panels], on a new figure of the given size in inches."""
     figure = _figure.get()(figsize=(width, height), layout="constrained", facecolor="white")
     return figure.subplots(1, panels, squeeze=False)[0]
 
 
 def tidy(ax: Axes, title: str = "", *, spines: Sequence[str] = ("left", "bottom")) -> None:
-    """Give axes the house look: quiet spines and ticks, a title at the left."""
+    """Apply the common style: light spines and ticks, a title at the left."""
     for side, spine in ax.spines.items():
         spine.set_visible(side in spines)
         spine.set_color(RULE)
@@ -101,7 +101,7 @@ def tidy(ax: Axes, title: str = "", *, spines: Sequence[str] = ("left", "bottom"
         literal(ax.set_title(shorten(title, 90), loc="left", fontsize=10.5, fontweight="bold", color=INK, pad=8))
 
 
-def say_nothing_to_show(ax: Axes, reason: str) -> None:
-    """Write in empty axes why they are empty."""
+def show_reason(ax: Axes, reason: str) -> None:
+    """Write the reason why axes are empty into them."""
     ax.set(xticks=[], yticks=[])
     ax.text(0.5, 0.5, reason, transform=ax.transAxes, ha="center", va="center", color=MUTED, fontsize=9)

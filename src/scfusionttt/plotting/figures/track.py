@@ -1,4 +1,4 @@
-"""Where genes stand when a genome is drawn as one line, each gene taking the same width."""
+"""Layout of a genome along one axis on which all genes have the same width."""
 
 import numpy as np
 import pandas as pd
@@ -11,20 +11,20 @@ UNPLACED = "unplaced"
 
 
 class Track:
-    """Genes laid out one after another by chromosome and start.
+    """Positions of genes, ordered by chromosome and start.
 
     Attributes
     ----------
     order
-        [g], sorts the genes given; those without a chromosome come last, as `unplaced`.
+        Indices [g] that sort the genes; those without a chromosome come last, as `unplaced`.
     parity
-        [g], in that order: 0 or 1, changing from chromosome to chromosome.
+        0 or 1 [g] in that order, alternating between chromosomes.
     chromosome
-        [g], plain name of each gene's chromosome, `scaffolds` or `unplaced`, as given.
+        Plain name of the chromosome of each gene [g], `scaffolds` or `unplaced`, in the given order.
     bands
-        (chromosome, first, end) of each chromosome, as places along the track.
+        (chromosome, start, end) of each chromosome, as positions along the track.
     size
-        Its width: the number of genes.
+        Width of the track: the number of genes.
     """
 
     def __init__(self, genes: pd.DataFrame) -> None:
@@ -41,7 +41,7 @@ class Track:
         self._starts = start[self.order]
 
     def locate(self, features: pd.DataFrame) -> NDArray[np.float64]:
-        """Return where other features lie, [p]; what lies on no chromosome of this track stands at its end."""
+        """Return the positions of other features [p]; features on none of the chromosomes are placed at the end."""
         bands = {name: (a, b) for name, a, b in self.bands}
         places = []
         for name, start in zip(_chromosome(features["chromosome"]), _start(features["start"])):
@@ -55,7 +55,7 @@ def _start(column: pd.Series) -> NDArray[np.float64]:
 
 
 def _chromosome(column: pd.Series) -> pd.Series:
-    """Return the plain name of each chromosome; contigs are one, and so is what has no place."""
+    """Return the plain name of each chromosome, `scaffolds` for all contigs, `unplaced` if missing."""
     text = column.astype(object).where(column.notna(), "").map(str).str.strip()
     names = plain_names(text)
     return names.where(is_main(names), SCAFFOLDS).where(text != "", UNPLACED)

@@ -6,7 +6,7 @@ python benchmarks/names.py
 import sys
 
 if not __package__:
-    sys.path[0] += "/.."  # run as a file: no module in this folder is to stand for one of the standard library
+    sys.path[0] += "/.."  # run as a file: modules in this folder must not shadow the standard library
 
 import pandas as pd
 

@@ -1,25 +1,25 @@
-"""How many threads the numerical libraries use, and how they wait."""
+"""The number of OpenMP threads, and how idle ones wait."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-#: Turns that an idle thread of GNU's OpenMP waits before it sleeps. Its own choice, some milliseconds, keeps the CPU
-#: kernel's threads off the cores between torch's operations; none at all makes every one of those slower to start.
+#: Spins of an idle thread of GNU's OpenMP before it sleeps. The default, some milliseconds, blocks the cores for the
+#: CPU kernel's threads between torch's operations; no spinning at all delays the start of every operation.
 SPINS = 10_000
 
 
 def rest_soon() -> None:
-    """Let idle OpenMP threads sleep soon, unless the user said how they wait; torch reads it when it is loaded."""
+    """Let idle OpenMP threads sleep early, unless the user chose otherwise; call it before torch is imported."""
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", str(SPINS))
 
 
 @contextmanager
 def threads_kept() -> Iterator[None]:
-    """Give OpenMP's threads back as they were, around what may start Numba's (scanpy, UMAP).
+    """Restore the number of OpenMP threads after code that may start Numba's (scanpy, UMAP).
 
-    Numba sets them to all cores when it first runs in parallel, and so torch's, whatever OMP_NUM_THREADS says.
+    On its first parallel run, Numba sets the number to all cores, also for torch and whatever OMP_NUM_THREADS is.
     """
     from threadpoolctl import ThreadpoolController
 

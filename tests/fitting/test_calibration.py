@@ -1,4 +1,4 @@
-"""After training: probabilities mean what they say, and cells unlike any known class are told apart."""
+"""After training, probabilities are calibrated, and p-values identify cells of unknown classes."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def cross_entropy(classifier, cells):
     return -np.log(table[np.arange(len(codes)), codes]).mean()
 
 
-def test_overconfidence_is_taken_back_and_no_cell_changes_its_class(trained, halves):
+def test_overconfidence_is_corrected_and_predictions_stay(trained, halves):
     with torch.no_grad():
         trained.head.weight *= 1.9
         trained.head.bias *= 1.9
@@ -40,25 +40,25 @@ def test_overconfidence_is_taken_back_and_no_cell_changes_its_class(trained, hal
     np.testing.assert_array_equal(before.argmax(axis=1), after.argmax(axis=1))
 
 
-def test_known_cells_are_usual_and_far_ones_are_not(trained, halves):
+def test_p_values_of_known_cells_are_uniform_and_of_far_ones_zero(trained, halves):
     calibrate(trained, *halves, CPU)
     z = torch.from_numpy(embed(trained, halves[1], CPU))
     by_rna = torch.zeros(len(z), dtype=torch.bool)
-    usual = trained.novelty.usual(trained.novelty(z), by_rna)
+    p_values = trained.novelty.p_value(trained.novelty(z), by_rna)
     ranks = torch.arange(1, len(z) + 1).flip(0) / len(z)  # of the cells as far or farther, nearest first
-    assert (usual.sort(descending=True).values - ranks).abs().max() < 0.1  # held against means that know them a little
+    assert (p_values.sort(descending=True).values - ranks).abs().max() < 0.1  # the means include these cells
     far = trained.novelty(z + 100 * z.std())
-    assert (trained.novelty.usual(far, by_rna) == 0).all()
+    assert (trained.novelty.p_value(far, by_rna) == 0).all()
 
 
-def test_distance_is_that_of_mahalanobis(trained, halves, cells):
+def test_novelty_is_the_mahalanobis_distance(trained, halves, cells):
     calibrate(trained, *halves, CPU)
     z, codes = embed(trained, cells, CPU).astype(float), cells.labels[cells.rows]
     expected = mahalanobis(z, z, codes)
     np.testing.assert_allclose(trained.novelty(torch.from_numpy(z).float()).numpy(), expected, rtol=1e-3)
 
 
-def test_what_is_usual_is_told_by_cells_that_made_no_mean(trained, halves):
+def test_p_values_come_from_cells_that_no_mean_includes(trained, halves):
     calibrate(trained, *halves, CPU)
     (z, codes), (held_out, _) = ((embed(trained, half, CPU).astype(float), half.labels[half.rows]) for half in halves)
     expected = np.quantile(mahalanobis(held_out, z, codes), [0, 0.25, 0.5, 0.75, 1])
@@ -66,7 +66,7 @@ def test_what_is_usual_is_told_by_cells_that_made_no_mean(trained, halves):
 
 
 def test_few_cells_are_held_out_in_turn(network, cells):
-    """Distances of cells that a mean was made of are too small: a new cell would look unusual."""
+    """Distances to means that include the cell are too small: a new cell would look unknown."""
     classifier = network("finetune")
     z, codes = np.random.default_rng(0).normal(size=(60, classifier.backbone.n_latent)), np.repeat([0, 1, 2], 20)
     turns = [(np.setdiff1d(np.arange(60), held_out), held_out) for held_out in np.arange(60).reshape(5, 12)]
@@ -86,20 +86,20 @@ def mahalanobis(z, of, codes):
     return np.sqrt(np.einsum("ncl,lk,nck->nc", apart, precision, apart)).min(axis=1)
 
 
-def test_cells_seen_by_rna_alone_are_held_against_their_like(trained, halves):
+def test_cells_without_proteins_have_a_null_distribution_of_their_own(trained, halves):
     calibrate(trained, *halves, CPU)
     z = torch.from_numpy(embed(trained, halves[1], CPU, rna_only=True))
-    usual = trained.novelty.usual(trained.novelty(z), torch.ones(len(z), dtype=torch.bool))
-    assert abs(float(usual.mean()) - 0.5) < 0.05
+    p_values = trained.novelty.p_value(trained.novelty(z), torch.ones(len(z), dtype=torch.bool))
+    assert abs(float(p_values.mean()) - 0.5) < 0.05
 
 
-def test_an_uncalibrated_model_finds_everything_usual(network, cells):
+def test_p_values_of_an_uncalibrated_model_are_one(network, cells):
     classifier = network("finetune")
     assert not classifier.novelty.is_calibrated
     assert (probabilities(classifier, cells, CPU)[1] == 1).all()
 
 
-def test_a_student_takes_over_what_is_known_of_the_classes_it_shares(network, trained, halves):
+def test_a_student_inherits_the_classes_it_shares_with_its_teacher(network, trained, halves):
     calibrate(trained, *halves, CPU)
     student = network("transfer", seed=1)
     carry_over(trained, ["a", "b", "c"], student, ["c", "new", "a"])

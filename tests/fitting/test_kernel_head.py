@@ -32,9 +32,9 @@ def test_the_head_gives_the_probabilities_of_the_regression(network, cells, n_cl
         features, strength = z / z.std(axis=0), C_LINEAR
     features = features - features.mean(axis=0)
     expected = LogisticRegression(C=strength, max_iter=3000).fit(features, codes).predict_log_proba(features)
-    found = class_scores(classifier, few, CPU)[:, :n_classes]
+    scores = class_scores(classifier, few, CPU)[:, :n_classes]
     # a temperature apart
-    apart, expected_apart = found - found[:, :1], expected - expected[:, :1]
+    apart, expected_apart = scores - scores[:, :1], expected - expected[:, :1]
     temperature = np.abs(expected_apart).max() / np.abs(apart).max()
     assert 0.499 <= temperature <= 2.001  # the bounds, to float32's rounding
     np.testing.assert_allclose(apart * temperature, expected_apart, atol=0.01 * np.abs(expected_apart).max())
@@ -44,24 +44,24 @@ def kernel(a, b, gamma):
     return np.exp(-gamma * ((a[:, None] - b) ** 2).sum(axis=2))
 
 
-def test_few_cells_stand_for_several_landmarks_each(network, cells):
+def test_few_cells_give_several_landmarks_each(network, cells):
     few = cells.subset(cells.rows[:15])
     classifier = probed(network, few, landmarks=40)
     assert len(classifier.head.landmarks.unique(dim=0)) <= 15
     assert (probabilities(classifier, few, CPU)[0].argmax(axis=1) == few.labels[few.rows]).mean() > 0.9
 
 
-def test_a_class_without_cells_to_learn_from_is_never_named(network, cells):
+def test_a_class_without_cells_is_never_predicted(network, cells):
     few = cells.subset(cells.rows[cells.labels != 1])
     assert not (probabilities(probed(network, few), cells, CPU)[0].argmax(axis=1) == 1).any()
 
 
-def test_the_body_stays_as_it_was(network, cells):
+def test_the_body_is_unchanged(network, cells):
     before, after = network("finetune").backbone.state_dict(), probed(network, cells).backbone.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_a_head_that_saw_cells_by_rna_alone_is_less_surprised_by_them(network, cells):
+def test_hide_protein_improves_the_head_on_rna_alone(network, cells):
     measured = cells.subset(cells.rows[np.isfinite(cells.protein[cells.rows]).all(axis=1)])
     codes, loss = torch.from_numpy(measured.labels[measured.rows]).long(), {}
     for hide_protein in (0.0, 0.5):
@@ -76,7 +76,7 @@ def test_cells_of_one_class_leave_the_head_alone(network, cells):
     assert torch.equal(one.head.weight, network("finetune").head.weight)
 
 
-def test_probabilities_mean_what_they_say_on_cells_that_it_did_not_see(network, cells, monkeypatch):
+def test_probabilities_are_calibrated_on_new_cells(network, cells, monkeypatch):
     """A regression fitted this tightly is sure of itself; the temperature comes from cells held out in turn."""
     rng = np.random.default_rng(0)
     noisy = np.where(rng.random(len(cells.labels)) < 0.3, rng.integers(0, 3, len(cells.labels)), cells.labels)
@@ -95,7 +95,7 @@ def test_classes_of_a_single_cell_leave_nothing_to_hold_out(network, cells):
     assert (probabilities(classifier, cells.subset(cells.rows[one_each]), CPU)[0].argmax(axis=1) == [0, 1, 2]).all()
 
 
-def test_a_representation_that_is_no_number_is_refused_by_the_names_of_its_cells(network, cells, monkeypatch):
+def test_a_latent_vector_that_is_not_finite_is_refused_by_the_names_of_its_cells(network, cells, monkeypatch):
     monkeypatch.setitem(cells.__dict__, "rna", cells.rna.copy())
     cells.rna.data[cells.rna.indptr[5]] = np.nan
     with pytest.raises(NonFiniteLossError, match=f"of 1 of {len(cells)} cells \\({cells.cell_names[5]}\\)"):

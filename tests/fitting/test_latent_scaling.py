@@ -1,11 +1,11 @@
-"""Balancing scales z and nothing else: the same values are rebuilt, and both modalities have the same say."""
+"""Latent scaling changes the scale of the bottleneck only: the decoders reconstruct the same values."""
 
 from dataclasses import replace
 
 import pytest
 import torch
 
-from scfusionttt.fitting.latent_scaling import _metric, _rebuild, balance_modalities
+from scfusionttt.fitting.latent_scaling import _metric, _reconstruct, scale_latent
 from scfusionttt.model.stages import train_pretraining
 from scfusionttt.nn.tokens import CellInputs
 
@@ -19,31 +19,31 @@ def trained(network, cells, config, run):
     return fresh
 
 
-def test_the_same_values_are_rebuilt_from_another_scale_of_z(trained, cells):
+def test_the_same_values_are_reconstructed_after_scaling(trained, cells):
     inputs = CellInputs.of(cells.__getitems__(list(range(20))))
     trained.eval()
     with torch.no_grad():
         trained.backbone.representation.bottleneck.weight *= torch.linspace(1, 50, trained.backbone.n_latent)[:, None]
         before = trained(inputs, from_tokens=False)
-        balance_modalities(trained, cells, CPU)
+        scale_latent(trained, cells, CPU)
         after = trained(inputs, from_tokens=False)
     assert not torch.allclose(before.fused.z, after.fused.z, rtol=0.1)
     torch.testing.assert_close(after.rna_z, before.rna_z, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(after.protein_z, before.protein_z, rtol=1e-3, atol=1e-3)
 
 
-def test_distances_are_those_of_the_rebuilt_cells_whatever_the_scale_was(trained, cells):
+def test_distances_are_those_of_the_reconstructed_cells_whatever_the_scale_was(trained, cells):
     with torch.no_grad():
         trained.backbone.representation.bottleneck.weight[0] *= 100
-        balance_modalities(trained, cells, CPU)
-    z, rebuilt = _rebuild(trained, cells, CPU)
-    metric = sum(_metric(z - z.mean(dim=0), values) for values in rebuilt)
+        scale_latent(trained, cells, CPU)
+    z, reconstructed = _reconstruct(trained, cells, CPU)
+    metric = sum(_metric(z - z.mean(dim=0), values) for values in reconstructed)
     torch.testing.assert_close(metric, torch.eye(len(metric), dtype=metric.dtype), rtol=0.05, atol=0.05)
 
 
-def test_pretraining_ends_with_it_where_the_settings_say_so(network, cells, config, run, trained):
+def test_pretraining_ends_with_latent_scaling_if_set(network, cells, config, run, trained):
     fresh = network()
     train_pretraining(fresh, cells, replace(config.pretrain, balance=True), run())
-    balance_modalities(trained, cells, CPU)
+    scale_latent(trained, cells, CPU)
     for one, other in zip(fresh.state_dict().values(), trained.state_dict().values(), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0)

@@ -15,7 +15,7 @@ from scfusionttt.training.memory import cells_at_once
 
 CPU = torch.device("cpu")
 
-#: Prints the kB that the process grew by at most; Linux forgets an earlier peak where 5 is written.
+#: Prints the peak growth of the process in kB; writing 5 to clear_refs resets the peak.
 EMBED_ONE_CELL = """
 import re, torch
 from pathlib import Path
@@ -41,7 +41,7 @@ print(embed(60_000))
 """
 
 
-def test_results_stand_in_the_cells_order_and_do_not_depend_on_the_batches(network, cells, monkeypatch):
+def test_results_are_in_the_order_of_the_cells_whatever_the_batches(network, cells, monkeypatch):
     pretrained = network()
     whole = inference.embed(pretrained, cells, CPU)
     assert whole.shape == (200, 6)
@@ -54,26 +54,26 @@ def test_results_stand_in_the_cells_order_and_do_not_depend_on_the_batches(netwo
     )  # fmt: skip
 
 
-def test_dropout_is_off_and_asking_twice_gives_the_same_bits(network, cells):
+def test_dropout_is_off_and_results_repeat_bit_for_bit(network, cells):
     pretrained = network().train()
     assert np.array_equal(*(inference.embed(pretrained, cells, CPU) for _ in range(2)))
 
 
 def test_probabilities_sum_to_one(network, cells):
-    found = inference.probabilities(network("finetune"), cells, CPU)[0]
-    assert found.shape == (200, 3)
-    np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
+    probabilities = inference.probabilities(network("finetune"), cells, CPU)[0]
+    assert probabilities.shape == (200, 3)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
 
 
-def test_rebuilt_proteins_are_those_of_z(network, cells):
+def test_proteins_are_reconstructed_from_the_bottleneck(network, cells):
     pretrained = network()
     z = torch.from_numpy(inference.embed(pretrained, cells, CPU))
     with torch.no_grad():
         expected = pretrained.protein_from_z(z).numpy()
-    np.testing.assert_allclose(inference.rebuilt_proteins(pretrained, cells, CPU), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(inference.reconstructed_proteins(pretrained, cells, CPU), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_more_tokens_or_wider_ones_let_fewer_cells_through_at_a_time(config):
+def test_more_or_wider_tokens_mean_smaller_batches(config):
     wide = replace(config.network, patch=1, width=32)
     networks = [build_network("pretrain", 19521, 0, 0, replace(wide, width=width)) for width in (32, 64)]
     assert [cells_at_once(network, CPU) for network in networks] == [3, 1]
@@ -90,7 +90,7 @@ def test_one_cell_with_every_gene_a_token_needs_less_than_200_mb():
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "transfer"])
-def test_a_representation_of_a_student_is_that_of_rna_alone(network, cells, stage):
+def test_the_embedding_of_a_student_depends_on_rna_alone(network, cells, stage):
     without = cells.subset(cells.rows)
     without.protein = np.full_like(cells.protein, np.nan)
     tested = network(stage)

@@ -1,4 +1,4 @@
-"""After pretraining: set the plain view of the cells that stands beside the bottleneck."""
+"""After pretraining: fit the PCA skip, which adds principal components and proteins to the bottleneck."""
 
 import numpy as np
 import torch
@@ -6,79 +6,95 @@ from torch import Tensor
 
 from scfusionttt.data.loader import CellDataset
 from scfusionttt.inference import read_cells
+from scfusionttt.nn.backbone import PCASkip
 from scfusionttt.nn.networks import PretrainNetwork
 from scfusionttt.nn.tokens import CellInputs
+from scfusionttt.training.memory import cells_at_once
 
-#: Spread of the components in the representation as a share of the bottleneck's, and that of the proteins.
+#: Standard deviation of the components in the latent vector relative to that of the bottleneck; also of the proteins.
 REACH = 0.7
-#: Values that it is fitted to; more change it little.
+#: Most gene values to fit to; more change little.
 MOST_VALUES = 40_000_000
-#: Penalties among which leave-one-out error chooses, of the line that tells proteins that were not measured.
+#: Ridge penalties of the regression that predicts unmeasured proteins, chosen by leave-one-out error.
 PENALTIES = np.logspace(-2, 4, 7)
 
 
-def fit_view(network: PretrainNetwork, cells: CellDataset, device: torch.device, *, seed: int) -> None:
-    """Set the axes, the scales, and the line to proteins that were not measured. Needs no label.
+def fit_pca_skip(
+    network: PretrainNetwork, skip: PCASkip, cells: CellDataset, device: torch.device, *, seed: int
+) -> None:
+    """Set the axes, the scales and the regression of unmeasured proteins on RNA. Needs no labels.
 
     Parameters
     ----------
     network
-        Pretrained; it has a view.
+        A pretrained network.
+    skip
+        Its PCA skip.
     cells
-        Those of pretraining; `seed` draws some where there are many.
+        The cells of pretraining; `seed` draws a sample of many.
     """
-    view = network.backbone.view
-    assert view is not None
-    n_genes = len(view.axes)
-    most = max(MOST_VALUES // n_genes, 2)
+    most = max(MOST_VALUES // len(skip.axes), 2)
     if len(cells) > most:
         cells = cells.subset(np.sort(np.random.default_rng(seed).choice(cells.rows, most, replace=False)))
-    bottleneck = read_cells(network, cells, device, lambda inputs: network.backbone(inputs).bottleneck)
-    genes = read_cells(network, cells, device, lambda inputs: inputs.rna)
+    bottleneck, by_rna, genes, proteins = _read(network, cells, device)
     if not (np.isfinite(bottleneck).all() and np.isfinite(genes).all()):
         return
-    axes = _principal_axes(genes, view.n_components, seed)
+    axes = _principal_axes(genes, skip.n_components, seed)
     components = (genes - genes.mean(axis=0)) @ axes
     axes /= _spread(components)
     with torch.no_grad():
-        view.axes[:, : axes.shape[1]] = torch.from_numpy(axes)
-        view.reach.fill_(REACH * _spread(bottleneck))
-    if view.n_proteins:
-        _fit_proteins(network, cells, device)
+        skip.axes[:, : axes.shape[1]] = torch.from_numpy(axes)
+        skip.reach.fill_(REACH * _spread(bottleneck))
+        if skip.n_proteins:
+            batches = torch.from_numpy(genes).split(cells_at_once(network, device))
+            components = torch.cat([(batch.to(device) @ skip.axes).cpu() for batch in batches]).numpy()
+            _fit_proteins(skip, np.hstack([by_rna, components]), proteins)
+
+
+def _read(network: PretrainNetwork, cells: CellDataset, device: torch.device) -> list[np.ndarray]:
+    """Return, in one pass, the bottleneck, the bottleneck by RNA alone, and the scaled genes and proteins.
+
+    Proteins are NaN where not measured; without proteins in the model, the two that concern them have no columns.
+    """
+
+    def read(inputs: CellInputs) -> Tensor:
+        bottleneck = network.backbone(inputs).bottleneck
+        widths[:] = [bottleneck.shape[1], 0, inputs.rna.shape[1], inputs.protein.shape[1]]
+        parts = [bottleneck, inputs.rna]
+        if inputs.protein.shape[1]:
+            by_rna = network.backbone(inputs.without_proteins()).bottleneck
+            widths[1] = by_rna.shape[1]
+            parts = [bottleneck, by_rna, inputs.rna, torch.where(inputs.protein_present, inputs.protein, torch.nan)]
+        return torch.cat(parts, dim=1)
+
+    widths: list[int] = []
+    values = read_cells(network, cells, device, read)
+    return [np.ascontiguousarray(part) for part in np.split(values, np.cumsum(widths)[:-1], axis=1)]
 
 
 def _principal_axes(genes: np.ndarray, n: int, seed: int) -> np.ndarray:
-    """Return principal axes [g, k] of values [n, g], fewer than `n` where there are no more."""
+    """Return at most `n` principal axes [g, k] of values [n, g]."""
     from sklearn.decomposition import PCA
 
     return PCA(min(n, *genes.shape), svd_solver="randomized", random_state=seed).fit(genes).components_.T
 
 
-def _fit_proteins(network: PretrainNetwork, cells: CellDataset, device: torch.device) -> None:
-    """Set the proteins' scale, and the line to them from what is known of a cell by its RNA alone."""
+def _fit_proteins(skip: PCASkip, predictors: np.ndarray, proteins: np.ndarray) -> None:
+    """Set the scale of the proteins [n, p], and their ridge regression on what RNA predicts them from [n, l + k]."""
     from sklearn.linear_model import RidgeCV
 
-    view = network.backbone.view
-    assert view is not None
-
-    def by_rna(inputs: CellInputs) -> Tensor:
-        return torch.cat([network.backbone(inputs.without_proteins()).bottleneck, inputs.rna @ view.axes], dim=1)
-
-    known = read_cells(network, cells, device, by_rna)
-    values = read_cells(
-        network, cells, device, lambda inputs: torch.where(inputs.protein_present, inputs.protein, torch.nan)
-    )
-    variance = np.array([column[np.isfinite(column)].var() if np.isfinite(column).any() else 0 for column in values.T])
-    with torch.no_grad():
-        view.protein_scale.fill_(1 / np.sqrt(max(variance.sum(), 1e-12)))
-        for protein, column in enumerate(values.T):
-            rows = np.isfinite(column)
-            if rows.sum() > 1:
-                line = RidgeCV(PENALTIES).fit(known[rows], column[rows])
-                view.fill[:, protein] = torch.from_numpy(line.coef_)
-                view.fill_bias[protein] = float(line.intercept_)
+    is_measured = np.isfinite(proteins)
+    variance = np.array([
+        column[rows].var() if rows.any() else 0 for column, rows in zip(proteins.T, is_measured.T, strict=True)
+    ])  # fmt: skip
+    skip.protein_scale.fill_(1 / np.sqrt(max(variance.sum(), 1e-12)))
+    for protein, (column, rows) in enumerate(zip(proteins.T, is_measured.T, strict=True)):
+        if rows.sum() > 1:
+            ridge = RidgeCV(PENALTIES).fit(predictors[rows], column[rows])
+            skip.fill[:, protein] = torch.from_numpy(ridge.coef_)
+            skip.fill_bias[protein] = float(ridge.intercept_)
 
 
 def _spread(values: np.ndarray) -> float:
-    """Return the standard deviation of values [n, k], all directions together, at least 1e-6."""
+    """Return the standard deviation of values [n, k] over all directions together, at least 1e-6."""
     return max(float(np.sqrt(values.var(axis=0).sum())), 1e-6)

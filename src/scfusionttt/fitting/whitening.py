@@ -1,44 +1,44 @@
-"""After pretraining: make directions of z count less in which cells of one kind differ, too."""
+"""After pretraining: give less weight to directions of the latent vector in which similar cells differ, too."""
 
 import numpy as np
 import torch
 
 from scfusionttt.data.loader import CellDataset
-from scfusionttt.inference import embed_for_heads
+from scfusionttt.inference import latent
 from scfusionttt.nn.networks import PretrainNetwork
 
-#: Neighbours of a cell that are taken for cells of its kind: as many as scanpy takes.
+#: Nearest neighbours that stand for cells of the same kind; scanpy's default.
 N_NEIGHBORS = 15
-#: Cells that it is estimated on; more change it little.
+#: Most cells to estimate the noise from; more change little.
 MOST_CELLS = 10_000
-#: No direction's noise is taken for less than this share of the mean variance.
+#: Noise added to every direction, relative to the mean variance.
 FLOOR = 1e-3
 
 
 def whiten(network: PretrainNetwork, cells: CellDataset, device: torch.device, *, seed: int) -> None:
-    """Set the metric of z: each direction is divided by the noise in it to the power `whitening`. Needs no label.
+    """Set the whitening of the latent vector z: divide each direction by its noise to the power `whitening`.
 
-    The noise is the spread of cells about the mean of their nearest neighbours. With a power of 1 it is the same in all
-    directions of the new z: relevant component analysis (Bar-Hillel et al. 2005, JMLR 6), neighbours standing for cells
-    that are known to be alike. With 0 z stays as it is. Its total spread stays in any case.
+    The noise is the standard deviation of cells about the mean of their nearest neighbours. A power of 1 equalises it
+    in all directions: relevant component analysis (Bar-Hillel et al. 2005, JMLR 6), with neighbours in place of cells
+    that are known to be alike; 0 leaves z as it is. The total variance of z stays the same. Needs no labels.
 
     Parameters
     ----------
     network
-        Pretrained, its z scaled and its view set.
+        Pretrained, after latent scaling and the fit of the PCA skip.
     cells
-        Those of pretraining; `seed` draws some where there are many.
+        The cells of pretraining; `seed` draws a sample of many.
     """
     if len(cells) > MOST_CELLS:
         cells = cells.subset(np.sort(np.random.default_rng(seed).choice(cells.rows, MOST_CELLS, replace=False)))
-    z = embed_for_heads(network, cells, device).astype(np.float64)
+    z = latent(network, cells, device).astype(np.float64)
     if len(z) > 2 and np.isfinite(z).all() and z.var(axis=0).sum() > 0:
         with torch.no_grad():
             network.backbone.metric.copy_(torch.from_numpy(_metric(z, network.backbone.whitening)))
 
 
 def _metric(z: np.ndarray, power: float) -> np.ndarray:
-    """Return the symmetric map [l, l] of z [n, l]."""
+    """Return the symmetric matrix [l, l] that whitens z [n, l]."""
     total = z.var(axis=0).sum()
     noise = _noise(z) + FLOOR * total / z.shape[1] * np.eye(z.shape[1])
     variance, axes = np.linalg.eigh(noise)
@@ -50,6 +50,6 @@ def _noise(z: np.ndarray) -> np.ndarray:
     """Return the covariance [l, l] of z [n, l] about the mean of each cell's nearest neighbours."""
     from sklearn.neighbors import NearestNeighbors
 
-    found = NearestNeighbors(n_neighbors=min(N_NEIGHBORS, len(z) - 1)).fit(z).kneighbors(return_distance=False)
-    away = z - np.mean([z[column] for column in found.T], axis=0)
-    return away.T @ away / len(z)
+    neighbors = NearestNeighbors(n_neighbors=min(N_NEIGHBORS, len(z) - 1)).fit(z).kneighbors(return_distance=False)
+    residual = z - np.mean([z[column] for column in neighbors.T], axis=0)
+    return residual.T @ residual / len(z)

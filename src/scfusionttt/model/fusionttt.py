@@ -331,7 +331,7 @@ class FusionTTT:
         dataset, device = pipeline.dataset_for(state, cite), self._join_processes()
         track = None
         if surprise:
-            z, loss = inference.embed_and_surprise(state.network, dataset, device)
+            z, loss = inference.embed_with_inner_loss(state.network, dataset, device)
             track = as_track(loss, state.features.genes, cite.rna.obs_names, patch=state.config.network.patch)
         else:
             z = inference.embed(state.network, dataset, device)

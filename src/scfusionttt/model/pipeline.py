@@ -269,7 +269,7 @@ def class_columns(classes: list[str]) -> list[str]:
 def impute_proteins(state: TrainedState, network: PretrainNetwork, cite: CiteSeq, device: torch.device) -> pd.DataFrame:
     """Return the table of :meth:`scfusionttt.FusionTTT.impute`."""
     scaler = state.preprocessing.protein
-    scaled = inference.rebuilt_proteins(network, dataset_for(state, cite), device)
+    scaled = inference.reconstructed_proteins(network, dataset_for(state, cite), device)
     values = scaled * scaler.std + scaler.mean
     return pd.DataFrame(values, index=cite.rna.obs_names, columns=state.features.proteins["name"].tolist())
 

@@ -9,8 +9,8 @@ from scfusionttt.data.loader import CellDataset
 from scfusionttt.data.split import random_split, stratified_split
 from scfusionttt.fitting.calibration import calibrate
 from scfusionttt.fitting.kernel_head import fit_head
-from scfusionttt.fitting.latent_scaling import balance_modalities
-from scfusionttt.fitting.pca_skip import fit_view
+from scfusionttt.fitting.latent_scaling import scale_latent
+from scfusionttt.fitting.pca_skip import fit_pca_skip
 from scfusionttt.fitting.whitening import whiten
 from scfusionttt.nn.networks import ClassifierNetwork, PretrainNetwork
 from scfusionttt.training.finetune import FinetuneModule
@@ -27,9 +27,9 @@ def train_pretraining(network: PretrainNetwork, cells: CellDataset, stage: Pretr
         train, validation = cells.subset(cells.rows[rows]), cells.subset(cells.rows[others])
     history = fit(PretrainModule(network, stage, seed=run.seed), train, validation, stage, run, name="pretrain")
     if stage.balance and stage.bottleneck_weight and network.backbone.representation.pools is not None:
-        balance_modalities(network, cells, run.device)
+        scale_latent(network, cells, run.device)
     if network.backbone.view is not None:
-        fit_view(network, cells, run.device, seed=run.seed)
+        fit_pca_skip(network, network.backbone.view, cells, run.device, seed=run.seed)
     if network.backbone.whitening:
         whiten(network, cells, run.device, seed=run.seed)
     return history

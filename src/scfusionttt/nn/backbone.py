@@ -227,6 +227,6 @@ class FusionBackbone(nn.Module):
             return bottleneck, view
         return torch.cat([bottleneck, self.view.reach * self.view.first(view, self.n_beside)], dim=1), view
 
-    def measured(self, z: Tensor) -> Tensor:
-        """Return z [n, l] in the metric in which cells are compared; a head reads z as it is."""
+    def whitened(self, z: Tensor) -> Tensor:
+        """Return the embedding [n, l]: z [n, l], whitened. Heads read z itself."""
         return z @ self.metric if self.whitening else z

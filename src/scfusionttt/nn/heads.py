@@ -60,7 +60,7 @@ class Novelty(nn.Module):
             return z.new_full((len(z),), torch.inf)
         return torch.cdist(z @ self.whitening, known @ self.whitening).amin(dim=1)
 
-    def usual(self, distance: Tensor, by_rna: Tensor) -> Tensor:
-        """Return the share of known cells that are as far or farther, [n], 0..1, for cells seen `by_rna` [n] or not."""
+    def p_value(self, distance: Tensor, by_rna: Tensor) -> Tensor:
+        """Return the fraction of cells of known classes at this distance [n] or farther; `by_rna` [n]: by RNA alone."""
         places = [torch.searchsorted(row, distance.contiguous()) for row in self.quantiles]
         return 1 - torch.where(by_rna, places[1], places[0]) / self.N_QUANTILES

@@ -57,7 +57,7 @@ def stop_and_go_on(unbroken, out, stops):
         assert run.returncode == ENDS[stop], told
         if stop != signal.SIGKILL and epochs:
             assert told.splitlines()[-1].startswith("scfusionttt: "), told
-            assert "a training run goes on with --resume" in told
+            assert "continue the run with --resume" in told
             assert "Traceback" not in told
     run = start(out, "--resume", cwd=unbroken)
     told = run.communicate(timeout=600)[1]

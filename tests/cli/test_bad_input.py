@@ -115,7 +115,7 @@ BAD_CALLS = {
         "may take 0.01 GiB: give it more with --memory, or pretrain with --set network.checkpoint_blocks=true",
     ),
     "setting: not TOML": ("pretrain good.h5mu --out model --config text.h5mu", "is not TOML"),
-    "setting: settled by pretraining": (
+    "setting: fixed by pretraining": (
         "finetune good.h5mu --model model --labels cell_type --out new --set network.width=32",
         "give them to scfusionttt pretrain",
     ),
@@ -133,7 +133,7 @@ BAD_CALLS = {
     ),
     "setting: fraction of no labels": (
         "transfer rna.h5ad --model typed --out model --train-fraction 0.3",
-        "leave them out for zero-shot transfer",
+        "--train-fraction 0.3 needs --labels-key; leave it out for zero-shot transfer",
     ),
     "input: no such modality": (
         "embed good.h5mu --model model --out z.npy --rna-modality atac",
@@ -157,7 +157,7 @@ BAD_CALLS = {
         "the ending '.xlsx' is not supported; use .csv",
     ),
     "output: the report over the data": (
-        "report typed good.h5mu --out good.h5mu",
+        "report good.h5mu --model typed --out good.h5mu",
         "good.h5mu: the ending '.h5mu' is not supported; use .html",
     ),
     "output: the scores over the data": (
@@ -166,11 +166,11 @@ BAD_CALLS = {
     ),
     "output: the model to start from": (
         "finetune good.h5mu --model model --labels cell_type --out ./model",
-        "model is the model to start from; give --out another name",
+        "model is the model to start from; choose another name for --out",
     ),
     "output: scores in a model's folder": (
         "validate good.h5mu --json model/manifest.json",
-        "model is a model, and nothing else is written there",
+        "model is a model folder; write to another folder",
     ),
     "output: no folder for the scores, told before training": (
         "finetune good.h5mu --model model --labels cell_type --out new --json no/scores.json",
@@ -205,7 +205,7 @@ def test_a_bad_call(name, refused):
 def test_a_device_that_is_not_there_is_told_before_the_input_is_read(refused, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     told = refused("pretrain missing.h5mu --out new --device cuda")
-    assert "the device 'cuda' is not there on this machine; use --device auto or cpu" in told
+    assert "the device 'cuda' is not available on this machine; choose auto or cpu" in told
 
 
 def test_empty_genes_are_named_in_a_warning(place, scfusionttt, monkeypatch, tmp_path, rna_cells):

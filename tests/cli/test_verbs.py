@@ -12,6 +12,7 @@ from anndata import AnnData
 from mudata import MuData
 
 import scfusionttt as package
+from scfusionttt.cli.flags import with_flags
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.io.read import read
 from scfusionttt.model.fusionttt import FusionTTT
@@ -64,7 +65,7 @@ def test_the_whole_road(here, scfusionttt):
 
     options = "--labels cell_type --train-fraction 0.75 --baseline --set finetune.epochs=2 --json scores.json"
     result = done(scfusionttt(f"finetune cells.h5mu --model m1 --out m2 {options}"))
-    assert "held-out: 40 cells whose labels were not learned" in result.out
+    assert "held-out protocol: 40 labelled cells not used for training" in result.out
     assert "logistic regression" in result.out
     scores = json.loads(Path("scores.json").read_text())
     assert scores == FusionTTT.load("m2").metrics["finetune"]
@@ -72,12 +73,12 @@ def test_the_whole_road(here, scfusionttt):
 
     options = "--labels cell_type --train-fraction 0.3 --set transfer.epochs=2 --json student.json"
     result = done(scfusionttt(f"transfer rna.h5ad --model m2 --out m3 {options}"))
-    assert "held-out: 63 cells whose labels were not learned" in result.out
+    assert "held-out protocol: 63 labelled cells not used for training" in result.out
     assert json.loads(Path("student.json").read_text())["n_cells"] == 63
 
     result = done(scfusionttt("transfer rna.h5ad --model m2 --out m4 --json zero.json"))
     assert result.out == ""
-    assert "nothing is scored and zero.json is not written" in result.err
+    assert "no scores, and zero.json is not written" in result.err
     assert "m4: written" in result.err.splitlines()
 
     done(scfusionttt("predict rna.h5ad --model m4 --out types.csv"))
@@ -168,6 +169,25 @@ def test_evaluate_scores_a_representation_or_clusters(here, scfusionttt):
     assert json.loads(Path("ten.json").read_text())["metrics"]["SC"] is not None
 
 
+def test_labels_is_an_alias_of_labels_key(here, scfusionttt):
+    for option in ("--labels", "--labels-key"):
+        done(scfusionttt(f"evaluate cells.h5mu {option} cell_type --clusters cell_type"))
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("train_fraction and split need labels_key", "--train-fraction and split need --labels-key"),
+        ("choose cells='overlap' or cells=\"rna\"", "choose --cells overlap or --cells rna"),
+        ("pass drop_empty=True", "pass --drop-empty"),
+        ("there is no obs['labels_key'] in my/labels_key.h5ad", "there is no obs['labels_key'] in my/labels_key.h5ad"),
+        ("the cells of a layer; set network.seed=3", "the cells of a layer; set network.seed=3"),
+    ],
+)
+def test_messages_of_the_library_name_flags(message, shown):
+    assert with_flags(message) == shown
+
+
 def test_validate_tells_what_is_there(here, scfusionttt):
     result = done(scfusionttt("validate cells.h5mu --json report.json"))
     assert result.out.startswith("cells.h5mu: usable\n160 cells, 300 genes, 9 proteins; ")
@@ -212,7 +232,7 @@ def test_an_interrupted_run_goes_on(here, scfusionttt, monkeypatch):
     refused = scfusionttt(f"{whole} --out broken")
     assert refused.code == 2
     assert refused.err == (
-        "scfusionttt: broken.training holds a run that was stopped: go on with --resume, or remove that folder\n"
+        "scfusionttt: broken.training is from an interrupted run: continue it with --resume, or remove the folder\n"
     )
     result = done(scfusionttt(f"{whole} --out broken --resume"))
     assert "epoch 3/4" in result.err
@@ -224,14 +244,34 @@ def test_an_interrupted_run_goes_on(here, scfusionttt, monkeypatch):
     assert list(FusionTTT.load("broken").history["epoch"]) == [1, 2, 3, 4]
 
 
-def test_ctrl_c_leaves_with_130(scfusionttt, monkeypatch):
+@pytest.mark.parametrize(
+    ("command", "function", "hint"),
+    [
+        ("genes CD3E", "scfusionttt.genome.describe", ""),
+        ("validate cells.h5mu", "scfusionttt.data.validate.validate", ""),
+        ("embed cells.h5mu --model typed --out z.npy", "scfusionttt.io.read.read", ""),
+        ("predict cells.h5mu --model typed --out t.csv", "scfusionttt.io.read.read", ""),
+        ("report cells.h5mu --model typed --out r.html", "scfusionttt.io.read.read", ""),
+        ("pretrain cells.h5mu --out m", "scfusionttt.io.read.read", "; continue the run with --resume"),
+        (
+            "benchmark cells.h5mu --labels-key cell_type --methods adt",
+            "scfusionttt.io.read.read",
+            "; run the same command again to continue",
+        ),
+    ],
+)
+def test_ctrl_c_exits_with_130_and_suggests_resume_only_if_the_verb_has_it(
+    command, function, hint, here, scfusionttt, monkeypatch
+):
+    """Every verb suggested --resume, which embed, predict, report and validate do not have."""
+
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("scfusionttt.genome.describe", interrupt)
-    result = scfusionttt("genes CD3E")
+    monkeypatch.setattr(function, interrupt)
+    result = scfusionttt(command)
     assert result.code == 130
-    assert result.err == "scfusionttt: interrupted; a training run goes on with --resume\n"
+    assert result.err.splitlines()[-1] == f"scfusionttt: interrupted{hint}"
 
 
 def test_an_internal_error_is_told_as_one():
@@ -270,7 +310,7 @@ def test_a_mosaic_is_refused_until_told_which_cells(real_data, scfusionttt):
     mosaic = f"validate '{real_data / 'mosaic_224adt.h5mu'}'"
     refused = scfusionttt(mosaic)
     assert refused.code == 2
-    assert "cells='rna'" in refused.err.splitlines()[-1]
+    assert "--cells rna" in refused.err.splitlines()[-1]
     result = done(scfusionttt(f"{mosaic} --cells rna"))
     assert "proteins not measured (NaN)" in result.out
     assert result.err == ""
@@ -280,7 +320,7 @@ def test_embed_leaves_its_input_alone(here, scfusionttt, trained):
     before = (here / "cells.h5mu").read_bytes()
     result = scfusionttt("embed cells.h5mu --model pretrained --out ./cells.h5mu --cells overlap")
     assert result.code == 2
-    assert "is the input, which is left alone" in result.err
+    assert "is the input; choose another name for --out" in result.err
     assert (here / "cells.h5mu").read_bytes() == before
 
 

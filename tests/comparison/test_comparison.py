@@ -231,5 +231,5 @@ def test_the_commands(cells, tmp_path, monkeypatch, scfusionttt):
     assert "not pretrained, fine-tuned for as long as pretraining" in result.out
     assert "failed" not in (tmp_path / "a" / "results.json").read_text()
 
-    assert "no input is given" in scfusionttt("ablate order --labels cell_type").err
+    assert "no input given" in scfusionttt("ablate order --labels cell_type").err
     assert scfusionttt("benchmark sim.h5mu --labels nothing --methods adt --out c").code == 2

@@ -135,10 +135,10 @@ CASES = {
     "RNA: a count of 2^40 in int64": used(entry(2**40, dtype=np.int64), "RNA has counts above 16777216"),
     "RNA: the largest float32": used(entry(3.4e38), "RNA has counts above 16777216"),
     "RNA: cells without counts": refused(
-        "no RNA counts in 2 cells (cell-000005, cell-000007); leave them out with drop_empty", block(0, [5, 7])
+        "no RNA counts in 2 cells (cell-000005, cell-000007); leave them out with --drop-empty", block(0, [5, 7])
     ),
     "RNA: cells without counts, --drop-empty": used(
-        block(0, [5, 7]), "2 empty cells left out: cell-000005, cell-000007", options="--drop-empty"
+        block(0, [5, 7]), "left out 2 cells without RNA counts: cell-000005, cell-000007", options="--drop-empty"
     ),
     "RNA: no counts at all": refused("no RNA counts in 160 cells", block(0)),
     "RNA: no counts at all, --drop-empty": refused("every cell is empty", block(0), options="--drop-empty"),

@@ -148,7 +148,7 @@ CASES = {
     "cell names that are numbers": used(_numbered),
     "cells in another order in the proteins": same(_order),
     "proteins of some of the cells": refused(
-        "RNA has 160 cells and proteins 150, 150 in both; use cells='overlap'",
+        "RNA has 160 cells and proteins 150, 150 in both; use --cells overlap",
         _overlap(slice(None), slice(10, None)),
         verbs={"transfer": ""},
     ),

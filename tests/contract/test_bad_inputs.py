@@ -22,7 +22,7 @@ VERBS = {
     "evaluate": "evaluate {input} --labels {labels} --clusters {labels}",
 }
 #: Options that a verb does not have.
-WITHOUT = {"validate": ("--drop-empty",), "transfer": ("--cells", "--protein-modality"), "evaluate": ("--",)}
+WITHOUT = {"validate": ("--drop-empty",), "evaluate": ("--",)}
 QUICK = [
     *(("validate", case) for case in CATALOGUE if case.group != "Labels"),
     *(("embed", case) for case in CATALOGUE if case.same or case.group == "Counts"),

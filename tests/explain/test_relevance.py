@@ -112,8 +112,8 @@ def test_the_command_line_writes_what_the_model_tells(cells, trained, tmp_path, 
     trained.pretrained.save("m")
     with quiet():
         cells.write_h5mu("c.h5mu")
-    done = scfusionttt("explain m c.h5mu --target cd3 --n-cells 30 --level 1 --out t.csv")
+    done = scfusionttt("explain c.h5mu --model m --target cd3 --n-cells 30 --level 1 --out t.csv")
     assert done.code == 0, done.err
-    assert "exceed chance" in done.err
+    assert "contribute more than expected by chance" in done.err
     assert len(pd.read_csv("t.csv")) == 307
-    assert scfusionttt("explain m c.h5mu --target nobody --out t.csv").code == 2
+    assert scfusionttt("explain c.h5mu --model m --target nobody --out t.csv").code == 2

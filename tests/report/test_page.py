@@ -112,9 +112,9 @@ def test_the_command_line_writes_the_page_with_its_commands(scfusionttt, trained
     trained.pretrained.save("m1")
     small = "--set finetune.epochs=1 --train-fraction 0.75"
     assert scfusionttt(f"finetune cells.h5mu --model m1 --labels cell_type {small} --out m2").code == 0
-    result = scfusionttt("report m2 cells.h5mu --labels cell_type --gene CD3E --out report.html")
+    result = scfusionttt("report cells.h5mu --model m2 --labels cell_type --gene CD3E --out report.html")
     assert result.code == 0, result.err
     assert "open it in a browser" in result.err
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "scfusionttt finetune cells.h5mu --model m1" in page
-    assert "scfusionttt report m2 cells.h5mu --labels cell_type --gene CD3E" in page
+    assert "scfusionttt report cells.h5mu --model m2 --labels cell_type --gene CD3E" in page

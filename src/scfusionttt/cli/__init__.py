@@ -1,7 +1,6 @@
 """The command line: one short function per verb; files in, files out, no prompts.
 
-Exit codes: 0 done, 1 internal error, 2 the input or the call is at fault (one line on stderr), 130 interrupted,
-143 terminated.
+Exit codes: 0 success, 1 internal error, 2 invalid input or call (one line on stderr), 130 interrupted, 143 terminated.
 """
 
 import logging
@@ -13,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from scfusionttt.cli.compare import ablate, benchmark
+from scfusionttt.cli.flags import FlagFormatter, with_flags
 from scfusionttt.cli.large import plan, store
 from scfusionttt.cli.look import demo, doctor, genes, report, validate
 from scfusionttt.cli.results import embed, evaluate, explain, predict
@@ -27,46 +27,51 @@ VERBS = (
 for verb in VERBS:
     app.command()(verb)
 INTERRUPTED, TERMINATED = 130, 143
+#: How to continue after an interrupt, for the verbs that can.
+_CONTINUE = {
+    **dict.fromkeys(("pretrain", "finetune", "transfer"), "; continue the run with --resume"),
+    **dict.fromkeys(("benchmark", "ablate"), "; run the same command again to continue"),
+}
 
 
 class Terminated(BaseException):
-    """SIGTERM came: a cluster's time limit, or a shutdown."""
+    """SIGTERM was received: a time limit of a cluster, or a shutdown."""
 
 
 def main() -> None:
     """Run the command line."""
-    notes = logging.getLogger("scfusionttt")
-    notes.handlers, notes.propagate = [logging.StreamHandler()], False
-    notes.setLevel(logging.INFO)
+    handler, log = logging.StreamHandler(), logging.getLogger("scfusionttt")
+    handler.setFormatter(FlagFormatter())
+    log.handlers, log.propagate = [handler], False
+    log.setLevel(logging.INFO)
     warnings.simplefilter("ignore")
     warnings.filterwarnings("default", category=UserWarning, module=r"scfusionttt\.|__main__")
     warnings.showwarning = _show_warning
     signal.signal(signal.SIGTERM, _terminate)
     try:
         code = app(standalone_mode=False, prog_name="scfusionttt") or 0
-        if code == INTERRUPTED:  # how the argument parser tells of Ctrl+C
+        if code == INTERRUPTED:  # the argument parser catches Ctrl+C
             raise KeyboardInterrupt
         sys.exit(code)
     except UserError as error:
-        _fail(str(error), 2)
+        _fail(with_flags(str(error)), 2)
     except (KeyboardInterrupt, typer.Abort):
-        _fail("interrupted; a training run goes on with --resume", INTERRUPTED)
+        _fail(f"interrupted{_how_to_continue()}", INTERRUPTED)
     except Terminated:
-        _fail("terminated; a training run goes on with --resume", TERMINATED)
+        _fail(f"terminated{_how_to_continue()}", TERMINATED)
     except Exception as error:
-        # Usage errors of the argument parser: they have a message of their own.
-        if not hasattr(error, "format_message"):
+        if not hasattr(error, "format_message"):  # only usage errors of the argument parser have one
             raise
-        told, context = error.format_message(), getattr(error, "ctx", None)
+        message, context = error.format_message(), getattr(error, "ctx", None)
         verb = context.command_path if context else "scfusionttt"
-        _fail(f"{told.splitlines()[0].rstrip('.')}; see {verb} --help", 2) if told else sys.exit(2)
+        _fail(f"{message.splitlines()[0].rstrip('.')}; see {verb} --help", 2) if message else sys.exit(2)
 
 
 @app.callback(invoke_without_command=True)
 def _version(
-    version: Annotated[bool, typer.Option("--version", help="show the version and leave")] = False,
+    version: Annotated[bool, typer.Option("--version", help="show the version and exit")] = False,
 ) -> None:
-    """Fuse RNA and surface proteins of CITE-seq cells, name the cells, and carry that over to RNA-only data."""
+    """Fuse RNA and surface proteins of CITE-seq, predict cell types, and transfer both to RNA-only data."""
     if version:
         from scfusionttt import __version__
 
@@ -75,7 +80,12 @@ def _version(
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    typer.echo(f"warning: {message}", err=True)
+    typer.echo(f"warning: {with_flags(str(message))}", err=True)
+
+
+def _how_to_continue() -> str:
+    verb = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+    return _CONTINUE.get(verb, "")
 
 
 def _terminate(*_: Any) -> None:

@@ -1,4 +1,4 @@
-"""What several verbs do: read cells, read settings, save, print."""
+"""Steps that several verbs share: read input and settings, save, print."""
 
 import json
 import shlex
@@ -8,56 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from scfusionttt.cli.options import Cells
 from scfusionttt.cli.processes import is_first
 from scfusionttt.errors import SettingError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from scfusionttt.data.cells import CiteSeq
 
-
-def load(
-    path: Path,
-    rna: str | None,
-    protein: str | None,
-    layer: str | None,
-    cells: Cells,
-    drop_empty: bool,
-    *,
-    stream: bool = True,
-) -> tuple[Any, "CiteSeq"]:
-    """Return what the file holds, and its checked cells; with `stream`, it may be a store."""
-    from scfusionttt.data.assemble import as_citeseq
-    from scfusionttt.data.validate import drop_empty as without_empty
+def open_input(path: Path, *, stream: bool = True) -> Any:
+    """Return what a file holds as AnnData or MuData; with `stream`, it may also be a store."""
+    from scfusionttt.data.store.stored import open_store
     from scfusionttt.io.integrity import is_store
     from scfusionttt.io.read import read
 
-    if stream and is_store(path):
-        return _load_store(path, settled=any((rna, protein, layer, cells is Cells.overlap)))
-    source = read(path)
-    cite = as_citeseq(source, rna_modality=rna, protein_modality=protein, layer=layer, cells=cells.value)
-    if drop_empty:
-        cite, dropped = without_empty(cite)
-        if dropped:
-            typer.echo(f"{len(dropped)} empty cells left out: {', '.join(dropped)}", err=True)
-    return source, cite
-
-
-def _load_store(path: Path, *, settled: bool) -> tuple[Any, "CiteSeq"]:
-    """Return what is known of a store's cells, and the store, which is streamed."""
-    from anndata import AnnData
-
-    from scfusionttt.data.store.stored import open_store
-
-    if settled:
-        raise SettingError(
-            f"{path} is a store, in which modalities, layer and cells are settled; give these options to "
-            "scfusionttt store"
-        )
-    cite = open_store(path)
-    return AnnData(obs=cite.obs), cite
+    return open_store(path) if stream and is_store(path) else read(path)
 
 
 def as_settings(pairs: list[str] | None) -> dict[str, str]:
@@ -69,30 +33,30 @@ def as_settings(pairs: list[str] | None) -> dict[str, str]:
 
 
 def set_training(model: Any, pairs: list[str] | None) -> None:
-    """Change the settings of a trained model that are still open: not its features, nor its network."""
+    """Change settings of a trained model, other than those of its features and its network."""
     config = model.config.with_settings(as_settings(pairs))
     if (config.data, config.network) != (model.config.data, model.config.network):
-        raise SettingError("--set data.* and network.* are settled by pretraining; give them to scfusionttt pretrain")
+        raise SettingError("--set data.* and network.* are fixed by pretraining; give them to scfusionttt pretrain")
     model.config = config
 
 
 def checkpoint_folder(out: Path, resume: bool, *, start: Path | None = None) -> Path:
-    """Return the folder beside `out` that holds a run's state until the model is written; `start` is the one before."""
+    """Return the folder for the state of a run until its model is written to `out`; `start` is the model before."""
     from scfusionttt.io.atomic import check_target
     from scfusionttt.model.folder import is_model
 
     if start is not None and out.resolve() == start.resolve():
-        raise SettingError(f"{out} is the model to start from; give --out another name")
+        raise SettingError(f"{out} is the model to start from; choose another name for --out")
     check_target(out, folder=True, ours=is_model)
     out = out if out.name else out.resolve()  # "." has no name
     folder = out.with_name(f"{out.name}.training")
     if folder.exists() and not resume and is_first():
-        raise SettingError(f"{folder} holds a run that was stopped: go on with --resume, or remove that folder")
+        raise SettingError(f"{folder} is from an interrupted run: continue it with --resume, or remove the folder")
     return folder
 
 
 def save(model: Any, out: Path, checkpoints: Path) -> None:
-    """Write the model folder with the command that made it; the state of its run is no longer needed."""
+    """Write the model folder with the command that made it, and remove the state of the run."""
     import shutil
 
     if not is_first():
@@ -103,29 +67,29 @@ def save(model: Any, out: Path, checkpoints: Path) -> None:
 
 
 def command_line() -> str:
-    """Return this call as a shell would take it again."""
+    """Return the command line of this process."""
     return shlex.join(["scfusionttt", *sys.argv[1:]])
 
 
 def report_held_out(scores: dict[str, Any] | None, json_file: Path | None) -> None:
-    """Print the scores on held-out cells beside those of logistic regression."""
+    """Print the scores on held-out cells, with those of logistic regression if they were computed."""
     import pandas as pd
 
     if scores is None:
-        scored = f"nothing is scored and {json_file} is not written" if json_file else "nothing is scored"
-        typer.echo(f"no cells were held out, so {scored}; use --train-fraction or --split", err=True)
+        not_written = f", and {json_file} is not written" if json_file else ""
+        typer.echo(f"no cells were held out: no scores{not_written}; use --train-fraction or --split", err=True)
         return
     rows = {"scFusionTTT": scores["metrics"]}
     if "logistic_regression" in scores:
         rows["logistic regression"] = scores["logistic_regression"]["metrics"]
     metrics = pd.DataFrame.from_dict(rows, orient="index").drop(columns="ece")
-    print_table(f"held-out: {scores['n_cells']} cells whose labels were not learned; the same split for both", metrics)
-    print_table("held-out, by class", pd.DataFrame.from_dict(scores["per_class"], orient="index"))
+    print_table(f"held-out protocol: {scores['n_cells']} labelled cells not used for training", metrics)
+    print_table("held-out protocol, by class", pd.DataFrame.from_dict(scores["per_class"], orient="index"))
     write_json(json_file, scores)
 
 
 def print_table(title: str, table: "pd.DataFrame") -> None:
-    """Print a table as wide as it needs."""
+    """Print a table without cutting names or numbers."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -136,12 +100,12 @@ def print_table(title: str, table: "pd.DataFrame") -> None:
         shown.add_column(str(column), justify="right")
     for name, row in zip(table.index, table.itertuples(index=False), strict=True):
         shown.add_row(str(name), *(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row))
-    needed = Console(width=1000).measure(shown).maximum  # a name or a number is never cut off
+    needed = Console(width=1000).measure(shown).maximum
     Console(width=max(needed, len(title))).print(shown)
 
 
 def write_json(path: Path | None, value: Any) -> None:
-    """Write plain values as JSON, if a file was named."""
+    """Write plain values as JSON, if a file was given."""
     if path is None or not is_first():
         return
     from scfusionttt.io.atomic import replacing

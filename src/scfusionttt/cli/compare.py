@@ -1,12 +1,23 @@
-"""Our model against its peers, and against itself with one thing changed."""
+"""Compare scFusionTTT with baselines, and with variants of itself."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scfusionttt.cli.common import as_settings, load, print_table
-from scfusionttt.cli.options import Cells, Compute, Device, Labels, Layer, Protein, Rna, Settings, WhichCells
+from scfusionttt.cli.common import as_settings, open_input, print_table
+from scfusionttt.cli.options import (
+    Compute,
+    Device,
+    Labels,
+    Layer,
+    Preset,
+    Protein,
+    Rna,
+    Settings,
+    WhichCells,
+    input_options,
+)
 from scfusionttt.errors import LabelError, SettingError
 
 if TYPE_CHECKING:
@@ -14,57 +25,67 @@ if TYPE_CHECKING:
     from scfusionttt.comparison.methods import Method
     from scfusionttt.comparison.tasks import Task
 
-Seeds = Annotated[int, typer.Option("--seeds", metavar="N", min=1, help="runs of each method, with seeds 0 to N - 1")]
-OutFolder = Annotated[Path, typer.Option("--out", metavar="DIR", help="folder for rows, models and results")]
-Shares = Annotated[str, typer.Option("--shares", metavar="F,...", help="shares of the labels to learn types from")]
-Protocols = Annotated[str | None, typer.Option("--protocols", metavar="NAME,...", help="unsupervised, held-out, paper")]
+Seeds = Annotated[
+    int, typer.Option("--seeds", metavar="N", min=1, help="number of runs of each method, with seeds 0 to N - 1")
+]
+OutFolder = Annotated[Path, typer.Option("--out", metavar="DIR", help="folder for scores, models and result tables")]
+Fractions = Annotated[
+    str,
+    typer.Option("--train-fractions", "--shares", metavar="F,...", help="fractions of the labelled cells to train on"),
+]
+Protocols = Annotated[
+    str | None,
+    typer.Option("--protocols", metavar="NAME,...", help="any of unsupervised, held-out and paper; default: all"),
+]
 
 
 def benchmark(
     inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="CITE-seq data sets with labels")],
-    labels: Labels,
+    labels_key: Labels,
     out: OutFolder = Path("benchmark"),
     methods: Annotated[
-        str | None, typer.Option("--methods", metavar="NAME,...", help="methods to compare; all but slow presets")
+        str | None, typer.Option("--methods", metavar="NAME,...", help="methods; default: all but the slow ones")
     ] = None,
-    seeds: Seeds = 5, protocols: Protocols = None, shares: Shares = "0.75,0.05",
+    seeds: Seeds = 5, protocols: Protocols = None, train_fractions: Fractions = "0.75,0.05",
     settings: Settings = None, device: Compute = Device.auto,
-    rna: Rna = None, protein: Protein = None, layer: Layer = None, cells: WhichCells = Cells.same,
+    layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None, cells: WhichCells = None,
 ) -> None:  # fmt: skip
-    """Compare our model with its peers: same cells, same clustering, same metrics; three protocols, never mixed.
+    """Compare scFusionTTT with other methods: same cells, same clustering, same metrics, for each of three protocols.
 
-    A row that is in the folder already is not computed again: a stopped run goes on where it was. What changes with
-    --set is our model alone; another version of it wants another folder.
+    Scores that are in the folder already are not computed again, so an interrupted run continues where it stopped.
+    --set changes the settings of scFusionTTT; use another folder for other settings.
 
-    Example: scfusionttt benchmark pbmc.h5mu --labels cell_type --methods fusionttt,concat,wnn --seeds 5 --out results
+    Example: scfusionttt benchmark pbmc.h5mu --labels-key cell_type --methods fusionttt,concat,wnn --out results
     """
     from scfusionttt.comparison.methods import DEFAULT, choose
     from scfusionttt.comparison.tasks import PROTOCOLS, tasks
 
     names = list(DEFAULT) if methods is None else _listed(methods)
     chosen = choose(names, models=out / "models", settings=as_settings(settings), device=device.value)
-    todo = tasks(list(PROTOCOLS) if protocols is None else _listed(protocols), _numbers(shares))
-    _compare(_datasets(inputs, labels, rna, protein, layer, cells), chosen, todo, seeds, out, interval=False)
+    todo = tasks(list(PROTOCOLS) if protocols is None else _listed(protocols), _numbers(train_fractions))
+    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty=True)
+    _compare(_datasets(inputs, labels_key, options), chosen, todo, seeds, out, interval=False)
 
 
 def ablate(
     what: Annotated[
-        list[str], typer.Argument(metavar="[order|mixer|fusion|stages|length] INPUT...", help="study, and data sets")
+        list[str], typer.Argument(metavar="[order|mixer|fusion|stages|length] INPUT...", help="study; labelled cells")
     ],
-    labels: Labels,
+    labels_key: Labels,
     vary: Annotated[
-        list[str] | None, typer.Option("--vary", metavar="SECTION.KEY=V1,V2,...", help="vary a setting; repeatable")
+        list[str] | None,
+        typer.Option("--vary", metavar="SECTION.KEY=V1,V2,...", help="compare values of a setting; repeatable"),
     ] = None,
     out: OutFolder = Path("ablation"),
-    preset: Annotated[str, typer.Option(help="where the variants start from")] = "default",
-    seeds: Seeds = 5, protocols: Protocols = None, shares: Shares = "0.75,0.05",
+    preset: Preset = "default",
+    seeds: Seeds = 5, protocols: Protocols = None, train_fractions: Fractions = "0.75,0.05",
     settings: Settings = None, device: Compute = Device.auto,
-    rna: Rna = None, protein: Protein = None, layer: Layer = None, cells: WhichCells = Cells.same,
+    layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None, cells: WhichCells = None,
 ) -> None:  # fmt: skip
-    """Change one thing of our model at a time: means with 95 % intervals over seeds.
+    """Compare variants of scFusionTTT that differ in one setting: means and 95 % confidence intervals over seeds.
 
-    Example: scfusionttt ablate order pbmc.h5mu --labels cell_type --seeds 5
-    Example: scfusionttt ablate pbmc.h5mu --labels cell_type --vary pretrain.mask_ratio=0.15,0.5,0.75
+    Example: scfusionttt ablate order pbmc.h5mu --labels-key cell_type --seeds 5
+    Example: scfusionttt ablate pbmc.h5mu --labels-key cell_type --vary pretrain.mask_ratio=0.15,0.5,0.75
     """
     from scfusionttt.comparison.ablations import STUDY_NAMES, Variants, protocol_of
     from scfusionttt.comparison.tasks import tasks
@@ -76,30 +97,30 @@ def ablate(
     variants = base.of_study(study) if study else []
     variants += [method for text in vary or [] for method in base.of_setting(text)]
     if not inputs:
-        raise SettingError(f"no input is given; write scfusionttt ablate {study} INPUT --labels KEY")
-    told = [protocol_of(study, vary or [])] if protocols is None else _listed(protocols)
-    todo = tasks(told, _numbers(shares))
-    _compare(_datasets(inputs, labels, rna, protein, layer, cells), variants, todo, seeds, out, interval=True)
+        raise SettingError(f"no input given; use scfusionttt ablate {study} INPUT --labels-key KEY")
+    names = [protocol_of(study, vary or [])] if protocols is None else _listed(protocols)
+    todo = tasks(names, _numbers(train_fractions))
+    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty=True)
+    _compare(_datasets(inputs, labels_key, options), variants, todo, seeds, out, interval=True)
 
 
-def _datasets(
-    inputs: list[Path], labels: str, rna: str | None, protein: str | None, layer: str | None, cells: Cells
-) -> "list[data.Cells]":
+def _datasets(inputs: list[Path], labels_key: str, options: dict[str, Any]) -> "list[data.Cells]":
     from scfusionttt.comparison import cells as data
+    from scfusionttt.model.pipeline import check_cells
 
     names = [path.stem for path in inputs]
     for name in names:
         if names.count(name) > 1:
-            raise SettingError(f"two inputs are called {name}; rename one, for the tables tell them by that name")
-    found = []
+            raise SettingError(f"two inputs are named {name}; rename one, as the result tables identify them by name")
+    datasets = []
     for name, path in zip(names, inputs):
-        _, cite = load(path, rna, protein, layer, cells, drop_empty=True, stream=False)
-        found.append(data.Cells(name, cite, labels))
+        dataset = data.Cells(name, check_cells(open_input(path, stream=False), **options), labels_key)
         try:
-            found[-1].codes.max()  # labels that cannot be used are told of before the first row, not in it
+            dataset.codes.max()  # invalid labels are reported before the first run
         except LabelError as error:
             raise LabelError(f"{path}: {error}") from error
-    return found
+        datasets.append(dataset)
+    return datasets
 
 
 def _compare(
@@ -110,11 +131,11 @@ def _compare(
 
     jobs = rows.jobs(datasets, methods, todo, range(seeds))
     if not jobs:
-        raise SettingError("none of the methods can be scored by these protocols; see scfusionttt benchmark --help")
+        raise SettingError("none of the methods works with these protocols; see scfusionttt benchmark --help")
     try:
         (out / "rows").mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{out}: cannot be made ({error.strerror}); choose another folder") from error
+        raise OutputError(f"{out}: cannot be created ({error.strerror}); choose another folder") from error
     rows.run_all(jobs, out / "rows", show=typer.echo)
     scored = rows.read_rows(out / "rows")
     for table in results.tables(scored, interval=interval):
@@ -131,4 +152,4 @@ def _numbers(text: str) -> list[float]:
     try:
         return [float(part) for part in _listed(text)]
     except ValueError as error:
-        raise SettingError(f"--shares {text!r} is not a list of numbers, such as 0.75,0.05") from error
+        raise SettingError(f"--train-fractions must be numbers like 0.75,0.05 (got {text!r})") from error

@@ -1,28 +1,32 @@
-"""What is here: a demo, what is in a file, names, the machine."""
+"""Verbs for a first look: demo, validate, report, genes, doctor."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from scfusionttt.cli.common import command_line, load, print_table, write_json
+from scfusionttt.cli.common import command_line, open_input, print_table, write_json
+from scfusionttt.cli.flags import with_flags
 from scfusionttt.cli.options import (
-    Cells,
     Compute,
     Device,
     DropEmpty,
     InputFile,
     Json,
     Layer,
+    Model,
+    OptionalLabels,
     OutFile,
     Protein,
     Rna,
+    Species,
     WhichCells,
+    input_options,
 )
 
 
 def demo(out: Annotated[Path, typer.Option("--out", metavar="DIR", help="folder to write")] = Path("demo")) -> None:
-    """Simulated CITE-seq through all three stages: metrics, figures and one HTML page.
+    """Run all three stages on simulated CITE-seq: metrics, figures and an HTML report.
 
     Example: scfusionttt demo --out demo
     """
@@ -33,52 +37,57 @@ def demo(out: Annotated[Path, typer.Option("--out", metavar="DIR", help="folder 
 
 
 def validate(
-    input: InputFile, rna: Rna = None, protein: Protein = None, layer: Layer = None, cells: WhichCells = Cells.same,
-    json_file: Json = None,
+    input: InputFile, layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None,
+    cells: WhichCells = None, json_file: Json = None,
 ) -> None:  # fmt: skip
-    """Say what is in a file, what is odd about it and whether it can be used.
+    """Summarise an input and report problems.
 
     Example: scfusionttt validate pbmc.h5mu --json report.json
     """
     from scfusionttt.data.validate import require_usable
     from scfusionttt.data.validate import validate as check_input
 
-    report = check_input(input, rna_modality=rna, protein_modality=protein, layer=layer, cells=cells.value)
+    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty=False)
+    report = check_input(input, **options)
     for line in report.lines():
-        typer.echo(line)
+        typer.echo(with_flags(line))
     write_json(json_file, report.to_dict())
     require_usable(report)
 
 
 def report(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="model folder")], input: InputFile, out: OutFile,
-    labels: Annotated[str | None, typer.Option(metavar="KEY", help="obs column with cell types, to score by")] = None,
-    gene: Annotated[list[str] | None, typer.Option(metavar="NAME", help="colour the map by it too; repeatable")] = None,
-    title: Annotated[str | None, typer.Option(help="heading; the input's name if not given")] = None,
-    device: Compute = Device.auto, drop_empty: DropEmpty = False,
-    rna: Rna = None, protein: Protein = None, layer: Layer = None, cells: WhichCells = Cells.same,
+    input: InputFile, model: Model, out: OutFile, labels_key: OptionalLabels = None,
+    gene: Annotated[list[str] | None, typer.Option(metavar="NAME", help="colour the map by it; repeatable")] = None,
+    title: Annotated[str | None, typer.Option(metavar="TEXT", help="title; default: the name of the input")] = None,
+    device: Compute = Device.auto,
+    layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None,
+    cells: WhichCells = None, drop_empty: DropEmpty = False,
 ) -> None:  # fmt: skip
-    """Write one HTML file to look at: cells on an interactive map, clusters, types, scores, genome, settings.
+    """Write an HTML report: interactive map of the cells, clusters, cell types, scores, genome, settings.
 
-    Example: scfusionttt report typed pbmc.h5mu --labels cell_type --out report.html
+    With --labels-key, the results are scored.
+
+    Example: scfusionttt report pbmc.h5mu --model typed --labels-key cell_type --out report.html
     """
     from scfusionttt.io.tables import PAGE_ENDINGS, check_file_path
     from scfusionttt.model.fusionttt import FusionTTT
+    from scfusionttt.model.pipeline import check_cells
     from scfusionttt.report import write_report
 
     check_file_path(out, PAGE_ENDINGS)
     trained = FusionTTT.load(model, device=device.value)
-    _, cite = load(input, rna, protein, layer, cells, drop_empty, stream=False)
-    name = title or f"scFusionTTT: {input.name}"
-    write_report(trained, cite, out, labels=labels, genes=gene or (), title=name, command=command_line())
+    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty)
+    cite = check_cells(open_input(input, stream=False), **options)
+    title = title or f"scFusionTTT: {input.name}"
+    write_report(trained, cite, out, labels=labels_key, genes=gene or (), title=title, command=command_line())
     typer.echo(f"{out}: {cite.rna.n_obs} cells, {out.stat().st_size / 1e6:.1f} MB; open it in a browser", err=True)
 
 
 def genes(
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="genes or antibodies")],
-    species: Annotated[str | None, typer.Option(help="human or mouse; by the names if not given")] = None,
+    species: Species = None,
 ) -> None:
-    """Show how names of genes and antibodies resolve, and where they lie in the genome.
+    """Show what names of genes and antibodies resolve to, and their places in the genome.
 
     Example: scfusionttt genes CD3E ENSG00000167286 CD16_TotalSeqB
     """
@@ -89,7 +98,7 @@ def genes(
 
 
 def doctor(json_file: Json = None) -> None:
-    """Show versions, devices and kernels: parity of each with the definition, and its speed.
+    """Show versions and devices, and the accuracy and speed of each TTT kernel.
 
     Example: scfusionttt doctor --json doctor.json
     """

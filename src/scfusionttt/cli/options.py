@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -26,7 +26,7 @@ class Space(StrEnum):
 
 
 class Cells(StrEnum):
-    """What to do where RNA and proteins are of different cells."""
+    """Which cells to use if RNA and proteins have different ones."""
 
     same = "same"
     overlap = "overlap"
@@ -34,19 +34,19 @@ class Cells(StrEnum):
 
 
 def _json_path(path: Path | None) -> Path | None:
-    """Check before the work where the result goes to."""
+    """Check that the file can be written, before any work is done."""
     if path is not None:
         from scfusionttt.io.tables import JSON_ENDINGS, check_file_path
         from scfusionttt.model.folder import is_model
 
         check_file_path(path, JSON_ENDINGS)
         if is_model(path.parent):
-            raise OutputError(f"{path}: {path.parent} is a model, and nothing else is written there; choose another")
+            raise OutputError(f"{path}: {path.parent} is a model folder; write to another folder")
     return path
 
 
 def _device(device: Device) -> Device:
-    """Check before the work that the device is there."""
+    """Check that the device is available, before any work is done."""
     if device is not Device.auto:
         from scfusionttt.training.machine import choose_device
 
@@ -54,43 +54,78 @@ def _device(device: Device) -> Device:
     return device
 
 
-_KINDS = ".h5mu, .h5ad, .zarr, 10x .h5, 10x matrix folder"
+_KINDS = ".h5mu, .h5ad, .zarr, 10x .h5 or 10x matrix folder"
 Input = Annotated[Path, typer.Argument(metavar="INPUT", help=f"{_KINDS}, or a store")]
 InputFile = Annotated[Path, typer.Argument(metavar="INPUT", help=_KINDS)]
 Model = Annotated[Path, typer.Option("--model", metavar="MODEL", help="model folder")]
 OutModel = Annotated[Path, typer.Option("--out", metavar="MODEL", help="model folder to write")]
 OutFile = Annotated[Path, typer.Option("--out", metavar="FILE", help="file to write")]
+OutTable = Annotated[Path, typer.Option("--out", metavar="FILE", help=".csv or .tsv file to write")]
 Json = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="also write the result as .json", callback=_json_path)
+    Path | None,
+    typer.Option("--json", metavar="FILE", help="also write the results to this .json file", callback=_json_path),
 ]
-Labels = Annotated[str, typer.Option("--labels", metavar="KEY", help="obs column with cell types")]
+Labels = Annotated[str, typer.Option("--labels-key", "--labels", metavar="KEY", help="obs column with cell types")]
+OptionalLabels = Annotated[
+    str | None, typer.Option("--labels-key", "--labels", metavar="KEY", help="obs column with cell types")
+]
 Fraction = Annotated[
     float | None,
-    typer.Option("--train-fraction", metavar="F", help="train on this share of each class, score the rest"),
+    typer.Option("--train-fraction", metavar="F", help="train on this fraction of each class, score on the rest"),
 ]
+Split = Annotated[str | None, typer.Option("--split", metavar="KEY", help="obs column whose values are train and test")]
 Baseline = Annotated[
     bool,
     typer.Option("--baseline", help="also score logistic regression on the held-out cells; needs all cells in memory"),
 ]
-Split = Annotated[str | None, typer.Option("--split", metavar="KEY", help="obs column that says train or test")]
-Settings = Annotated[
-    list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="change a setting; may be repeated")
+Preset = Annotated[str, typer.Option("--preset", metavar="NAME", help="default, paper, whole or fast")]
+Species = Annotated[
+    str | None,
+    typer.Option("--species", metavar="NAME", help="human or mouse; default: inferred from the names"),
 ]
-Compute = Annotated[Device, typer.Option("--device", help="where to compute", callback=_device)]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="change a setting; repeatable")
+]
+Compute = Annotated[Device, typer.Option("--device", help="device to compute on", callback=_device)]
 Memory = Annotated[
     str | None,
-    typer.Option("--memory", metavar="SIZE", help="most memory to take: 6GiB, 4GB; 80 % of what is free if not given"),
+    typer.Option("--memory", metavar="SIZE", help="memory limit, such as 6GiB or 4GB; default: 80 % of free memory"),
 ]
 Devices = Annotated[
-    int, typer.Option("--devices", min=1, help="processes on each machine, each with a device or cores")
+    int, typer.Option("--devices", min=1, help="processes per machine, each with its own GPU or CPU cores")
 ]
-Nodes = Annotated[int, typer.Option("--nodes", min=1, help="machines; start the processes with torchrun or srun")]
-Resume = Annotated[bool, typer.Option("--resume", help="go on with a run that was stopped")]
-Rna = Annotated[str | None, typer.Option("--rna-modality", metavar="NAME", help="modality that holds the RNA")]
+Nodes = Annotated[
+    int, typer.Option("--nodes", min=1, help="number of machines; start the command on each with torchrun or srun")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="continue an interrupted run")]
+Rna = Annotated[str | None, typer.Option("--rna-modality", metavar="NAME", help="modality with the RNA counts")]
 Protein = Annotated[
     str | None,
-    typer.Option("--protein-modality", metavar="NAME", help="modality (or obsm key) that holds the proteins"),
+    typer.Option("--protein-modality", metavar="NAME", help="modality (or obsm key) with the protein counts"),
 ]
-Layer = Annotated[str | None, typer.Option("--layer", metavar="NAME", help="layer that holds the raw counts")]
-WhichCells = Annotated[Cells, typer.Option("--cells", help="which cells, where RNA and proteins differ")]
-DropEmpty = Annotated[bool, typer.Option("--drop-empty", help="leave out cells without RNA counts, naming them")]
+Layer = Annotated[
+    str | None, typer.Option("--layer", metavar="NAME", help='layer with the raw counts; default: "counts", else X')
+]
+WhichCells = Annotated[
+    Cells | None,
+    typer.Option(
+        "--cells",
+        help="if RNA and proteins have different cells: refuse (same, the default), use cells with both (overlap), or "
+        "all cells with RNA (rna)",
+    ),
+]
+DropEmpty = Annotated[bool, typer.Option("--drop-empty", help="leave out cells without RNA counts")]
+
+
+def input_options(
+    layer: str | None, rna_modality: str | None, protein_modality: str | None, cells: Cells | None, drop_empty: bool
+) -> dict[str, Any]:
+    """Return the options that were given, as keyword arguments of the methods of FusionTTT."""
+    options = {
+        "layer": layer,
+        "rna_modality": rna_modality,
+        "protein_modality": protein_modality,
+        "cells": None if cells is None else cells.value,
+        "drop_empty": drop_empty or None,
+    }
+    return {name: value for name, value in options.items() if value is not None}

@@ -1,13 +1,11 @@
-"""What a model gives: representations, cell types, scores."""
+"""Results of a trained model: embeddings, cell types, proteins, explanations, scores."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from scfusionttt.cli.common import load, print_table, write_json
+from scfusionttt.cli.common import open_input, print_table, write_json
 from scfusionttt.cli.options import (
-    Cells,
     Compute,
     Device,
     Devices,
@@ -19,51 +17,63 @@ from scfusionttt.cli.options import (
     Layer,
     Model,
     Nodes,
+    OptionalLabels,
     OutFile,
+    OutTable,
     Protein,
     Rna,
     Space,
     WhichCells,
+    input_options,
 )
 from scfusionttt.cli.processes import is_first, start
 from scfusionttt.errors import OutputError
 
 
 def embed(
-    input: Input, model: Model, out: OutFile, device: Compute = Device.auto,
-    devices: Devices = 1, nodes: Nodes = 1, drop_empty: DropEmpty = False,
-    rna: Rna = None, protein: Protein = None, layer: Layer = None, cells: WhichCells = Cells.same,
+    input: Input, model: Model, out: OutFile, device: Compute = Device.auto, devices: Devices = 1, nodes: Nodes = 1,
+    layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None,
+    cells: WhichCells = None, drop_empty: DropEmpty = False,
 ) -> None:  # fmt: skip
-    """Write the fused representation: .npy, .csv, or .h5ad, .h5mu, .zarr with obsm["X_fusionttt"], by the ending.
+    """Write the embedding of each cell.
+
+    The file name's extension sets the format: .npy, .csv, or .h5ad, .h5mu, .zarr with obsm["X_fusionttt"].
 
     Example: scfusionttt embed pbmc.h5mu --model pbmc-model --out fused.h5mu
     """
     start(devices, nodes)
+    from anndata import AnnData
+
+    from scfusionttt.data.store.stored import StoredCiteSeq
     from scfusionttt.data.write import check_embedding_path, write_embedding
     from scfusionttt.model.fusionttt import FusionTTT
+    from scfusionttt.model.pipeline import check_cells
 
     if out.resolve() == input.resolve():
-        raise OutputError(f"{out} is the input, which is left alone: choose another name for the result")
+        raise OutputError(f"{out} is the input; choose another name for --out")
     check_embedding_path(out)
     trained = FusionTTT.load(model, device=device.value, devices=devices, nodes=nodes)
-    source, cite = load(input, rna, protein, layer, cells, drop_empty)
+    data = open_input(input)
+    cite = check_cells(data, **input_options(layer, rna_modality, protein_modality, cells, drop_empty))
+    source = AnnData(obs=data.obs) if isinstance(data, StoredCiteSeq) else data
     check_embedding_path(out, source)
     z = trained.embed(cite)
     if is_first():
-        write_embedding(out, z, cite.rna.obs_names, source, rna_modality=rna)
+        write_embedding(out, z, cite.rna.obs_names, source, rna_modality=rna_modality)
     typer.echo(f"{out}: {z.shape[0]} cells, {z.shape[1]} dimensions", err=True)
 
 
 def predict(
-    input: Input, model: Model, out: OutFile,
+    input: Input, model: Model, out: OutTable,
     unknown: Annotated[
         float | None,
-        typer.Option(metavar="SHARE", help="name a cell unknown where so few of the known are as unusual: 0.01"),
+        typer.Option(metavar="P", help='label a cell "unknown" if its p-value is at most P (e.g. 0.01)'),
     ] = None,
-    device: Compute = Device.auto, devices: Devices = 1, nodes: Nodes = 1, drop_empty: DropEmpty = False,
-    rna: Rna = None, protein: Protein = None, layer: Layer = None, cells: WhichCells = Cells.same,
+    device: Compute = Device.auto, devices: Devices = 1, nodes: Nodes = 1,
+    layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None,
+    cells: WhichCells = None, drop_empty: DropEmpty = False,
 ) -> None:  # fmt: skip
-    """Name the cells: a table with cell, label, probability and one column per class.
+    """Predict cell types: a table with cell, label, probability and one column per class.
 
     Example: scfusionttt predict rna.h5ad --model typed --out types.csv
     """
@@ -73,8 +83,8 @@ def predict(
 
     check_file_path(out, TABLE_ENDINGS)
     trained = FusionTTT.load(model, device=device.value, devices=devices, nodes=nodes)
-    _, cite = load(input, rna, protein, layer, cells, drop_empty)
-    table = trained.predict(cite, unknown=unknown)
+    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty)
+    table = trained.predict(open_input(input), unknown=unknown, **options)
     if is_first():
         write_table(out, table)
     typer.echo(f"{out}: {len(table)} cells, {len(trained.classes)} classes", err=True)
@@ -84,50 +94,59 @@ def predict(
 
 
 def explain(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="model folder")],
-    input: Input,
-    target: Annotated[str, typer.Option(metavar="PROTEIN|CLASS", help="a pretrained model's protein, or a class")],
-    out: OutFile,
-    labels: Annotated[str | None, typer.Option(metavar="KEY", help="obs column with types to average over")] = None,
-    n_cells: Annotated[int, typer.Option("--n-cells", metavar="N", min=2, help="cells to look at, at random")] = 500,
+    input: Input, model: Model,
+    target: Annotated[str, typer.Option(metavar="NAME", help="a protein (pretrained model) or a class")],
+    out: OutTable, labels_key: OptionalLabels = None,
+    n_cells: Annotated[int, typer.Option("--n-cells", metavar="N", min=2, help="number of cells to sample")] = 500,
     level: Annotated[
-        float, typer.Option(min=0, max=1, help="chance that any feature is listed wrongly; 1 lists all")
+        float, typer.Option(metavar="P", min=0, max=1, help="family-wise error rate; 1 lists all features")
     ] = 0.05,
-    device: Compute = Device.auto, drop_empty: DropEmpty = False,
-    rna: Rna = None, protein: Protein = None, layer: Layer = None, cells: WhichCells = Cells.same,
+    device: Compute = Device.auto,
+    layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None,
+    cells: WhichCells = None, drop_empty: DropEmpty = False,
 ) -> None:  # fmt: skip
-    """List the genes and proteins that a protein or a class rests on, beyond chance: .csv or .tsv.
+    """List the genes and proteins that contribute to a protein or a class more than expected by chance.
 
-    Example: scfusionttt explain pbmc-model pbmc.h5mu --target CD3 --labels cell_type --out cd3.csv
+    With --labels-key, contributions are also averaged per cell type.
+
+    Example: scfusionttt explain pbmc.h5mu --model pbmc-model --target CD3 --labels-key cell_type --out cd3.csv
     """
     from scfusionttt.io.tables import TABLE_ENDINGS, check_file_path, write_table
     from scfusionttt.model.fusionttt import FusionTTT
 
     check_file_path(out, TABLE_ENDINGS)
     trained = FusionTTT.load(model, device=device.value)
-    _, cite = load(input, rna, protein, layer, cells, drop_empty)
-    table = trained.explain(cite, target, labels_key=labels, n_cells=n_cells, level=level).set_index("name")
+    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty)
+    table = trained.explain(
+        open_input(input), target, labels_key=labels_key, n_cells=n_cells, level=level, **options
+    ).set_index("name")  # fmt: skip
     write_table(out, table)
-    typer.echo(f"{out}: {len(table)} features exceed chance", err=True)
+    typer.echo(f"{out}: {len(table)} features contribute more than expected by chance", err=True)
     if len(table):
-        print_table(f"{target} rests on", table[["modality", "chromosome", "share", "share_by_masking"]].head(15))
+        columns = ["modality", "chromosome", "share", "share_by_masking"]
+        print_table(f"features that contribute most to {target}", table[columns].head(15))
 
 
 def evaluate(
-    input: InputFile, labels: Labels,
-    rep: Annotated[str | None, typer.Option(metavar="KEY", help="obsm key; X_fusionttt if neither is given")] = None,
+    input: InputFile, labels_key: Labels,
+    rep: Annotated[
+        str | None, typer.Option(metavar="KEY", help="obsm key; X_fusionttt unless --clusters is given")
+    ] = None,
     clusters: Annotated[str | None, typer.Option(metavar="KEY", help="obs column with clusters to score")] = None,
-    space: Annotated[Space, typer.Option(help="space of ASW, SC, CHI and DBI; umap is the paper's way")] = Space.rep,
+    space: Annotated[
+        Space, typer.Option(help="space of ASW, SC, CHI and DBI: the representation, or its UMAP as in the paper")
+    ] = Space.rep,
     json_file: Json = None,
 ) -> None:  # fmt: skip
-    """Score a representation or clusters against labels by the ten metrics.
+    """Score a representation or clusters against labels with ten metrics.
 
-    Example: scfusionttt evaluate fused.h5mu --labels cell_type --rep X_fusionttt
+    Example: scfusionttt evaluate fused.h5mu --labels-key cell_type --rep X_fusionttt
     """
     from scfusionttt.evaluation.slots import evaluate_slots
-    from scfusionttt.io.read import read
 
-    result = evaluate_slots(read(input), labels_key=labels, rep=rep, clusters=clusters, space=space.value)
+    result = evaluate_slots(
+        open_input(input, stream=False), labels_key=labels_key, rep=rep, clusters=clusters, space=space.value
+    )  # fmt: skip
     note = f", {result.n_unlabelled} unlabelled left out" if result.n_unlabelled else ""
     title = f"{result.protocol} protocol: {result.n_cells} cells, {result.n_classes} classes{note}"
     print_table(title, result.summary())

@@ -5,10 +5,16 @@ from typing import Annotated
 
 import typer
 
-from scfusionttt.cli.common import as_settings, checkpoint_folder, load, report_held_out, save, set_training
+from scfusionttt.cli.common import (
+    as_settings,
+    checkpoint_folder,
+    open_input,
+    report_held_out,
+    save,
+    set_training,
+)
 from scfusionttt.cli.options import (
     Baseline,
-    Cells,
     Compute,
     Device,
     Devices,
@@ -21,28 +27,30 @@ from scfusionttt.cli.options import (
     Memory,
     Model,
     Nodes,
+    OptionalLabels,
     OutModel,
+    Preset,
     Protein,
     Resume,
     Rna,
     Settings,
+    Species,
     Split,
     WhichCells,
+    input_options,
 )
 from scfusionttt.cli.processes import start
 
 
 def pretrain(
-    input: Input, out: OutModel,
-    preset: Annotated[str, typer.Option(help="default, paper, whole or fast")] = "default",
-    settings: Settings = None,
-    config: Annotated[Path | None, typer.Option("--config", metavar="FILE", help="settings as TOML")] = None,
-    epochs: Annotated[int | None, typer.Option(help="short for --set pretrain.epochs=N")] = None,
-    seed: Annotated[int | None, typer.Option(help="short for --set seed=N")] = None,
-    species: Annotated[str | None, typer.Option(help="human or mouse; by the gene names if not given")] = None,
+    input: Input, out: OutModel, preset: Preset = "default", settings: Settings = None,
+    config: Annotated[Path | None, typer.Option("--config", metavar="FILE", help="settings in a TOML file")] = None,
+    epochs: Annotated[int | None, typer.Option(metavar="N", help="short for --set pretrain.epochs=N")] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="short for --set seed=N")] = None,
+    species: Species = None,
     device: Compute = Device.auto, memory: Memory = None, devices: Devices = 1, nodes: Nodes = 1,
-    resume: Resume = False, drop_empty: DropEmpty = False,
-    rna: Rna = None, protein: Protein = None, layer: Layer = None, cells: WhichCells = Cells.same,
+    resume: Resume = False, layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None,
+    cells: WhichCells = None, drop_empty: DropEmpty = False,
 ) -> None:  # fmt: skip
     """Stage 1: learn the fused representation from CITE-seq (or RNA alone), without labels.
 
@@ -58,22 +66,22 @@ def pretrain(
     model = FusionTTT(preset, device=device.value, memory=memory, devices=devices, nodes=nodes)
     model.config = model.config.with_settings({**given, **changed})
     checkpoints = checkpoint_folder(out, resume)
-    _, cite = load(input, rna, protein, layer, cells, drop_empty)
-    model.pretrain(cite, species=species, checkpoints=checkpoints, resume=resume)
+    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty)
+    model.pretrain(open_input(input), species=species, checkpoints=checkpoints, resume=resume, **options)
     save(model, out, checkpoints)
 
 
 def finetune(
-    input: Input, model: Model, labels: Labels, out: OutModel, train_fraction: Fraction = None, split: Split = None,
-    baseline: Baseline = False,
+    input: Input, model: Model, labels_key: Labels, out: OutModel,
+    train_fraction: Fraction = None, split: Split = None, baseline: Baseline = False,
     settings: Settings = None, device: Compute = Device.auto, memory: Memory = None,
-    devices: Devices = 1, nodes: Nodes = 1, resume: Resume = False, drop_empty: DropEmpty = False,
-    rna: Rna = None, protein: Protein = None, layer: Layer = None, cells: WhichCells = Cells.same,
-    json_file: Json = None,
+    devices: Devices = 1, nodes: Nodes = 1, resume: Resume = False, layer: Layer = None,
+    rna_modality: Rna = None, protein_modality: Protein = None,
+    cells: WhichCells = None, drop_empty: DropEmpty = False, json_file: Json = None,
 ) -> None:  # fmt: skip
     """Stage 2: learn cell types from labelled CITE-seq, starting from a pretrained model.
 
-    Example: scfusionttt finetune pbmc.h5mu --model pbmc-model --labels cell_type --train-fraction 0.75 --out typed
+    Example: scfusionttt finetune pbmc.h5mu --model pbmc-model --labels-key cell_type --train-fraction 0.75 --out typed
     """
     start(devices, nodes)
     from scfusionttt.model.fusionttt import FusionTTT
@@ -81,32 +89,28 @@ def finetune(
     trained = FusionTTT.load(model, device=device.value, memory=memory, devices=devices, nodes=nodes)
     set_training(trained, settings)
     checkpoints = checkpoint_folder(out, resume, start=model)
-    _, cite = load(input, rna, protein, layer, cells, drop_empty)
+    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty)
     trained.finetune(
-        cite,
-        labels_key=labels,
-        train_fraction=train_fraction,
-        split=split,
-        baseline=baseline,
-        checkpoints=checkpoints,
-        resume=resume,
-    )
+        open_input(input), labels_key=labels_key, train_fraction=train_fraction, split=split, baseline=baseline,
+        checkpoints=checkpoints, resume=resume, **options,
+    )  # fmt: skip
     save(trained, out, checkpoints)
     report_held_out(trained.metrics.get("finetune"), json_file)
 
 
 def transfer(
-    input: Input, model: Model, out: OutModel,
-    labels: Annotated[str | None, typer.Option("--labels", metavar="KEY", help="cell types; none: zero-shot")] = None,
-    train_fraction: Fraction = None, split: Split = None,
-    baseline: Baseline = False,
+    input: Input, model: Model, out: OutModel, labels_key: OptionalLabels = None,
+    train_fraction: Fraction = None, split: Split = None, baseline: Baseline = False,
     settings: Settings = None, device: Compute = Device.auto, memory: Memory = None,
-    devices: Devices = 1, nodes: Nodes = 1, resume: Resume = False, drop_empty: DropEmpty = False,
-    rna: Rna = None, layer: Layer = None, json_file: Json = None,
+    devices: Devices = 1, nodes: Nodes = 1, resume: Resume = False, layer: Layer = None,
+    rna_modality: Rna = None, protein_modality: Protein = None,
+    cells: WhichCells = None, drop_empty: DropEmpty = False, json_file: Json = None,
 ) -> None:  # fmt: skip
-    """Stage 3: carry a fine-tuned model over to RNA-only data, with some labels or with none (zero-shot).
+    """Stage 3: transfer a fine-tuned model to RNA-only data, with labels or without (zero-shot).
 
-    Example: scfusionttt transfer rna.h5ad --model typed --labels cell_type --train-fraction 0.3 --out student
+    Proteins in the input are not used; --cells is rna by default.
+
+    Example: scfusionttt transfer rna.h5ad --model typed --labels-key cell_type --train-fraction 0.3 --out student
     """
     start(devices, nodes)
     from scfusionttt.model.fusionttt import FusionTTT
@@ -114,16 +118,11 @@ def transfer(
     trained = FusionTTT.load(model, device=device.value, memory=memory, devices=devices, nodes=nodes)
     set_training(trained, settings)
     checkpoints = checkpoint_folder(out, resume, start=model)
-    _, cite = load(input, rna, None, layer, Cells.rna, drop_empty)
+    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty)
     student = trained.transfer(
-        cite,
-        labels_key=labels,
-        train_fraction=train_fraction,
-        split=split,
-        baseline=baseline,
-        checkpoints=checkpoints,
-        resume=resume,
-    )
+        open_input(input), labels_key=labels_key, train_fraction=train_fraction, split=split, baseline=baseline,
+        checkpoints=checkpoints, resume=resume, **options,
+    )  # fmt: skip
     save(student, out, checkpoints)
-    if labels is not None or json_file is not None:
+    if labels_key is not None or json_file is not None:
         report_held_out(student.metrics.get("transfer"), json_file)

@@ -250,15 +250,19 @@ class FusionTTT:
         Parameters
         ----------
         data, **input_options
-            Cells to transfer to; see Notes of :class:`FusionTTT`.
+            Cells to transfer to; see Notes of :class:`FusionTTT`. Proteins are not used, so `cells` is ``rna`` by
+            default.
         labels_key, train_fraction, split, baseline, checkpoints, resume
             As in :meth:`finetune`.
         """
         state = self._trained()
         if labels_key is None and not state.classes:
             raise SettingError("transfer without labels_key needs a model with classes; run finetune first")
-        if labels_key is None and not (train_fraction is None and split is None):
-            raise SettingError("train_fraction and split need labels_key; leave them out for zero-shot transfer")
+        for name, value in (("train_fraction", train_fraction), ("split", split), ("baseline", baseline or None)):
+            if labels_key is None and value is not None:
+                raise SettingError(f"{name}={value!r} needs labels_key; leave it out for zero-shot transfer")
+        if not isinstance(data, CiteSeq):
+            input_options.setdefault("cells", "rna")  # proteins are not used
         cite = pipeline.check_cells(data, training=True, **input_options)
         start = replace(
             state,

@@ -5,10 +5,10 @@ checked cells -> features -> dataset -> network -> training and fits (`model.sta
 
 import hashlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypedDict
+from typing import Any, TypeAlias, TypedDict, Unpack
 
 import numpy as np
 import pandas as pd
@@ -41,8 +41,8 @@ Data: TypeAlias = "AnnData | MuData | CiteSeq"
 _COLUMNS = ("cell", "label", "probability", "p_value")
 
 
-class InputOptions(TypedDict, total=False):
-    """How to read AnnData or MuData; every method of FusionTTT that takes data takes these keyword arguments."""
+class CountOptions(TypedDict, total=False):
+    """Where the counts are in AnnData or MuData."""
 
     #: Layer with the raw counts; None: ``layers["counts"]`` if present, else X.
     layer: str | None
@@ -53,19 +53,17 @@ class InputOptions(TypedDict, total=False):
     #: If RNA and proteins have different cells: ``same`` refuses the input, ``overlap`` keeps the cells that both have,
     #: ``rna`` keeps all cells with RNA and treats the missing proteins as not measured.
     cells: Cells
+
+
+class InputOptions(CountOptions, total=False):
+    """How to read AnnData or MuData; every method of FusionTTT that takes data takes these keyword arguments."""
+
     #: Leave out cells without RNA counts instead of refusing the input.
     drop_empty: bool
 
 
 def check_cells(
-    data: Data,
-    *,
-    training: bool = False,
-    layer: str | None = None,
-    rna_modality: str | None = None,
-    protein_modality: str | None = None,
-    cells: Cells = "same",
-    drop_empty: bool = False,
+    data: Data, *, training: bool = False, drop_empty: bool = False, **options: Unpack[CountOptions]
 ) -> CiteSeq:
     """Return the raw counts of RNA and proteins, checked.
 
@@ -73,7 +71,7 @@ def check_cells(
     ----------
     training
         Also log warnings that matter when a model is trained on the cells.
-    layer, rna_modality, protein_modality, cells, drop_empty
+    drop_empty, **options
         See :class:`InputOptions`.
 
     Raises
@@ -83,28 +81,30 @@ def check_cells(
     SettingError
         An option was given for a store or a CiteSeq, for which it has no effect.
     """
-    given = {"layer": layer, "rna_modality": rna_modality, "protein_modality": protein_modality}
-    unused = [name for name, value in given.items() if value is not None] + ["cells"] * (cells != "same")
     if isinstance(data, StoredCiteSeq):  # checked when it was written
-        unused += ["drop_empty"] * drop_empty
-        if unused:
-            raise SettingError(f"{' and '.join(unused)}: no effect on a store; choose this when the store is written")
+        require_no_options({**options, "drop_empty": drop_empty}, "a store")
         return data
-    if isinstance(data, CiteSeq) and unused:
-        raise SettingError(f"{' and '.join(unused)}: no effect on a CiteSeq; give AnnData or MuData")
-    cite = as_citeseq(
-        data, layer=layer, rna_modality=rna_modality, protein_modality=protein_modality, cells=cells
-    )  # fmt: skip
+    if isinstance(data, CiteSeq):
+        require_no_options(options, "a CiteSeq")
+    cite = as_citeseq(data, **options)
     if drop_empty:
         cite, dropped = without_empty(cite)
         if dropped:
-            log.info("left out %d cells without RNA counts: %s", len(dropped), name_some(dropped))
+            log.info("left out %d cells without RNA counts: %s", len(dropped), name_some(dropped, most=10))
     findings = check(cite)
     require_usable(findings)
     for finding in findings:
         if training and finding.severity == "warning":
             log.warning("warning: %s", finding)
     return cite
+
+
+def require_no_options(options: Mapping[str, object], what: str) -> None:
+    """Refuse options that differ from their defaults for an input on which they have no effect."""
+    given = [f"{name}={value!r}" for name, value in options.items() if value not in (None, False, "same")]
+    if given:
+        remedy = "set it when the store is written" if what == "a store" else "give AnnData or MuData"
+        raise SettingError(f"{' and '.join(given)} cannot be used with {what}; {remedy}")
 
 
 def learn_features(cite: CiteSeq, config: Config, species: str | None) -> tuple[Features, Preprocessing]:

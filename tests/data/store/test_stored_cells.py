@@ -138,7 +138,17 @@ def test_the_command_line_goes_from_inputs_to_types(scfusionttt, path, cells, tm
     assert plan["seconds_per_epoch"] > 0
 
 
-def test_what_a_store_has_settled_is_not_asked_again(scfusionttt, path, tmp_path):
-    done = scfusionttt(f"pretrain {path} --out {tmp_path / 'm'} --layer counts")
-    assert done.code == 2
-    assert "is a store, in which modalities, layer and cells are settled" in done.err
+@pytest.mark.parametrize(
+    "option", ["--layer counts", "--rna-modality rna", "--protein-modality prot", "--cells overlap", "--drop-empty"]
+)
+def test_options_that_have_no_effect_on_a_store_are_refused(option, scfusionttt, path, tmp_path):
+    """--cells rna and --drop-empty were ignored."""
+    result = scfusionttt(f"pretrain {path} --out {tmp_path / 'm'} {option}")
+    assert result.code == 2
+    assert result.err == f"scfusionttt: {option} cannot be used with a store; set it when the store is written\n"
+
+
+def test_plan_refuses_options_that_have_no_effect_on_a_store(scfusionttt, path):
+    result = scfusionttt(f"plan {path} --layer counts")
+    assert result.code == 2
+    assert "--layer counts cannot be used with a store" in result.err

@@ -98,5 +98,5 @@ def test_classes_of_a_single_cell_leave_nothing_to_hold_out(network, cells):
 def test_a_latent_vector_that_is_not_finite_is_refused_by_the_names_of_its_cells(network, cells, monkeypatch):
     monkeypatch.setitem(cells.__dict__, "rna", cells.rna.copy())
     cells.rna.data[cells.rna.indptr[5]] = np.nan
-    with pytest.raises(NonFiniteLossError, match=f"of 1 of {len(cells)} cells \\({cells.cell_names[5]}\\)"):
+    with pytest.raises(NonFiniteLossError, match=f"in 1 of {len(cells)} cells \\({cells.cell_names[5]}\\)"):
         probed(network, cells)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.autograd.profiler_util import FunctionEvent
 
-from scfusionttt.config import Config
+from scfusionttt.config import Config, Sizes
 from scfusionttt.data.cells import CiteSeq
 from scfusionttt.data.features import choose_features, match_features
 from scfusionttt.data.loader import CellDataset
@@ -122,7 +122,7 @@ class Epoch:
         config = self.config.with_settings(settings)
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
-            network = PretrainNetwork(len(self.features.genes), len(self.features.proteins), config.network)
+            network = PretrainNetwork(len(self.features.genes), len(self.features.proteins), config.network, Sizes())
         for layer in network.modules():
             if operator is not None and isinstance(layer, TTTMixer):
                 layer.operator = operator

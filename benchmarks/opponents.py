@@ -90,9 +90,9 @@ class SSD(nn.Module):
         return torch.stack(states, 1)
 
 
-def ttt_layer(operator: Callable[..., TTTOutput] = ttt_linear, *, direction: str = "forward") -> TTTMixer:
+def ttt_layer(operator: Callable[..., TTTOutput] = ttt_linear, *, direction: str = "causal") -> TTTMixer:
     """Return the layer of this package with any way to compute its operator."""
-    settings = {"network.width": WIDTH, "network.heads": HEADS, "network.direction": direction, "network.causal": True}
+    settings = {"network.width": WIDTH, "network.heads": HEADS, "network.direction": direction}
     layer = TTTMixer(Config().with_settings(settings).network)
     layer.operator = operator
     return layer

@@ -20,7 +20,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from benchmarks.measure import peak_memory, print_table, run_module, write_json
-from scfusionttt.config import Config, preset
+from scfusionttt.config import Config, Sizes, preset
 from scfusionttt.data.cells import CiteSeq
 from scfusionttt.data.features import choose_features, match_features
 from scfusionttt.data.loader import CellDataset, cell_dataset
@@ -135,7 +135,7 @@ def compare(path: Path, arguments: argparse.Namespace) -> pd.DataFrame:
 def _seconds(task: str, cells: CellDataset, features: Any, arguments: argparse.Namespace) -> float:
     settings = config(arguments)
     torch.manual_seed(0)
-    network = PretrainNetwork(len(features.genes), len(features.proteins), settings.network)
+    network = PretrainNetwork(len(features.genes), len(features.proteins), settings.network, Sizes())
     start = time.process_time()
     if task == "embed":
         embed(network, cells, torch.device("cpu"))

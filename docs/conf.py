@@ -28,6 +28,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
     "cli_reference",
+    "settings_reference",
 ]
 exclude_patterns = ["_build", "_*.md", "**.ipynb_checkpoints"]
 # Pages that are not part of every build (results that have not been measured) may be missing from the contents.

@@ -25,10 +25,8 @@ settings.load_profile("scfusionttt")
 
 #: A network and stages that train within a second.
 TINY = {
-    "network": {"width": 16, "encoder_blocks": 1, "latent": 8, "pool_slots": 2},
+    "network": {"width": 16, "latent": 8},
     "pretrain": {"epochs": 2},
-    "finetune": {"epochs": 2, "lr": 1e-2},
-    "transfer": {"epochs": 2, "lr": 1e-2},
 }
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from scfusionttt.config import preset
+from scfusionttt.config import Sizes, preset
 from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.data.features import choose_features, match_features
 from scfusionttt.data.loader import CellDataset
@@ -33,20 +33,13 @@ def config():
         "patch": 30,
         "width": 16,
         "encoder_blocks": 1,
-        "decoder_blocks": 1,
         "latent": 6,
-        "pool_slots": 2,
-        "landmarks": 40,
-        "components": 0,  # the plain view is set after training, and has tests of its own
-        "skip_components": 0,
+        "components": 0,  # the PCA view is set after training, and has tests of its own
         "whitening": 0.0,
         "dropout": 0.1,
     }
-    # Weights are held against those of the checkpoints: balancing, which follows, has a test of its own.
-    pretrain = {**stage, "balance": False, "masked_weight": 1.0}
-    return preset("fast").with_settings(
-        {"network": network, "pretrain": pretrain, "finetune": stage, "transfer": stage}
-    )
+    finetune = {**stage, "classifier": "finetune"}
+    return preset("fast").with_settings({"network": network, "pretrain": stage, "finetune": finetune})
 
 
 @pytest.fixture(scope="session")
@@ -62,12 +55,13 @@ def cells(config):
 
 @pytest.fixture(scope="session")
 def network(config):
-    """Return a factory of networks for these cells, by stage, seed and settings."""
+    """Return a factory of networks for these cells, by stage, seed and settings; heads are linear by default."""
 
-    def make(stage="pretrain", *, seed=0, **settings):
+    def make(stage="pretrain", *, seed=0, kernel=False, skip_components=0, **settings):
+        sizes = Sizes(pool_slots=2, landmarks=40, skip_components=skip_components)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            return build_network(stage, 300, 8, 3, replace(config.network, **settings))
+            return build_network(stage, 300, 8, 3, replace(config.network, **settings), sizes, kernel=kernel)
 
     return make
 

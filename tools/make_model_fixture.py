@@ -1,6 +1,6 @@
 """Write a tiny model in the current format, with cells and its results, to test that old models still load.
 
-python tools/make_model_fixture.py tests/model/folders/format-4
+python tools/make_model_fixture.py tests/model/folders/format-5
 
 Run this once when a format version is released; never overwrite the folder afterwards.
 """
@@ -14,9 +14,8 @@ from scfusionttt import FusionTTT
 from scfusionttt.simulation.simulate import simulate
 
 SETTINGS = {
-    "network": {"width": 8, "encoder_blocks": 1, "latent": 4, "pool_slots": 1, "patch": 10},
+    "network": {"width": 8, "encoder_blocks": 1, "latent": 4, "patch": 10},
     "pretrain": {"epochs": 1},
-    "finetune": {"epochs": 1},
 }
 
 

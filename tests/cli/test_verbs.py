@@ -63,7 +63,7 @@ def test_the_whole_road(here, scfusionttt):
     assert "pretrain epoch 2/2" in result.err
     assert result.err.splitlines()[-1] == "m1: written"
 
-    options = "--labels cell_type --train-fraction 0.75 --baseline --set finetune.epochs=2 --json scores.json"
+    options = "--labels cell_type --train-fraction 0.75 --baseline --set finetune.hide_protein=0.3 --json scores.json"
     result = done(scfusionttt(f"finetune cells.h5mu --model m1 --out m2 {options}"))
     assert "held-out protocol: 40 labelled cells not used for training" in result.out
     assert "logistic regression" in result.out
@@ -71,7 +71,7 @@ def test_the_whole_road(here, scfusionttt):
     assert scores == FusionTTT.load("m2").metrics["finetune"]
     assert f"{scores['metrics']['accuracy']:.3f}" in result.out
 
-    options = "--labels cell_type --train-fraction 0.3 --set transfer.epochs=2 --json student.json"
+    options = "--labels cell_type --train-fraction 0.3 --set finetune.class_balance=no --json student.json"
     result = done(scfusionttt(f"transfer rna.h5ad --model m2 --out m3 {options}"))
     assert "held-out protocol: 63 labelled cells not used for training" in result.out
     assert json.loads(Path("student.json").read_text())["n_cells"] == 63
@@ -101,14 +101,14 @@ def test_settings_from_every_side(here, scfusionttt):
     assert (model.config.seed, model.config.pretrain.epochs, model.config.pretrain.lr) == (9, 1, 0.01)
     assert (model.config.network.width, model.config.network.heads, model.config.network.patch) == (16, 4, 50)
     assert model.config.network.encoder_blocks == FusionTTT("fast").config.network.encoder_blocks
-    options = "--labels cell_type --set finetune.epochs=1"
+    options = "--labels cell_type --set finetune.classifier=finetune --set finetune.epochs=1"
     result = done(scfusionttt(f"finetune cells.h5mu --model m --out m2 {options}"))
     assert "no cells were held out" in result.err
     assert FusionTTT.load("m2").stage == "finetune"
 
 
 def test_the_command_line_gives_what_python_gives(here, scfusionttt, cells):
-    done(scfusionttt(f"pretrain cells.h5mu --out m {SMALL} --set network.pool_slots=2 --epochs 2"))
+    done(scfusionttt(f"pretrain cells.h5mu --out m {SMALL} --epochs 2"))
     done(scfusionttt("embed cells.h5mu --model m --out z.npy"))
     np.testing.assert_array_equal(np.load("z.npy"), FusionTTT.load("pretrained").embed(cells))
 

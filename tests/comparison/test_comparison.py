@@ -18,10 +18,7 @@ from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.errors import SettingError
 from scfusionttt.evaluation.baselines import zscore
 
-TINY = {
-    "network.width": 16, "network.encoder_blocks": 1, "network.latent": 8, "network.pool_slots": 2,
-    "pretrain.epochs": 1, "finetune.epochs": 1, "transfer.epochs": 1,
-}  # fmt: skip
+TINY = {"network.width": 16, "network.latent": 8, "pretrain.epochs": 1}
 
 
 @pytest.fixture(scope="module")

@@ -12,19 +12,19 @@ from scfusionttt.inference import class_scores, embed, probabilities
 CPU = torch.device("cpu")
 
 
-def probed(network, cells, landmarks=40, **settings):
-    classifier = network("finetune", landmarks=landmarks)
+def probed(network, cells, *, kernel=True, **settings):
+    classifier = network("finetune", kernel=kernel)
     fit_head(classifier, cells, CPU, **{"hide_protein": 0.0, "class_balance": False, "seed": 0, **settings})
     return classifier
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
-@pytest.mark.parametrize("landmarks", [0, 40])
-def test_the_head_gives_the_probabilities_of_the_regression(network, cells, n_classes, landmarks):
+@pytest.mark.parametrize("kernel_head", [False, True])
+def test_the_head_gives_the_probabilities_of_the_regression(network, cells, n_classes, kernel_head):
     few = cells.subset(cells.rows[cells.labels < n_classes])
-    classifier, codes = probed(network, few, landmarks), few.labels[few.rows]
+    classifier, codes = probed(network, few, kernel=kernel_head), few.labels[few.rows]
     z = embed(classifier, few, CPU).astype(float)
-    if landmarks:
+    if kernel_head:
         points, gamma = classifier.head.landmarks.numpy().astype(float), float(classifier.head.gamma)
         scale, axes = np.linalg.eigh(kernel(points, points, gamma))
         features, strength = kernel(z, points, gamma) @ (axes / np.sqrt(scale.clip(min=1e-6))), C_KERNEL
@@ -46,7 +46,7 @@ def kernel(a, b, gamma):
 
 def test_few_cells_give_several_landmarks_each(network, cells):
     few = cells.subset(cells.rows[:15])
-    classifier = probed(network, few, landmarks=40)
+    classifier = probed(network, few)
     assert len(classifier.head.landmarks.unique(dim=0)) <= 15
     assert (probabilities(classifier, few, CPU)[0].argmax(axis=1) == few.labels[few.rows]).mean() > 0.9
 
@@ -57,7 +57,7 @@ def test_a_class_without_cells_is_never_predicted(network, cells):
 
 
 def test_the_body_is_unchanged(network, cells):
-    before, after = network("finetune").backbone.state_dict(), probed(network, cells).backbone.state_dict()
+    before, after = network("finetune", kernel=True).backbone.state_dict(), probed(network, cells).backbone.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
@@ -73,7 +73,7 @@ def test_hide_protein_improves_the_head_on_rna_alone(network, cells):
 
 def test_cells_of_one_class_leave_the_head_alone(network, cells):
     one = probed(network, cells.subset(cells.rows[cells.labels == 0]))
-    assert torch.equal(one.head.weight, network("finetune").head.weight)
+    assert torch.equal(one.head.weight, network("finetune", kernel=True).head.weight)
 
 
 def test_probabilities_are_calibrated_on_new_cells(network, cells, monkeypatch):

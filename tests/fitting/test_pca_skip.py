@@ -71,7 +71,7 @@ def test_the_seed_draws_a_sample_of_many_cells(network, cells, monkeypatch):
     monkeypatch.setattr(module, "MOST_VALUES", 300 * 50)
     axes = []
     for seed in (0, 0, 1):
-        fresh = network(components=2)
+        fresh = network(components=2, skip_components=N_COMPONENTS)
         fit_pca_skip(fresh, fresh.backbone.view, cells, CPU, seed=seed)
         axes.append(fresh.backbone.view.axes)
     assert torch.equal(axes[0], axes[1])
@@ -94,7 +94,7 @@ def test_the_skip_keeps_what_an_untrained_body_loses(network, fitted, cells):
     halves = typed.subset(typed.rows[::2]), typed.subset(typed.rows[1::2])
     right = {}
     for skip_components in (0, N_COMPONENTS):
-        classifier = network("finetune", components=0, skip_components=skip_components)
+        classifier = network("finetune", kernel=True, skip_components=skip_components)
         if skip_components:
             classifier.backbone.view.load_state_dict(fitted.backbone.view.state_dict())
         fit_head(classifier, halves[0], CPU, hide_protein=0.2, class_balance=False, seed=0)

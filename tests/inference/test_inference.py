@@ -10,6 +10,7 @@ import torch
 
 import scfusionttt
 from scfusionttt import inference
+from scfusionttt.config import Sizes
 from scfusionttt.nn.networks import build_network
 from scfusionttt.training.memory import cells_at_once
 
@@ -19,12 +20,12 @@ CPU = torch.device("cpu")
 EMBED_ONE_CELL = """
 import re, torch
 from pathlib import Path
-from scfusionttt.config import preset
+from scfusionttt.config import Sizes, preset
 from scfusionttt.nn.tokens import CellInputs
 from scfusionttt.nn.networks import build_network
 
 def embed(genes):
-    network = build_network("pretrain", genes, 49, 0, preset("whole").network).eval()
+    network = build_network("pretrain", genes, 49, 0, preset("whole").network, Sizes()).eval()
     inputs = (torch.randn(1, genes), torch.randn(1, 49))
     inputs = CellInputs(inputs[0], torch.ones(1, genes, dtype=bool), inputs[1], torch.ones(1, 49, dtype=bool))
     Path("/proc/self/clear_refs").write_text("5")
@@ -75,7 +76,7 @@ def test_proteins_are_reconstructed_from_the_bottleneck(network, cells):
 
 def test_more_or_wider_tokens_mean_smaller_batches(config):
     wide = replace(config.network, patch=1, width=32)
-    networks = [build_network("pretrain", 19521, 0, 0, replace(wide, width=width)) for width in (32, 64)]
+    networks = [build_network("pretrain", 19521, 0, 0, replace(wide, width=width), Sizes()) for width in (32, 64)]
     assert [cells_at_once(network, CPU) for network in networks] == [3, 1]
 
 

@@ -214,6 +214,7 @@ def test_imputing_needs_decoders_that_know_proteins(trained, tiny, cells, rna_ce
     brief = tiny | {"pretrain": {"epochs": 1}}
     with pytest.raises(SettingError, match="without proteins"):
         FusionTTT("fast", progress=False, **brief).pretrain(rna_cells).impute(cells)
-    brief["pretrain"]["bottleneck_weight"] = 0
-    with pytest.raises(SettingError, match="bottleneck_weight"):
+    brief["pretrain"]["objective"] = "masked"
+    brief["network"] = {"width": 16, "decoder_blocks": 1, "latent": 0}
+    with pytest.raises(SettingError, match=r"pretrain\.objective=bottleneck"):
         FusionTTT("fast", progress=False, **brief).pretrain(cells).impute(cells)

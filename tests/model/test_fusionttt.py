@@ -21,15 +21,18 @@ def copied(data):
         return data.copy()
 
 
-def test_the_history_tells_every_stage(trained):
-    history = trained.student.history
+def test_the_history_has_the_epochs_of_every_stage_that_is_trained(trained, cells, rna_cells, tiny):
+    """The closed-form head of the default takes no epochs."""
+    assert list(trained.student.history["stage"]) == ["pretrain", "pretrain"]
+    settings = tiny | {"finetune": {"classifier": "finetune", "epochs": 2}}
+    model = FusionTTT("fast", progress=False, **settings).pretrain(cells).finetune(cells, labels_key="cell_type")
+    history = model.transfer(rna_cells, labels_key="cell_type").history
     assert list(history.groupby("stage", sort=False).size().items()) == [
         ("pretrain", 2),
         ("finetune", 2),
         ("transfer", 2),
     ]
     assert np.isfinite(history["train_loss"]).all()
-    assert list(trained.pretrained.history["stage"]) == ["pretrain", "pretrain"]
 
 
 @pytest.mark.parametrize(
@@ -196,11 +199,12 @@ def test_a_run_goes_on_only_with_its_labels_and_its_model(change, trained, cells
     data = copied(cells)
     data.obs["renamed"] = data.obs["cell_type"].astype(str).str[::-1]
     other = deepcopy(trained.pretrained)
+    other.config = other.config.with_settings({"finetune.classifier": "finetune", "finetune.epochs": 1})
     deepcopy(other).finetune(data, labels_key="cell_type", checkpoints=tmp_path)
     if change == "model":
         with torch.no_grad():
             next(other.network.backbone.parameters()).add_(1)
-    with pytest.raises(SettingError, match="labels or another model"):
+    with pytest.raises(SettingError, match="different settings, cells, labels or model"):
         other.finetune(
             data, labels_key="renamed" if change == "labels" else "cell_type", checkpoints=tmp_path, resume=True
         )

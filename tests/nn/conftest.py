@@ -28,7 +28,6 @@ def config():
             "encoder_blocks": 1,
             "decoder_blocks": 1,
             "latent": 6,
-            "pool_slots": 2,
         }
         return NetworkConfig(**{**tiny, "mini_batch": 4, **settings})
 

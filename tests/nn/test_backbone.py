@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from scfusionttt.config import Sizes
 from scfusionttt.nn.backbone import CellRepresentation, Fusion, ProteinProjection
 
 OWN, OTHER = torch.randn(2, 5, 16), torch.randn(2, 3, 16)
@@ -35,7 +36,7 @@ def test_addition_is_the_mean_of_the_other_modality(config):
 
 def test_without_a_bottleneck_the_representation_is_the_mean_of_each_modality_side_by_side(config):
     rna, protein = torch.randn(2, 7, 16), torch.randn(2, 3, 16)
-    representation = CellRepresentation([7, 3], config(latent=0))
+    representation = CellRepresentation([7, 3], config(latent=0), Sizes())
     everything = [torch.ones(x.shape[:2], dtype=torch.bool) for x in (rna, protein)]
     z = representation((rna, everything[0]), (protein, everything[1]))
     assert representation.n_latent == 32
@@ -44,5 +45,5 @@ def test_without_a_bottleneck_the_representation_is_the_mean_of_each_modality_si
 
 
 def test_the_projection_makes_one_token_for_each_protein(config):
-    projected = ProteinProjection(7, 3, config())(torch.randn(2, 7, 16), torch.ones(2, 7, dtype=torch.bool))
+    projected = ProteinProjection(7, 3, config(), Sizes())(torch.randn(2, 7, 16), torch.ones(2, 7, dtype=torch.bool))
     assert projected.shape == (2, 3, 16)

@@ -80,7 +80,7 @@ def test_every_other_token_is_seen(config, seeded, mixer):
 
 @pytest.mark.parametrize("mixer", ["ttt", "ttt_mlp"])
 def test_a_causal_forward_reader_does_not_see_what_follows(config, seeded, mixer):
-    mix = seeded(make_mixer, config(mixer=mixer, direction="forward", causal=True))
+    mix = seeded(make_mixer, config(mixer=mixer, direction="causal"))
     other = tokens()
     other[:, 6:] += 1
     torch.testing.assert_close(mix(tokens(), EVERY_TOKEN)[:, :6], mix(other, EVERY_TOKEN)[:, :6])
@@ -90,12 +90,13 @@ def test_a_causal_forward_reader_does_not_see_what_follows(config, seeded, mixer
 def test_both_directions_share_weights_and_alternate_reads_backwards_in_every_second_block(config):
     directions = {
         direction: [block.mixer.directions for block in Stack(config(direction=direction), 3).blocks]
-        for direction in ("both", "alternate", "forward")
+        for direction in ("both", "alternate", "forward", "causal")
     }
     assert directions == {
         "both": [(False, True)] * 3,
         "alternate": [(False,), (True,), (False,)],
         "forward": [(False,)] * 3,
+        "causal": [(False,)] * 3,
     }
 
 

@@ -60,7 +60,7 @@ def test_masked_mean_is_that_of_the_present_tokens_and_zero_without_any():
 def test_the_first_slot_starts_as_the_mean_of_the_present_tokens(config):
     tokens = torch.randn(2, 7, 16)
     present = torch.tensor([[True] * 7, [True, False, True, True, False, False, True]])
-    pooled = SlotPool(7, config())(tokens, present)
+    pooled = SlotPool(7, width=16, n_slots=2)(tokens, present)
     assert pooled.shape == (2, 2 * 16)
     expected = torch.stack([tokens[n][present[n]].mean(dim=0) for n in range(2)])
     torch.testing.assert_close(pooled[:, :16], expected)

@@ -110,7 +110,7 @@ def test_the_command_line_writes_the_page_with_its_commands(scfusionttt, trained
     with quiet():
         cells.write_h5mu("cells.h5mu")
     trained.pretrained.save("m1")
-    small = "--set finetune.epochs=1 --train-fraction 0.75"
+    small = "--train-fraction 0.75"
     assert scfusionttt(f"finetune cells.h5mu --model m1 --labels cell_type {small} --out m2").code == 0
     result = scfusionttt("report cells.h5mu --model m2 --labels cell_type --gene CD3E --out report.html")
     assert result.code == 0, result.err

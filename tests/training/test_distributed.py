@@ -15,14 +15,16 @@ from scfusionttt.io.quiet_warnings import quiet
 # Dropout's random numbers are a rank's own.
 PRETRAIN = (
     "pretrain cells.h5mu --preset fast --epochs 3 --set network.width=16 --set network.encoder_blocks=1 "
-    "--set network.landmarks=20 "
     "--set network.dropout=0 --set pretrain.batch_size=50 --device cpu"
 )
 FINETUNE = (
-    "finetune cells.h5mu --model one --labels cell_type --train-fraction 0.7 --set finetune.epochs=2 "
-    "--set finetune.batch_size=40 --device cpu"
+    "finetune cells.h5mu --model one --labels cell_type --train-fraction 0.7 --set finetune.classifier=finetune "
+    "--set finetune.epochs=2 --set finetune.batch_size=40 --device cpu"
 )
-TRANSFER = "transfer rna.h5ad --model typed --labels cell_type --set transfer.epochs=2 --device cpu"
+TRANSFER = (
+    "transfer rna.h5ad --model typed --labels cell_type --set finetune.classifier=finetune "
+    "--set finetune.epochs=2 --device cpu"
+)
 
 
 @pytest.fixture(scope="module")

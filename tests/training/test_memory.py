@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import scfusionttt
+from scfusionttt.config import Sizes
 from scfusionttt.errors import SettingError
 from scfusionttt.nn.networks import build_network
 from scfusionttt.training import machine, memory
@@ -107,7 +108,7 @@ def test_blocks_computed_again_need_less_memory(cells, config):
     per_cell = {}
     for recomputed in (False, True):
         settings = replace(config.network, patch=1, encoder_blocks=3, checkpoint_blocks=recomputed)
-        measured = PretrainModule(build_network("pretrain", 300, 8, 0, settings), config.pretrain, seed=0)
+        measured = PretrainModule(build_network("pretrain", 300, 8, 0, settings, Sizes()), config.pretrain, seed=0)
         per_cell[recomputed] = memory.measure(measured, cells, CPU).per_cell
     assert per_cell[True] < 0.4 * per_cell[False]
 
@@ -124,7 +125,7 @@ def held(name):
 
 def train(patch):
     network = {"patch": patch, "width": 32, "heads": 1, "encoder_blocks": 1}
-    stage = {"epochs": 2, "batch_size": 8, "balance": False}
+    stage = {"epochs": 2, "batch_size": 8}
     FusionTTT("fast", progress=False, data={"n_genes": "all"}, network=network, pretrain=stage).pretrain(cells)
 
 cells = simulate(16, 6000, 20, 2)

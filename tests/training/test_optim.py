@@ -3,12 +3,11 @@ from itertools import pairwise
 import pytest
 from torch import nn
 
-from scfusionttt.config import StageConfig
-from scfusionttt.training.optim import adamw_with_cosine
+from scfusionttt.training.optim import WEIGHT_DECAY, adamw_with_cosine
 
 
 def rates(module, *, n_steps=100, **settings):
-    made = adamw_with_cosine([(module, 0.1)], StageConfig(**settings), n_steps=n_steps)
+    made = adamw_with_cosine(module, lr=0.1, n_steps=n_steps, **settings)
     optimizer, scheduler = made["optimizer"], made["lr_scheduler"]["scheduler"]
     found = []
     for _ in range(n_steps):
@@ -31,27 +30,24 @@ def test_without_warm_up_the_first_step_is_at_the_peak():
     assert rates(nn.Linear(2, 2), warmup=0.0)[0][0] == pytest.approx(0.1)
 
 
-def test_only_matrices_decay_and_each_module_has_its_rate(network):
+def test_only_matrices_decay(network):
     """Biases and scales that are kept per head or per token look like matrices, and once decayed as such."""
-    body, head = network().backbone, nn.Linear(6, 3)
-    made = adamw_with_cosine([(body, 0.1), (head, 0.5)], StageConfig(weight_decay=0.2, warmup=0.0), n_steps=9)
-    name_of = {id(p): name for name, p in [*body.named_parameters(), *head.named_parameters()]}
+    body = network().backbone
+    made = adamw_with_cosine(body, lr=0.1, warmup=0.0, n_steps=9)
+    name_of = {id(p): name for name, p in body.named_parameters()}
     groups = {
-        (group["initial_lr"], group["weight_decay"]): {name_of[id(p)] for p in group["params"]}
-        for group in made["optimizer"].param_groups
+        group["weight_decay"]: {name_of[id(p)] for p in group["params"]} for group in made["optimizer"].param_groups
     }
-    assert set(groups) == {(0.1, 0.2), (0.1, 0.0), (0.5, 0.2), (0.5, 0.0)}
-    assert groups[0.5, 0.2] == {"weight"}
-    assert groups[0.5, 0.0] == {"bias"}
-    kinds = {kind: {name.rpartition("blocks.0.")[2] for name in groups[0.1, kind]} for kind in (0.2, 0.0)}
-    assert {"mixer.qkv.weight", "mixer.inner_weights.0", "mlp.0.weight"} <= kinds[0.2]
-    assert {"mixer.inner_biases.0", "mixer.inner_scale", "mixer.inner_shift", "mixer.step_delta"} <= kinds[0.0]
-    assert {"mixer_norm.weight", "mixer.norm.bias", "mlp.0.bias"} <= kinds[0.0]
+    assert set(groups) == {WEIGHT_DECAY, 0.0}
+    decaying, others = ({name.rpartition("blocks.0.")[2] for name in groups[kind]} for kind in (WEIGHT_DECAY, 0.0))
+    assert {"mixer.qkv.weight", "mixer.inner_weights.0", "mlp.0.weight"} <= decaying
+    assert {"mixer.inner_biases.0", "mixer.inner_scale", "mixer.inner_shift", "mixer.step_delta"} <= others
+    assert {"mixer_norm.weight", "mixer.norm.bias", "mlp.0.bias"} <= others
     assert sum(map(len, groups.values())) == len(name_of)
 
 
 def test_what_is_frozen_is_not_handed_to_the_optimiser(network):
     student = network("transfer")
-    made = adamw_with_cosine([(student, 0.1)], StageConfig(), n_steps=9)
+    made = adamw_with_cosine(student, lr=0.1, warmup=0.0, n_steps=9)
     handed = {id(p) for group in made["optimizer"].param_groups for p in group["params"]}
     assert handed == {id(p) for p in student.parameters() if p.requires_grad}

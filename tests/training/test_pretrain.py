@@ -12,7 +12,8 @@ def losses(network, config):
     """Return a function from a batch to what one training step tells, and the module with its gradients."""
 
     def run(batch, **settings):
-        module = PretrainModule(network().train(), replace(config.pretrain, **settings), seed=0)
+        masked = {"decoder_blocks": 1, "latent": 0} if settings.get("objective") == "masked" else {}
+        module = PretrainModule(network(**masked).train(), replace(config.pretrain, **settings), seed=0)
         torch.manual_seed(0)  # dropout
         _, told, _ = module.losses(batch, module.hide(batch, step=0), learn=True)
         return told, module
@@ -20,24 +21,15 @@ def losses(network, config):
     return run
 
 
-def test_the_loss_is_the_weighted_sum_of_its_documented_terms(losses, cells):
-    found, _ = losses(
-        cells.__getitems__(range(20)), alpha=0.7, beta=0.2, masked_weight=3, bottleneck_weight=5
-    )  # fmt: skip
-    assert set(found) == {"loss", "masked_rna", "masked_protein", "z_rna", "z_protein", "projection"}
-    expected = 3 * (0.7 * found["masked_rna"] + 0.2 * found["masked_protein"])
-    expected += 5 * (0.7 * found["z_rna"] + 0.2 * found["z_protein"]) + found["projection"]
-    torch.testing.assert_close(found["loss"], expected)
-
-
 @pytest.mark.parametrize(
-    ("off", "gone"),
-    [("masked_weight", {"masked_rna", "masked_protein"}), ("bottleneck_weight", {"z_rna", "z_protein"})],
+    ("objective", "rna", "protein"),
+    [("bottleneck", "z_rna", "z_protein"), ("masked", "masked_rna", "masked_protein")],
 )
-def test_a_term_without_weight_is_not_computed(losses, cells, off, gone):
-    found, _ = losses(cells.__getitems__(range(20)), **{off: 0.0})
-    assert not gone & set(found)
-    assert torch.isfinite(found["loss"])
+def test_the_loss_is_the_weighted_sum_of_the_terms_of_its_objective(losses, cells, objective, rna, protein):
+    found, _ = losses(cells.__getitems__(range(20)), objective=objective, alpha=0.7)
+    assert set(found) == {"loss", rna, protein, "projection"}
+    expected = 0.7 * found[rna] + 0.3 * found[protein] + found["projection"]
+    torch.testing.assert_close(found["loss"], expected)
 
 
 @pytest.mark.parametrize("value", [torch.nan, 1e9])
@@ -57,8 +49,10 @@ def test_what_was_not_measured_changes_no_loss_and_no_gradient(losses, cells, va
 
 def test_the_masked_loss_speaks_of_hidden_tokens_only(losses, cells):
     """Rebuilding what the encoder saw would be copying: nothing hidden, nothing to learn from the tokens."""
-    found, _ = losses(cells.__getitems__(range(20)), mask_ratio=0.0, protein_mask_ratio=0.0, hide_protein=0.0)
+    nothing = {"mask_ratio": 0.0, "protein_mask_ratio": 0.0, "hide_protein": 0.0}
+    found, _ = losses(cells.__getitems__(range(20)), objective="masked", **nothing)
     assert found["masked_rna"] == found["masked_protein"] == 0
+    found, _ = losses(cells.__getitems__(range(20)), objective="bottleneck", **nothing)
     assert found["z_rna"] > 0
 
 

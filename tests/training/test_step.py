@@ -21,14 +21,16 @@ def module(network, config):
     """Return a factory of a stage's module; dropout is off, its random numbers would differ."""
 
     def make(stage):
-        settings = getattr(config, stage)
-        fresh = network(stage, landmarks=0).train()  # landmarks that none placed give no gradient to speak of
+        masked = {"decoder_blocks": 1, "latent": 0} if stage == "masked" else {}
+        fresh = network("pretrain" if masked else stage, **masked).train()
         for part in fresh.modules():
             if isinstance(part, nn.Dropout):
                 part.p = 0.0
         if stage == "pretrain":
-            return PretrainModule(fresh, replace(settings, hide_protein=0.3), seed=0)
-        made = ClassifierModule(fresh, settings, class_counts=torch.tensor([90, 100, 10]), seed=0).train()
+            return PretrainModule(fresh, replace(config.pretrain, hide_protein=0.3), seed=0)
+        if stage == "masked":
+            return PretrainModule(fresh, replace(config.pretrain, hide_protein=0.3, objective="masked"), seed=0)
+        made = ClassifierModule(fresh, config.finetune, class_counts=torch.tensor([90, 100, 10]), seed=0).train()
         made.hide_protein = 0.3
         return made
 
@@ -46,7 +48,7 @@ def learned(module, batch, *, parts, validation=False):
 
 
 @pytest.mark.parametrize("parts", [13, 1])
-@pytest.mark.parametrize("stage", ["pretrain", "finetune", "transfer"])
+@pytest.mark.parametrize("stage", ["pretrain", "masked", "finetune", "transfer"])
 def test_loss_and_gradients_of_the_parts_sum_to_those_of_the_batch(module, cells, stage, parts):
     """Parts of 13 leave one of 1; cells without proteins, hidden tokens and classes fall into them unevenly."""
     batch, tested = cells.__getitems__(range(40)), module(stage)
@@ -54,7 +56,9 @@ def test_loss_and_gradients_of_the_parts_sum_to_those_of_the_batch(module, cells
     loss_again, told_again, summed = learned(tested, batch, parts=parts)
     torch.testing.assert_close(loss_again, loss)
     torch.testing.assert_close(told_again, told)
-    assert set(whole) == set(summed) == {name for name, p in tested.named_parameters() if p.requires_grad}
+    unused = ("network.rna_from_z.", "network.protein_from_z.") if stage == "masked" else ()
+    learning = {name for name, p in tested.named_parameters() if p.requires_grad and not name.startswith(unused)}
+    assert set(whole) == set(summed) == learning
     scale = max(float(gradient.abs().max()) for gradient in whole.values())
     torch.testing.assert_close(summed, whole, rtol=1e-5, atol=1e-6 * scale)
 
@@ -84,7 +88,7 @@ def test_the_weights_after_a_step_in_parts_are_those_of_an_undivided_step(module
     weights = []
     for parts in (64, 13):
         tested = module("pretrain").double()
-        made = adamw_with_cosine([(tested, 0.01)], tested.stage, n_steps=3)
+        made = adamw_with_cosine(tested, lr=0.01, warmup=0.125, n_steps=3)
         learned(tested, batch, parts=parts)
         made["optimizer"].step()
         weights.append(tested.state_dict())

@@ -53,8 +53,8 @@ class Variants:
         """Return stage 2 after stage 1, without stage 1, and without it but trained for as long as stage 1."""
         start = ModelRunner(self.base, self.models, self.device)
         first = self.base.pretrain
-        long = replace(self.base.finetune, steps=first.steps, epochs=first.epochs, lr=first.lr, probe=False)
-        random_head = replace(self.base, finetune=long, network=replace(self.base.network, landmarks=0))
+        long = replace(self.base.finetune, classifier="finetune", epochs=first.epochs, lr=first.lr)
+        random_head = replace(self.base, finetune=long)
         alone = replace(start, pretrained=False)
         return [
             self._method("pretrained", start),
@@ -69,5 +69,5 @@ class Variants:
 
 def protocol_of(study: str | None, vary: list[str]) -> str:
     """Return the protocol that can show a difference: held-out if only later stages vary, else unsupervised."""
-    later = all(text.startswith(("finetune.", "transfer.")) for text in vary)
+    later = all(text.startswith("finetune.") for text in vary)
     return "held-out" if study == STAGES or (study is None and later) else "unsupervised"

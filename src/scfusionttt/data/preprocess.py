@@ -13,6 +13,11 @@ from scfusionttt.data.features import Match
 from scfusionttt.data.moments import Moments, add_up, moments
 from scfusionttt.data.transforms import Standardizer, clr, log_normalize
 
+#: Counts per cell after library-size normalisation, before log1p.
+TARGET_SUM = 1e4
+#: Scaled values are clipped at +- this many units.
+CLIP = 10.0
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -40,7 +45,7 @@ class Preprocessing:
     def fit(cls, cite: CiteSeq, match: Match, config: DataConfig) -> "Preprocessing":
         """Compute the constants from cells whose features are matched; missing features get neutral constants."""
         unscaled = cls(
-            target_sum=config.target_sum,
+            target_sum=TARGET_SUM,
             gene_share=_gene_share(cite, match),
             log_geometric_mean=_log_geometric_mean(cite, match),
             rna=Standardizer.identity(len(match.genes)),
@@ -113,7 +118,7 @@ def _scaler(values: Moments, config: DataConfig, *, among_few: bool = False) -> 
     if config.scale == "none":
         return Standardizer.identity(len(values.mean))
     scale = "per_feature" if among_few and config.scale == "shrunk" else config.scale
-    return Standardizer.of(values, scale=scale, clip=config.clip)
+    return Standardizer.of(values, scale=scale, clip=CLIP)
 
 
 def gene_counts(cite: CiteSeq, match: Match) -> sp.csr_matrix:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from scfusionttt.config_text import is_share, require
+from scfusionttt.config.parse import is_fraction, require
 from scfusionttt.errors import InputDataError, LabelError, SettingError, name_some
 from scfusionttt.labels import label_names, obs_column
 
@@ -128,4 +128,4 @@ def _warn_of_unlearnable(
 
 
 def _check_fraction(fraction: float) -> None:
-    require(is_share(fraction), f"train_fraction must be between 0 and 1 (got {fraction!r})")
+    require(is_fraction(fraction), f"train_fraction must be between 0 and 1 (got {fraction!r})")

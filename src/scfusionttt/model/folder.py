@@ -11,16 +11,11 @@ from torch import Tensor
 
 from scfusionttt.errors import ModelFolderError
 from scfusionttt.io.atomic import replacing
+from scfusionttt.model.old_formats import upgraded
 
-#: Raised when older readers could no longer understand what is written. 2: kernel head, novelty. 3: plain view.
-#: 4: whitening.
-FORMAT_VERSION = 4
-#: What the settings did not say before a format, as things were then.
-_SINCE: dict[int, dict[str, float]] = {
-    2: {"landmarks": 0},
-    3: {"components": 0, "skip_components": 0},
-    4: {"whitening": 0.0},
-}
+#: Raised when older readers could no longer understand what is written. 2: kernel head, novelty. 3: PCA components.
+#: 4: whitening. 5: fewer settings, sizes of the architecture apart.
+FORMAT_VERSION = 5
 
 WEIGHTS, MANIFEST, HISTORY = "weights.safetensors", "manifest.json", "history.csv"
 _KEYS = ("stage", "settings", "species", "features", "preprocessing", "classes", "metrics")
@@ -33,8 +28,8 @@ class ModelFolder:
     Parameters
     ----------
     manifest
-        Plain values: stage, settings, species, features (one mapping per feature, in order), preprocessing, classes,
-        metrics, versions.
+        Plain values: stage, settings, sizes, species, features (one mapping per feature, in order), preprocessing,
+        classes, metrics, versions.
     weights
         Tensors by name.
     history
@@ -81,7 +76,7 @@ class ModelFolder:
         for name in (MANIFEST, WEIGHTS, HISTORY):
             if not (folder / name).is_file():
                 raise ModelFolderError(f"{path}: {name} is missing; copy the whole model folder")
-        manifest = _upgraded(_read_manifest(folder / MANIFEST))
+        manifest = upgraded(_read_manifest(folder / MANIFEST), folder)
         try:
             weights = load_file(folder / WEIGHTS)
             history = _read_history(folder / HISTORY)
@@ -126,14 +121,3 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     if missing:
         raise ModelFolderError(f"{path}: lacks {', '.join(missing)}; copy the model folder again")
     return manifest
-
-
-def _upgraded(manifest: dict[str, Any]) -> dict[str, Any]:
-    """Return the manifest as today's would say it."""
-    if not isinstance(manifest["settings"], dict):
-        return manifest
-    network = manifest["settings"].get("network", {})
-    for version, then in _SINCE.items():
-        if manifest["format_version"] < version:
-            network = {**then, **network}
-    return {**manifest, "settings": {**manifest["settings"], "network": network}}

@@ -14,7 +14,7 @@ from anndata import AnnData
 from scfusionttt import inference, keys
 from scfusionttt.config import Config
 from scfusionttt.config import preset as named_preset
-from scfusionttt.config_text import is_share, require
+from scfusionttt.config.parse import is_fraction, require
 from scfusionttt.data.cells import CiteSeq
 from scfusionttt.data.features import Features
 from scfusionttt.data.loader import CellDataset
@@ -244,8 +244,8 @@ class FusionTTT:
 
         The student takes the mean and deviation of each gene from `data`, because counts differ between platforms.
         Without `labels_key` it keeps the classes and the weights learned on CITE-seq (zero-shot). With `labels_key` it
-        learns a new head and, if `transfer.steps` or `transfer.epochs` is above 0, also the projection from RNA to the
-        missing proteins; all other weights are frozen.
+        learns a new head and, with ``finetune.classifier=finetune``, also the projection from RNA to the missing
+        proteins; all other weights are frozen.
 
         Parameters
         ----------
@@ -275,7 +275,7 @@ class FusionTTT:
         )
         if labels_key is None:
             pipeline.log_match(cite, state)
-            student._state = replace(start, network=pipeline.transfer_network(state, state.classes))
+            student._state = replace(start, network=pipeline.transfer_network(state, state.classes, keep_head=True))
             return student
         labels = pipeline.split_labels(cite, labels_key, train_fraction, split, state.config.seed)
         network = pipeline.transfer_network(state, labels.classes)
@@ -384,7 +384,7 @@ class FusionTTT:
         cite = pipeline.check_cells(data, **input_options)
         target = pipeline.inplace_target(data, cite) if inplace else None
         if unknown is not None:
-            require(is_share(unknown), f"unknown must be between 0 and 1 (got {unknown!r}), e.g. 0.01")
+            require(is_fraction(unknown), f"unknown must be between 0 and 1 (got {unknown!r}), e.g. 0.01")
             require(
                 network.novelty.is_calibrated,
                 "this model cannot detect unknown cells; fine-tune it with validation_fraction above 0",
@@ -419,8 +419,8 @@ class FusionTTT:
             raise SettingError("imputing proteins needs the decoders of a pretrained model; fine-tuning drops them")
         if not len(state.features.proteins):
             raise SettingError("this model was trained without proteins and cannot impute them")
-        if not state.config.pretrain.bottleneck_weight:
-            raise SettingError("this model did not learn to reconstruct proteins; set pretrain.bottleneck_weight > 0")
+        if state.config.pretrain.objective != "bottleneck":
+            raise SettingError("this model did not learn to reconstruct proteins; set pretrain.objective=bottleneck")
         cite = pipeline.check_cells(data, **input_options)
         return pipeline.impute_proteins(state, state.network, cite, self._join_processes())
 
@@ -549,9 +549,8 @@ class FusionTTT:
         """Train stage 2 or 3 from `state`, whose network is `network`, and score the held-out cells."""
         dataset = pipeline.dataset_for(state, cite, labels.codes)
         cells = dataset.subset(labels.train)
-        config = state.config.transfer if state.stage == "transfer" else state.config.finetune
         run = self._run(state, cells, checkpoints, resume)
-        history = train_classifier(network, cells, config, run)
+        history = train_classifier(network, cells, state.config.finetune, run)
         metrics = {stage: scores for stage, scores in state.metrics.items() if stage != state.stage}
         if len(labels.held_out):
             metrics[state.stage] = pipeline.score_held_out(network, dataset, labels, run.device, baseline=baseline)

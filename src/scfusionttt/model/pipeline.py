@@ -17,7 +17,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from scfusionttt import inference, keys
-from scfusionttt.config import Config
+from scfusionttt.config import Config, Sizes
 from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.data.cells import Cells, CiteSeq
 from scfusionttt.data.features import Features, choose_features, match_features
@@ -31,6 +31,7 @@ from scfusionttt.errors import InputDataError, SettingError, name_some
 from scfusionttt.evaluation import baselines, evaluate_predictions
 from scfusionttt.labels import usable_labels
 from scfusionttt.model.state import TrainedState
+from scfusionttt.nn.heads import KernelHead
 from scfusionttt.nn.networks import ClassifierNetwork, PretrainNetwork, build_network, carry_over
 
 log = logging.getLogger("scfusionttt")
@@ -171,7 +172,7 @@ def pretrain_network(features: Features, config: Config) -> PretrainNetwork:
     """Return the network of stage 1 with random weights."""
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        return PretrainNetwork(len(features.genes), len(features.proteins), config.network)
+        return PretrainNetwork(len(features.genes), len(features.proteins), config.network, Sizes())
 
 
 def finetune_network(state: TrainedState, classes: list[str]) -> ClassifierNetwork:
@@ -179,15 +180,24 @@ def finetune_network(state: TrainedState, classes: list[str]) -> ClassifierNetwo
     backbone = deepcopy(state.network.backbone)
     with torch.random.fork_rng():
         torch.manual_seed(state.config.seed)
-        return ClassifierNetwork(backbone, len(classes), state.config.network)
+        return ClassifierNetwork(backbone, len(classes), kernel=state.config.finetune.classifier == "kernel")
 
 
-def transfer_network(state: TrainedState, classes: list[str]) -> ClassifierNetwork:
-    """Return the network of stage 3: the trained backbone, and of the head what is known about these classes."""
+def transfer_network(state: TrainedState, classes: list[str], *, keep_head: bool = False) -> ClassifierNetwork:
+    """Return the network of stage 3: the trained backbone, and a head with the weights of the classes it shares.
+
+    The head is of the kind that the settings name or, with `keep_head`, of the kind that `state` has.
+    """
+    kernel = state.config.finetune.classifier == "kernel"
+    if keep_head and isinstance(state.network, ClassifierNetwork):
+        kernel = isinstance(state.network.head, KernelHead)
     n_genes, n_proteins = len(state.features.genes), len(state.features.proteins)
     with torch.random.fork_rng():
         torch.manual_seed(state.config.seed)
-        network = build_network("transfer", n_genes, n_proteins, len(classes), state.config.network)
+        network = build_network(
+            "transfer", n_genes, n_proteins, len(classes), state.config.network, state.network.backbone.sizes,
+            kernel=kernel,
+        )  # fmt: skip
     assert isinstance(network, ClassifierNetwork)
     carry_over(state.network, state.classes, network, classes)
     return network

@@ -1,13 +1,13 @@
 """A trained model: everything that training determines, complete and never changed in place."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import pandas as pd
 import torch
 
-from scfusionttt.config import Config
+from scfusionttt.config import Config, Sizes
 from scfusionttt.data.features import Features
 from scfusionttt.data.preprocess import Preprocessing
 from scfusionttt.errors import ModelFolderError, SettingError
@@ -57,6 +57,7 @@ class TrainedState:
         manifest = {
             "stage": self.stage,
             "settings": self.config.to_dict(),
+            "sizes": asdict(self.network.backbone.sizes),
             "seed": self.config.seed,
             "species": self.features.species,
             "features": [{**row, "order": order} for order, row in enumerate(features)],
@@ -86,13 +87,14 @@ class TrainedState:
     @classmethod
     def _from_folder(cls, folder: ModelFolder) -> Self:
         manifest = folder.manifest
-        config, classes = Config().with_settings(manifest["settings"]), list(manifest["classes"])
+        config, classes = Config.from_dict(manifest["settings"]), list(manifest["classes"])
         table = pd.DataFrame(manifest["features"]).drop(columns="order").astype({"start": "Int64"})
         features = Features(table=table, species=manifest["species"])
         with torch.random.fork_rng():  # the random weights are replaced; the caller's generator is left alone
             network = build_network(
-                manifest["stage"], len(features.genes), len(features.proteins), len(classes), config.network
-            )
+                manifest["stage"], len(features.genes), len(features.proteins), len(classes), config.network,
+                Sizes(**manifest["sizes"]), kernel="head.landmarks" in folder.weights,
+            )  # fmt: skip
         keys = network.load_state_dict(dict(folder.weights), strict=False)
         missing = [name for name in keys.missing_keys if not name.startswith("novelty.")]  # not in format 1
         if missing or keys.unexpected_keys:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from scfusionttt.config import NetworkConfig
+from scfusionttt.config import NetworkConfig, Sizes
 from scfusionttt.nn.layers import Block, Stack
 from scfusionttt.nn.tokens import CellInputs, FeatureEmbedding, SlotPool, VisibleTokens, masked_mean
 
@@ -86,14 +86,14 @@ class CellRepresentation(nn.Module):
     With ``latent=0`` (as published) z is the mean of the fused tokens, modality beside modality.
     """
 
-    def __init__(self, tokens_per_modality: list[int], config: NetworkConfig) -> None:
+    def __init__(self, tokens_per_modality: list[int], config: NetworkConfig, sizes: Sizes) -> None:
         super().__init__()
         self.pools: nn.ModuleList | None = None
         self.n_latent = config.latent or config.width * len(tokens_per_modality)
         if config.latent:
-            self.pools = nn.ModuleList(SlotPool(n_tokens, config) for n_tokens in tokens_per_modality)
-            n_pooled = config.pool_slots * config.width * len(tokens_per_modality)
-            self.bottleneck = nn.Linear(n_pooled, config.latent)
+            pools = [SlotPool(n_tokens, config.width, sizes.pool_slots) for n_tokens in tokens_per_modality]
+            self.pools = nn.ModuleList(pools)
+            self.bottleneck = nn.Linear(sum(pool.n_out for pool in pools), config.latent)
 
     def forward(self, *modalities: tuple[Tensor, Tensor]) -> Tensor:
         """Map (tokens [n, t, d], present [n, t]) of each modality to z [n, l]."""
@@ -106,10 +106,10 @@ class CellRepresentation(nn.Module):
 class ProteinProjection(nn.Module):
     """Make the protein tokens that a cell without proteins lacks from its RNA tokens (stage 3 of METHOD)."""
 
-    def __init__(self, n_rna_tokens: int, n_proteins: int, config: NetworkConfig) -> None:
+    def __init__(self, n_rna_tokens: int, n_proteins: int, config: NetworkConfig, sizes: Sizes) -> None:
         super().__init__()
         self.shape = (n_proteins, config.width)
-        self.pool = SlotPool(n_rna_tokens, config)
+        self.pool = SlotPool(n_rna_tokens, config.width, sizes.pool_slots)
         hidden = 2 * config.width
         self.layers = nn.Sequential(
             nn.Linear(self.pool.n_out, hidden), nn.GELU(), nn.Linear(hidden, n_proteins * config.width)
@@ -134,9 +134,9 @@ class PCASkip(nn.Module):
     fill_bias: Tensor  # [p]
     reach: Tensor  # scalar, weight of the view in the representation
 
-    def __init__(self, n_genes: int, n_proteins: int, n_bottleneck: int, config: NetworkConfig) -> None:
+    def __init__(self, n_genes: int, n_proteins: int, n_bottleneck: int, n_components: int) -> None:
         super().__init__()
-        self.n_components, self.n_proteins = max(config.components, config.skip_components), n_proteins
+        self.n_components, self.n_proteins = n_components, n_proteins
         self.register_buffer("axes", torch.zeros(n_genes, self.n_components))
         self.register_buffer("protein_scale", torch.zeros(()))
         self.register_buffer("fill", torch.zeros(n_bottleneck + self.n_components, n_proteins))
@@ -162,8 +162,9 @@ class FusionBackbone(nn.Module):
 
     metric: Tensor  # [l, l] of z, set after pretraining
 
-    def __init__(self, n_genes: int, n_proteins: int, config: NetworkConfig) -> None:
+    def __init__(self, n_genes: int, n_proteins: int, config: NetworkConfig, sizes: Sizes) -> None:
         super().__init__()
+        self.sizes = sizes
         self.rna_encoder = ModalityEncoder(n_genes, config, patch=config.patch)
         n_tokens = [self.rna_encoder.embedding.n_tokens]
         self.protein_encoder: ModalityEncoder | None = None
@@ -171,11 +172,12 @@ class FusionBackbone(nn.Module):
             self.protein_encoder = ModalityEncoder(n_proteins, config, patch=1)
             self.rna_fusion = Fusion(config)
             self.protein_fusion = Fusion(config)
-            self.projection = ProteinProjection(n_tokens[0], n_proteins, config)
+            self.projection = ProteinProjection(n_tokens[0], n_proteins, config, sizes)
             n_tokens.append(n_proteins)
-        self.representation = CellRepresentation(n_tokens, config)
-        has_view = bool(config.components or config.skip_components)
-        self.view = PCASkip(n_genes, n_proteins, self.representation.n_latent, config) if has_view else None
+        self.representation = CellRepresentation(n_tokens, config, sizes)
+        self.view: PCASkip | None = None
+        if n_components := max(config.components, sizes.skip_components):
+            self.view = PCASkip(n_genes, n_proteins, self.representation.n_latent, n_components)
         self.n_beside = config.components
         self.whitening = config.whitening
         if self.whitening:

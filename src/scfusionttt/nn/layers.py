@@ -17,6 +17,9 @@ from scfusionttt.config import NetworkConfig
 from scfusionttt.errors import SettingError
 from scfusionttt.ttt import TTTOutput, split_heads, step_sizes, ttt_linear, ttt_mlp
 
+#: Base learning rate of the TTT layer's inner model.
+INNER_LR = 1.0
+
 
 class RMSNorm(nn.RMSNorm):
     """torch's RMSNorm in less than half of its time on the CPU, where torch composes it of many passes."""
@@ -60,9 +63,8 @@ class TTTMixer(nn.Module):
         super().__init__()
         d, h = config.width, config.heads
         f = d // h
-        self.heads, self.mini_batch, self.causal = h, config.mini_batch, config.causal
+        self.heads, self.mini_batch, self.causal = h, config.mini_batch, config.direction == "causal"
         self.directions = (False, True) if config.direction == "both" else (reverse,)
-        self.inner_lr = config.inner_lr
         self.operator: Callable[..., TTTOutput] = ttt_mlp if config.mixer == "ttt_mlp" else ttt_linear
         self.qkv = nn.Linear(d, 3 * d, bias=False)
         self.gate = nn.Linear(d, h)
@@ -84,7 +86,7 @@ class TTTMixer(nn.Module):
         # Under autocast the projections are half precision: to the operator's own once, not once in each direction.
         qkv, gate = (x.to(self.inner_scale.dtype) for x in (self.qkv(tokens), self.gate(tokens)))
         q, k, v = split_heads(qkv, self.heads)  # each [n, h, t, f]
-        lr_nht = self.inner_lr / q.shape[-1] * torch.sigmoid(gate).transpose(1, 2)
+        lr_nht = INNER_LR / q.shape[-1] * torch.sigmoid(gate).transpose(1, 2)
         state = [p for pair in zip(self.inner_weights, self.inner_biases, strict=True) for p in pair]
         arguments = (q, k, v, lr_nht, step_sizes(self.step_delta), *state, self.inner_scale, self.inner_shift)
         options = {"mini_batch": self.mini_batch, "mask": present, "causal": self.causal}

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from scfusionttt.config import NetworkConfig
+from scfusionttt.config import NetworkConfig, Sizes
 from scfusionttt.nn.backbone import FusedCells, FusionBackbone
 from scfusionttt.nn.decoders import RepresentationDecoder, TokenDecoder
 from scfusionttt.nn.heads import KernelHead, Novelty
@@ -28,9 +28,9 @@ class Reconstruction(NamedTuple):
 class PretrainNetwork(nn.Module):
     """Stage 1: backbone, the decoders of the bottleneck, and (``decoder_blocks > 0``) a masked-token decoder each."""
 
-    def __init__(self, n_genes: int, n_proteins: int, config: NetworkConfig) -> None:
+    def __init__(self, n_genes: int, n_proteins: int, config: NetworkConfig, sizes: Sizes) -> None:
         super().__init__()
-        self.backbone = FusionBackbone(n_genes, n_proteins, config)
+        self.backbone = FusionBackbone(n_genes, n_proteins, config, sizes)
         self.rna_from_z = RepresentationDecoder(self.backbone.representation.n_latent, n_genes)
         if n_proteins:
             self.protein_from_z = RepresentationDecoder(self.backbone.representation.n_latent, n_proteins)
@@ -65,21 +65,21 @@ class PretrainNetwork(nn.Module):
 
 
 class ClassifierNetwork(nn.Module):
-    """Stage 2: the pretrained backbone, a head on z, and a line from the view to the class scores.
+    """Stage 2: the pretrained backbone and a head on z.
 
-    As published there is no such skip, and the head is linear (no landmarks).
+    The head is linear, as published, or a kernel head, beside which the PCA skip has a linear head of its own.
     """
 
-    def __init__(self, backbone: FusionBackbone, n_classes: int, config: NetworkConfig) -> None:
+    def __init__(self, backbone: FusionBackbone, n_classes: int, *, kernel: bool = True) -> None:
         super().__init__()
         self.backbone = backbone.requires_grad_(True)  # a student's is frozen
         self.head = (
-            KernelHead(backbone.n_latent, n_classes, config.landmarks)
-            if config.landmarks
+            KernelHead(backbone.n_latent, n_classes, backbone.sizes.landmarks)
+            if kernel
             else nn.Linear(backbone.n_latent, n_classes)
         )
         self.skip: nn.Linear | None = None
-        self.n_skipping = config.skip_components
+        self.n_skipping = backbone.sizes.skip_components if kernel else 0
         if backbone.view is not None and self.n_skipping:
             self.skip = nn.Linear(self.n_skipping + backbone.view.n_proteins, n_classes, bias=False)
             nn.init.zeros_(self.skip.weight)
@@ -116,8 +116,8 @@ class ClassifierNetwork(nn.Module):
 class TransferNetwork(ClassifierNetwork):
     """Stage 3: RNA only. RNA encoder and fusion are frozen; the projection and the head learn."""
 
-    def __init__(self, backbone: FusionBackbone, n_classes: int, config: NetworkConfig) -> None:
-        super().__init__(backbone, n_classes, config)
+    def __init__(self, backbone: FusionBackbone, n_classes: int, *, kernel: bool = True) -> None:
+        super().__init__(backbone, n_classes, kernel=kernel)
         self.backbone.requires_grad_(False)
         for part in self.trained_parts():
             part.requires_grad_(True)
@@ -141,20 +141,29 @@ class TransferNetwork(ClassifierNetwork):
 Network = PretrainNetwork | ClassifierNetwork | TransferNetwork
 
 
-def build_network(stage: str, n_genes: int, n_proteins: int, n_classes: int, config: NetworkConfig) -> Network:
-    """Return the untrained network of a stage: ``pretrain``, ``finetune`` or ``transfer``."""
+def build_network(
+    stage: str,
+    n_genes: int,
+    n_proteins: int,
+    n_classes: int,
+    config: NetworkConfig,
+    sizes: Sizes,
+    *,
+    kernel: bool = True,
+) -> Network:
+    """Return the untrained network of a stage: ``pretrain``, ``finetune`` or ``transfer``; `kernel` is of the head."""
     if stage == "pretrain":
-        return PretrainNetwork(n_genes, n_proteins, config)
+        return PretrainNetwork(n_genes, n_proteins, config, sizes)
     kind = {"finetune": ClassifierNetwork, "transfer": TransferNetwork}[stage]
-    return kind(FusionBackbone(n_genes, n_proteins, config), n_classes, config)
+    return kind(FusionBackbone(n_genes, n_proteins, config, sizes), n_classes, kernel=kernel)
 
 
 def carry_over(teacher: Network, known: list[str], student: Network, classes: list[str]) -> None:
-    """Copy the backbone, and what is known of the classes that both know."""
+    """Copy the backbone and, if both heads are of one kind, the weights of the classes that both know."""
     assert isinstance(student, ClassifierNetwork)
     student.backbone.load_state_dict(teacher.backbone.state_dict())
     shared = [name for name in classes if name in known]
-    if isinstance(teacher, ClassifierNetwork) and shared:
+    if isinstance(teacher, ClassifierNetwork) and shared and type(teacher.head) is type(student.head):
         there, here = ([names.index(name) for name in shared] for names in (known, classes))
         of_all, of_class = teacher.parts_by_class()
         to_all, to_class = student.parts_by_class()

@@ -9,8 +9,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from scfusionttt.config import NetworkConfig
-
 
 class CellInputs(NamedTuple):
     """The values of n cells in the model's features (g genes, p proteins) and which of them were measured."""
@@ -110,12 +108,12 @@ class SlotPool(nn.Module):
     Sums are scaled by tokens / present tokens, so that absent ones do not shrink them.
     """
 
-    def __init__(self, n_tokens: int, config: NetworkConfig) -> None:
+    def __init__(self, n_tokens: int, width: int, n_slots: int) -> None:
         super().__init__()
-        weights = torch.randn(config.pool_slots, n_tokens) / math.sqrt(n_tokens)
+        weights = torch.randn(n_slots, n_tokens) / math.sqrt(n_tokens)
         weights[0] = 1 / n_tokens
         self.weights = nn.Parameter(weights)
-        self.n_out = config.pool_slots * config.width
+        self.n_out = n_slots * width
 
     def forward(self, tokens: Tensor, present: Tensor) -> Tensor:
         """Pool tokens [n, t, d] to [n, slots * d]."""

@@ -1,14 +1,20 @@
-"""What stages 2 and 3 share: cross-entropy of a classifier, with classes balanced and tokens hidden."""
+"""Stages 2 and 3 by gradient descent: cross-entropy of a classifier, with classes balanced and tokens hidden."""
+
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from scfusionttt.config import FinetuneConfig, TransferConfig
+from scfusionttt.config import FinetuneConfig
 from scfusionttt.data.loader import CellBatch
-from scfusionttt.nn.networks import ClassifierNetwork
+from scfusionttt.nn.networks import ClassifierNetwork, TransferNetwork
 from scfusionttt.nn.tokens import CellInputs, VisibleTokens
+from scfusionttt.training.optim import adamw_with_cosine
 from scfusionttt.training.step import StageModule
+
+#: Fraction of the steps with linear warm-up of the learning rate, as published.
+WARMUP = 0.05
 
 
 def class_weights(counts: np.ndarray, *, balance: bool) -> np.ndarray:
@@ -17,8 +23,10 @@ def class_weights(counts: np.ndarray, *, balance: bool) -> np.ndarray:
     return weights * counts.sum() / (weights * counts).sum()
 
 
-class ClassifierModule(StageModule[ClassifierNetwork, FinetuneConfig | TransferConfig]):
-    """Cross-entropy of class scores; subclasses say what learns and which proteins are hidden.
+class ClassifierModule(StageModule[ClassifierNetwork, FinetuneConfig]):
+    """Cross-entropy of class scores; what is frozen in the network does not learn.
+
+    In stage 2 some cells are shown without proteins, so that the model learns to classify by RNA alone, too.
 
     Parameters
     ----------
@@ -32,12 +40,11 @@ class ClassifierModule(StageModule[ClassifierNetwork, FinetuneConfig | TransferC
         Seeds the hidden tokens.
     """
 
-    def __init__(
-        self, network: ClassifierNetwork, stage: FinetuneConfig | TransferConfig, *, class_counts: Tensor, seed: int
-    ) -> None:
+    def __init__(self, network: ClassifierNetwork, stage: FinetuneConfig, *, class_counts: Tensor, seed: int) -> None:
         super().__init__(network, stage, seed=seed)
         weight = torch.from_numpy(class_weights(class_counts.numpy(), balance=stage.class_balance)).float()
-        self.loss = nn.CrossEntropyLoss(weight, label_smoothing=stage.label_smoothing)
+        self.loss = nn.CrossEntropyLoss(weight)
+        self.hide_protein = 0.0 if isinstance(network, TransferNetwork) else stage.hide_protein
 
     def validation_step(self, batch: CellBatch, batch_idx: int) -> None:
         """Log loss and accuracy of held-back cells, nothing hidden."""
@@ -45,6 +52,11 @@ class ClassifierModule(StageModule[ClassifierNetwork, FinetuneConfig | TransferC
         every_rna_token = batch.rna_present.new_ones(len(batch.rna), n_tokens)
         every_token = VisibleTokens(every_rna_token, torch.ones_like(batch.protein_present))
         self.log_losses("val", self.losses(batch, every_token))
+
+    def configure_optimizers(self) -> Any:
+        """AdamW over the parameters that learn."""
+        n_steps = int(self.trainer.estimated_stepping_batches)
+        return adamw_with_cosine(self.network, lr=self.stage.lr, warmup=WARMUP, n_steps=n_steps)
 
     def totals(self, batch: CellBatch, visible: VisibleTokens) -> dict[str, Tensor]:
         """Return the weight of all cells, and their number."""

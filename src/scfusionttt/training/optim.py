@@ -2,33 +2,36 @@
 
 import math
 import re
-from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import nn
 
-from scfusionttt.config import StageConfig
-
+WEIGHT_DECAY = 1e-4
 #: A bias or scale by its name: one for each head or token is stored as a matrix, and is none.
 _VECTOR = re.compile("bias|scale|shift")
 
 
-def adamw_with_cosine(groups: Iterable[tuple[nn.Module, float]], stage: StageConfig, *, n_steps: int) -> dict[str, Any]:
-    """Return Lightning's optimiser configuration for modules, each with its peak learning rate.
+def adamw_with_cosine(module: nn.Module, *, lr: float, warmup: float, n_steps: int) -> dict[str, Any]:
+    """Return Lightning's optimiser configuration.
 
-    What is frozen stays out. Weight decay acts on matrices only: biases, scales and step sizes are left alone.
+    Weight decay acts on matrices only, not on biases, scales and step sizes.
+
+    Parameters
+    ----------
+    module
+        Its parameters that are not frozen learn.
+    lr
+        Peak learning rate.
+    warmup
+        Fraction of the `n_steps` steps with linear warm-up.
     """
-    split = []
-    for module, lr in groups:
-        learning = {name: p for name, p in module.named_parameters() if p.requires_grad}
-        matrices = [p for name, p in learning.items() if p.ndim > 1 and not _VECTOR.search(name)]
-        vectors = [p for name, p in learning.items() if p.ndim <= 1 or _VECTOR.search(name)]
-        split.append({"params": matrices, "lr": lr, "weight_decay": stage.weight_decay})
-        split.append({"params": vectors, "lr": lr, "weight_decay": 0.0})
-    filled = [group for group in split if group["params"]]
-    optimizer = torch.optim.AdamW(filled, lr=stage.lr, betas=(0.9, 0.95), fused=True)
-    n_warmup = max(1, round(stage.warmup * n_steps))
+    learning = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    matrices = [p for name, p in learning.items() if p.ndim > 1 and not _VECTOR.search(name)]
+    vectors = [p for name, p in learning.items() if p.ndim <= 1 or _VECTOR.search(name)]
+    groups = [{"params": matrices, "weight_decay": WEIGHT_DECAY}, {"params": vectors, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=lr, betas=(0.9, 0.95), fused=True)
+    n_warmup = max(1, round(warmup * n_steps))
 
     def factor(step: int) -> float:
         if step < n_warmup:

@@ -14,7 +14,7 @@ from scfusionttt.training.step import StageModule
 
 
 class PretrainModule(StageModule[PretrainNetwork, PretrainConfig]):
-    """``L1 = alpha MSE_rna + beta MSE_adt`` on hidden tokens, and the same on all features rebuilt from z alone.
+    """``L1 = alpha MSE_rna + (1 - alpha) MSE_adt`` on hidden tokens or on all features rebuilt from the bottleneck.
 
     Each mean squared error is over measured entries, in units of the scaled values squared.
     """
@@ -23,6 +23,7 @@ class PretrainModule(StageModule[PretrainNetwork, PretrainConfig]):
         super().__init__(network, stage, seed=seed)
         self.hide_protein = stage.hide_protein
         self.protein_mask_ratio = stage.protein_mask_ratio
+        self.is_masked = stage.objective == "masked"
 
     def validation_step(self, batch: CellBatch, batch_idx: int) -> None:
         """Log the loss of held-back cells; every epoch hides the same tokens."""
@@ -31,7 +32,7 @@ class PretrainModule(StageModule[PretrainNetwork, PretrainConfig]):
     def configure_optimizers(self) -> Any:
         """AdamW over all parameters."""
         n_steps = int(self.trainer.estimated_stepping_batches)
-        return adamw_with_cosine([(self.network, self.stage.lr)], self.stage, n_steps=n_steps)
+        return adamw_with_cosine(self.network, lr=self.stage.lr, warmup=self.stage.warmup, n_steps=n_steps)
 
     def totals(self, batch: CellBatch, visible: VisibleTokens) -> dict[str, Tensor]:
         """Return the number of entries of each mean squared error."""
@@ -43,7 +44,7 @@ class PretrainModule(StageModule[PretrainNetwork, PretrainConfig]):
         """Return a part's share of the loss, and of its terms."""
         rebuilt = self.network(
             CellInputs.of(batch), visible,
-            from_tokens=self.stage.masked_weight > 0, from_z=self.stage.bottleneck_weight > 0,
+            from_tokens=self.is_masked, from_z=not self.is_masked,
         )  # fmt: skip
         predictions = {
             "masked_rna": rebuilt.rna_tokens, "masked_protein": rebuilt.protein_tokens,
@@ -63,8 +64,7 @@ class PretrainModule(StageModule[PretrainNetwork, PretrainConfig]):
     def _weight(self, name: str) -> float:
         if name == "projection":
             return 1.0
-        kind = self.stage.masked_weight if name.startswith("masked") else self.stage.bottleneck_weight
-        return kind * (self.stage.alpha if name.endswith("rna") else self.stage.beta)
+        return self.stage.alpha if name.endswith("rna") else 1 - self.stage.alpha
 
     def _where(self, batch: CellBatch, visible: VisibleTokens) -> dict[str, Tensor]:
         """Return the entries that each mean squared error is taken over."""

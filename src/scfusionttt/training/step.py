@@ -9,7 +9,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from scfusionttt.config import FinetuneConfig, PretrainConfig, TransferConfig
+from scfusionttt.config import FinetuneConfig, PretrainConfig
 from scfusionttt.data.loader import CellBatch
 from scfusionttt.nn.backbone import FusedCells
 from scfusionttt.nn.networks import ClassifierNetwork, PretrainNetwork
@@ -19,7 +19,10 @@ from scfusionttt.training.masking import step_generator, visible_tokens
 
 log = logging.getLogger("scfusionttt")
 N = TypeVar("N", bound=PretrainNetwork | ClassifierNetwork)
-S = TypeVar("S", bound=PretrainConfig | FinetuneConfig | TransferConfig)
+S = TypeVar("S", bound=PretrainConfig | FinetuneConfig)
+
+#: Largest norm of all gradients together.
+GRADIENT_CLIP = 1.0
 
 
 class Losses(NamedTuple):
@@ -120,8 +123,7 @@ class StageModule(L.LightningModule, ABC, Generic[N, S]):
         optimizer.zero_grad()
         losses = self.losses(batch, self.hide(batch, self.global_step), learn=True)
         distributed.sum_gradients(self)
-        if self.stage.gradient_clip:
-            self.clip_gradients(optimizer, self.stage.gradient_clip, "norm")
+        self.clip_gradients(optimizer, GRADIENT_CLIP, "norm")
         optimizer.step()
         scheduler.step()
         self.log_losses("train", losses, on_step=False)

@@ -117,7 +117,7 @@ def fit(
         best, last = folder / "best.ckpt", folder / "last.ckpt"
         _claim(folder / "run.json", run, states=(best, last))
         callbacks: list[L.Callback] = [
-            StepSeed(run.seed), FiniteLoss(train.cell_names, stage=name, lr=stage.lr), history,
+            StepSeed(run.seed), FiniteLoss(train.cell_names, stage=stage.section, lr=stage.lr), history,
         ]  # fmt: skip
         if validation:
             callbacks += [Patience(stage.patience), Keep(best, monitor="val_loss")]

@@ -122,7 +122,7 @@ def test_the_command_line_goes_from_inputs_to_types(scfusionttt, path, cells, tm
         f"pretrain {tmp_path / 's.zarr'} --out {tmp_path / 'm1'} {tiny}",
         f"embed {tmp_path / 's.zarr'} --model {tmp_path / 'm1'} --out {tmp_path / 'z.npy'}",
         f"finetune {tmp_path / 's.zarr'} --model {tmp_path / 'm1'} --labels cell_type --train-fraction 0.7 "
-        f"--set finetune.epochs=1 --out {tmp_path / 'm2'}",
+        f"--out {tmp_path / 'm2'}",
         f"predict {tmp_path / 's.zarr'} --model {tmp_path / 'm2'} --out {tmp_path / 'types.csv'}",
         f"plan {tmp_path / 's.zarr'} --preset fast --json {tmp_path / 'plan.json'}",
     ]

@@ -1,4 +1,4 @@
-"""Settings as users write them: dotted names, text for any type, TOML; and what a misspelt name could have meant."""
+"""Read settings as users write them: dotted names, text for any type, TOML; suggest a name for a misspelt one."""
 
 import difflib
 import math
@@ -8,26 +8,26 @@ from dataclasses import fields, is_dataclass, replace
 from numbers import Real
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from scfusionttt.errors import InputFileError, SettingError
 
 T = TypeVar("T")
 
 
-def require(holds: bool, message: str) -> None:
-    """Raise SettingError unless `holds`."""
-    if not holds:
+def require(condition: bool, message: str) -> None:
+    """Raise SettingError unless `condition` is true."""
+    if not condition:
         raise SettingError(message)
 
 
-def is_share(value: Any) -> bool:
-    """Tell whether a value is a number between 0 and 1, neither of which it is; text is no number."""
+def is_fraction(value: Any) -> bool:
+    """Return whether a value is a number between 0 and 1, both excluded."""
     return isinstance(value, Real) and 0 < float(value) < 1
 
 
 def updated(config: T, settings: Mapping[str, Any]) -> T:
-    """Return a copy of a dataclass of sections with settings replaced; see `Config.with_settings`."""
+    """Return a copy of a dataclass of sections with some settings replaced; see `Config.with_settings`."""
     return _replaced(config, config, _nest(settings))
 
 
@@ -37,7 +37,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     Raises
     ------
     InputFileError
-        When the file is missing or is not TOML.
+        The file is missing or is not TOML.
     """
     try:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
@@ -48,7 +48,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
 
 
 def _nest(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn ``{"section.key": value}`` into ``{"section": {"key": value}}``; what comes later wins."""
+    """Turn ``{"section.key": value}`` into ``{"section": {"key": value}}``; later ones win."""
     nested: dict[str, Any] = {}
     for name, value in settings.items():
         head, _, rest = name.partition(".")
@@ -62,7 +62,7 @@ def _nest(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _replaced(root: Any, owner: Any, settings: Mapping[str, Any], *, prefix: str = "") -> Any:
-    """Replace settings of a section all at once, so that only the outcome has to make sense."""
+    """Replace settings of a section all at once, so that only the final values have to be consistent."""
     types = get_type_hints(type(owner))
     hints = {item.name: types[item.name] for item in fields(owner)}
     changed: dict[str, Any] = {}
@@ -97,7 +97,7 @@ def _leaf(name: str, value: Any) -> str:
 
 
 def _closest(name: str, key: str, keys: Iterable[str], root: Any) -> str:
-    """Say which setting could have been meant: one spelt alike, else one of that name in another section."""
+    """Suggest a setting that is spelt alike, else one of that name in another section."""
     alike = [name.replace(key, close, 1) for close in difflib.get_close_matches(key, keys, n=1)]
     last = name.rpartition(".")[2]
     sections = [section.name for section in fields(root) if is_dataclass(getattr(root, section.name))]
@@ -106,14 +106,16 @@ def _closest(name: str, key: str, keys: Iterable[str], root: Any) -> str:
 
 
 def _convert(name: str, kind: Any, value: Any) -> Any:
-    """Turn text (or a TOML / Python value) into the setting's type."""
-    if get_origin(kind) is Literal:
-        require(value in get_args(kind), f"{name} must be one of {', '.join(get_args(kind))}, not {value!r}")
+    """Turn text (or a TOML or Python value) into the setting's type."""
+    options = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    choices = [choice for option in options if get_origin(option) is Literal for choice in get_args(option)]
+    if value in choices:
         return value
-    options = get_args(kind) if isinstance(kind, UnionType) else (kind,)
     if NoneType in options and (value is None or str(value).lower() in {"none", "all"}):
         return None
-    target = next(option for option in options if option is not NoneType)
+    target = next((option for option in options if isinstance(option, type) and option is not NoneType), None)
+    if target is None:
+        raise SettingError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
     if target is bool:
         words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
         require(str(value).lower() in words, f"{name} must be true or false, not {value!r}")
@@ -126,4 +128,5 @@ def _convert(name: str, kind: Any, value: Any) -> Any:
             require(number == int(number), f"{name} must be a whole number, not {value!r}")
         return target(number)
     except (TypeError, ValueError, OverflowError) as error:
-        raise SettingError(f"{name} must be of type {target.__name__}, not {value!r}") from error
+        kinds = " or ".join([target.__name__, *choices])
+        raise SettingError(f"{name} must be of type {kinds}, not {value!r}") from error

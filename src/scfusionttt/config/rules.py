@@ -1,0 +1,76 @@
+"""Settings that have no effect with the others are refused, not ignored."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass
+from typing import Any, NamedTuple
+
+from scfusionttt.config.parse import require
+
+
+class Rule(NamedTuple):
+    """Settings that need others to have an effect."""
+
+    settings: str  # separated by spaces
+    holds: Callable[[Any], bool]  # whether a Config gives them an effect
+    need: str  # in words
+
+
+def _has_blocks(config: Any) -> bool:
+    """Whether encoders or decoders have blocks."""
+    return config.network.encoder_blocks + config.network.decoder_blocks > 0
+
+
+def _has_ttt(config: Any) -> bool:
+    """Whether any layer is a TTT layer."""
+    return config.network.fusion == "ttt" or (_has_blocks(config) and config.network.mixer in ("ttt", "ttt_mlp"))
+
+
+def _has_heads(config: Any) -> bool:
+    """Whether any layer mixes tokens."""
+    return config.network.fusion != "add" or (_has_blocks(config) and config.network.mixer != "none")
+
+
+RULES = (
+    Rule("data.order_file", lambda c: c.data.order == "list", "data.order=list"),
+    Rule("data.order_seed", lambda c: c.data.order == "shuffled", "data.order=shuffled"),
+    Rule("network.mixer", _has_blocks, "network.encoder_blocks of at least 1"),
+    Rule("network.heads", _has_heads, "network.fusion=ttt or attention, or network.encoder_blocks and a network.mixer"),
+    Rule("network.direction network.mini_batch", _has_ttt, "network.fusion=ttt, or network.mixer=ttt in blocks"),
+    Rule(
+        "network.mlp_ratio network.dropout network.precision network.checkpoint_blocks",
+        lambda c: _has_blocks(c) or c.network.fusion != "add",
+        "network.encoder_blocks of at least 1, or network.fusion=ttt or attention",
+    ),
+    Rule("network.fusion", lambda c: c.network.fusion_weight != 0, "network.fusion_weight other than 0"),
+    Rule("network.decoder_blocks", lambda c: c.pretrain.objective == "masked", "pretrain.objective=masked"),
+    Rule("pretrain.patience", lambda c: c.pretrain.validation_fraction > 0, "pretrain.validation_fraction above 0"),
+    Rule(
+        "finetune.epochs finetune.batch_size finetune.lr finetune.patience finetune.validation_fraction "
+        "finetune.mask_ratio",
+        lambda c: c.finetune.classifier == "finetune",
+        "finetune.classifier=finetune",
+    ),
+    Rule("finetune.patience", lambda c: c.finetune.validation_fraction > 0, "finetune.validation_fraction above 0"),
+)
+
+
+def refuse_unused(before: Any, after: Any) -> None:
+    """Raise SettingError if a setting that differs between two Configs has no effect in the second."""
+    values = dict(_values(before))
+    changed = {name: value for name, value in _values(after) if value != values[name]}
+    for rule in RULES:
+        for name in rule.settings.split():
+            require(
+                name not in changed or rule.holds(after),
+                f"{name}={changed.get(name)} has no effect without {rule.need}",
+            )
+
+
+def _values(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the name and value of every setting."""
+    for item in fields(config):
+        value = getattr(config, item.name)
+        if is_dataclass(value):
+            yield from _values(value, f"{item.name}.")
+        else:
+            yield prefix + item.name, value

@@ -16,6 +16,10 @@ from hypothesis import HealthCheck, settings
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Triton interprets its kernels, so that they are tried on any machine. It looks when loaded, which Lightning does.
 os.environ.setdefault("TRITON_INTERPRET", "1")
+# Processes that tests start import the code under test.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [str(Path(__file__).parents[1] / "src"), os.environ.get("PYTHONPATH")])
+)
 
 # A busy machine is no error; in CI every run draws the same examples.
 settings.register_profile(

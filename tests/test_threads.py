@@ -1,40 +1,42 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-import scfusionttt
 from scfusionttt.threads import SPINS
 
-STARTS_NUMBA = {
-    "neighbours and UMAP": "from scfusionttt.evaluation.clustering import neighbours, umap; umap(neighbours(x))",
-}
+THREADS = "\nprint('threads', torch.get_num_threads())"
 
 
-@pytest.mark.parametrize("name", STARTS_NUMBA)
-def test_torch_keeps_its_threads(name):
-    """Numba took all cores of a cluster's node for torch, too, where OMP_NUM_THREADS allowed it one."""
-    code = "import numpy as np, torch; x = np.random.default_rng(0).normal(size=(60, 20))\n"
-    code += STARTS_NUMBA[name] + "\nprint('threads', torch.get_num_threads())"
-    assert told(code, OMP_NUM_THREADS="1", NUMBA_NUM_THREADS="2") == "threads 1"
+def last_line(code, **environment):
+    """Return the last line that code prints in a process of its own."""
+    env = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    env |= environment
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
+    return result.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize(("inside", "threads"), [("threads_kept()", 1), ("nullcontext()", 2)])
+def test_numba_leaves_torch_its_threads(inside, threads):
+    """Numba gave torch every core of a cluster's node, although OMP_NUM_THREADS allowed it one."""
+    code = "import torch; from contextlib import nullcontext; from scfusionttt.threads import threads_kept\n"
+    code += f"with {inside}:\n    import numba; numba.config.THREADING_LAYER = 'omp'; numba.get_num_threads()" + THREADS
+    assert last_line(code, OMP_NUM_THREADS="1", NUMBA_NUM_THREADS="2") == f"threads {threads}"
+
+
+@pytest.mark.slow
+def test_neighbours_and_umap_leave_torch_its_threads():
+    code = "import numpy as np, torch; from scfusionttt.evaluation.clustering import neighbours, umap\n"
+    code += "umap(neighbours(np.random.default_rng(0).normal(size=(60, 20))))" + THREADS
+    assert last_line(code, OMP_NUM_THREADS="1", NUMBA_NUM_THREADS="2") == "threads 1"
 
 
 @pytest.mark.parametrize(
     ("given", "spins"),
     [({}, str(SPINS)), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")],
 )
-def test_idle_threads_sleep_soon_unless_the_user_says_otherwise(given, spins):
-    """Torch's spun for milliseconds on the second core: the kernel on two threads was no faster than on one."""
+def test_idle_threads_sleep_soon_unless_the_user_chose_otherwise(given, spins):
+    """Torch's idle threads kept the second core busy for milliseconds: two threads were no faster than one."""
     code = "import sys, os, scfusionttt; assert 'torch' not in sys.modules; print(os.environ.get('GOMP_SPINCOUNT'))"
-    assert told(code, **given) == spins
-
-
-def told(code, **settings):
-    """Return the last line that code prints in a process of its own."""
-    path = os.pathsep.join([str(Path(scfusionttt.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-    env = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
-    env |= {"PYTHONPATH": path, **settings}
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
-    return result.stdout.splitlines()[-1]
+    assert last_line(code, **given) == spins

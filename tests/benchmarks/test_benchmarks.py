@@ -16,6 +16,7 @@ from benchmarks import checks, epoch, opponents, scaling, targets, training
 from benchmarks import operator as layers
 from benchmarks.measure import ROOT, peak_memory
 from scfusionttt.io.quiet_warnings import quiet
+from scfusionttt.simulation.simulate import simulate
 from scfusionttt.ttt import TTTOutput, ttt_linear
 
 TINY = ["--quick", "--lengths", "33", "70"]
@@ -147,12 +148,12 @@ def test_products_inside_the_operator_are_not_counted_twice():
     assert epoch.microseconds(events) == (4, 10)
 
 
-def test_an_epoch_is_timed_by_phase(cells, monkeypatch, tmp_path, capsys):
+def test_an_epoch_is_timed_by_phase(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(training, "find_spec", lambda name: None)
     networks = (training.TTT, training.CHUNKED, training.REFERENCE, "mixer=attention")
     monkeypatch.setattr(training, "NETWORKS", {name: training.NETWORKS[name] for name in networks})
     with quiet():
-        cells.write_h5mu(tmp_path / "cells.h5mu")
+        simulate(80, 60, 4, 3).write_h5mu(tmp_path / "cells.h5mu")
     given = [str(tmp_path / "cells.h5mu"), "--preset", "fast", "--cells", "70"]
     assert training.main([*given, "--json", str(tmp_path / "epoch.json")]) == 0
     figures = json.loads((tmp_path / "epoch.json").read_text())

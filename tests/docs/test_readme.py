@@ -1,4 +1,4 @@
-"""The README's commands, run one after the other as they stand there, on simulated cells under the names it uses."""
+"""The README's commands and Python lines run as written, on simulated cells under the names it uses."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,15 @@ from scfusionttt.simulation.simulate import simulate
 pytestmark = pytest.mark.slow
 
 README = Path(__file__).parents[2] / "README.md"
+PYTHON = re.compile(r"^```python\n(.*?)^```", re.M | re.S)
 FENCED_OR_TABLED = re.compile(r"^```bash\n.*?^```|^\|.*?$", re.M | re.S)
+
+
+@pytest.fixture
+def tiny_default(monkeypatch):
+    """Make the default preset a small one, since training it takes long."""
+    tiny = config.preset("fast").with_settings({"data.n_genes": 300, "network.encoder_blocks": 1, "pretrain.epochs": 1})
+    monkeypatch.setitem(config.PRESETS, "default", tiny)
 
 
 def commands():
@@ -21,9 +29,20 @@ def commands():
     return [found.strip() for part in parts for found in re.findall(r"scfusionttt ([a-z][^#`\n]+)", part)]
 
 
-def test_the_commands_of_the_readme_run_as_they_stand(tmp_path, monkeypatch, scfusionttt):
-    tiny = config.preset("fast").with_settings({"data.n_genes": 300, "network.encoder_blocks": 1, "pretrain.epochs": 1})
-    monkeypatch.setitem(config.PRESETS, "default", tiny)  # the commands take the default, which takes its time
+@pytest.mark.filterwarnings("default")  # as in a script
+def test_the_python_lines_of_the_readme_run_on_ten_thousand_cells(tmp_path, monkeypatch, tiny_default):
+    """With pynndescent 0.7.0, scanpy's neighbors failed on more than 8,192 cells."""
+    monkeypatch.chdir(tmp_path)
+    with quiet():
+        simulate(10_000, 300, 10, 3).write_h5mu("pbmc.h5mu")
+    (lines,) = PYTHON.findall(README.read_text(encoding="utf-8"))
+    names = {}
+    exec(lines, names)
+    assert names["mdata"].n_obs == 10_000
+    assert names["mdata"].obs["leiden"].nunique() >= 3
+
+
+def test_the_commands_of_the_readme_run_as_written(tmp_path, monkeypatch, scfusionttt, tiny_default):
     monkeypatch.chdir(tmp_path)
     mdata = simulate(240, 300, 10, 3)
     with quiet():

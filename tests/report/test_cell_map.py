@@ -31,16 +31,16 @@ def cells():
     return CellMap(coords, names, {"type": labels}, [Values("protein", "log-ratio", table)], EVIL)
 
 
-def test_values_come_back_as_they_were_but_for_a_level_of_255(cells):
+def test_values_are_preserved_up_to_quantisation(cells):
     packed = json.loads(cells.payload)["values"][0]
     levels = unpack(packed["levels"], np.uint8)
     wanted = np.delete(cells.values[0].table["CD3"].to_numpy(), 7)
-    told = np.where(levels == 255, np.nan, packed["low"] + (packed["high"] - packed["low"]) * levels / 254)
-    np.testing.assert_allclose(told, wanted, atol=(packed["high"] - packed["low"]) / 500)
+    values = np.where(levels == 255, np.nan, packed["low"] + (packed["high"] - packed["low"]) * levels / 254)
+    np.testing.assert_allclose(values, wanted, atol=(packed["high"] - packed["low"]) / 500)
     assert packed["low"] < packed["from"] < packed["to"] < packed["high"]
 
 
-def test_a_cell_without_a_place_is_left_out_everywhere(cells):
+def test_cells_without_coordinates_are_left_out(cells):
     packed = json.loads(cells.payload)
     assert packed["n"] == 32
     assert len(unpack(packed["places"], "<u2")) == 64
@@ -59,7 +59,7 @@ def test_both_axes_have_one_scale(cells):
     np.testing.assert_allclose(np.ptp(x) / np.ptp(y), np.divide(*np.ptp(known, axis=0)), rtol=1e-3)
 
 
-def test_a_name_cannot_end_the_script_and_the_policy_knows_the_only_script(cells):
+def test_names_cannot_close_the_script_and_the_policy_allows_only_it(cells):
     page = html_report("Cells", [Section("Map", map=cells)])
     assert EVIL not in page
     scripts = re.findall(r"<script>(.*?)</script>", page, re.S)
@@ -74,7 +74,7 @@ def test_a_page_without_a_map_has_no_script():
     assert "script" not in html_report("Cells", [Section("Text", "words")]).replace("Description", "")
 
 
-def test_ten_thousand_cells_with_hundreds_of_features_stay_under_8_mb():
+def test_a_page_of_ten_thousand_cells_is_below_8_mb():
     rng = np.random.default_rng(0)
     counts = np.log1p(rng.poisson(0.3, size=(10_000, 150)) * rng.gamma(2, 2, size=(10_000, 1)))
     proteins = rng.gamma(2, 1, size=(10_000, 224))
@@ -84,6 +84,6 @@ def test_ten_thousand_cells_with_hundreds_of_features_stay_under_8_mb():
     assert len(cells.payload) < 6e6
 
 
-def test_values_of_other_cells_are_refused():
-    with pytest.raises(InputDataError, match="one entry for each of its cells"):
+def test_values_of_another_number_of_cells_are_refused():
+    with pytest.raises(InputDataError, match="one entry per cell"):
         CellMap(np.zeros((3, 2)), ["a", "b"], {})

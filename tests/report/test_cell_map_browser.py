@@ -19,7 +19,7 @@ from scfusionttt.report.tables import key_values
 pytestmark = pytest.mark.slow
 
 N = 600
-#: What the map holds, told by its own element.
+#: The legend of the map.
 LEGEND = "[...document.querySelectorAll('.legend button')].map(b => [b.textContent, b.getAttribute('aria-pressed')])"
 PICTURE = "document.querySelector('canvas').toDataURL()"
 #: Mean of red, green and blue, 0 to 255, of what is drawn.
@@ -107,14 +107,14 @@ def test_colours_and_legend_follow_the_choice(page):
     assert settle(page) != before
 
 
-def test_a_class_is_picked_by_click_and_by_keyboard(page):
+def test_a_class_is_selected_by_click_and_by_keyboard(page):
     page.locator(".legend button").first.focus()
     page.keyboard.press("Enter")
-    assert "200 of 600 cells picked" in picked(page)
+    assert "200 of 600 cells selected" in picked(page)
     page.locator(".legend button").nth(1).click()
-    assert "400 of 600 cells picked" in picked(page)
+    assert "400 of 600 cells selected" in picked(page)
     assert page.evaluate(LEGEND)[1][1] == "true"
-    page.get_by_role("button", name="Let go").click()
+    page.get_by_role("button", name="Clear selection").click()
     assert picked(page) == ""
     page.locator(".legend button").nth(2).click()
     page.locator("canvas").press("Escape")
@@ -135,35 +135,35 @@ def test_the_lasso_counts_what_lies_in_it(page):
     page.get_by_role("button", name="Lasso").click()
     left = [(x + 2, y + 2), (x + w / 2, y + 2), (x + w / 2, y + h - 2), (x + 2, y + h - 2)]
     drag(page, left)
-    assert "400 of 600 cells picked" in picked(page)
+    assert "400 of 600 cells selected" in picked(page)
     page.get_by_role("button", name="Move").click()
     page.keyboard.down("Shift")
     drag(page, [(x + w / 2 + 1, y + 2), (x + w - 2, y + 2), (x + w - 2, y + h - 2), (x + w / 2 + 1, y + h - 2)])
     page.keyboard.up("Shift")
-    assert "200 of 600 cells picked" in picked(page)
+    assert "200 of 600 cells selected" in picked(page)
     with page.expect_download() as download:
-        page.get_by_role("button", name="Save names").click()
+        page.get_by_role("button", name="Save cell names").click()
     names = Path(download.value.path()).read_text(encoding="utf-8").split()
     assert names == [f"cell-{i}" for i in range(1, N, 3)]
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("cd3", None),
-        ("cell-7", "1 of 600 cells picked"),
-        ("T (type)", "200 of 600 cells picked"),
-        ("CD99", "Nothing here is called"),
+        ("cell-7", "1 of 600 cells selected"),
+        ("T (type)", "200 of 600 cells selected"),
+        ("CD99", "No gene, protein, class or cell is called"),
     ],
 )
-def test_the_search_box_finds_features_classes_and_cells(text, told, page):
+def test_the_search_box_finds_features_classes_and_cells(text, message, page):
     page.fill(".find", text)
     page.keyboard.press("Enter")
-    if told is None:
+    if message is None:
         wait_for_legend(page, "CD3, log-ratio")
     else:
         page.wait_for_timeout(50)
-        assert told in picked(page)
+        assert message in picked(page)
 
 
 def test_of_two_colours_asked_for_at_once_the_last_is_shown(page):
@@ -189,9 +189,9 @@ def test_pointing_at_a_cell_tells_of_it(page):
     page.select_option(".by", label="CD3")
     wait_for_legend(page, "CD3, log-ratio")
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    told = page.locator(".tip").inner_text()
-    assert "cell-0" in told
-    assert "CD3: not measured" in told
+    tip = page.locator(".tip").inner_text()
+    assert "cell-0" in tip
+    assert "CD3: not measured" in tip
     page.mouse.move(5, 5)
     assert page.locator(".tip").is_hidden()
 
@@ -206,12 +206,12 @@ def test_zoom_and_move_by_button_wheel_and_keys_and_back(page):
         lambda: drag(page, [(300, 500), (350, 520)]),
         lambda: page.get_by_role("button", name="Zoom out").click(),
     ):
-        page.get_by_role("button", name="All").click()
+        page.get_by_role("button", name="Show all").click()
         before = settle(page)
         act()
         page.wait_for_timeout(50)
         assert settle(page) != before
-    page.get_by_role("button", name="All").click()
+    page.get_by_role("button", name="Show all").click()
     assert settle(page) == start
     page.locator(".named").uncheck()
     assert settle(page) != start

@@ -18,7 +18,7 @@ VOID = {"meta", "img", "br", "hr", "link", "input"}
 
 
 class Page(HTMLParser):
-    """Collects elements and checks that every tag is closed by its own."""
+    """Collects elements and checks that tags are balanced."""
 
     def __init__(self, text):
         super().__init__()
@@ -92,14 +92,14 @@ def test_nothing_is_loaded_from_outside(text, page):
     assert policy["content"] == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def test_names_from_data_are_text_everywhere(text, page):
+def test_names_from_data_are_escaped(text, page):
     assert "<script" not in text
     assert "".join(page.text).count(EVIL) >= 12
     assert not any("onload" in attrs for _, attrs in page.elements)
     assert page.all("img")[2]["alt"] == f'" onload="{EVIL}'
 
 
-def test_can_be_read_and_walked_without_eyes_or_mouse(page):
+def test_the_page_is_accessible_by_screen_reader_and_keyboard(page):
     ids = [attrs["id"] for _, attrs in page.elements if "id" in attrs]
     assert len(ids) == len(set(ids))
     assert {attrs["href"].removeprefix("#") for attrs in page.all("a")} <= set(ids)
@@ -114,7 +114,7 @@ def test_scores_name_their_protocol(page):
     assert " no labels were used in training" in page.text
 
 
-def test_figures_are_pictures_of_the_size_said(page):
+def test_figures_have_the_stated_size(page):
     for image in page.all("img"):
         data = base64.b64decode(image["src"].removeprefix("data:image/png;base64,"))
         height, width, _ = imread(io.BytesIO(data), format="png").shape
@@ -126,18 +126,18 @@ def test_key_values_have_no_empty_heads(page):
     assert len(page.all("table")) == 3
 
 
-def test_small_and_the_same_each_time(text):
+def test_the_page_is_small_and_reproducible(text):
     assert len(text) < 4_000_000
     figure = Figure(umap(np.zeros((1, 2)), ["a"]), "c", "a")
     assert figure.source == figure.source
 
 
-def test_bad_unicode_can_be_written():
+def test_invalid_unicode_is_replaced():
     page = html_report("bad\udce9byte T細胞", [Section("s")])
     assert "bad?byte T細胞" in page.encode("utf-8").decode()
 
 
-def test_a_subfigure_stands_for_the_whole():
+def test_a_subfigure_shows_its_whole_figure():
     whole = Drawing()
     inner = whole.subfigures(1, 2)[0].subplots()
     assert Figure(inner, "c", "a").figure is whole

@@ -15,15 +15,17 @@ from scfusionttt.report.analysis import analyse
 
 @pytest.fixture(scope="module")
 def typed(trained, cells, tmp_path_factory):
-    """The report of a fine-tuned model on the cells that it was tuned on in part, with a hostile name."""
+    """The report of a fine-tuned model on cells of which it was trained on some, with a hostile name."""
     out = tmp_path_factory.mktemp("report") / "report.html"
     cite = deepcopy(as_citeseq(cells))
     cite.obs["surprise"] = np.linspace(0, 1, len(cite.obs))
     types = cite.obs["cell_type"].astype(str)
     cite.obs["cell_type"] = types.replace({types.iloc[0]: "<script>alert(1)</script>"})
     genes = cite.rna.var_names[:1].tolist()
-    found = write_report(trained.finetuned, cite, out, labels="cell_type", genes=genes, command="scfusionttt report")
-    return SimpleNamespace(found=found, page=out.read_text(encoding="utf-8"), cite=cite)
+    analysis = write_report(
+        trained.finetuned, cite, out, labels_key="cell_type", genes=genes, command="scfusionttt report"
+    )
+    return SimpleNamespace(analysis=analysis, page=out.read_text(encoding="utf-8"), cite=cite)
 
 
 def headings(page):
@@ -32,19 +34,19 @@ def headings(page):
 
 def test_the_page_has_every_section_and_needs_no_network(typed):
     assert headings(typed.page) == [
-        "The cells", "What went in", "How training went", "Clusters", "Cell types", "Scores",
-        "The genome as a sequence", "Settings, versions and commands",
+        "Cells", "Input", "Training", "Clusters", "Cell types", "Scores",
+        "Genome", "Settings, versions and commands",
     ]  # fmt: skip
     assert "://" not in typed.page
     assert "<script>alert" not in typed.page
     assert '"name":"surprise"' in typed.page
 
 
-def test_scores_are_of_cells_that_taught_nothing(typed, trained):
-    protocol, cells = typed.found.scored
+def test_only_cells_that_the_model_was_not_trained_on_are_scored(typed, trained):
+    protocol, cells = typed.analysis.scored
     assert protocol == "held-out"
     assert cells.sum() == trained.finetuned.metrics["finetune"]["n_cells"]
-    assert f"Of {cells.sum():,} cells whose labels it never learned" in typed.page
+    assert f"of {cells.sum():,} labelled cells that the model was not trained on." in typed.page
     assert "<b>paper</b>" not in typed.page
 
 
@@ -52,58 +54,58 @@ def test_scores_are_of_cells_that_taught_nothing(typed, trained):
     ("model", "labels", "protocol"),
     [("pretrained", "cell_type", "unsupervised"), ("zero_shot", "cell_type", "zero-shot"), ("student", None, None)],
 )
-def test_the_page_names_how_its_scores_were_obtained(model, labels, protocol, trained, cells, rna_cells, tmp_path):
+def test_scores_have_the_protocol_of_the_model(model, labels, protocol, trained, cells, rna_cells, tmp_path):
     data = cells if model == "pretrained" else rna_cells
-    write_report(getattr(trained, model), as_citeseq(data), tmp_path / "r.html", labels=labels)
+    write_report(getattr(trained, model), as_citeseq(data), tmp_path / "r.html", labels_key=labels)
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
     if protocol:
         assert f"<b>{protocol}</b>" in page
         assert ("Cell types" in headings(page)) == (model != "pretrained")
     else:
-        assert "No labels were given, so these cells are not scored" in page
+        assert "No labels were given, so clusters and predictions are not scored." in page
 
 
-def test_what_the_model_could_not_name_or_read_is_told_where_it_is_scored(trained, rna_cells, tmp_path):
-    """Labels of another naming had got "0 % right" alone, and a page of RNA alone counted the model's proteins."""
+def test_unknown_classes_and_missing_proteins_are_reported(trained, rna_cells, tmp_path):
+    """Labels with other names had given an accuracy of 0 % without a reason, and RNA alone had counted as proteins."""
     data = rna_cells.copy()
     types = data.obs["cell_type"].astype(str)
     data.obs["mine"] = types.where(np.arange(len(types)) > 0, "the only one {of} its kind")
-    found = write_report(trained.zero_shot, as_citeseq(data), tmp_path / "r.html", labels="mine")
+    analysis = write_report(trained.zero_shot, as_citeseq(data), tmp_path / "r.html", labels_key="mine")
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
-    assert f"1 of their {types.nunique() + 1} classes it does not know (the only one {{of}} its kind)." in page
-    assert len(found.features.proteins) == 8
+    assert f"The model does not know 1 of their {types.nunique() + 1} classes (the only one {{of}} its kind)." in page
+    assert len(analysis.features.proteins) == 8
     assert "<dt>proteins read</dt><dd>0</dd>" in page
 
 
-def test_held_out_cells_of_one_class_take_no_scores_but_leave_the_page(trained, cells, tmp_path):
-    """The whole page had been refused, after the work, for want of a second class among the cells held out."""
+def test_held_out_cells_of_one_class_do_not_prevent_the_report(trained, cells, tmp_path):
+    """The report had failed at the end because the held-out cells had a single class."""
     cite = deepcopy(as_citeseq(cells))
     types = cite.obs["cell_type"].astype(str)
     learned = trained.finetuned.provenance.learned(cite.rna.obs_names)
     cite.obs["cell_type"] = types.where(learned | (types == types.iloc[0]))
-    write_report(trained.finetuned, cite, tmp_path / "r.html", labels="cell_type")
-    assert "Clusters are not scored: the cells to score them on are of a single class." in (
+    write_report(trained.finetuned, cite, tmp_path / "r.html", labels_key="cell_type")
+    assert "Clusters are not scored because the cells to score them on have a single class." in (
         tmp_path / "r.html"
     ).read_text(encoding="utf-8")
 
 
-def test_a_model_that_does_not_know_its_cells_is_scored_as_having_seen_them_all(trained, cells):
+def test_without_a_record_of_training_cells_the_protocol_is_paper(trained, cells):
     model = deepcopy(trained.finetuned)
     model._state = replace(model._state, provenance=Provenance())
-    found = analyse(model, as_citeseq(cells), labels="cell_type")
-    assert found.scored[0] == "paper"
-    assert found.scored[1].sum() == cells.n_obs
+    analysis = analyse(model, as_citeseq(cells), labels_key="cell_type")
+    assert analysis.scored[0] == "paper"
+    assert analysis.scored[1].sum() == cells.n_obs
 
 
-def test_what_cannot_be_shown_is_told(trained, cells, tmp_path):
+def test_missing_labels_and_genes_are_reported(trained, cells, tmp_path):
     with pytest.raises(LabelError, match="there is no obs\\['celltype'\\]; did you mean 'cell_type'"):
-        write_report(trained.finetuned, as_citeseq(cells), tmp_path / "r.html", labels="celltype")
+        write_report(trained.finetuned, as_citeseq(cells), tmp_path / "r.html", labels_key="celltype")
     with pytest.raises(FeatureError, match="CD3Z9 is not among the model's"):
         write_report(trained.finetuned, as_citeseq(cells), tmp_path / "r.html", genes=["CD3Z9"])
     assert not list(tmp_path.iterdir())
 
 
-def test_the_command_line_writes_the_page_with_its_commands(scfusionttt, trained, cells, tmp_path, monkeypatch):
+def test_the_report_command_writes_the_page_with_its_commands(scfusionttt, trained, cells, tmp_path, monkeypatch):
     from scfusionttt.io.quiet_warnings import quiet
 
     monkeypatch.chdir(tmp_path)

@@ -79,7 +79,7 @@ def report(
     options = input_options(layer, rna_modality, protein_modality, cells, drop_empty)
     cite = check_cells(open_input(input, stream=False), **options)
     title = title or f"scFusionTTT: {input.name}"
-    write_report(trained, cite, out, labels=labels_key, genes=gene or (), title=title, command=command_line())
+    write_report(trained, cite, out, labels_key=labels_key, genes=gene or (), title=title, command=command_line())
     typer.echo(f"{out}: {cite.rna.n_obs} cells, {out.stat().st_size / 1e6:.1f} MB; open it in a browser", err=True)
 
 

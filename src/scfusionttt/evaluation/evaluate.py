@@ -13,10 +13,9 @@ from scfusionttt.errors import InputDataError, LabelError, SettingError
 from scfusionttt.evaluation.classification import class_table, classification_scores, expected_calibration_error
 from scfusionttt.evaluation.clustering import cluster_graph, neighbours, umap
 from scfusionttt.evaluation.metrics import agreement, ten_metrics
-from scfusionttt.evaluation.vocabulary import PROTOCOLS
+from scfusionttt.evaluation.vocabulary import PROTOCOLS, Protocol
 from scfusionttt.labels import class_names, label_names
 
-Protocol = Literal["unsupervised", "held-out", "zero-shot", "paper"]
 Space = Literal["rep", "umap"]
 
 

@@ -1,9 +1,12 @@
 """The names of protocols and metrics, and what they mean."""
 
 from dataclasses import dataclass
+from typing import Literal
+
+Protocol = Literal["unsupervised", "held-out", "zero-shot", "paper"]
 
 #: How scores were obtained; scores of different protocols are never shown in one table.
-PROTOCOLS = {
+PROTOCOLS: dict[str, str] = {
     "unsupervised": "no labels were used in training",
     "held-out": "scored on cells whose labels were not used in training",
     "zero-shot": "no labels of this data set were used in training",

@@ -1,4 +1,4 @@
-"""The report of a model and its cells: one HTML page that a biologist would send to a colleague."""
+"""The report of a model and cells as one HTML page."""
 
 from scfusionttt.report.analysis import Analysis
 from scfusionttt.report.page import write_report

@@ -1,4 +1,4 @@
-"""The interactive map of a report: cells packed into bytes small enough to send, drawn by ``templates/cell_map.js``."""
+"""The interactive map of a report: compressed coordinates and values, drawn by ``templates/cell_map.js``."""
 
 import base64
 import json
@@ -16,23 +16,24 @@ from numpy.typing import ArrayLike, NDArray
 from scfusionttt.errors import InputDataError
 from scfusionttt.plotting.figures.style import class_colours, encode_labels, shorten
 
-#: A value is one of 255 levels, and this where it was not measured.
+#: Values are quantised to the levels 0 to 254; this level means "not measured".
 _MISSING = 255
+#: Number of colours in the colour bar.
 _RAMP = 32
 
 
 @dataclass(frozen=True)
 class Values:
-    """Numbers to colour cells by, under one heading.
+    """Numeric values to colour cells by, under one heading.
 
     Attributes
     ----------
     heading
-        What they are: ``protein``, ``gene``, ``cell``.
+        Kind of the values: ``protein``, ``gene`` or ``cell``.
     unit
-        Of the values.
+        Unit of the values.
     table
-        [n, features], NaN where not measured; the columns name them.
+        Values [n, features], NaN if not measured; the columns are the names of the features.
     """
 
     heading: str
@@ -42,20 +43,20 @@ class Values:
 
 @dataclass(frozen=True)
 class CellMap:
-    """Cells in two dimensions, to be coloured, searched and picked by the reader.
+    """Cells in two dimensions, which the reader can colour, search and select.
 
     Attributes
     ----------
     coords
-        [n, 2]; cells with a coordinate that is not finite are left out.
+        Coordinates [n, 2]; cells with a non-finite coordinate are left out.
     cells
-        [n], their names.
+        Names of the cells [n].
     categories
-        Name to classes [n], such as clusters; the first is what the map opens with.
+        Classes [n] by name, such as clusters; the map opens with the first.
     values
-        Numbers to colour by.
+        Numeric values to colour by.
     caption
-        What is seen.
+        Description of the map.
     """
 
     coords: ArrayLike
@@ -65,13 +66,13 @@ class CellMap:
     caption: str = ""
 
     def __post_init__(self) -> None:
-        told = [self.coords, *self.categories.values(), *(group.table for group in self.values)]
-        if {len(np.asarray(one)) for one in told} != {len(self.cells)}:
-            raise InputDataError("every class and value of a map needs one entry for each of its cells")
+        columns = [self.coords, *self.categories.values(), *(group.table for group in self.values)]
+        if {len(np.asarray(column)) for column in columns} != {len(self.cells)}:
+            raise InputDataError("the coordinates, classes and values of a map must have one entry per cell")
 
     @property
     def payload(self) -> str:
-        """What the script reads, as JSON that cannot end the script element it stands in."""
+        """Data for the script as JSON, escaped so that it cannot close its script element."""
         return json.dumps(self._packed(), separators=(",", ":")).replace("<", "\\u003c")
 
     def _packed(self) -> dict[str, Any]:
@@ -107,11 +108,11 @@ def _category(name: str, labels: ArrayLike | pd.Series, shown: NDArray[np.bool_]
 
 
 def _values(name: str, group: Values, values: NDArray[np.float64]) -> dict[str, Any]:
-    """Quantise to 255 levels between least and most; the colours span the 1st to the 99th percentile."""
+    """Quantise to 255 levels between minimum and maximum; colours span the 1st to the 99th percentile."""
     known = np.isfinite(values)
     low, high = (float(values[known].min()), float(values[known].max())) if known.any() else (0.0, 0.0)
     shown = np.percentile(values[known], [1, 99]) if known.any() else np.zeros(2)
-    if shown[0] == shown[1]:  # a gene that hardly any cell expresses
+    if shown[0] == shown[1]:  # a gene that almost no cell expresses
         shown = np.array([low, high])
     levels = (np.where(known, values, low) - low) / ((high - low) or 1.0) * (_MISSING - 1)
     packed = np.where(known, levels.round(), _MISSING).astype(np.uint8)

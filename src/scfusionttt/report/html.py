@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs nothing beside it: no network, no fonts, one script of its own at most."""
+"""Self-contained HTML reports: without network access or fonts, and with at most one script."""
 
 import base64
 import hashlib
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scfusionttt.report.cell_map import CellMap
 from scfusionttt.report.tables import Table, format_value
 
-#: Twice the 96 pixels that a browser gives an inch, for sharp figures on dense screens and paper.
+#: Twice the 96 CSS pixels per inch, for high-resolution screens and print.
 _DPI = 192
 
 
@@ -30,9 +30,9 @@ class Figure:
     drawing
         A matplotlib figure, axes on one, or an array of axes on one.
     caption
-        What is seen.
+        Caption below the figure.
     alt
-        The same for those who cannot see it.
+        Text alternative.
     """
 
     drawing: matplotlib.figure.Figure | Axes | NDArray[Any]
@@ -41,42 +41,42 @@ class Figure:
 
     @property
     def figure(self) -> matplotlib.figure.Figure:
-        """The whole figure on which the drawing stands."""
+        """The figure that contains the drawing."""
         drawing = self.drawing
         if not isinstance(drawing, matplotlib.figure.Figure):
             drawing = np.atleast_1d(np.asarray(drawing, dtype=object)).flat[0].figure
         while not isinstance(drawing, matplotlib.figure.Figure):
-            drawing = drawing.figure  # a subfigure stands on another
+            drawing = drawing.figure  # of a subfigure
         return drawing
 
     @property
     def width(self) -> int:
-        """Width on a screen, CSS pixels."""
+        """Width in CSS pixels."""
         return round(self.figure.get_figwidth() * 96)
 
     @property
     def height(self) -> int:
-        """Height on a screen, CSS pixels."""
+        """Height in CSS pixels."""
         return round(self.figure.get_figheight() * 96)
 
     @property
     def source(self) -> str:
-        """The picture itself, as a data URI."""
+        """The image as a data URI."""
         return "data:image/png;base64," + base64.b64encode(png(self.figure)).decode()
 
 
 @dataclass(frozen=True)
 class Section:
-    """A section of a report: text, then a map of cells, tables, figures, and commands or other code.
+    """A section of a report: text, followed by a map of cells, tables, figures and code.
 
     Attributes
     ----------
     text
-        Plain text; empty lines part paragraphs.
+        Plain text; empty lines separate paragraphs.
     code
-        Shown as it is, such as the commands that made the report.
+        Shown verbatim, for example commands.
     map
-        Cells to look around in; one section at most has such a map.
+        Interactive map; at most one section of a report has one.
     """
 
     title: str
@@ -88,7 +88,7 @@ class Section:
 
     @property
     def paragraphs(self) -> list[str]:
-        """The text, paragraph by paragraph."""
+        """The paragraphs of the text."""
         return [part.strip() for part in self.text.split("\n\n") if part.strip()]
 
 
@@ -102,18 +102,18 @@ def html_report(
 ) -> str:
     """Return a report as one self-contained HTML page.
 
-    Everything given is shown as text: markup in a name from the data has no effect.
+    All names and texts are escaped: markup in a name from the data has no effect.
 
     Parameters
     ----------
     title, summary
-        The heading and the lines below it that say what came out.
+        Heading, and the lines below it that summarise the results.
     sections
-        In the order shown; the page's table of contents lists them.
+        Sections, in the order of the page and of its table of contents.
     facts
-        Name and value of what the reader wants first (cells, genes, time taken), shown large.
+        Key figures by name (cells, genes, time), shown in large type.
     footer
-        Last line, such as the version that made the report.
+        Last line, for example the version of the package.
     """
     shown = {name: format_value(value) for name, value in (facts or {}).items()}
     templates = _environment()
@@ -122,22 +122,22 @@ def html_report(
         title=title, summary=summary, facts=shown, sections=sections, footer=footer,
         script=script, script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )  # fmt: skip
-    # Names that are not valid Unicode come out of some files as lone surrogates, which no file can hold.
+    # Names from some files contain lone surrogates, which cannot be encoded.
     return page.encode("utf-8", "replace").decode()
 
 
 def png(figure: matplotlib.figure.Figure) -> bytes:
-    """Return a figure as PNG, the same bytes for the same drawing."""
+    """Return a figure as PNG; the same drawing gives the same bytes."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        # A letter that the font lacks is drawn as a box; the page's tables show it.
+        # Characters that the font lacks are drawn as boxes; the tables of the page show them.
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
         figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None}, pil_kwargs={"optimize": True})
     return buffer.getvalue()
 
 
 def _script(templates: Environment) -> str:
-    """Return the page's only script, which the page's policy knows by its hash: no other can run."""
+    """Return the only script of the page. Its content security policy allows no other, by hash."""
     assert templates.loader is not None
     return templates.loader.get_source(templates, "cell_map.js")[0].replace("\r\n", "\n")
 

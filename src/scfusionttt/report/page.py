@@ -1,4 +1,4 @@
-"""The sections of the report, in the order in which they are read, as one file."""
+"""Writes the report: all sections, in order, as one HTML file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +14,9 @@ from scfusionttt.model.provenance import versions
 from scfusionttt.plotting import figures
 from scfusionttt.report.analysis import Analysis, analyse
 from scfusionttt.report.html import Figure, Section, html_report
-from scfusionttt.report.input_sections import gene_places, input_section, map_section
+from scfusionttt.report.input_sections import gene_indices, input_section, map_section
 from scfusionttt.report.result_sections import (
+    SCORED_CELLS,
     clusters_section,
     genome_section,
     score_types,
@@ -27,12 +28,11 @@ from scfusionttt.report.tables import Table, key_values
 _STAGES = {
     "pretrain": "pretrained without labels",
     "finetune": "fine-tuned on labels",
-    "transfer": "carried over to RNA-only cells",
+    "transfer": "transferred to RNA-only cells",
 }
 
 _LOSS = (
-    "Loss per epoch: how far off the model is on the cells that it learns from, and on cells held back to validate it. "
-    "Lower is better; stages do not compare."
+    "Loss per epoch on training and validation cells. Lower is better; losses of different stages cannot be compared."
 )
 
 
@@ -41,85 +41,82 @@ def write_report(
     cite: CiteSeq,
     out: Path,
     *,
-    labels: str | None = None,
+    labels_key: str | None = None,
     genes: Sequence[str] = (),
     title: str = "scFusionTTT",
     command: str = "",
 ) -> Analysis:
-    """Write the report of a model and cells as one HTML file that needs nothing beside it.
+    """Write the report of a model and cells as one self-contained HTML file.
 
     Parameters
     ----------
-    labels
+    labels_key
         obs column with known classes, to score and colour by.
     genes
-        To colour the map by, besides those that set clusters apart or code for a protein.
+        Genes to colour the map by, in addition to the top genes of clusters and the coding genes of proteins.
     command
-        The command line that asked for it, shown after those that made the model.
+        Command line of the report, shown after those that produced the model.
 
     Returns
     -------
-    What the page shows.
+    Analysis
+        The results shown on the page.
 
     Raises
     ------
     UserError
-        When the cells, the labels or a gene cannot be used, or `out` is no .html file that can be written.
+        The cells, the labels or a gene cannot be used, or `out` is not a writable .html file.
     """
     check_file_path(out, PAGE_ENDINGS)
-    gene_places(model.features, genes)
-    found = analyse(model, cite, labels=labels)
+    gene_indices(model.features, genes)
+    analysis = analyse(model, cite, labels_key=labels_key)
     sections = [
-        map_section(found, genes),
-        input_section(found),
+        map_section(analysis, genes),
+        input_section(analysis),
         _training_section(model),
-        clusters_section(found),
-        types_section(found) if found.predictions is not None else None,
-        scores_section(model, found),
-        genome_section(found),
+        clusters_section(analysis),
+        types_section(analysis) if analysis.predictions is not None else None,
+        scores_section(model, analysis),
+        genome_section(analysis),
         _settings_section(model, command),
     ]
     page = html_report(
         title,
         [section for section in sections if section is not None],
-        summary=[_what(model, found), _trust(model, found)],
+        summary=[_describe(model, analysis), _accuracy(model, analysis)],
         facts={
-            "cells": found.n_cells,
-            "genes read": int((found.match.genes >= 0).sum()),
-            "proteins read": int((found.match.proteins >= 0).sum()),
-            "clusters": len(set(found.clusters)),
+            "cells": analysis.n_cells,
+            "genes read": int((analysis.match.genes >= 0).sum()),
+            "proteins read": int((analysis.match.proteins >= 0).sum()),
+            "clusters": len(set(analysis.clusters)),
         },
-        footer=f"scfusionttt {versions()['scfusionttt']}. This file needs no network and holds the names of the cells.",
+        footer=f"scfusionttt {versions()['scfusionttt']}. This file works offline and contains the names of the cells.",
     )
     with replacing(out) as path:
         path.write_text(page, encoding="utf-8")
-    return found
+    return analysis
 
 
-def _what(model: FusionTTT, found: Analysis) -> str:
-    with_proteins = "RNA and surface proteins" if (found.match.proteins >= 0).any() else "RNA alone"
+def _describe(model: FusionTTT, analysis: Analysis) -> str:
+    modalities = "RNA and surface proteins" if (analysis.match.proteins >= 0).any() else "RNA alone"
     stage = _STAGES[str(model.stage)]
-    classes = f", {len(model.classes)} cell types" if model.classes else ""
-    return f"{with_proteins} of {found.n_cells:,} {found.features.species} cells, read by a model {stage}{classes}."
+    classes = f" ({len(model.classes)} cell types)" if model.classes else ""
+    return f"{modalities} of {analysis.n_cells:,} {analysis.features.species} cells; model {stage}{classes}."
 
 
-def _trust(model: FusionTTT, found: Analysis) -> str:
-    """Say in one line how far to trust the page."""
-    if found.truth is None:
-        return "No labels were given, so these cells are not scored: clusters and names are proposals."
-    if found.predictions is None:
-        return "The model never saw a label: the scores below compare its clusters with the labels given."
-    protocol, cells = found.scored
-    which = {
-        "paper": "that it may have learned from",
-        "held-out": "whose labels it never learned",
-        "zero-shot": "of which it learned no label",
-    }[protocol]
-    told = f"Of {cells.sum():,} cells {which} it names {score_types(found).mean['accuracy']:.1%} as the labels do."
-    classes = set(found.truth[cells])
+def _accuracy(model: FusionTTT, analysis: Analysis) -> str:
+    """Return a line on the accuracy of the predictions."""
+    if analysis.truth is None:
+        return "No labels were given, so clusters and predictions are not scored."
+    if analysis.predictions is None:
+        return "The model was trained without labels; the scores compare its clusters with the given labels."
+    protocol, cells = analysis.scored
+    accuracy = score_types(analysis).mean["accuracy"]
+    text = f"The prediction is correct for {accuracy:.1%} of {cells.sum():,} {SCORED_CELLS[protocol]}."
+    classes = set(analysis.truth[cells])
     if foreign := sorted(classes.difference(model.classes)):
-        told += f" {len(foreign)} of their {len(classes)} classes it does not know ({name_some(foreign, 3)})."
-    return f"{told} Expect less on new cells." if protocol == "paper" else told
+        text += f" The model does not know {len(foreign)} of their {len(classes)} classes ({name_some(foreign, 3)})."
+    return text
 
 
 def _training_section(model: FusionTTT) -> Section:
@@ -131,27 +128,27 @@ def _training_section(model: FusionTTT) -> Section:
             best = own.nsmallest(1, "val_loss").iloc[0]
             line |= {"lowest validation loss": best["val_loss"], "at epoch": int(best["epoch"])}
         rows[str(stage)] = line
-    told = "" if rows else "No training was recorded."
+    text = "" if rows else "No training was recorded."
     if rows and model.classes and not {"finetune", "transfer"} & rows.keys():
-        told = "The cell types were then learned by a regression on the finished representation, which has no epochs."
+        text = "After training, a classifier was fitted to the latent; it has no epochs."
     return Section(
-        "How training went",
-        told,
+        "Training",
+        text,
         tables=[Table(pd.DataFrame.from_dict(rows, orient="index").rename_axis("stage"))] if rows else [],
         figures=[Figure(figures.training_curves(history), _LOSS, "training curves")] if rows else [],
     )
 
 
 def _settings_section(model: FusionTTT, command: str) -> Section:
-    made_with = model.provenance.versions or versions()
-    told = pd.DataFrame({"model": pd.Series(made_with), "this page": pd.Series(versions())}).fillna("–")
+    model_versions = model.provenance.versions or versions()
+    table = pd.DataFrame({"model": pd.Series(model_versions), "report": pd.Series(versions())}).fillna("–")
     commands = [*model.provenance.commands, *([command] if command else [])]
-    made = "" if model.provenance.commands else "The model does not say by which commands it was made."
+    text = "" if model.provenance.commands else "The commands that produced the model were not recorded."
     return Section(
         "Settings, versions and commands",
-        made,
+        text,
         tables=[
-            Table(told, "Versions"),
+            Table(table, "Versions"),
             key_values(model.config.to_dict(), caption="Settings of the model", folded=True),
         ],
         code="\n".join(commands),

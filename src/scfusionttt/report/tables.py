@@ -1,4 +1,4 @@
-"""Tables of a report: what to show, as text ready for HTML or Markdown."""
+"""Tables of a report, formatted for HTML or Markdown."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,15 +18,15 @@ class Table:
     Attributes
     ----------
     rows
-        Anything that prints; numbers are set in columns.
+        Values of any type; numeric columns are right-aligned.
     caption
-        What is shown, above the table.
+        Caption above the table.
     protocol
-        A key of `PROTOCOLS`, for scores.
+        For scores, a key of :data:`scfusionttt.evaluation.PROTOCOLS`.
     notes
-        Small print below the table.
+        Notes below the table.
     folded
-        Whether only the caption is seen until the reader opens it.
+        Whether the table is collapsed until the reader opens it.
     """
 
     rows: pd.DataFrame
@@ -41,28 +41,28 @@ class Table:
 
     @property
     def protocol_meaning(self) -> str:
-        """What the protocol says about the scores; empty without one."""
+        """Description of the protocol; empty without one."""
         return PROTOCOLS[self.protocol] if self.protocol else ""
 
     @property
     def header(self) -> list[str]:
-        """Column heads, that of the row names first."""
+        """Column heads, starting with that of the row names."""
         index = self.rows.index.name
         return ["" if index is None else str(index), *map(str, self.rows.columns)]
 
     @property
     def body(self) -> list[list[str]]:
-        """Cells as text, the row's name first."""
+        """Rows as text, each starting with its name."""
         columns = [[format_value(value) for value in column] for _, column in self.rows.items()]
         return [list(row) for row in zip(map(str, self.rows.index), *columns)]
 
     @property
     def numeric(self) -> list[bool]:
-        """Which columns are numbers, that of the row names first (never)."""
+        """Which columns are numeric, starting with the row names, which are not."""
         return [False, *(pd.api.types.is_numeric_dtype(dtype) for dtype in self.rows.dtypes)]
 
     def markdown(self) -> str:
-        """Return the table as Markdown, caption, protocol and notes around it."""
+        """Return the table as Markdown, with caption, protocol and notes."""
         cells = [[_markdown_cell(text) for text in row] for row in [self.header, *self.body]]
         rule = ["---:" if numeric else "---" for numeric in self.numeric]
         lines = [f"| {' | '.join(row)} |" for row in [cells[0], rule, *cells[1:]]]
@@ -74,19 +74,19 @@ class Table:
 def metric_table(
     scores: pd.DataFrame | Mapping[str, Mapping[str, float]], *, protocol: str, caption: str = ""
 ) -> Table:
-    """Return scores as a table that names its protocol, marks which way is better and spells each metric out.
+    """Return a table of scores with the protocol, the direction of better values, and an explanation of each metric.
 
     Parameters
     ----------
     scores
-        What was scored (rows) by metric (columns), or a mapping from the one to a mapping from the other.
+        Scores by row and metric (column), as a DataFrame or nested mapping.
     protocol
-        How the scores were obtained, a key of `PROTOCOLS`.
+        A key of :data:`scfusionttt.evaluation.PROTOCOLS`.
 
     Raises
     ------
     SettingError
-        The protocol is not known.
+        The protocol does not exist.
     """
     rows = scores if isinstance(scores, pd.DataFrame) else pd.DataFrame.from_dict(dict(scores), orient="index")
     shown = [METRICS[name] for name in rows.columns if name in METRICS]
@@ -102,7 +102,7 @@ def key_values(items: Mapping[str, Any], *, caption: str = "", folded: bool = Fa
 
 
 def format_value(value: Any) -> str:
-    """Return a value as a reader wants it: 0.913, 1,069, yes, – for what is missing."""
+    """Format a value for readers: 0.913, 1,069, yes; – if missing."""
     if value is None or value is pd.NA or value is pd.NaT:
         return "–"
     if isinstance(value, bool | np.bool_):
@@ -119,7 +119,7 @@ def format_value(value: Any) -> str:
 def _format_float(value: float) -> str:
     if not np.isfinite(value):
         return "–" if np.isnan(value) else f"{value}"
-    if abs(value) < 1e-12:  # what rounding leaves of a difference of 0
+    if abs(value) < 1e-12:  # rounding error of 0
         value = 0.0
     if value and not 1e-3 <= abs(value) < 1e6:
         return f"{value:.3g}"

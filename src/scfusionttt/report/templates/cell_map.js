@@ -1,5 +1,5 @@
 "use strict";
-// The map of cells: draws what cell_map.py packed, and answers the reader. No library, no network.
+// The interactive map of cells: draws the data packed by cell_map.py. No library, no network.
 (() => {
 const MISSING = 255, LAYERS = 8, MARGIN = 18;
 const LIGHT = { ink: "#1f2430", paper: "#ffffff", missing: "#ced2d9", faint: "#e3e6eb" };
@@ -19,7 +19,7 @@ function element(tag, text = "", traits = {}) {
   return Object.assign(document.createElement(tag), { textContent: text }, traits);
 }
 
-// A colour that shows on a dark ground: mixed with white until it is light enough.
+// Mix a colour with white until it is light enough for a dark background.
 function lighten(hex) {
   let rgb = [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
   const light = (0.2126 * rgb[0] + 0.7152 * rgb[1] + 0.0722 * rgb[2]) / 255;
@@ -60,7 +60,7 @@ class CellMap {
     return sizes;
   }
 
-  // Everything to colour by: the categories, then the values.
+  // All columns to colour by: the categories, then the values.
   get channels() { return [...this.data.categories, ...this.data.values]; }
 
   fillControls() {
@@ -83,12 +83,12 @@ class CellMap {
     }
   }
 
-  // Paint cells by a channel: a colour number for each cell, and the order in which cells are drawn.
+  // Colour cells by a channel: set the colour index of each cell and the drawing order.
   async colour(at) {
     const channel = this.channels[at];
     this.asked = channel;
     if (channel.levels && !channel.of) channel.of = new Uint8Array(await unpack(channel.levels));
-    if (this.asked !== channel) return; // another was asked for meanwhile
+    if (this.asked !== channel) return; // another channel was chosen in the meantime
     if (this.chosen.size && channel !== this.channel) this.pick(null);
     this.channel = channel;
     this.find("by").value = at;
@@ -98,7 +98,7 @@ class CellMap {
       return code === MISSING ? ramp : Math.round(clamp(this.share(channel, code), 0, 1) * (ramp - 1));
     });
     const absent = channel.classes ? channel.classes.length : ramp;
-    // Classes in mixed layers, so that none hides another; values from low to high; what is missing at the bottom.
+    // Classes are interleaved, so that none hides another; values go from low to high; missing values are below.
     const rank = (i) => this.paint[i] === absent ? -1
       : channel.classes ? (Math.imul(i, 2654435761) >>> 29) % LAYERS * 4096 + this.paint[i] : this.paint[i];
     const ranks = Int32Array.from({ length: n }, (_, i) => rank(i));
@@ -118,7 +118,7 @@ class CellMap {
     this.colours.push(this.theme.missing);
   }
 
-  // Place of a cell on the canvas, in CSS pixels; y grows upwards in the data.
+  // Position of a cell on the canvas, in CSS pixels; y points upwards in the data.
   scale() { return (Math.min(this.width, this.height) - 2 * MARGIN) / this.extent[0] * this.zoom; }
   left(i) { return (this.x[i] - this.middle[0]) * this.scale() + this.width / 2; }
   top(i) { return (this.middle[1] - this.y[i]) * this.scale() + this.height / 2; }
@@ -168,7 +168,7 @@ class CellMap {
     return canvas;
   }
 
-  // Names amid their classes, the largest first; one that would lie on another is left out.
+  // Write class names on their cells, the largest classes first, leaving out names that would overlap.
   writeNames() {
     const { pen, channel } = this, taken = [];
     channel.anchors ||= this.anchors(channel);
@@ -187,7 +187,7 @@ class CellMap {
     }
   }
 
-  // The member nearest to the median of each class: a name never stands between two islands.
+  // The cell nearest to the median of each class, so that a name is never placed between two groups.
   anchors(channel) {
     const members = channel.classes.map(() => []);
     channel.of.forEach((code, i) => members[code]?.push(i));
@@ -234,7 +234,7 @@ class CellMap {
     if (absent) list.append(element("li", `not labelled: ${count(absent)}`));
   }
 
-  // Pick a class, beside those picked already, or let go of it.
+  // Add a class to the selection, or remove it.
   choose(code) {
     const chosen = new Set(this.chosen);
     if (!chosen.delete(code)) chosen.add(code);
@@ -245,24 +245,24 @@ class CellMap {
     Object.assign(this, { picked: mask && mask.includes(1) ? mask : null, chosen });
     [...this.root.querySelectorAll(".legend button")].forEach((button, code) =>
       button.setAttribute("aria-pressed", chosen.has(code)));
-    this.showPicked(mask && !this.picked ? "No cell lies there." : "");
+    this.showPicked(mask && !this.picked ? "No cells there." : "");
     this.draw();
   }
 
-  showPicked(told = "") {
+  showPicked(message = "") {
     const { picked, channel, data } = this, side = this.find("picked");
-    side.replaceChildren(...(told ? [element("p", told)] : []));
+    side.replaceChildren(...(message ? [element("p", message)] : []));
     if (!picked) return;
     const total = picked.reduce((sum, one) => sum + one, 0);
-    side.append(element("h3", `${count(total)} of ${count(data.n)} cells picked`));
+    side.append(element("h3", `${count(total)} of ${count(data.n)} cells selected`));
     if (!channel.classes) {
       const [inside, outside] = [1, 0].map((own) => this.mean(channel, (i) => picked[i] === own));
-      side.append(element("p", `mean ${channel.name}: ${inside} in them, ${outside} in the others`));
+      side.append(element("p", `mean ${channel.name}: ${inside} selected, ${outside} others`));
     }
     for (const category of data.categories) side.append(this.shares(category, this.tally(category, picked), total));
-    const clear = side.appendChild(element("button", "Let go", { type: "button" }));
+    const clear = side.appendChild(element("button", "Clear selection", { type: "button" }));
     clear.onclick = () => { this.pick(null); this.canvas.focus(); };
-    const names = side.appendChild(element("button", "Save names", { type: "button" }));
+    const names = side.appendChild(element("button", "Save cell names", { type: "button" }));
     names.onclick = () => this.saveNames();
   }
 
@@ -297,14 +297,14 @@ class CellMap {
     if (!wanted) return;
     if (this.known.has(wanted)) return this.known.get(wanted)();
     const cell = this.names.findIndex((name) => name.toLowerCase() === wanted);
-    if (cell < 0) return this.showPicked(`Nothing here is called “${text.trim()}”.`);
+    if (cell < 0) return this.showPicked(`No gene, protein, class or cell is called “${text.trim()}”.`);
     this.pick(Uint8Array.from(this.names, (_, i) => i === cell));
     this.middle = [this.x[cell], this.y[cell]];
     this.zoom = Math.max(this.zoom, 6);
     this.draw();
   }
 
-  // Zoom by a factor about a point of the canvas, which stays where it is.
+  // Zoom by a factor, keeping a point of the canvas fixed.
   zoomBy(factor, x = this.width / 2, y = this.height / 2) {
     const before = this.scale();
     this.zoom = clamp(this.zoom * factor, 0.5, 200);
@@ -334,8 +334,8 @@ class CellMap {
     const lines = this.data.categories.map((one) => `${one.name}: ${one.classes[one.of[nearest]] ?? "not labelled"}`);
     for (const one of this.data.values) {
       if (!one.of || (one !== this.channel && one.heading !== "cell")) continue;
-      const told = one.of[nearest] === MISSING ? "not measured" : number(this.value(one, one.of[nearest]));
-      lines.push(`${one.name}: ${told}`);
+      const text = one.of[nearest] === MISSING ? "not measured" : number(this.value(one, one.of[nearest]));
+      lines.push(`${one.name}: ${text}`);
     }
     tip.replaceChildren(element("b", this.names[nearest]), lines.join("\n"));
     tip.style.left = `${clamp(x + 14, 0, this.width - tip.offsetWidth - 4)}px`;
@@ -393,7 +393,7 @@ class CellMap {
     canvas.addEventListener("pointerleave", () => { this.find("tip").hidden = true; });
   }
 
-  // Which cells lie inside a path: an odd number of its edges to their right.
+  // Return which cells are inside a path: those with an odd number of its edges to their right.
   inside(path) {
     return Uint8Array.from({ length: this.data.n }, (_, i) => {
       const x = this.left(i), y = this.top(i);

@@ -17,7 +17,7 @@ from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.io.read import read
 from scfusionttt.model.fusionttt import FusionTTT
 
-VERBS = ["demo", "validate", "pretrain", "finetune", "transfer", "embed", "predict", "evaluate", "report"]
+VERBS = ["demo", "validate", "pretrain", "finetune", "transfer", "embed", "predict", "impute", "evaluate", "report"]
 VERBS += ["benchmark", "ablate", "genes", "doctor"]
 SMALL = "--preset fast --set network.width=16 --set network.encoder_blocks=1 --set network.latent=8"
 
@@ -143,6 +143,16 @@ def test_predict_writes_a_row_per_cell(here, scfusionttt, trained, rna_cells):
     counts = {line.split(maxsplit=1)[1]: int(line.split()[0]) for line in result.out.splitlines()}
     assert counts == table["label"].value_counts().to_dict()
     assert "genes: 300 of the model's 300 matched" in result.err
+
+
+def test_impute_writes_a_column_per_protein(here, scfusionttt, trained, rna_cells):
+    """It was a method without a command."""
+    result = done(scfusionttt("impute rna.h5ad --model pretrained --out proteins.csv"))
+    table = pd.read_csv("proteins.csv", index_col=0)
+    assert list(table.index) == list(rna_cells.obs_names)
+    pd.testing.assert_frame_equal(table, trained.pretrained.impute(rna_cells), check_names=False, rtol=1e-5)
+    assert f"proteins.csv: {len(table)} cells, {table.shape[1]} proteins" in result.err
+    assert "decoders of a pretrained model" in scfusionttt("impute rna.h5ad --model typed --out p.csv").err
 
 
 def test_predict_names_no_more_cells_unknown_than_asked_for(here, scfusionttt):

@@ -93,6 +93,30 @@ def predict(
         typer.echo(f"{count:8d}  {name}")
 
 
+def impute(
+    input: Input, model: Model, out: OutTable,
+    device: Compute = Device.auto, devices: Devices = 1, nodes: Nodes = 1,
+    layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None,
+    cells: WhichCells = None, drop_empty: DropEmpty = False,
+) -> None:  # fmt: skip
+    """Predict proteins from RNA with a pretrained model: a table of log-ratios, one column per protein.
+
+    Values are log1p(count / geometric mean), with the geometric mean over the training cells.
+
+    Example: scfusionttt impute rna.h5ad --model pbmc-model --out proteins.csv
+    """
+    start(devices, nodes)
+    from scfusionttt.io.tables import TABLE_ENDINGS, check_file_path, write_table
+    from scfusionttt.model.fusionttt import FusionTTT
+
+    check_file_path(out, TABLE_ENDINGS)
+    trained = FusionTTT.load(model, device=device.value, devices=devices, nodes=nodes)
+    table = trained.impute(open_input(input), **input_options(layer, rna_modality, protein_modality, cells, drop_empty))
+    if is_first():
+        write_table(out, table)
+    typer.echo(f"{out}: {len(table)} cells, {table.shape[1]} proteins", err=True)
+
+
 def explain(
     input: Input, model: Model,
     target: Annotated[str, typer.Option(metavar="NAME", help="a protein (pretrained model) or a class")],

@@ -15,7 +15,7 @@ from scfusionttt.errors import DownloadError, SettingError
 
 
 class Server(BaseHTTPRequestHandler):
-    """Serves `files`; sends only so many bytes of a file whose name is in `breaks`, the first time."""
+    """Serves `files`; the first response for a file in `breaks` ends after that number of bytes."""
 
     files: dict[str, bytes] = {}  # noqa: RUF012
     breaks: dict[str, int] = {}  # noqa: RUF012
@@ -26,9 +26,9 @@ class Server(BaseHTTPRequestHandler):
         if name not in self.files:
             self.send_error(404)
             return
-        wanted = self.headers.get("Range", "bytes=0-")
-        self.asked.append(wanted)
-        start = int(wanted.removeprefix("bytes=").rstrip("-"))
+        requested = self.headers.get("Range", "bytes=0-")
+        self.asked.append(requested)
+        start = int(requested.removeprefix("bytes=").rstrip("-"))
         body = self.files[name][start:]
         self.send_response(206)
         self.send_header("Content-Length", str(len(body)))
@@ -52,7 +52,7 @@ def server(monkeypatch, tmp_path):
 
 @pytest.fixture
 def register(server, monkeypatch):
-    """Serve files under a data set's name."""
+    """Register a data set whose files are served locally."""
 
     def make(name, files, *, checksum=None, **what):
         server.files |= files
@@ -70,7 +70,7 @@ def h5ad(tmp_path, n=12, g=5):
     return (tmp_path / "a.h5ad").read_bytes()
 
 
-def test_a_file_is_fetched_once_and_is_the_one_that_was_meant(server, register):
+def test_a_file_is_downloaded_once_and_its_checksum_verified(server, register):
     body = b"counts" * 999
     register("toy", {"a.txt": body}, checksum=f"md5:{hashlib.md5(body).hexdigest()}")
     first, second = datasets.fetch("toy"), datasets.fetch("toy")
@@ -78,41 +78,41 @@ def test_a_file_is_fetched_once_and_is_the_one_that_was_meant(server, register):
     assert len(server.asked) == 1
 
 
-def test_a_download_that_broke_off_goes_on_where_it_was(server, register):
+def test_an_interrupted_download_is_resumed(server, register):
     body = bytes(range(256)) * 400
     register("toy", {"a.bin": body}, checksum=f"sha256:{hashlib.sha256(body).hexdigest()}")
     server.breaks["a.bin"] = 70_001
-    with pytest.raises(DownloadError, match="70001 of 102400 bytes; call again to go on"):
+    with pytest.raises(DownloadError, match="70001 of 102400 bytes; try again to resume"):
         datasets.fetch("toy")
     assert datasets.fetch("toy")[0].read_bytes() == body
     assert server.asked == ["bytes=0-", "bytes=70001-"]
     assert not list(datasets.cache().rglob("*.part"))
 
 
-def test_another_file_than_was_meant_is_refused(register):
+def test_a_file_with_another_checksum_is_refused(register):
     register("toy", {"a.txt": b"something else"}, checksum=f"md5:{'0' * 32}")
-    with pytest.raises(DownloadError, match="checksum differs"):
+    with pytest.raises(DownloadError, match=r"the checksum of .* differs"):
         datasets.fetch("toy")
 
 
-def test_offline_one_line_says_what_to_put_where(server, register):
+def test_a_failed_download_names_the_path_for_a_manual_one(server, register):
     register("toy", {"a.txt": b"x"})
     server.files.clear()
     with pytest.raises(
-        DownloadError, match=r"a\.txt cannot be fetched \(.*\); fetch it elsewhere and put it at .*a\.txt"
+        DownloadError, match=r"cannot download .*a\.txt \(.*\); download it elsewhere and save it as .*a\.txt"
     ):
         datasets.fetch("toy")
     path = datasets.cache() / "toy" / "a.txt"
-    path.write_bytes(b"brought by hand")
+    path.write_bytes(b"downloaded by hand")
     assert datasets.fetch("toy") == [path]
 
 
-def test_what_is_read_has_the_size_that_was_published(register, tmp_path):
+def test_the_size_is_checked(register, tmp_path):
     body = h5ad(tmp_path)
     register("toy", {"a.h5ad": body}, cells=12, genes=5, proteins=0, read=datasets._read_one)
     assert datasets.load("toy").shape == (12, 5)
     register("toy", {"a.h5ad": body}, cells=13, read=datasets._read_one)
-    with pytest.raises(DownloadError, match="toy has 12 cells, not 13"):
+    with pytest.raises(DownloadError, match="toy has 12 cells instead of 13"):
         datasets.load("toy")
 
 
@@ -142,15 +142,15 @@ def test_cord_blood_keeps_the_human_genes_and_every_antibody(register):
     assert cells.obsm["protein_counts"]["CD3"].tolist() == [10, 20]
 
 
-def test_files_that_are_not_read_here_are_still_fetched(register):
+def test_files_of_unsupported_formats_are_downloaded(register):
     register("toy", {"a.txt": b"x"})
     with pytest.raises(SettingError, match="its files are in"):
         datasets.load("toy")
-    with pytest.raises(SettingError, match="no data set 'pbmc'; choose one of pbmc5k"):
+    with pytest.raises(SettingError, match="no data set 'pbmc'; choose one of: pbmc5k"):
         datasets.fetch("pbmc")
 
 
-def test_the_registry_names_the_paper_s_eight_with_licence_and_source():
+def test_the_table_lists_the_eight_data_sets_of_the_paper():
     table = datasets.table()
     assert set(table.index) == {"pbmc5k", "pbmc10k", "malt10k", "spl111", "pbmc3k", "cbmc", "ifnb", "bmcite"}
     assert all(url.startswith("https://") for urls in table["urls"] for url in urls)

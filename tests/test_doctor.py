@@ -10,12 +10,12 @@ from scfusionttt.ttt import BACKENDS
 
 
 @pytest.fixture(scope="module")
-def findings():
+def report():
     return doctor.examine()
 
 
-def test_every_kernel_of_the_processor_agrees_with_the_definition(findings):
-    rows = {row["kernel"]: row for row in findings["kernels"] if row["device"] == "cpu"}
+def test_every_cpu_kernel_agrees_with_the_definition(report):
+    rows = {row["kernel"]: row for row in report["kernels"] if row["device"] == "cpu"}
     assert {"chunked", "cpu"} <= set(rows) <= set(BACKENDS)
     for row in rows.values():
         assert row["works"] == "yes", row
@@ -23,12 +23,12 @@ def test_every_kernel_of_the_processor_agrees_with_the_definition(findings):
         assert row["ns per token-head"] > 0
 
 
-def test_versions_and_devices(findings):
-    assert findings["versions"]["torch"] == version("torch")
-    assert findings["devices"]["cpu"] == f"{torch.get_num_threads()} threads"
+def test_versions_and_devices(report):
+    assert report["versions"]["torch"] == version("torch")
+    assert report["devices"]["cpu"] == f"{torch.get_num_threads()} threads"
 
 
-def test_a_kernel_that_fails_or_differs_is_found(monkeypatch):
+def test_failing_and_differing_kernels_are_reported(monkeypatch):
     run = doctor.ttt_linear
 
     def broken(*, backend, **arguments):
@@ -45,16 +45,16 @@ def test_a_kernel_that_fails_or_differs_is_found(monkeypatch):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_a_kernel_without_its_device_says_why(findings):
-    row = next(row for row in findings["kernels"] if row["kernel"] == "gpu")
+def test_a_kernel_without_a_device_shows_the_reason(report):
+    row = next(row for row in report["kernels"] if row["kernel"] == "gpu")
     assert (row["device"], row["works"], row["note"]) == ("cuda", "no", "there is no CUDA device")
 
 
-def test_the_command_shows_it_and_writes_it(scfusionttt, tmp_path, monkeypatch, findings):
-    monkeypatch.setattr(doctor, "examine", lambda: findings)
+def test_the_command_prints_and_writes_the_report(scfusionttt, tmp_path, monkeypatch, report):
+    monkeypatch.setattr(doctor, "examine", lambda: report)
     result = scfusionttt(f"doctor --json {tmp_path}/doctor.json")
     assert (result.code, result.err) == (0, "")
     lines = [line.split() for line in result.out.splitlines()]
     assert ["torch", version("torch")] in lines
     assert {"chunked", "cpu"} <= {line[0] for line in lines if line[2:3] == ["yes"]}
-    assert json.loads(Path(tmp_path / "doctor.json").read_text()) == findings
+    assert json.loads(Path(tmp_path / "doctor.json").read_text()) == report

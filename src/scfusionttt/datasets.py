@@ -1,7 +1,7 @@
-"""Public data sets: where they lie, under which licence, and whether what came is what was meant.
+"""Public data sets: sources, licences, download and checks.
 
-Files are fetched with pooch into a cache (``SCFUSIONTTT_CACHE``, or the system's own place); a download that broke off
-goes on where it was.
+Files are downloaded with pooch to a cache: ``SCFUSIONTTT_CACHE``, or the default cache folder of the system. An
+interrupted download is resumed.
 """
 
 import logging
@@ -29,7 +29,7 @@ _GEO = "https://ftp.ncbi.nlm.nih.gov/geo"
 
 @dataclass(frozen=True)
 class File:
-    """A file on the web; `checksum` (``md5:...``) is None where its provider gives none."""
+    """A file to download; `checksum` (``md5:...``) is None if the provider does not publish one."""
 
     url: str
     checksum: str | None = None
@@ -42,9 +42,9 @@ class File:
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """A data set: its files, and what is to be in them before any filter; None where that is not known for certain.
+    """A data set: its files, and their numbers of cells, genes and proteins before any filter (None if unknown).
 
-    `read` is None where the files come in a form that :func:`load` does not read.
+    `read` is None if :func:`load` does not support the format of the files.
     """
 
     title: str
@@ -58,7 +58,7 @@ class Dataset:
 
 
 def fetch(name: str) -> list[Path]:
-    """Fetch the files of a data set, unless they are in the cache.
+    """Download the files of a data set unless they are in the cache.
 
     Parameters
     ----------
@@ -67,37 +67,41 @@ def fetch(name: str) -> list[Path]:
 
     Returns
     -------
-    The files, in the order of ``DATASETS[name].files``.
+    list of Path
+        The files, in the order of ``DATASETS[name].files``.
 
     Raises
     ------
     SettingError
         There is no data set of this name.
     DownloadError
-        A file cannot be fetched, or is not the one it should be.
+        A file cannot be downloaded, or its checksum differs.
     """
     if name not in DATASETS:
-        raise SettingError(f"there is no data set {name!r}; choose one of {', '.join(DATASETS)}")
+        raise SettingError(f"there is no data set {name!r}; choose one of: {', '.join(DATASETS)}")
     return [_fetch(file, cache() / name) for file in DATASETS[name].files]
 
 
 def load(name: str) -> "AnnData | MuData":
-    """Fetch a data set, read it and check its size.
+    """Download a data set, read it and check its size.
 
     Returns
     -------
-    Raw counts, as :func:`scfusionttt.io.read.read` gives them: what every method of the model takes.
+    AnnData or MuData
+        Raw counts, as returned by :func:`scfusionttt.io.read.read`.
 
     Raises
     ------
-    SettingError, DownloadError
-        As for :func:`fetch`; also where the files are not read by this package, or hold something else.
+    SettingError
+        There is no data set of this name, or the format of its files is not supported.
+    DownloadError
+        A file cannot be downloaded, or its content has another size.
     """
     paths = fetch(name)
     dataset = DATASETS[name]
     if dataset.read is None:
         raise SettingError(
-            f"{name} is not in a form that is read here; its files are in {paths[0].parent} ({dataset.source})"
+            f"the format of {name} is not supported; its files are in {paths[0].parent} ({dataset.source})"
         )
     data = dataset.read(paths)
     _check_size(name, dataset, data, paths[0].parent)
@@ -105,7 +109,7 @@ def load(name: str) -> "AnnData | MuData":
 
 
 def table() -> pd.DataFrame:
-    """Return all data sets, one row each: title, cells, genes, proteins, licence, source, URLs and whether checked."""
+    """Return a table of all data sets: title, size, licence, source, URLs, and whether there are checksums."""
     rows = {
         name: {
             "title": one.title, "cells": one.cells, "genes": one.genes, "proteins": one.proteins,
@@ -118,7 +122,7 @@ def table() -> pd.DataFrame:
 
 
 def cache() -> Path:
-    """Return the folder that files are kept in."""
+    """Return the folder of the downloaded files."""
     import pooch
 
     return Path(os.environ.get("SCFUSIONTTT_CACHE") or pooch.os_cache("scfusionttt"))
@@ -128,41 +132,41 @@ def _fetch(file: File, folder: Path) -> Path:
     import pooch
 
     try:
-        # pooch tells of each file by itself; ours is the one line that a user needs.
+        # pooch logs several lines per file; one is enough.
         pooch.get_logger().setLevel("WARNING")
         if not (folder / file.name).exists():
-            log.info("fetching %s", file.url)
+            log.info("downloading %s", file.url)
         path = pooch.retrieve(file.url, file.checksum, fname=file.name, path=folder, downloader=_resume_download)
     except (OSError, urllib.error.URLError) as error:
         reason = getattr(error, "reason", None) or error
         raise DownloadError(
-            f"{file.url} cannot be fetched ({reason}); fetch it elsewhere and put it at {folder / file.name}"
+            f"cannot download {file.url} ({reason}); download it elsewhere and save it as {folder / file.name}"
         ) from error
-    except ValueError as error:  # pooch's word for another checksum
+    except ValueError as error:  # raised by pooch if the checksum differs
         raise DownloadError(
-            f"{file.url} is not the file that was meant: its checksum differs; remove {folder} and try again"
+            f"the checksum of {file.url} differs from the expected one; remove {folder} and try again"
         ) from error
     return Path(path)
 
 
 def _resume_download(url: str, output_file: str, _: Any) -> None:
-    """Fetch `url`, from where an earlier attempt broke off if the server can."""
-    part = Path(output_file).parent / f"{url.rsplit('/', 1)[-1]}.part"  # pooch moves what it asked for once it is whole
-    have = part.stat().st_size if part.exists() else 0
-    # Some servers refuse Python's own name.
-    request = urllib.request.Request(url, headers={"User-Agent": "scfusionttt", "Range": f"bytes={have}-"})
+    """Download `url`, resuming an interrupted download if the server supports it."""
+    part = Path(output_file).parent / f"{url.rsplit('/', 1)[-1]}.part"  # pooch moves the file when it is complete
+    n_received = part.stat().st_size if part.exists() else 0
+    # Some servers refuse the user agent of Python.
+    request = urllib.request.Request(url, headers={"User-Agent": "scfusionttt", "Range": f"bytes={n_received}-"})
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
-            goes_on = answer.status == 206
-            wanted = int(answer.headers.get("Content-Length", 0)) + (have if goes_on else 0)
-            with part.open("ab" if goes_on else "wb") as out:
+            resumed = answer.status == 206
+            expected = int(answer.headers.get("Content-Length", 0)) + (n_received if resumed else 0)
+            with part.open("ab" if resumed else "wb") as out:
                 shutil.copyfileobj(answer, out)
     except urllib.error.HTTPError as error:
-        if not (error.code == 416 and have):  # there is nothing left to send
+        if not (error.code == 416 and n_received):  # 416: the file was complete already
             raise
-        wanted = have
-    if part.stat().st_size < wanted:
-        raise OSError(f"the connection broke off after {part.stat().st_size} of {wanted} bytes; call again to go on")
+        expected = n_received
+    if part.stat().st_size < expected:
+        raise OSError(f"the connection was lost after {part.stat().st_size} of {expected} bytes; try again to resume")
     shutil.move(part, output_file)
 
 
@@ -170,16 +174,16 @@ def _check_size(name: str, dataset: Dataset, data: "AnnData | MuData", folder: P
     from scfusionttt.data.assemble import as_citeseq
 
     cite = as_citeseq(data)
-    found = {
+    sizes = {
         "cells": cite.rna.n_obs,
         "genes": cite.rna.n_vars,
         "proteins": 0 if cite.protein is None else cite.protein.n_vars,
     }
-    for what, number in found.items():
-        wanted = getattr(dataset, what)
-        if wanted is not None and number != wanted:
+    for what, number in sizes.items():
+        expected = getattr(dataset, what)
+        if expected is not None and number != expected:
             raise DownloadError(
-                f"{name} has {number} {what}, not {wanted}: another version was fetched; remove {folder} and try again"
+                f"{name} has {number} {what} instead of {expected}; remove {folder} and download it again"
             )
 
 
@@ -201,7 +205,7 @@ def _read_10x_archive(paths: "list[Path]") -> "AnnData | MuData":
 
 
 def _read_cbmc(paths: "list[Path]") -> "AnnData | MuData":
-    """Return the human genes and the antibodies of two tables, features by cells, some mouse cells among them."""
+    """Return the human genes and the antibodies from two tables of features by cells; some cells are mouse cells."""
     from anndata import AnnData
     from scipy import sparse
 
@@ -224,7 +228,7 @@ def _tenx(name: str, title: str, release: str, cells: int, proteins: int, checks
     )  # fmt: skip
 
 
-#: What can be fetched, by name. The eight of the paper; the numbers are those of the files, before the paper's filters.
+#: The eight data sets of the paper by name, with the sizes of the files before the filters of the paper.
 DATASETS: dict[str, Dataset] = {
     "pbmc5k": _tenx(
         "5k_pbmc_protein_v3", "PBMC, 32 antibodies", "3.0.2", 5247, 32, "md5:3366a47283177fe9af143d5819fad61f"

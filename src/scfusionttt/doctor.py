@@ -1,4 +1,4 @@
-"""What runs on this machine: versions, devices, and each TTT kernel against the definition."""
+"""Check of the machine: versions, devices, and comparison of each TTT kernel with the definition."""
 
 import platform
 import time
@@ -12,25 +12,26 @@ from scfusionttt.ttt.parity import TOLERANCES, difference, make_case, results
 
 _PACKAGES = ("scfusionttt", "torch", "lightning", "numba", "triton", "anndata", "mudata", "scanpy")
 
-#: Backends and the devices they are tried on; the definition is what they are held to.
+#: Backends to check, and the devices to run them on.
 _KERNELS = (("chunked", "cpu"), ("cpu", "cpu"), ("chunked", "cuda"), ("gpu", "cuda"))
 
 TOLERANCE = TOLERANCES["highest"]
-HEAD = 32  # units per head in the trial
+HEAD = 32  # units per head
 
 
 def examine(*, seed: int = 0) -> dict[str, Any]:
-    """Return versions, devices, and per kernel its parity with the definition and its speed.
+    """Return versions, devices, and for each kernel its difference from the definition and its speed.
 
-    Parity is the largest difference in float32 of output, inner loss and gradients, relative to the largest value, on
-    a sequence of odd length with masked tokens; speed is forward and backward, nanoseconds per token and head.
+    The difference is the largest one of output, inner loss and gradients in float32, relative to the largest value, on
+    a sequence of odd length with masked tokens. The speed is that of a forward and a backward pass, in nanoseconds per
+    token and head.
     """
     return {
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
         "devices": {
             "cpu": f"{torch.get_num_threads()} threads",
-            "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else "not there",
-            "mps": "there" if torch.backends.mps.is_available() else "not there",
+            "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else "not available",
+            "mps": "available" if torch.backends.mps.is_available() else "not available",
         },
         "kernels": [_try_kernel(name, device, seed) for name, device in _KERNELS],
     }
@@ -48,16 +49,16 @@ def _try_kernel(name: str, device: str, seed: int) -> dict[str, Any]:
     try:
         if device == "cuda" and not torch.cuda.is_available():
             raise RuntimeError("there is no CUDA device")
-        found = difference(ttt_linear, name, cells=2, tokens=101, head=HEAD, device=device, seed=seed)
+        largest = difference(ttt_linear, name, cells=2, tokens=101, head=HEAD, device=device, seed=seed)
         nanoseconds = _speed(name, device, seed)
-    except Exception as error:  # a kernel that fails is a finding, whatever the reason
+    except Exception as error:  # any failure of a kernel is reported, not raised
         return {**row, "works": "no", "difference": None, "ns per token-head": None, "note": str(error).split("\n")[0]}
-    works = "yes" if found <= TOLERANCE else "no"
-    return {**row, "works": works, "difference": f"{found:.1e}", "ns per token-head": round(nanoseconds), "note": ""}
+    works = "yes" if largest <= TOLERANCE else "no"
+    return {**row, "works": works, "difference": f"{largest:.1e}", "ns per token-head": round(nanoseconds), "note": ""}
 
 
 def _speed(name: str, device: str, seed: int) -> float:
-    """Return the time of forward and backward, nanoseconds per token and head, of the second of two runs."""
+    """Return the time of a forward and backward pass, in nanoseconds per token and head, in the second of two runs."""
     case = make_case(cells=16, tokens=1600, head=HEAD, device=device, seed=seed)
     clock = time.process_time if device == "cpu" else time.perf_counter
     for _ in range(2):

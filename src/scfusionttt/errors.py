@@ -40,7 +40,7 @@ class OutputError(UserError):
 
 
 class DownloadError(UserError):
-    """A public data set cannot be fetched, or is not what was meant."""
+    """A public data set cannot be downloaded, or its content is not the expected one."""
 
 
 class NonFiniteLossError(UserError):

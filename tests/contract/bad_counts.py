@@ -174,7 +174,7 @@ CASES = {
     "modalities named gex and adt": same(modalities(lambda data: {"gex": data["rna"], "adt": data["prot"]})),
     "modalities named RNA and Protein": same(modalities(lambda data: {"RNA": data["rna"], "Protein": data["prot"]})),
     "modalities with other names": refused(
-        "no RNA found: the modalities are transcripts, surface",
+        "no RNA found: the modalities are transcripts, surface; choose those of RNA and proteins",
         modalities(lambda data: {"transcripts": data["rna"], "surface": data["prot"]}),
         verbs={"transfer": "no RNA found: the modalities are transcripts, surface"},
     ),

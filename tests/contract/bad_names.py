@@ -84,7 +84,36 @@ def _mouse(data, folder):
     return simulate(160, 300, 8, 3, species="mouse")
 
 
-def _types(of_genes, of_proteins):
+def _antibodies(data):
+    adata = data["prot"].copy()
+    adata.obs["cell_type"] = data.obs["cell_type"].to_numpy()
+    return adata
+
+
+def _in_obsm(key):
+    def make(data, folder):
+        adata = rna_of(data)
+        adata.obsm[key] = data["prot"].to_df()
+        return adata
+
+    return make
+
+
+def _other_ids(prefix):
+    def make(data, folder):
+        adata = data["rna"].copy()
+        adata.var["gene_ids"] = [f"{prefix}{i:011d}" for i in range(adata.n_vars)]
+        return modalities(lambda data: {"rna": adata, "prot": data["prot"]})(data, folder)
+
+    return make
+
+
+def _typed_modality(data, folder):
+    both = _types("Gene Expression", "Antibody Capture")(data, folder)
+    return modalities(lambda data: {"rna": both, "prot": data["prot"]})(data, folder)
+
+
+def _types(of_genes, of_proteins, column="feature_types"):
     def make(data, folder):
         adata = rna_of(data)
         with quiet():
@@ -93,7 +122,7 @@ def _types(of_genes, of_proteins):
                 var=pd.DataFrame(
                     {
                         "gene_ids": [*adata.var["gene_ids"], *data["prot"].var_names],
-                        "feature_types": [of_genes] * 300 + [of_proteins] * 9,
+                        column: [of_genes] * 300 + [of_proteins] * 9,
                     },
                     index=[*adata.var_names, *data["prot"].var_names],
                 ),
@@ -177,8 +206,8 @@ CASES = {
     "a gene called <script>": used(features(lambda names: ["<script>alert(1)</script>", *names[1:]])),
     "a gene called ../../x": used(features(lambda names: ["../../x", *names[1:]])),
     "gene names in other alphabets": used(features(lambda names: ["遺伝子", "ген", *names[2:]])),
-    "genes numbered": used(
-        features(_whole_index, ids=False), verbs={"pretrain": NO_NAMES} | dict.fromkeys(BY_MODEL, TOO_FEW_GENES)
+    "genes numbered": refused(
+        NO_NAMES, features(_whole_index, ids=False), verbs=dict.fromkeys(BY_MODEL, TOO_FEW_GENES)
     ),
     "genes numbered, with Ensembl ids in var": used(features(_whole_index)),
     "Ensembl ids": used(_ids()),
@@ -189,12 +218,28 @@ CASES = {
     "genes of two species": used(
         _barnyard,
         "300 human and 120 mouse genes by prefix; keep the genes and cells of one species",
-        verbs={"pretrain": "a mixture of 300 human and 120 mouse genes"},
+        verbs=dict.fromkeys(("validate", "pretrain"), "a mixture of 300 human and 120 mouse genes"),
     ),
     "mouse, to a human model": used(_mouse, verbs=dict.fromkeys(BY_MODEL, "use human data")),
     "a gene and a protein of one name": used(_types("Gene Expression", "Antibody Capture")),
     "feature types in lower case": used(_types("gene expression", "antibody capture")),
-    "feature types unknown": refused("no RNA found: var['feature_types'] has only Peaks", _types("Peaks", "Peaks")),
+    "feature types unknown": refused("no RNA found: the feature types are Peaks", _types("Peaks", "Peaks")),
+    "feature types in a column Type": used(_types("Gene Expression", "Antibody Capture", column="Type")),
+    "proteins of the feature type Custom": used(
+        _types("Gene Expression", "Custom"),
+        "9 of type 'Custom'; if they are proteins, choose them",
+    ),
+    "genes and antibodies in one matrix, not distinguished": used(
+        _types("Gene Expression", "Gene Expression"), "read as antibodies; if so, mark them as 'Antibody Capture'"
+    ),
+    "antibodies alone, as genes": refused(
+        "no RNA found: the input has only antibodies", lambda data, folder: _antibodies(data)
+    ),
+    "feature types in the RNA modality": same(_typed_modality),
+    "proteins in obsm['X_adt']": used(_in_obsm("X_adt"), "choose it with protein_modality='X_adt'"),
+    "macaque genes": refused("from Macaca mulatta (ENSMMUG)", _other_ids("ENSMMUG")),
+    "zebrafish genes": refused("from Danio rerio (ENSDARG)", _other_ids("ENSDARG")),
+    "a row 'unmapped' among the proteins": used(features(lambda names: [*names[:-1], "unmapped"], "prot")),
     "proteins with unknown names": used(features(lambda names: [f"AB_{i}" for i in range(len(names))], "prot")),
     "proteins with a vendor's suffix": used(features(lambda names: names + "_TotalSeqB", "prot")),
     "hashtags alone": used(features(lambda names: [f"Hashtag_{i}" for i in range(len(names))], "prot")),

@@ -67,7 +67,8 @@ def test_modalities_by_option():
     fails(data, "no RNA found", "counts, tags", "rna_modality")
     fails(data, "no modality 'rnaa'", "counts, tags", rna_modality="rnaa")
     check_equal(as_citeseq(data, rna_modality="counts", protein_modality="tags"))
-    check_equal(as_citeseq(data, rna_modality="counts"), protein=None)
+    with pytest.warns(UserWarning, match=r"modality left out: 'tags' \(3 features\); .* protein_modality='tags'"):
+        check_equal(as_citeseq(data, rna_modality="counts"), protein=None)
 
 
 def test_feature_types_are_split_and_others_left_out():
@@ -92,7 +93,8 @@ def test_proteins_in_obsm(key):
     check_equal(cite)
     assert list(cite.protein.var_names) == PROTEINS
     data.obsm["mine"] = data.obsm.pop(key)
-    check_equal(as_citeseq(data), protein=None)
+    with pytest.warns(UserWarning, match=r"left out: obsm\['mine'\] \(3 columns\); .* protein_modality='mine'"):
+        check_equal(as_citeseq(data), protein=None)
     check_equal(as_citeseq(data, protein_modality="mine"))
     fails(data, "no obsm['other']", "mine", protein_modality="other")
 
@@ -103,6 +105,100 @@ def test_a_warning_reports_proteins_without_names():
     with pytest.warns(UserWarning, match=r"obsm\['prot'\] has no protein names and is not used; make it a DataFrame"):
         check_equal(as_citeseq(data), protein=None)
     fails(data, "no protein names", "DataFrame", protein_modality="prot")
+
+
+BOTH = sparse.csr_matrix(np.hstack([RNA, PROTEIN]))
+
+
+def side_by_side(**var):
+    """RNA and antibodies in one matrix."""
+    data = table(BOTH, features=[*GENES, *PROTEINS])
+    for column, values in var.items():
+        data.var[column] = values
+    return data
+
+
+@pytest.mark.parametrize("column", ["Type", "modality"])
+def test_feature_types_are_recognised_in_a_column_of_any_name(column):
+    """Antibodies in a matrix with such a column were trained on as genes."""
+    types = ["Gene Expression"] * 4 + ["Antibody Capture"] * 3
+    data = side_by_side(gene_ids=[f"ENSG{i:011d}" for i in range(7)], **{column: types})
+    check_equal(as_citeseq(data))
+
+
+@pytest.mark.parametrize("kind", ["Custom", "Protein Expression"])
+def test_a_warning_names_features_of_unknown_type(kind):
+    data = side_by_side(feature_types=["Gene Expression"] * 4 + [kind] * 3)
+    with pytest.warns(UserWarning, match=f"3 of type '{kind}'; if they are proteins, .* protein_modality='{kind}'"):
+        check_equal(as_citeseq(data), protein=None)
+    check_equal(as_citeseq(data, protein_modality=kind))
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["CD3_TotalSeqB", "CD4.1_TotalSeqB", "B2M"], r"2 gene names \(CD3_TotalSeqB, CD4.1_TotalSeqB\) read as"),
+        (["CD45RA", "CD56", "HLA-DR"], r"3 gene names \(CD45RA, CD56, HLA-DR\) read as antibodies"),
+        (["adt_CD3", "B2M", "ACTB"], r"1 gene name \(adt_CD3\) reads as antibodies"),
+    ],
+)
+def test_a_warning_names_genes_that_read_as_antibodies(names, words):
+    genes = [f"GENE{i}" for i in range(30)]
+    data = table(np.ones((6, 33), dtype=np.float32), features=[*genes, *names])
+    with pytest.warns(UserWarning, match=words):
+        assert as_citeseq(data).protein is None
+
+
+@pytest.mark.parametrize(
+    ("names", "ids"),
+    [
+        (["CD3", "CD4", "CD8A", "CD14", "CD16", "CD56", "HLA-DR"], None),
+        (
+            ["CD4", "CD8A", "CD14", "TIGIT"],
+            ["CTCATTGTAACTCCT", "TGTTCCCGCTCAACT", "GCGCAACTTGATGAT", "TCTCAGACCTCCGTA"],
+        ),
+        (["CD4-CTCATTGTAACTCCT", "CD8A-TGTTCCCGCTCAACT", "unmapped"], None),
+    ],
+)
+def test_antibodies_alone_are_refused(names, ids):
+    """The folder of CITE-seq-Count was trained on as RNA."""
+    data = table(np.ones((6, len(names)), dtype=np.float32), features=names)
+    if ids is not None:
+        data.var["gene_ids"] = ids
+    fails(data, "no RNA found", "only antibodies", names[0], "add the RNA")
+
+
+def test_feature_types_within_a_modality():
+    """The antibodies of such an RNA modality were genes of the model, and its proteins at the same time."""
+    types = ["Gene Expression"] * 4 + ["Antibody Capture"] * 3
+    check_equal(as_citeseq(mudata(rna=side_by_side(feature_types=types))))
+    with quiet():
+        check_equal(as_citeseq(MuData({"rna": side_by_side(feature_types=types)})))
+    check_equal(as_citeseq(mudata(protein=side_by_side(feature_types=types))))
+
+
+@pytest.mark.parametrize("key", ["X_adt", "CITE", "antibody_counts"])
+def test_a_warning_names_obsm_entries_that_may_be_proteins(key):
+    data = table(sparse.csr_matrix(RNA))
+    data.obsm[key] = PROTEIN
+    data.obsm["X_pca"] = PROTEIN + 0.5
+    data.obsm["X_umap_adt"] = PROTEIN[:, :2] + 0.5
+    with pytest.warns(UserWarning, match=rf"left out: obsm\['{key}'\] \(3 columns\); .* protein_modality='{key}'"):
+        check_equal(as_citeseq(data), protein=None)
+
+
+@pytest.mark.parametrize("names_key", ["protein_names", "protein_expression_names"])
+def test_protein_names_in_uns(names_key):
+    """As scvi-tools stores them; the proteins had been left out."""
+    data = table(sparse.csr_matrix(RNA))
+    data.obsm["protein_expression"] = PROTEIN
+    data.uns[names_key] = np.array(PROTEINS)
+    cite = as_citeseq(data)
+    check_equal(cite)
+    assert list(cite.protein.var_names) == PROTEINS
+    data.uns[names_key] = PROTEINS[:2]
+    with pytest.warns(UserWarning, match="no protein names"):
+        check_equal(as_citeseq(data), protein=None)
 
 
 def test_text_among_the_proteins_is_refused():

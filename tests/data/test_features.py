@@ -298,3 +298,33 @@ def test_isoforms_of_one_gene_are_never_taken_for_each_other(cite, features):
     expected = match_features(cite, features).proteins
     lacking = (features.proteins["name"] == "CD45RA").to_numpy()
     assert np.array_equal(there, np.where(lacking, -1, expected))
+
+
+MACAQUE = [f"ENSMMUG{i:011d}" for i in range(300)]
+
+
+def test_an_unsupported_species_is_refused_unless_asked_for(cite, features):
+    """Macaque genes with human symbols and no known id were trained on as human, none of them placed."""
+    macaque = renamed(cite, gene_ids=MACAQUE)
+    with pytest.raises(FeatureError, match=r"Macaca mulatta \(ENSMMUG\), not human or mouse; .* choose species"):
+        choose_features(macaque, DataConfig())
+    with pytest.raises(FeatureError, match=r"Macaca mulatta \(ENSMMUG\), the model is for human; .* remove"):
+        match_features(macaque, features)
+    own, _ = choose_features(macaque, DataConfig(), species="human")
+    assert own.genes["chromosome"].notna().all()
+    assert (match_features(macaque, own).genes >= 0).all()
+    assert (match_features(renamed(cite), features).genes >= 0).all()
+
+
+def test_genes_without_a_place_are_refused(cite):
+    unknown = renamed(cite, genes=[f"gene-{i}" for i in range(290)] + list(cite.rna.var_names[:10]))
+    with pytest.raises(FeatureError, match=r"only \d+ of 300 genes have a place in the human genome \(gene-0"):
+        choose_features(unknown, DataConfig(), species="human")
+
+
+def test_rows_of_counting_tools_are_left_out(cite):
+    """'unmapped' of CITE-seq-Count became a protein of the model."""
+    panel = renamed(cite, proteins=["unmapped", "total_reads", *cite.protein.var_names[2:]])
+    chosen, notes = choose_features(panel, DataConfig())
+    assert not chosen.proteins["name"].isin(["unmapped", "total_reads"]).any()
+    assert "proteins: 2 bookkeeping rows left out: unmapped, total_reads" in notes

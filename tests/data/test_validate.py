@@ -11,7 +11,12 @@ from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.data.cells import CiteSeq
 from scfusionttt.data.validate import check, drop_empty, require_usable, validate
 from scfusionttt.errors import InputDataError
+from scfusionttt.genome.tables import load_genes
 from scfusionttt.io.quiet_warnings import quiet
+
+SYMBOLS = (
+    load_genes("GRCh38").query("chromosome == '1' and not symbol.str.startswith('ENSG')")["symbol"].unique().tolist()
+)
 
 
 def toy(n=80, g=250, p=5, *, cells=None, genes=None):
@@ -19,7 +24,7 @@ def toy(n=80, g=250, p=5, *, cells=None, genes=None):
     rng = np.random.default_rng(0)
     cells = [f"c{i}" for i in range(n)] if cells is None else cells
     obs = pd.DataFrame({"cell_type": np.where(np.arange(n) % 4, "T", "B")}, index=cells)
-    genes = [f"G{i}" for i in range(g)] if genes is None else genes
+    genes = SYMBOLS[:g] if genes is None else genes
     counts = rng.poisson(1.0, (n, g)) + np.eye(n, g)
     counts[:1] = 1
     with quiet():
@@ -89,7 +94,7 @@ def test_empty_cells_and_features():
     assert "2 cells (c2, c5)" in str(cells)
     assert "drop_empty" in str(cells)
     genes = only(check(cite), "empty_genes")
-    assert (genes.severity, genes.names) == ("warning", ("G7",))
+    assert (genes.severity, genes.names) == ("warning", (SYMBOLS[7],))
     proteins = only(check(cite), "empty_proteins")
     assert (proteins.severity, proteins.names) == ("warning", ("P4",))
     assert "treated as measured" in str(proteins)
@@ -121,7 +126,7 @@ def test_missing_proteins_are_reported_but_no_error():
 
 
 def test_names():
-    cite = toy(genes=["CD4", "CD4", "", *[f"G{i}" for i in range(247)]], cells=["c", "c", *map(str, range(78))])
+    cite = toy(genes=["CD4", "CD4", "", *SYMBOLS[:247]], cells=["c", "c", *map(str, range(78))])
     cells = only(check(cite), "duplicated_cells")
     assert (cells.severity, cells.names) == ("error", ("c",))
     genes = only(check(cite), "duplicated_genes")
@@ -133,6 +138,29 @@ def test_two_species():
     genes = [f"GRCh38_G{i}" for i in range(200)] + [f"mm10_G{i}" for i in range(50)]
     finding = only(check(toy(genes=genes)), "mixed_species")
     assert "200 human and 50 mouse" in str(finding)
+
+
+@pytest.mark.parametrize(
+    ("genes", "words"),
+    [
+        ([f"gene-{i}" for i in range(250)], "neither human nor mouse"),
+        ([f"ENSSSCG{i:011d}" for i in range(250)], "gene ids are from Sus scrofa (ENSSSCG)"),
+        ([f"GRCh38_{name}" for name in SYMBOLS[:200]] + [f"mm10_G{i}" for i in range(50)], "a mixture of 200 human"),
+    ],
+)
+def test_genes_that_no_model_can_use_are_an_error(genes, words):
+    """The report called such an input usable, and every other verb refused it."""
+    finding = only(validate(toy(genes=genes)).errors, "unknown_genes")
+    assert words in str(finding)
+
+
+def test_genes_of_another_species_are_used_if_asked_for():
+    cite = toy()
+    cite.rna.var["gene_ids"] = [f"ENSMMUG{i:011d}" for i in range(250)]
+    assert "Macaca mulatta (ENSMMUG)" in str(only(validate(cite).errors, "unknown_genes"))
+    assert not validate(cite, species="human").errors
+    nowhere = validate(toy(genes=[f"nowhere{i}" for i in range(250)]), species="human")
+    assert "only 0 of 250 genes have a place" in str(only(nowhere.errors, "unknown_genes"))
 
 
 def test_small_inputs():

@@ -2,8 +2,8 @@ import pandas as pd
 import pytest
 
 from scfusionttt.errors import InputFileError
-from scfusionttt.genome import load_genes, resolve_antibodies
-from scfusionttt.genome.antibodies import TABLE
+from scfusionttt.genome import ASSEMBLIES, load_genes, resolve_antibodies
+from scfusionttt.genome.antibodies import TABLE, read_as_antibodies
 from scfusionttt.genome.antibody_names import is_hashtag, is_isotype, key
 from scfusionttt.genome.chromosomes import is_main
 
@@ -156,10 +156,10 @@ def test_unknown_and_ambiguous_stay_in_their_place():
     assert set(found.table.loc[2, "candidates"].split("|")) == {"CD1A", "CD1B", "CD1C"}
 
 
-def test_summary_names_what_is_left_aside():
+def test_summary_names_what_is_left_out():
     line = resolve_antibodies(["CD4", "IgG1", "HTO1", "FITC"]).summary()
     assert line == (
-        "1 of 2 human names matched (50.00 %); 1 isotype left aside: IgG1; 1 hashtag left aside: HTO1; 1 lost: FITC"
+        "1 of 2 human names matched (50.00 %); 1 isotype left out: IgG1; 1 hashtag left out: HTO1; 1 lost: FITC"
     )
 
 
@@ -196,3 +196,20 @@ def test_curated_genes_exist_on_a_main_chromosome():
         placed = set(genes["symbol"][is_main(genes["chromosome"])])
         # KIR2DL5A is in no primary assembly.
         assert set(table[species]) - placed - {"", "KIR2DL5A"} == set()
+
+
+@pytest.mark.parametrize("name", ["unmapped", "no_match", "bad_struct", "total_reads", "Unmapped", "no.match"])
+def test_rows_of_counting_tools_are_no_antibodies(name):
+    """They became proteins of the model and targets to predict."""
+    assert resolve_antibodies([name]).table["kind"].tolist() == ["bookkeeping"]
+    assert resolve_antibodies([name]).names("matched") == []
+
+
+def test_names_that_only_antibodies_have():
+    antibodies = ["CD3", "CD45RA", "CD56", "HLA-DR", "CD3_TotalSeqB", "adt_CD4", "CD4-CTCATTGTAACTCCT", "IgG1 control"]
+    assert read_as_antibodies([*antibodies, "CD4", "CD8A", "MS4A1", "IGHG1", "HLA-DRA"]) == antibodies
+
+
+@pytest.mark.parametrize("assembly", ASSEMBLIES)
+def test_no_gene_reads_as_an_antibody(assembly):
+    assert read_as_antibodies(load_genes(assembly)["symbol"]) == []

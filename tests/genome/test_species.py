@@ -1,7 +1,7 @@
 import pytest
 
 from scfusionttt.errors import FeatureError
-from scfusionttt.genome import SpeciesMixtureError, infer_species
+from scfusionttt.genome import SpeciesMixtureError, infer_species, resolve_genes
 
 HUMAN = ["CD4", "CD8A", "PTPRC", "MS4A1", "NCAM1"]
 MOUSE = ["Cd4", "Cd8a", "Ptprc", "Ms4a1", "Ncam1"]
@@ -44,7 +44,29 @@ def test_a_stray_gene_is_no_mixture():
     assert infer_species([f"hg19_{i}" for i in range(97)] + ["mm10_Cd4"] * 3) == "human"
 
 
-@pytest.mark.parametrize("names", [["chr1:100-200", "chr2:5-9"], ["ENSRNOG00000000001"], [], ["", None]])
+@pytest.mark.parametrize("names", [["chr1:100-200", "chr2:5-9"], [], ["", None]])
 def test_neither(names):
     with pytest.raises(FeatureError, match="neither human nor mouse"):
         infer_species(names)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "species"),
+    [
+        ("ENSMMUG", "Macaca mulatta"),
+        ("ENSSSCG", "Sus scrofa"),
+        ("ENSDARG", "Danio rerio"),
+        ("ENSXXXG", "another species"),
+    ],
+)
+def test_an_unsupported_species_is_named_by_its_ids(prefix, species):
+    """The symbols decided, which are mostly those of man."""
+    ids = [f"{prefix}0000000000{i}" for i in range(5)]
+    for names, gene_ids in ((HUMAN, ids), (ids, None)):
+        with pytest.raises(FeatureError, match=rf"from {species} \({prefix}\), not human or mouse"):
+            infer_species(names, gene_ids)
+
+
+def test_symbols_are_resolved_if_the_species_of_the_ids_is_unsupported():
+    ids = [f"ENSMMUG0000000000{i}" for i in range(5)]
+    assert resolve_genes(HUMAN, gene_ids=ids, species="human").counts["matched"] == 5

@@ -7,14 +7,23 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from mudata import MuData
+from scipy import sparse
 
 from scfusionttt.data.cells import Cells, CiteSeq, count_findings
 from scfusionttt.data.counts import raw_counts, to_csr, to_dense
 from scfusionttt.data.findings import Finding, named
-from scfusionttt.data.modalities import feature_types, find_modality, protein_frame
+from scfusionttt.data.modalities import (
+    antibody_findings,
+    feature_types,
+    find_modality,
+    has_feature_type,
+    protein_frame,
+    split_features,
+    unused_modalities,
+)
 from scfusionttt.errors import InputDataError, SettingError
 from scfusionttt.io.quiet_warnings import quiet
-from scfusionttt.keys import COUNTS, FEATURE_TYPES, GENE_EXPRESSION, PROTEIN_MODALITIES, RNA_MODALITIES
+from scfusionttt.keys import COUNTS, GENE_EXPRESSION, PROTEIN_MODALITIES, RNA_MODALITIES
 
 
 def as_citeseq(
@@ -33,7 +42,7 @@ def as_citeseq(
         MuData, or AnnData with ``var["feature_types"]``, with a DataFrame of proteins in ``obsm``, or with RNA only.
     rna_modality, protein_modality
         Modalities of a MuData, by default those with the names in `keys`; `protein_modality` also selects the ``obsm``
-        entry of an AnnData.
+        entry or the feature type of an AnnData.
     cells
         Which cells to keep if the modalities differ: ``same`` raises an error, ``overlap`` keeps cells with both,
         ``rna`` keeps all cells with RNA (their proteins are NaN, not measured, where missing).
@@ -49,7 +58,8 @@ def as_citeseq(
     cite, findings = assemble(
         data, rna_modality=rna_modality, protein_modality=protein_modality, cells=cells, layer=layer
     )
-    for finding in [*findings, *count_findings(cite)]:
+    known = isinstance(data, CiteSeq)  # whose genes were checked when it was made
+    for finding in [*findings, *([] if known else antibody_findings(cite.rna.var)), *count_findings(cite)]:
         if finding.severity == "error":
             raise InputDataError(str(finding))
         if finding.severity == "warning":
@@ -113,7 +123,8 @@ def _from_mudata(
     protein_name = find_modality(mdata, PROTEIN_MODALITIES, protein_modality)
     if rna_name is None:
         raise InputDataError(
-            f"no RNA found: the modalities are {', '.join(mdata.mod) or 'none'}; choose one with rna_modality"
+            f"no RNA found: the modalities are {', '.join(mdata.mod) or 'none'}; "
+            "choose those of RNA and proteins with rna_modality and protein_modality"
         )
     parts = {"RNA": mdata.mod[rna_name]}
     if protein_name is not None:
@@ -123,9 +134,30 @@ def _from_mudata(
     for name, adata in parts.items():
         matrices[name], more = raw_counts(adata, modality=name, layer=layers[name])
         findings += more
-    rna = _table(to_csr(matrices["RNA"]), parts["RNA"])
-    protein = _table(to_dense(matrices["protein"]), parts["protein"]) if "protein" in parts else None
-    return rna, protein, findings
+    counts = to_csr(matrices["RNA"])
+    is_gene, is_antibody, more = split_features(parts["RNA"])
+    is_gene = is_gene if is_gene.any() else ~is_antibody  # the name of the modality outweighs an unknown type
+    rna = _genes(counts, parts["RNA"], is_gene)
+    if "protein" in parts:
+        return rna, _protein_part(matrices["protein"], parts["protein"]), findings + more
+    if is_antibody.any():
+        return rna, _table(counts[:, is_antibody].toarray(), parts["RNA"], is_antibody), findings
+    return rna, None, findings + more + unused_modalities(mdata, (rna_name,))
+
+
+def _protein_part(matrix: Any, adata: AnnData) -> AnnData:
+    """Return the proteins of a modality, without genes and other features that it marks as such."""
+    kept = split_features(adata)[1]
+    if kept.all() or not kept.any():
+        return _table(to_dense(matrix), adata)
+    return _table(to_dense(matrix)[:, kept], adata, kept)
+
+
+def _genes(counts: sparse.csr_matrix, adata: AnnData, is_gene: np.ndarray) -> AnnData:
+    if not is_gene.any() and adata.n_vars:
+        types = sorted(set(adata.var[feature_types(adata).name].astype(str)))  # type: ignore[union-attr]
+        raise InputDataError(f"no RNA found: the feature types are {', '.join(types)}; '{GENE_EXPRESSION}' is needed")
+    return _table(counts if is_gene.all() else to_csr(counts[:, is_gene]), adata, is_gene)
 
 
 def _layer_of_each(parts: dict[str, AnnData], layer: str | None) -> tuple[dict[str, str | None], list[Finding]]:
@@ -144,18 +176,16 @@ def _from_anndata(
     adata: AnnData, protein_modality: str | None, layer: str | None
 ) -> tuple[AnnData, AnnData | None, list[Finding]]:
     matrix, findings = raw_counts(adata, modality="RNA", layer=layer)
-    is_gene, is_antibody = feature_types(adata)
-    if not is_gene.any():
-        types = sorted({str(kind) for kind in adata.var.get(FEATURE_TYPES, [])})
-        content = f"var['{FEATURE_TYPES}'] has only {', '.join(types)}" if types else "there are no genes"
-        raise InputDataError(f"no RNA found: {content}; '{GENE_EXPRESSION}' features are needed")
+    by_type = protein_modality if protein_modality not in adata.obsm else None
+    by_type = by_type if has_feature_type(adata, by_type) else None
+    is_gene, is_antibody, left_out = split_features(adata, by_type)
     counts = to_csr(matrix)
-    rna = _table(counts if is_gene.all() else to_csr(counts[:, is_gene]), adata, is_gene)
-    if is_antibody.any() and protein_modality is None:
+    rna = _genes(counts, adata, is_gene)
+    if is_antibody.any() and (by_type is not None or protein_modality is None):
         return rna, _table(counts[:, is_antibody].toarray(), adata, is_antibody), findings
     frame, more = protein_frame(adata, protein_modality)
     if frame is None:
-        return rna, None, findings + more
+        return rna, None, findings + left_out + more
     var = pd.DataFrame(index=frame.columns.astype(str))
     return rna, _table(to_dense(frame), AnnData(obs=rna.obs, var=var)), findings + more
 

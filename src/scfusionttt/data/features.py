@@ -14,9 +14,14 @@ from scfusionttt.data.moments import Moments, add_up, moments
 from scfusionttt.data.transforms import most_variable, scaled_moments
 from scfusionttt.errors import FeatureError, InputFileError, name_some
 from scfusionttt.genome.antibodies import resolve_antibodies
+from scfusionttt.genome.names import as_text, other_species
 from scfusionttt.genome.orders import order_features
-from scfusionttt.genome.resolve import infer_species, resolve_genes
+from scfusionttt.genome.resolve import Resolution, infer_species, resolve_genes
 
+#: Kinds of antibodies that may be left out, as named in notes.
+_NOUNS = {"bookkeeping": "bookkeeping row", "hashtag": "hashtag", "isotype": "isotype"}
+#: Smallest fraction of genes with a place in the genome.
+MIN_PLACED = 0.1
 #: Columns of :attr:`Features.table`.
 COLUMNS = ["modality", "name", "gene_id", "symbol", "chromosome", "start"]
 
@@ -72,12 +77,15 @@ def choose_features(cite: CiteSeq, config: DataConfig, *, species: str | None = 
     """
     names = cite.rna.var_names
     resolution = resolve_genes(names, gene_ids=cite.rna.var.get("gene_ids"), species=species)
+    require_placed(resolution)
     notes = [f"genes: {resolution.summary()}"]
     chosen = np.arange(len(names))
     if config.n_genes is not None and config.n_genes < len(names):
         chosen = most_variable(_scaled_moments(cite), n_top=config.n_genes)
         notes.append(f"genes: using the {len(chosen)} most variable of {len(names)}")
     genes = _rows(resolution.table.iloc[chosen], modality="rna")
+    if _unsupported_species(cite) is not None:
+        genes["gene_id"] = None  # the symbols were used as those of `species`, and the ids are from another
     expression = _mean_counts(cite) if config.order == "expression" else None
     listed = _read_names(config.order_file) if config.order == "list" else []
     parts = [_ordered(genes, config, expression=None if expression is None else expression[0][chosen], listed=listed)]
@@ -86,11 +94,11 @@ def choose_features(cite: CiteSeq, config: DataConfig, *, species: str | None = 
         panel = resolve_antibodies(cite.protein.var_names, species=resolution.species)
         kinds = panel.table["kind"].to_numpy()
         kept = np.ones(len(kinds), dtype=bool)
-        for kind in ("hashtag", *(() if config.keep_isotypes else ("isotype",))):
+        for kind in ("bookkeeping", "hashtag", *(() if config.keep_isotypes else ("isotype",))):
             left_out = panel.table["name"][kinds == kind].tolist()
             kept &= kinds != kind
             if left_out:
-                noun = kind if len(left_out) == 1 else f"{kind}s"
+                noun = _NOUNS[kind] if len(left_out) == 1 else f"{_NOUNS[kind]}s"
                 notes.append(f"proteins: {len(left_out)} {noun} left out: {name_some(left_out, most=8)}")
         proteins = _rows(panel.table[kept], modality="protein")
         placed = int(proteins["chromosome"].notna().sum())
@@ -106,6 +114,16 @@ def choose_features(cite: CiteSeq, config: DataConfig, *, species: str | None = 
     return Features(table=table, species=resolution.species), notes
 
 
+def require_placed(resolution: Resolution) -> None:
+    """Raise FeatureError if hardly any gene has a place in the genome of the species."""
+    placed = resolution.table["chromosome"].notna()
+    if placed.mean() < MIN_PLACED:
+        raise FeatureError(
+            f"only {placed.sum()} of {len(placed)} genes have a place in the {resolution.species} genome "
+            f"({name_some(resolution.table['name'].tolist())}); check species and gene names"
+        )
+
+
 def match_features(cite: CiteSeq, features: Features, *, min_overlap: float = 0.5) -> Match:
     """Match a model's features with those of an input, by name and then by the gene or antigen they resolve to.
 
@@ -117,6 +135,12 @@ def match_features(cite: CiteSeq, features: Features, *, min_overlap: float = 0.
         Fewer than the fraction `min_overlap` of the model's genes match, or the input is from another species.
     """
     genes = features.genes
+    other = _unsupported_species(cite)
+    if other is not None and genes["gene_id"].notna().any():
+        raise FeatureError(
+            f"the input's gene ids are from {other}, the model is for {features.species}; "
+            "to match gene symbols anyway, remove var['gene_ids']"
+        )
     names = cite.rna.var_names.to_series(index=range(cite.rna.n_vars))
     columns = fill(np.full(len(genes), -1), unrepeated(genes["name"]), unrepeated(names))
     if (columns >= 0).mean() < min_overlap:
@@ -139,6 +163,10 @@ def match_features(cite: CiteSeq, features: Features, *, min_overlap: float = 0.
         positions = match_proteins(wanted, panel, species=features.species)
         notes.append(_protein_note(wanted, panel, positions))
     return Match(genes=columns, proteins=positions, notes=tuple(notes))
+
+
+def _unsupported_species(cite: CiteSeq) -> str | None:
+    return other_species(as_text(cite.rna.var.get("gene_ids", cite.rna.var_names)))
 
 
 def _protein_note(wanted: Sequence[str], names: Sequence[str], columns: np.ndarray) -> str:

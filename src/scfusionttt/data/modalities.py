@@ -1,13 +1,17 @@
 """Where an AnnData or MuData keeps its RNA and its proteins."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from scfusionttt.data.counts import columns_without_numbers, is_whole
+from scfusionttt.data.counts import columns_without_numbers, is_whole, to_dense
 from scfusionttt.data.findings import Finding, named
 from scfusionttt.errors import InputDataError
+from scfusionttt.genome.antibodies import antigen_share, read_as_antibodies
+from scfusionttt.genome.antibody_names import is_marked
 from scfusionttt.keys import (
     ANTIBODY_CAPTURE,
     FEATURE_TYPES,
@@ -15,6 +19,34 @@ from scfusionttt.keys import (
     PROTEIN_MODALITIES,
     RNA_MODALITIES,
 )
+
+#: Modalities and feature types, in lower case, that are known not to be proteins.
+_NO_PROTEINS = frozenset(
+    {
+        "atac",
+        "peaks",
+        "hto",
+        "multiplexing capture",
+        "crispr",
+        "guide",
+        "grna",
+        "sgrna",
+        "crispr guide capture",
+        "vdj",
+        "vdj-t",
+        "vdj-b",
+        "airr",
+        "tcr",
+        "bcr",
+        "antigen capture",
+    }
+)
+#: A column with more distinct values than this does not hold feature types.
+_MOST_TYPES = 20
+#: Fraction of names that only antibodies have from which a matrix of known antigens has no RNA; panels reach 0.3.
+_MANY = 0.15
+#: Fewer gene names that are also aliases of antigens are not worth a warning.
+_FEWEST = 3
 
 #: obsm entries of an AnnData that may hold the protein counts as a DataFrame (case-insensitive).
 PROTEIN_OBSM = ("protein_expression", "protein_counts", "protein", "proteins", "prot", "adt")
@@ -31,13 +63,80 @@ def find_modality(mdata: MuData, names: tuple[str, ...], wanted: str | None) -> 
     return next((by_lower[name] for name in names if name in by_lower), None)
 
 
-def feature_types(adata: AnnData) -> tuple[np.ndarray, np.ndarray]:
-    """Return which features are genes and which are antibodies; without the column, all are genes."""
-    if FEATURE_TYPES not in adata.var:
-        return np.ones(adata.n_vars, dtype=bool), np.zeros(adata.n_vars, dtype=bool)
-    kind = adata.var[FEATURE_TYPES].astype(str).str.lower()
-    is_gene = kind.isin([GENE_EXPRESSION.lower(), *RNA_MODALITIES])
-    return is_gene.to_numpy(), kind.isin([ANTIBODY_CAPTURE.lower(), *PROTEIN_MODALITIES]).to_numpy()
+def feature_types(adata: AnnData) -> pd.Series | None:
+    """Return the kind of each feature in lower case [f], from ``var["feature_types"]`` or a column like it; else None.
+
+    A column of another name, such as ``Type``, counts if it has 'Antibody Capture' features.
+    """
+    known = None
+    for column in sorted(adata.var.columns, key=lambda name: name != FEATURE_TYPES):
+        if _may_be_types(adata.var[column]):
+            kinds = adata.var[column].astype(str).str.strip().str.lower()
+            if (kinds == ANTIBODY_CAPTURE.lower()).any():
+                return kinds
+            known = kinds if column == FEATURE_TYPES else known
+    return known
+
+
+def split_features(adata: AnnData, protein_type: str | None = None) -> tuple[np.ndarray, np.ndarray, list[Finding]]:
+    """Return which features are genes and which are antibodies, bool [f], and a finding for features of other types.
+
+    Without feature types all are genes. `protein_type` is the type that counts as antibodies instead of the known ones.
+    """
+    kinds = feature_types(adata)
+    if kinds is None:
+        return np.ones(adata.n_vars, dtype=bool), np.zeros(adata.n_vars, dtype=bool), []
+    is_gene = kinds.isin([GENE_EXPRESSION.lower(), *RNA_MODALITIES]).to_numpy()
+    known = [ANTIBODY_CAPTURE.lower(), *PROTEIN_MODALITIES] if protein_type is None else [protein_type.lower()]
+    is_antibody = kinds.isin(known).to_numpy()
+    is_other = ~is_gene & ~is_antibody & ~kinds.isin(_NO_PROTEINS).to_numpy()
+    if not is_other.any() or not is_gene.any() or is_antibody.any():
+        return is_gene, is_antibody, []
+    others = adata.var[kinds.name].astype(str)[is_other]
+    names = others.unique()
+    types = " and ".join(f"{(others == name).sum()} of type '{name}'" for name in names)
+    finding = Finding(
+        "warning", "proteins_left_out", f"features left out: {types}",
+        f"if they are proteins, choose them with protein_modality='{names[0]}'",
+    )  # fmt: skip
+    return is_gene, is_antibody, [finding]
+
+
+def has_feature_type(adata: AnnData, name: str | None) -> bool:
+    """Return whether any feature is of this type (in any case)."""
+    kinds = None if name is None else feature_types(adata)
+    return kinds is not None and name is not None and bool((kinds == name.lower()).any())
+
+
+def unused_modalities(mdata: MuData, used: tuple[str | None, ...]) -> list[Finding]:
+    """Return a finding for modalities that may hold the proteins, where none was recognised."""
+    others = [name for name in mdata.mod if name not in used and name.lower() not in _NO_PROTEINS]
+    if not others:
+        return []
+    named_ones = ", ".join(f"'{name}' ({mdata.mod[name].n_vars} features)" for name in others)
+    remedy = f"if it holds the proteins, choose it with protein_modality='{others[0]}'"
+    return [Finding("warning", "proteins_left_out", f"modality left out: {named_ones}", remedy)]
+
+
+def antibody_findings(var: pd.DataFrame) -> list[Finding]:
+    """Report genes that read as antibodies: a warning for some, an error where there are only antibodies."""
+    names = tuple(read_as_antibodies(var.index))
+    tagged = var["gene_ids"].astype(str).str.fullmatch("[ACGT]{10,}").mean() if "gene_ids" in var else 0.0
+    if max(len(names) / max(len(var), 1), tagged) > _MANY and (tagged > 0.5 or antigen_share(var.index) > 0.7):
+        message = f"no RNA found: the input has only antibodies, {named(tuple(map(str, var.index)), 'feature')}"
+        return [Finding("error", "antibodies_only", message, "add the RNA of the same cells")]
+    if len(names) < _FEWEST and not any(map(is_marked, names)):
+        return []
+    message = f"{named(names, 'gene name')} {'reads' if len(names) == 1 else 'read'} as antibodies"
+    remedy = f"if so, mark them as '{ANTIBODY_CAPTURE}' in var['{FEATURE_TYPES}']"
+    return [Finding("warning", "antibodies_among_genes", message, remedy, names)]
+
+
+def _may_be_types(values: pd.Series | pd.DataFrame) -> bool:
+    """Return whether a var column can hold feature types: text with few distinct values."""
+    if isinstance(values, pd.DataFrame) or pd.api.types.is_numeric_dtype(values):
+        return False
+    return values.nunique() <= _MOST_TYPES
 
 
 def protein_frame(adata: AnnData, wanted: str | None) -> tuple[pd.DataFrame | None, list[Finding]]:
@@ -47,9 +146,9 @@ def protein_frame(adata: AnnData, wanted: str | None) -> tuple[pd.DataFrame | No
         raise InputDataError(f"there is no obsm['{wanted}'] with proteins; available keys: {available}")
     keys = protein_tables(adata) if wanted is None else [wanted]
     if not keys:
-        return None, []
+        return None, _unused_tables(adata)
     key, *others = keys
-    frame = adata.obsm[key]
+    frame = _with_names(adata, key)
     if isinstance(frame, pd.DataFrame):
         _require_numbers(frame, key)
         return frame, [_chosen(key, others)] if others else []
@@ -73,6 +172,31 @@ def protein_tables(adata: AnnData) -> list[str]:
         return not named_columns, not (named_columns and not columns_without_numbers(table) and is_whole(table))
 
     return sorted(known, key=rank)
+
+
+def _with_names(adata: AnnData, key: str) -> Any:
+    """Return an obsm entry, as a DataFrame if ``uns`` has a name for each column, as scvi-tools stores them."""
+    table = adata.obsm[key]
+    names = next((adata.uns[name] for name in ("protein_names", f"{key}_names") if name in adata.uns), None)
+    if isinstance(table, pd.DataFrame) or names is None or np.shape(names) != np.shape(table)[1:]:
+        return table
+    return pd.DataFrame(to_dense(table), index=adata.obs_names, columns=np.asarray(names).astype(str))
+
+
+def _unused_tables(adata: AnnData) -> list[Finding]:
+    """Return a finding for obsm entries that may be proteins: tables of whole numbers, or named after proteins."""
+    keys = [
+        key
+        for key, table in adata.obsm.items()
+        if (isinstance(table, pd.DataFrame) and not columns_without_numbers(table) and table.shape[1])
+        or any(word in key.lower() for word in ("adt", "prot", "antibod", "cite"))
+        if is_whole(table)
+    ]
+    if not keys:
+        return []
+    entries = " and ".join(f"obsm['{key}'] ({adata.obsm[key].shape[1]} columns)" for key in keys)
+    remedy = f"if it holds the proteins, choose it with protein_modality='{keys[0]}'"
+    return [Finding("warning", "proteins_left_out", f"left out: {entries}", remedy)]
 
 
 def _chosen(key: str, others: list[str]) -> Finding:

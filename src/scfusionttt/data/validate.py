@@ -11,9 +11,12 @@ from mudata import MuData
 
 from scfusionttt.data.assemble import assemble
 from scfusionttt.data.cells import Cells, CiteSeq, count_findings
+from scfusionttt.data.features import require_placed
 from scfusionttt.data.findings import Finding, named
+from scfusionttt.data.modalities import antibody_findings
 from scfusionttt.data.transforms import library_sizes
-from scfusionttt.errors import InputDataError, UserError
+from scfusionttt.errors import FeatureError, InputDataError, UserError
+from scfusionttt.genome.resolve import resolve_genes
 from scfusionttt.io.read import read
 from scfusionttt.labels import label_columns
 
@@ -89,10 +92,11 @@ def validate(
     protein_modality: str | None = None,
     cells: Cells = "same",
     layer: str | None = None,
+    species: str | None = None,
 ) -> Report:
     """Read and check an input; errors in it are findings of the report, not exceptions.
 
-    The options are those of `as_citeseq`.
+    The options are those of `as_citeseq`; `species` is ``human`` or ``mouse``, inferred from the genes by default.
     """
     source = str(data) if isinstance(data, str | Path) else type(data).__name__
     try:
@@ -103,7 +107,8 @@ def validate(
     except UserError as error:
         return Report(source, None, (Finding("error", type(error).__name__, str(error)),))
     order = ("error", "warning", "note").index
-    findings = sorted([*findings, *check(cite)], key=lambda finding: order(finding.severity))
+    findings += [*antibody_findings(cite.rna.var), *_genes(cite, species), *check(cite)]
+    findings = sorted(findings, key=lambda finding: order(finding.severity))
     return Report(source, summarize(cite), tuple(findings))
 
 
@@ -155,6 +160,17 @@ def _median(sizes: np.ndarray) -> float | None:
     """Return the median of the finite library sizes; None, which JSON can hold, if there are none."""
     finite = sizes[np.isfinite(sizes)]
     return float(np.median(finite)) if len(finite) else None
+
+
+def _genes(cite: CiteSeq, species: str | None) -> list[Finding]:
+    """Report genes of an unknown or mixed species, on which no model can be trained."""
+    if not cite.rna.n_vars:
+        return []
+    try:
+        require_placed(resolve_genes(cite.rna.var_names, gene_ids=cite.rna.var.get("gene_ids"), species=species))
+    except FeatureError as error:
+        return [Finding("error", "unknown_genes", str(error))]
+    return []
 
 
 def _names(cite: CiteSeq) -> list[Finding]:

@@ -7,15 +7,29 @@ from pathlib import Path
 import pandas as pd
 
 from scfusionttt.errors import InputFileError
-from scfusionttt.genome.antibody_names import heads, is_hashtag, is_isotype, key, spellings
+from scfusionttt.genome.antibody_names import (
+    antigen,
+    heads,
+    is_bookkeeping,
+    is_hashtag,
+    is_isotype,
+    is_marked,
+    key,
+    spellings,
+)
 from scfusionttt.genome.names import as_text
 from scfusionttt.genome.resolve import Resolution, resolve_genes
 
 #: antigen, human, mouse: the coding gene; a carbohydrate has the gene of its enzyme, a complex that of one chain.
 TABLE = Path(__file__).parent / "tables_data" / "antibodies.tsv"
 
+#: Folded antigen names that are gene symbols, too, of another gene (LOX) or in one of the species.
+_ALSO_GENES = ("lox", "gpr56", "fasl", "icosl", "il4ra", "il6ra")
+
+_SEPARATORS = {ord(character): None for character in " -_./"}
+
 #: What an override may name in place of a gene symbol.
-_KINDS = ("isotype", "hashtag")
+_KINDS = ("isotype", "hashtag", "bookkeeping")
 
 
 def resolve_antibodies(
@@ -44,8 +58,8 @@ def resolve_antibodies(
     Returns
     -------
     Resolution
-        Its table has also kind: "antibody", "isotype" or "hashtag". Controls and hashtags have no gene: their status
-        is "lost" and `how` is their kind.
+        Its table also has the column kind: "antibody", "isotype", "hashtag", or "bookkeeping" for rows such as
+        ``unmapped``. Only antibodies have a gene; the status of the others is "lost" and `how` is their kind.
 
     Raises
     ------
@@ -91,10 +105,38 @@ def curated(species: str) -> dict[str, str]:
     return dict(zip(table["antigen"].map(key), table[species], strict=True))
 
 
+def read_as_antibodies(names: Iterable[object]) -> list[str]:
+    """Return the names that antibodies have and genes have not, such as CD45RA, CD3_TotalSeqB or IgG1 control."""
+    antigens = _antigens(unlike_genes=True)
+    return [name for name in as_text(names) if _folded(name) in antigens or is_marked(name)]
+
+
+def antigen_share(names: Iterable[object]) -> float:
+    """Return the fraction of names that are known antigens, or marked as antibodies."""
+    text = [name for name in as_text(names) if not is_bookkeeping(name)]
+    return sum(is_marked(name) or _folded(antigen(name)) in _antigens() for name in text) / max(len(text), 1)
+
+
+@lru_cache
+def _antigens(*, unlike_genes: bool = False) -> frozenset[str]:
+    """Return the folded antigen names in the table, or only those that are not symbols of genes as well."""
+    table = pd.read_csv(TABLE, sep="\t", dtype=str, keep_default_na=False)
+    antigens, symbols = table["antigen"].map(_folded), [table[name].map(_folded) for name in ("human", "mouse")]
+    if not unlike_genes:
+        return frozenset(pd.concat([antigens, *symbols])) - {""}
+    return frozenset(antigens).difference(*symbols, _ALSO_GENES)
+
+
+def _folded(name: str) -> str:
+    return name.lower().translate(_SEPARATORS)
+
+
 def _kind(name: str, own: dict[str, str]) -> str:
     if key(name) in own:
         symbol = own[key(name)].lower()
         return symbol if symbol in _KINDS else "antibody"
+    if is_bookkeeping(name):
+        return "bookkeeping"
     if is_hashtag(name):
         return "hashtag"
     return "isotype" if is_isotype(name) else "antibody"

@@ -27,6 +27,24 @@ _CONTROL_CLONE = re.compile(r"\b(?:mopc ?\d|mpc ?11\b|rtk ?\d{4}|htk ?888)")
 _BARE_SUBCLASS = re.compile(r"igg(?:1|2[abc]?|3)(?: ?(?:k|l|kappa|lambda))?")
 
 
+_BOOKKEEPING = re.compile(r"(?i)(?:unmapped|unmatched|no[ _.-]?match|bad[ _.-]?struct|total[ _.-]?reads)")
+#: What only antibodies are called: CD3_TotalSeqB, adt_CD4, CD3-CTCATTGTAACTCCT, anti-human CD3.
+_MARKED = re.compile(
+    r"[-_][ACGT]{10,}$"
+    r"|(?i:total_?seq|^(?:adt|prot|antibody)[_:-]|[_:-](?:adt|prot|antibody)$|^anti[ -](?:human|mouse))"
+)
+
+
+def is_bookkeeping(name: str) -> bool:
+    """Return True for a row that counting tools add, which is no antibody: unmapped, no_match, total_reads."""
+    return bool(_BOOKKEEPING.fullmatch(name.strip()))
+
+
+def is_marked(name: str) -> bool:
+    """Return True for a name that only an antibody has, whatever its antigen: CD3_TotalSeqB, or an isotype control."""
+    return bool(_MARKED.search(name)) or ("ig" in name.lower() and is_isotype(name))
+
+
 def is_hashtag(name: str) -> bool:
     """Return True for a sample barcode: Hashtag 1, HTO28_5P, CMO301."""
     return bool(_HASHTAG.search(name))

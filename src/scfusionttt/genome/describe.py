@@ -25,8 +25,9 @@ def describe(names: Iterable[object], species: str | None = None) -> pd.DataFram
 
     Returns
     -------
-    DataFrame [f]: name, kind ("gene", "protein", "isotype", "hashtag" or "lost"), symbol, gene_id, chromosome, start
-    and end (1-based, base pairs), strand, how (what kind of name it is; of an ambiguous one its candidates).
+    DataFrame [f]: name, kind ("gene", "protein", "isotype", "hashtag", "bookkeeping" or "lost"), symbol, gene_id,
+    chromosome, start and end (1-based, base pairs), strand, how (the kind of name; for an ambiguous one its
+    candidates).
 
     Raises
     ------
@@ -44,7 +45,7 @@ def describe(names: Iterable[object], species: str | None = None) -> pd.DataFram
     genes = resolve_genes(text, species=species).table.assign(kind="gene")
     proteins = resolve_antibodies(text, species=species).table
     proteins["kind"] = proteins["kind"].replace("antibody", "protein")
-    told = (proteins["status"] == "matched") | proteins["kind"].isin(["isotype", "hashtag"])
+    told = (proteins["status"] == "matched") | proteins["kind"].isin(["isotype", "hashtag", "bookkeeping"])
     table = genes.where(genes["status"] == "matched", proteins)
     lost = (genes["status"] != "matched") & ~told
     table["kind"] = table["kind"].where(~lost, "lost")

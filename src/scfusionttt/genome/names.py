@@ -10,6 +10,15 @@ PREFIXES = {
 }
 _ANY_PREFIX = rf"(?i)^(?:{'|'.join(prefix for group in PREFIXES.values() for prefix in group)})_+"
 _IDS = {"human": "ENSG", "mouse": "ENSMUSG"}
+#: Ensembl prefixes of other species that people sequence.
+_OTHER_IDS = {
+    "ENSMMUG": "Macaca mulatta", "ENSMFAG": "Macaca fascicularis", "ENSPTRG": "Pan troglodytes",
+    "ENSCJAG": "Callithrix jacchus", "ENSSSCG": "Sus scrofa", "ENSRNOG": "Rattus norvegicus", "ENSDARG": "Danio rerio",
+    "ENSBTAG": "Bos taurus", "ENSOARG": "Ovis aries", "ENSECAG": "Equus caballus", "ENSCAFG": "Canis familiaris",
+    "ENSFCAG": "Felis catus", "ENSGALG": "Gallus gallus", "ENSOCUG": "Oryctolagus cuniculus",
+    "ENSMAUG": "Mesocricetus auratus", "ENSCPOG": "Cavia porcellus", "ENSMPUG": "Mustela putorius furo",
+    "ENSXETG": "Xenopus tropicalis",
+}  # fmt: skip
 #: A gene id anywhere in a name; version, ``_PAR_Y`` and a symbol beside it fall away.
 _GENE_ID = r"(?i)(?:^|[^A-Z0-9])(ENS[A-Z]{0,6}G\d{11})(?!\d)"
 
@@ -34,6 +43,14 @@ def of_another_species(names: pd.Series, ids: pd.Series, species: str) -> pd.Ser
         return pd.Series(False, index=names.index)
     others = "|".join(prefix for name, group in PREFIXES.items() if name != species for prefix in group)
     return names.str.contains(rf"(?i)^(?:{others})_", regex=True) | ((ids != "") & ~ids.str.startswith(_IDS[species]))
+
+
+def other_species(ids: pd.Series) -> str | None:
+    """Return the species that most of the names or ids give, such as ``Sus scrofa (ENSSSCG)``; None if supported."""
+    prefixes = ensembl_ids(ids).str.slice(stop=-11).dropna()
+    if len(prefixes) <= len(ids) / 2 or (prefix := str(prefixes.mode()[0])) in _IDS.values():
+        return None
+    return f"{_OTHER_IDS.get(prefix, 'another species')} ({prefix})"
 
 
 def ensembl_ids(names: pd.Series) -> pd.Series:

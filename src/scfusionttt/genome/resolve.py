@@ -8,7 +8,14 @@ import pandas as pd
 
 from scfusionttt.errors import FeatureError, name_some
 from scfusionttt.genome.lookup import GeneLookup, shipped_lookup
-from scfusionttt.genome.names import as_text, ensembl_ids, of_another_species, strip_species, without_suffix
+from scfusionttt.genome.names import (
+    as_text,
+    ensembl_ids,
+    of_another_species,
+    other_species,
+    strip_species,
+    without_suffix,
+)
 from scfusionttt.genome.readers import standard_form
 from scfusionttt.genome.species import infer_species
 from scfusionttt.genome.tables import RELEASES, load_genes
@@ -28,7 +35,7 @@ class Resolution:
         One row per input name, in the order given: name, symbol, gene_id, chromosome, start, end (Int64, 1-based),
         strand, status ("matched", "ambiguous" or "lost"), how (the kind of name that matched), candidates (of an
         ambiguous name, joined by "|") and assembly (to which the coordinates belong). Missing where not known.
-        For antibodies also kind ("antibody", "isotype" or "hashtag").
+        For antibodies also kind ("antibody", "isotype", "hashtag" or "bookkeeping").
     species
         "human", "mouse", or "other" for a user's table of another species.
     """
@@ -50,10 +57,10 @@ class Resolution:
         """Return one line: how many names matched, and some of those that did not."""
         table = self.table
         line = ""
-        for kind in ("isotype", "hashtag"):
+        for kind in ("isotype", "hashtag", "bookkeeping"):
             aside = table.loc[table["kind"] == kind, "name"].tolist() if "kind" in table else []
             if aside:
-                line += f"; {len(aside)} {kind}{'s' if len(aside) > 1 else ''} left aside: {name_some(aside)}"
+                line += f"; {len(aside)} {kind}{'s' if len(aside) > 1 else ''} left out: {name_some(aside)}"
                 table = table[table["kind"] != kind]
         for status in ("ambiguous", "lost"):
             missed = table.loc[table["status"] == status, "name"].tolist()
@@ -107,6 +114,7 @@ def resolve_genes(
         species = species or _species_of(lookups[0].genes)
     else:
         species = (species or infer_species(text, ids)).lower()
+        ids = None if ids is not None and other_species(ids) else ids  # symbols only, if the user chose the species
         if species not in RELEASES:
             raise FeatureError(f"species {species!r} has no gene table; use human or mouse, or give a table or GTF")
         lookups = [shipped_lookup(assembly) for assembly in RELEASES[species]]

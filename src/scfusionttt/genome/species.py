@@ -1,16 +1,16 @@
-"""Tell human from mouse by the names of the genes."""
+"""Infer the species, human or mouse, from the names of the genes."""
 
 from collections.abc import Iterable
 
 import pandas as pd
 
 from scfusionttt.errors import FeatureError, name_some
-from scfusionttt.genome.names import PREFIXES, as_text, ensembl_ids
+from scfusionttt.genome.names import PREFIXES, as_text, ensembl_ids, other_species
 from scfusionttt.genome.tables import RELEASES, read_shipped
 
-#: A second species below this share of the names is taken for contamination or spike-in.
+#: A second species with a smaller fraction of the names is treated as contamination or spike-in.
 _STRAY = 0.05
-#: Fewer names than this share known in either species: neither fits.
+#: Smallest fraction of known names for a species to be inferred.
 _LEAST = 0.1
 _MOUSE_SPELLING = r"[A-Z][a-z]|mt-|\d+[A-Z]\d+Rik"
 _BOTH = (("human", "mouse"), ("mouse", "human"))
@@ -21,7 +21,7 @@ class SpeciesMixtureError(FeatureError):
 
 
 def infer_species(names: Iterable[object], gene_ids: Iterable[object] | None = None) -> str:
-    """Return "human" or "mouse", by prefixes (``hg19_``, ``mm10_``), by Ensembl ids, then by symbols as spelt.
+    """Return "human" or "mouse" according to prefixes (``hg19_``, ``mm10_``), Ensembl ids, then the case of symbols.
 
     Parameters
     ----------
@@ -33,21 +33,26 @@ def infer_species(names: Iterable[object], gene_ids: Iterable[object] | None = N
     Raises
     ------
     SpeciesMixtureError
-        Both species have at least 5 % of the features that a prefix or an id gives away.
+        Both species have at least 5 % of the features with a prefix or an id.
     FeatureError
-        Less than 10 % of the names are genes of either species.
+        The Ensembl ids are from another species, or less than 10 % of the names are genes of either species.
     """
     text = as_text(names)
     ids = text if gene_ids is None else as_text(gene_ids)
     for marked in (_by_prefix(text), _by_id(ids)):
         if sum(marked.values()) > len(text) / 2:
             return _majority(marked)
+    if (other := other_species(ids)) is not None:
+        raise FeatureError(
+            f"the gene ids are from {other}, not human or mouse; "
+            "to use gene symbols as those of human or mouse, choose species"
+        )
     known = _by_symbol(text)
     if max(known.values()) < max(1, _LEAST * len(text)):
         some = name_some(text.tolist())
         raise FeatureError(
             f"the genes are neither human nor mouse: {max(known.values())} of {len(text)} names are known ({some}); "
-            "give gene symbols or Ensembl ids, or name the species"
+            "use gene symbols or Ensembl ids, or choose species"
         )
     return _majority(known)
 
@@ -64,13 +69,13 @@ def _by_id(names: pd.Series) -> dict[str, int]:
 
 
 def _by_symbol(names: pd.Series) -> dict[str, int]:
-    """Count the names that are symbols of one species as spelt (CD4 / Cd4).
+    """Count the names that are symbols of only one species, with their case (CD4 / Cd4).
 
-    Where hardly any is (names in lower case), most are known in both: the one that knows more has them all.
+    If there are few (names in lower case), case is ignored and all names count for the species that knows more.
     """
     human = names.isin(read_shipped(RELEASES["human"][0])["symbol"])
     if human.mean() > 0.5 and names.str.match(_MOUSE_SPELLING).mean() < _STRAY:
-        return {"human": int(human.sum()), "mouse": 0}  # spares reading the mouse table
+        return {"human": int(human.sum()), "mouse": 0}  # no need to read the mouse table
     symbols = {species: read_shipped(releases[0])["symbol"] for species, releases in RELEASES.items()}
     known = {species: names.isin(column) for species, column in symbols.items()}
     if max(column.mean() for column in known.values()) >= _LEAST:
@@ -86,6 +91,6 @@ def _majority(counts: dict[str, int]) -> str:
     if share >= _STRAY:
         raise SpeciesMixtureError(
             f"the features are a mixture of {counts['human']} human and {counts['mouse']} mouse genes; "
-            "keep the genes of one species, or name the species"
+            "keep the genes of one species, or choose species"
         )
     return species

@@ -14,8 +14,8 @@ from mudata import MuData
 
 from scfusionttt.data.assemble import as_citeseq, assemble
 from scfusionttt.data.cells import Cells, CiteSeq
-from scfusionttt.data.modalities import protein_tables
-from scfusionttt.errors import UserError
+from scfusionttt.data.modalities import PROTEIN_OBSM, antibody_findings, protein_tables
+from scfusionttt.errors import InputDataError, UserError
 from scfusionttt.io.integrity import check_zarr, damaged, is_store, without_pickle
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.io.read import read
@@ -83,6 +83,10 @@ def open_source(
             logged.add(text)
         return cite
 
+    for finding in antibody_findings(part(slice(0, 1)).rna.var):
+        if finding.severity == "error":
+            raise InputDataError(f"{path}: {finding}")
+        log.warning("warning: %s: %s", path, finding)
     return Source(path, data.n_obs, part)
 
 
@@ -136,6 +140,8 @@ def _lazy_anndata(group: Any) -> AnnData | None:
                 if name in group}  # fmt: skip
     if not matrices or any(matrix is None for matrix in matrices.values()):
         return None
+    if any(key.lower() in PROTEIN_OBSM and not _is_table(group["obsm"][key]) for key in group.get("obsm", ())):
+        return None  # the names of its proteins may be in uns
     obsm = {key: read_elem(group["obsm"][key]) for key in group.get("obsm", ()) if _is_table(group["obsm"][key])}
     raw = group.get("raw")
     return AnnData(

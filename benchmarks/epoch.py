@@ -19,11 +19,11 @@ from scfusionttt.nn.networks import PretrainNetwork
 from scfusionttt.training.pretrain import PretrainModule
 from scfusionttt.training.trainer import Run, fit
 
-#: Of a training step; what is left of an epoch is validation and the state that is kept.
+#: Phases of a training step; the rest of an epoch is validation and checkpoints.
 STEP = ("loading", "forward", "backward", "optimiser")
 REST = "validation and rest"
 PRODUCTS = {"aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm"}
-#: As the profiler calls the TTT operator (compiled; in torch) and attention, forward and backward.
+#: Names of the TTT operator (compiled; in torch) and of attention in the profiler, forward and backward.
 OPERATORS = {
     "_TTTLinear",
     "_TTTLinearBackward",
@@ -35,7 +35,7 @@ OPERATORS = {
 
 
 class TimedPretraining(PretrainModule):
-    """Pretraining that adds up the time of each phase, by any clock."""
+    """Pretraining that sums the time of each phase, by any clock."""
 
     def __init__(self, *arguments: Any, clock: Callable[[], float], **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -43,13 +43,13 @@ class TimedPretraining(PretrainModule):
         self.last, self.latest = clock(), REST
 
     def note(self, phase: str) -> None:
-        """Add the time since the last note to a phase."""
+        """Add the time since the last call to a phase."""
         now = self.clock()
         self.seconds[phase] += now - self.last
         self.last, self.latest = now, phase
 
     def on_train_epoch_start(self) -> None:
-        """End what came before the first batch."""
+        """End the phase before the first batch."""
         self.note(REST)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -57,16 +57,16 @@ class TimedPretraining(PretrainModule):
         self.note("loading")
 
     def terms(self, *arguments: Any) -> Any:
-        """End the forward of a batch, or of a part of it; between two parts lies a backward."""
+        """End the forward pass of a batch or of a part of it; each part is followed by a backward pass."""
         if self.training and self.latest == "forward":
             self.note("backward")
-        found = super().terms(*arguments)
+        terms = super().terms(*arguments)
         if self.training:
             self.note("forward")
-        return found
+        return terms
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
-        """End the backward, the clipping of gradients included."""
+        """End the backward pass, including the clipping of gradients."""
         self.note("backward")
 
     def on_train_batch_end(self, *_: Any) -> None:
@@ -96,7 +96,7 @@ class Epoch:
         self.cells = CellDataset(cite, self.match, Preprocessing.fit(cite, self.match, self.config.data))
 
     def run(self, settings: dict[str, str], operator: Callable | None, epochs: int) -> dict[str, float]:
-        """Return seconds per epoch, by the wall clock and in process time, and the training loss."""
+        """Return seconds of wall and process time per epoch, and the training loss."""
         module = self._module(settings, operator, time.process_time)
         start = time.perf_counter()
         history = self._fit(module, epochs=epochs)
@@ -107,7 +107,7 @@ class Epoch:
         return times | {"training loss": float(history["train_loss"].iloc[-1])}
 
     def share(self, settings: dict[str, str], operator: Callable | None, batches: int = 8) -> dict[str, float]:
-        """Return the shares of matrix products and of the operator in some training steps, by the wall clock."""
+        """Return the fractions of matrix products and of the operator in some training steps, in wall time."""
         module = self._module(settings, operator, time.perf_counter)
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
             self._fit(module, epochs=1, batches=batches)
@@ -118,7 +118,7 @@ class Epoch:
     def _module(
         self, settings: dict[str, str], operator: Callable | None, clock: Callable[[], float]
     ) -> TimedPretraining:
-        """Return untrained pretraining: weights of the same seed, the operator computed in another way if wanted."""
+        """Return an untrained module, always with the same weights, optionally with another operator."""
         config = self.config.with_settings(settings)
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
@@ -143,7 +143,7 @@ class Epoch:
 
 
 def microseconds(events: Iterable[FunctionEvent]) -> tuple[float, float]:
-    """Return the time in matrix products outside of the operator, and in the operator with all that is in it."""
+    """Return the time in matrix products outside the operator, and in the operator with everything it calls."""
     products = inside = 0.0
     for event in events:
         if _within_operator(event.cpu_parent):

@@ -1,6 +1,6 @@
-"""The layers that are compared: those of this package, and what else could stand in their place.
+"""The layers that are compared: those of this package and alternatives.
 
-All map tokens [n, t, d] and which of them are present [n, t] to tokens [n, t, d]. The opponents take every token as
+All map tokens [n, t, d] and a mask of present tokens [n, t] to tokens [n, t, d]. The alternatives treat every token as
 present, which is cheaper. Shapes: n cells, t tokens, h heads, f units per head, d = h * f width.
 """
 
@@ -61,7 +61,7 @@ class SSD(nn.Module):
         self.qkv, self.step = nn.Linear(WIDTH, 3 * WIDTH, bias=False), nn.Linear(WIDTH, HEADS)
         self.log_rate = nn.Parameter(torch.arange(1.0, HEADS + 1).log())
         self.norm, self.out = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, WIDTH, bias=False)
-        nn.init.constant_(self.step.bias, -4.0)  # a step of about 0.02, in the middle of Mamba's initial ones
+        nn.init.constant_(self.step.bias, -4.0)  # a step of about 0.02, in the middle of Mamba's initial range
 
     def forward(self, tokens: Tensor, present: Tensor) -> Tensor:
         """Mix tokens."""
@@ -69,14 +69,14 @@ class SSD(nn.Module):
         tokens = F.pad(tokens, (0, 0, 0, -t % self.chunk)).unflatten(1, (-1, self.chunk))  # [n, c, s, d]
         q, k, v = self.qkv(tokens).unflatten(-1, (3, HEADS, -1)).permute(3, 0, 1, 4, 2, 5)  # each [n, c, h, s, f]
         step = F.softplus(self.step(tokens)).transpose(2, 3)  # [n, c, h, s]
-        decay = (-step * self.log_rate.exp()[:, None]).cumsum(-1)  # log of what is left of the chunk's first state
+        decay = (-step * self.log_rate.exp()[:, None]).cumsum(-1)  # log of the decay of the chunk's first state
         v = v * step[..., None]
         inside = (decay[..., :, None] - decay[..., None, :]).masked_fill(self.later(tokens), -torch.inf).exp()
         mixed = (q @ k.mT * inside) @ v + q * decay.exp()[..., None] @ self.states(k, v, decay)
         return self.out(self.norm(mixed.transpose(2, 3).flatten(1, 2)[:, :t].flatten(2)))
 
     def later(self, like: Tensor) -> Tensor:
-        """Return where a key [.., s] stands behind a query [s, ..]."""
+        """Return a mask of the keys [.., s] that come after a query [s, ..]."""
         return torch.ones(self.chunk, self.chunk, dtype=torch.bool, device=like.device).triu(1)
 
     def states(self, k: Tensor, v: Tensor, decay: Tensor) -> Tensor:
@@ -91,7 +91,7 @@ class SSD(nn.Module):
 
 
 def ttt_layer(operator: Callable[..., TTTOutput] = ttt_linear, *, direction: str = "causal") -> TTTMixer:
-    """Return the layer of this package with any way to compute its operator."""
+    """Return the layer of this package with a given implementation of the operator."""
     settings = {"network.width": WIDTH, "network.heads": HEADS, "network.direction": direction}
     layer = TTTMixer(Config().with_settings(settings).network)
     layer.operator = operator
@@ -117,7 +117,7 @@ class Contender:
     longest: int | None = None
 
     def cells(self, length: int) -> int:
-        """Return how many cells a call has."""
+        """Return the number of cells per call."""
         return 1 if self.longest else -(-TOKENS // length)
 
 
@@ -141,7 +141,7 @@ FORWARD, BACKWARD = "forward", "forward + backward"
 
 
 def make(name: str) -> nn.Module:
-    """Return a contender's layer, the same at each call, after a first short run that compiles what there is to."""
+    """Return a contender's layer, the same at each call, after a short run that compiles the kernels."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         layer = CONTENDERS[name].make()
@@ -151,7 +151,7 @@ def make(name: str) -> nn.Module:
 
 
 def passes(name: str, layer: nn.Module, *, cells: int, length: int) -> dict[str, Callable[[], tuple[Tensor, ...]]]:
-    """Return calls that run a layer on random tokens, forward as in use, and forward and backward as in training.
+    """Return calls that run a layer on random tokens, forward as in inference, and forward and backward as in training.
 
     The gradient from above is the input once more. The backward returns the output and the gradients.
     """

@@ -36,7 +36,7 @@ def ttt_linear_reference(
     return_loss: bool = False,
 ) -> TTTOutput:
     """Return the outputs of `scfusionttt.ttt.ttt_linear`, which see for the parameters; no losses, no state."""
-    assert not return_loss, "the public module tells no losses"
+    assert not return_loss, "the public module returns no losses"
     if both:
         once = partial(ttt_linear_reference, q, k, v, lr, tau, w0, b0, gamma, beta)
         ways = (once(mini_batch=mini_batch, mask=mask, causal=causal, reverse=way).out for way in (False, True))

@@ -1,7 +1,7 @@
-"""Training and embedding from a store: resident memory as the cells grow tenfold, and cells per second beside memory.
+"""Training and embedding from a store: resident memory for ten times as many cells, and throughput.
 
 ``python -m benchmarks.streaming --cells 30000 300000`` writes simulated stores of 20,000 genes and 100 proteins, 5 % of
-the RNA entries not zero, and runs each measurement in a fresh process.
+the RNA entries nonzero, and runs each measurement in a fresh process.
 """
 
 import argparse
@@ -36,12 +36,12 @@ from scfusionttt.training.pretrain import PretrainModule
 from scfusionttt.training.trainer import Run, fit
 
 GENES, PROTEINS, DENSITY, TYPES = 20_000, 100, 0.05, 8
-LIMIT = 3 * 2**30  # bytes that pretraining and embedding may hold
-SHARE = 0.8  # of the in-memory cells per second
+LIMIT = 3 * 2**30  # most resident memory of pretraining and embedding, in bytes
+SHARE = 0.8  # least throughput relative to the same cells in memory
 
 
 class Simulated:
-    """Cells of some types, made when they are read: any number of them takes no memory."""
+    """Cells of several types, simulated when they are read, so that any number of them takes no memory."""
 
     def __init__(self, n_genes: int, n_proteins: int, density: float) -> None:
         rng = np.random.default_rng(0)
@@ -54,7 +54,7 @@ class Simulated:
         self.level = rng.gamma(2.0, 20.0, (TYPES, n_proteins))
 
     def read(self, rows: slice) -> CiteSeq:
-        """Return the cells of a block; the same block is the same cells."""
+        """Return the cells of a block; the same block always has the same cells."""
         rng, n = np.random.default_rng(rows.start), rows.stop - rows.start
         kind = rng.integers(TYPES, size=n)
         counts = sparse.csr_matrix(
@@ -68,7 +68,7 @@ class Simulated:
 
 
 def write(path: Path, n_cells: int, arguments: argparse.Namespace) -> dict[str, float]:
-    """Write a store, unless it is there; returns seconds of process time and bytes per value."""
+    """Write a store, unless it exists; return seconds of process time and bytes per value."""
     made = Simulated(arguments.genes, arguments.proteins, DENSITY)
     start = time.process_time()
     write_store([Source(path.with_suffix(""), n_cells, made.read)], path)
@@ -82,7 +82,7 @@ def config(arguments: argparse.Namespace) -> Config:
 
 
 def measure(task: str, path: Path, arguments: argparse.Namespace) -> dict[str, float]:
-    """Pretrain or embed in this process; returns GB resident at the peak and cells per second of process time."""
+    """Pretrain or embed in this process; return peak resident GB and cells per second of process time."""
     torch.set_num_threads(1)
     stored = open_store(path)
     n_cells, model_path = stored.rna.n_obs, path.with_suffix(".model")
@@ -107,7 +107,7 @@ def measure(task: str, path: Path, arguments: argparse.Namespace) -> dict[str, f
 
 
 def compare(path: Path, arguments: argparse.Namespace) -> pd.DataFrame:
-    """Return cells per second of process time, the same cells from the store and from memory taking turns."""
+    """Return cells per second of process time, for the same cells from the store and from memory, in turns."""
     torch.set_num_threads(1)
     stored = open_store(path)
     part = np.sort(np.argsort(stored.places)[: arguments.part])
@@ -146,15 +146,15 @@ def _seconds(task: str, cells: CellDataset, features: Any, arguments: argparse.N
 
 
 def main() -> int:
-    """Run everything; the exit code is 1 where a target is missed."""
+    """Run everything; return exit code 1 if a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cells", type=int, nargs="+", default=[30_000, 300_000])
     parser.add_argument("--genes", type=int, default=GENES)
     parser.add_argument("--proteins", type=int, default=PROTEINS)
-    parser.add_argument("--part", type=int, default=30_000, help="cells to compare with memory on")
+    parser.add_argument("--part", type=int, default=30_000, help="cells for the comparison with memory")
     parser.add_argument("--preset", default="default")
     parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--folder", type=Path, help="keep the stores here")
+    parser.add_argument("--folder", type=Path, help="folder for the stores (default: temporary)")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--task", choices=["pretrain", "embed"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -194,10 +194,10 @@ class FinetuneConfig(StageConfig):
 
     section: ClassVar[str] = "finetune"
 
-    #: What learns the types. ``kernel``: a closed-form kernel head, and the pretrained body stays as it is; ``linear``:
-    #: logistic regression on the latent, and the body stays as it is; ``finetune``: body and a linear head are trained
-    #: by gradient descent from a random head, as published (in a transfer, the head and the projection from RNA to
-    #: proteins). Change it to compare with the published method.
+    #: How cell types are learned. ``kernel``: a kernel head is fitted, and the pretrained network stays as it is;
+    #: ``linear``: the same with logistic regression on the latent; ``finetune``: the network and a random linear head
+    #: are trained by gradient descent, as published (in a transfer, the head and the projection from RNA to proteins).
+    #: Change it to compare with the published method.
     classifier: Classifier = "kernel"
     lr: float = 2.5e-4
     mask_ratio: float = 0.15

@@ -1,6 +1,6 @@
-"""The catalogue of broken and odd inputs, each with what must become of it; `docs/reliability.md` is made from it.
+"""The catalogue of invalid and unusual inputs, each with its expected result.
 
-``python tests/contract/bad_inputs.py`` writes that page anew.
+``python tests/contract/bad_inputs.py`` writes `docs/reliability.md` from it.
 """
 
 import csv
@@ -15,7 +15,7 @@ import bad_labels
 import bad_names
 from making import Make
 
-#: What other tools make of it; `peers.py` writes it where they are installed.
+#: Results of other tools, written by `peers.py` if they are installed.
 PEERS = Path(__file__).with_name("peers.tsv")
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 DONE = ""
@@ -23,26 +23,26 @@ DONE = ""
 
 @dataclass(frozen=True, eq=False)
 class BadInput:
-    """One input and its verdict.
+    """One input and its expected result.
 
     Parameters
     ----------
     group, what
-        Where it belongs, and what it is.
+        Section of the page, and description.
     make
-        Makes it from good cells.
+        Creates it from valid cells.
     refused
-        Whether it must be refused, by one line and exit code 2; else it must be used.
+        Whether it must be refused, with one line and exit code 2; otherwise it must be used.
     told
-        Words that the line, or the warning, must have; none where there is nothing to tell.
+        Words that the line or the warning must contain, if any.
     same
-        The result must be that of the good cells, bit for bit, whatever their container, order or names.
+        The result must be that of the valid cells, bit for bit, whatever their container, order or names.
     verbs
-        Words with which single verbs refuse it all the same (`DONE`: they do not refuse it).
+        Words with which particular commands refuse it (`DONE`: they use it).
     labels
         obs column with the cell types.
     options
-        Of the command line.
+        Options of the command.
     """
 
     group: str
@@ -56,14 +56,14 @@ class BadInput:
     options: str = ""
 
     def refusal(self, verb: str) -> str | None:
-        """Return the words with which a verb must refuse it, None where it must use it."""
+        """Return the words with which a command must refuse it, or None if it must use it."""
         told = self.verbs.get(verb, self.told if self.refused and self._is_judged_by(verb) else DONE)
         return told or None
 
     def _is_judged_by(self, verb: str) -> bool:
         if self.group == "Labels":
             return verb in ("finetune", "transfer", "evaluate")
-        return verb != "evaluate" or self.group == "Files"  # scores slots, whatever the counts
+        return verb != "evaluate" or self.group == "Files"  # evaluate does not read counts
 
 
 CATALOGUE = [
@@ -79,14 +79,14 @@ CATALOGUE = [
 
 
 def page() -> str:
-    """Return the page that tells users what happens to their input."""
+    """Return the page that describes what happens to each input."""
     lines = [
-        "# What happens to bad input",
+        "# Invalid and unusual input",
         "",
-        f"Each of these {len(CATALOGUE)} inputs is made and given to the command line by `tests/contract`, from which",
-        "this page is written (`python tests/contract/bad_inputs.py`). *Refused*: exit code 2 and one line on stderr,",
-        "nothing written. *Used*: exit code 0; the words in quotes are told. *Same result*: bit for bit that of the",
-        "well-formed input.",
+        f"The tests in `tests/contract` create each of these {len(CATALOGUE)} inputs and pass it to the command line;",
+        "this page is generated from them (`python tests/contract/bad_inputs.py`). *Refused*: exit code 2, one line on",
+        "stderr, and nothing is written. *Used*: exit code 0; the message or warning contains the words in quotes.",
+        "*Same result*: bit for bit that of the valid input.",
     ]
     for group in dict.fromkeys(case.group for case in CATALOGUE):
         lines += ["", f"## {group}", "", "| Input | What happens |", "|---|---|"]
@@ -95,7 +95,7 @@ def page() -> str:
 
 
 def _peers() -> list[str]:
-    """Return the section on other tools: how often each verdict fell, and each input's."""
+    """Return the section on other tools: the number of inputs per result, and the result of each input."""
     if not PEERS.exists():
         return []
     with PEERS.open(newline="", encoding="utf-8") as file:
@@ -107,10 +107,11 @@ def _peers() -> list[str]:
     verdicts = list(dict.fromkeys(verdict for count in counts.values() for verdict in sorted(count)))
     lines = [
         "", "## The same input in other tools", "",
-        f"What becomes of {len(bad)} of the inputs above that are refused here (`python tests/contract/peers.py`), one",
-        "epoch of training or the tutorial's neighbours. *Clear error*: the message comes from the tool or its reader,",
-        "which does not make it a good one. *Crash deep inside*: from a library below, or the process ends. *Warning*:",
-        "numbers, and a warning that good cells do not get. *Silent wrong result*: numbers, and no word.", "",
+        f"Results of other tools for {len(bad)} of the inputs above that scfusionttt refuses",
+        "(`python tests/contract/peers.py`), after one epoch of training or the neighbours of the tutorial. *Clear",
+        "error*: the message comes from the tool or its reader; it may not be helpful. *Crash deep inside*: the",
+        "error comes from another library, or the process dies. *Warning*: a result, and a warning that valid cells do",
+        "not cause. *Silent wrong result*: a result without any message.", "",
         f"| Tool | {' | '.join(verdicts)} |", f"|---|{'---|' * len(verdicts)}",
         *(f"| {tool} | {' | '.join(str(counts[tool][verdict]) for verdict in verdicts)} |" for tool in tools), "",
         f"| Input | {' | '.join(tools)} |", f"|---|{'---|' * len(tools)}",

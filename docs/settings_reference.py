@@ -54,7 +54,8 @@ def settings(section: str) -> Iterator[tuple[str, str]]:
     """Yield the name and the type or choices, in words, of each setting of a section."""
     owner = sections()[section]
     hints = get_type_hints(type(owner))
-    for item in fields(owner):
+    # Settings of the section itself come before those that it shares with another.
+    for item in sorted(fields(owner), key=lambda item: item.name not in type(owner).__annotations__):
         if not is_dataclass(getattr(owner, item.name)):
             yield item.name, _kind(hints[item.name])
 

@@ -111,13 +111,30 @@ BAD_CALLS = {
     "setting: no such file": ("pretrain good.h5mu --out model --config mine.toml", "mine.toml: cannot be read"),
     "setting: no memory": ("pretrain good.h5mu --out model --memory lots", "memory must be a size like 6GiB, 4GB"),
     "setting: too little memory": (
-        "finetune good.h5mu --model model --labels cell_type --out new --memory 10MB",
+        "finetune good.h5mu --model model --labels cell_type --out new --memory 10MB "
+        "--set finetune.classifier=finetune",
         "may take 0.01 GiB: give it more with --memory, or pretrain with --set network.checkpoint_blocks=true",
     ),
     "setting: not TOML": ("pretrain good.h5mu --out model --config text.h5mu", "is not TOML"),
     "setting: fixed by pretraining": (
         "finetune good.h5mu --model model --labels cell_type --out new --set network.width=32",
         "give them to scfusionttt pretrain",
+    ),
+    "setting: of pretraining": (
+        "finetune good.h5mu --model model --labels cell_type --out new --set pretrain.lr=0.1",
+        "give them to scfusionttt pretrain",
+    ),
+    "setting: without effect": (
+        "finetune good.h5mu --model model --labels cell_type --out new --set finetune.lr=0.1",
+        "finetune.lr=0.1 has no effect without finetune.classifier=finetune",
+    ),
+    "setting: in a zero-shot transfer": (
+        "transfer rna.h5ad --model typed --out new --set finetune.classifier=linear",
+        "--set has no effect without --labels-key",
+    ),
+    "setting: of proteins in transfer": (
+        "transfer rna.h5ad --model typed --labels cell_type --out new --set finetune.hide_protein=0.3",
+        "finetune.hide_protein has no effect in scfusionttt transfer",
     ),
     "setting: fraction above 1": (
         "finetune good.h5mu --model model --labels cell_type --out new --train-fraction 1.5",

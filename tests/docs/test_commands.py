@@ -2,6 +2,7 @@
 
 import re
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -59,3 +60,22 @@ def test_the_command_line_page_is_written_from_the_program(monkeypatch, verbs):
     assert "scfusionttt embed pbmc.h5mu --model pbmc-model --out fused.h5mu" in lines
     assert "`--model MODEL`" in lines
     assert all(cli_reference.described(name, verb) for name, verb in verbs.items())
+
+
+def test_the_settings_page_has_every_setting_with_its_default_and_every_number_with_its_unit(monkeypatch):
+    pytest.importorskip("sphinx")
+    monkeypatch.setattr(sys, "path", [str(ROOT / "docs"), *sys.path])
+    import settings_reference
+
+    from scfusionttt.config import Config
+
+    lines = [line for section in settings_reference.sections() for line in settings_reference.described(section)]
+    entries = dict(pairwise(lines))
+    config = Config().to_dict()
+    names = [f"{section}.{key}" for section in config if section != "seed" for key in config[section]]
+    for name in [*names, "seed"]:
+        text = entries[f"`{name}`"]
+        assert "; default " in text, name
+        assert not text.startswith((": whole number;", ": number;", ": whole number or `auto`;")), f"{name} has no unit"
+        assert text.endswith("."), name
+    assert entries["`network.patch`"].startswith(": whole number [genes]; default 20, `paper` 10, `whole` 1. ")

@@ -215,3 +215,20 @@ def test_reading_and_zero_shot_leave_the_random_numbers_alone(trained, rna_cells
     before = torch.get_rng_state()
     FusionTTT.load(tmp_path / "model", progress=False).transfer(rna_cells)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_any_head_can_be_fitted_to_any_pretrained_body(trained, cells, rna_cells, tmp_path):
+    model = deepcopy(trained.pretrained)
+    model.config = model.config.with_settings({"finetune.classifier": "linear"})
+    linear = model.finetune(cells, labels_key="cell_type")
+    linear.save(tmp_path / "linear")
+    again = FusionTTT.load(tmp_path / "linear", progress=False)
+    np.testing.assert_array_equal(again.predict(cells)["probability"], linear.predict(cells)["probability"])
+    assert "head.landmarks" not in again.network.state_dict()
+    again.config = again.config.with_settings({"finetune.classifier": "kernel"})
+    assert "head.landmarks" not in again.transfer(rna_cells).network.state_dict()  # zero-shot keeps the head
+    student = again.transfer(rna_cells, labels_key="cell_type")
+    assert "head.landmarks" in student.network.state_dict()
+    student.save(tmp_path / "student")
+    expected = student.predict(rna_cells)["probability"]
+    np.testing.assert_array_equal(FusionTTT.load(tmp_path / "student").predict(rna_cells)["probability"], expected)

@@ -1,5 +1,6 @@
-"""A model that an earlier version wrote loads, and says of the same cells what it said then."""
+"""Models that earlier versions wrote still load, and give the same results for the same cells."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +8,12 @@ import pytest
 from anndata import AnnData
 from mudata import MuData
 
+from scfusionttt.config import Config
+from scfusionttt.errors import ModelFolderError
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.model.folder import FORMAT_VERSION
 from scfusionttt.model.fusionttt import FusionTTT
+from scfusionttt.model.old_formats import upgraded
 
 MODELS = Path(__file__).parent / "folders"
 
@@ -28,3 +32,49 @@ def test_a_model_of_every_format_predicts_as_it_did(version):
         table = model.predict(cells)
         np.testing.assert_array_equal(table["label"].to_numpy(str), told["label"])
         np.testing.assert_allclose(table["probability"], told["probability"], atol=1e-5)
+
+
+def of_format_4(stage="pretrain", **changes):
+    """Return settings and sizes of a manifest of format 4 with some settings changed, translated."""
+    manifest = json.loads((MODELS / "format-4" / "manifest.json").read_text())
+    manifest["stage"] = stage
+    for name, value in changes.items():
+        section, _, key = name.partition("__")
+        manifest["settings"][section][key] = value
+    manifest = upgraded(manifest, Path("old"))
+    return Config.from_dict(manifest["settings"]), manifest["sizes"]
+
+
+def test_interlocked_numbers_become_the_choices_that_replaced_them():
+    config, sizes = of_format_4("finetune")
+    assert sizes == {"pool_slots": 1, "landmarks": 500, "skip_components": 50}
+    assert (config.network.direction, config.pretrain.objective, config.finetune.classifier) == (
+        "both", "bottleneck", "kernel",
+    )  # fmt: skip
+    masked = {"pretrain__masked_weight": 1, "pretrain__bottleneck_weight": 0, "network__decoder_blocks": 2}
+    published = {"network__latent": 0, "network__direction": "forward", "network__causal": True}
+    config, _ = of_format_4(**masked, **published, pretrain__alpha=0.7, pretrain__beta=0.3)
+    assert (config.network.direction, config.pretrain.objective) == ("causal", "masked")
+    assert config.pretrain.alpha == pytest.approx(0.7)
+    assert of_format_4(network__direction="forward")[0].network.direction == "forward"
+    linear = {"network__landmarks": 0, "network__skip_components": 0}
+    assert of_format_4("finetune", **linear)[0].finetune.classifier == "linear"
+    assert of_format_4("finetune", **linear, finetune__probe=False)[0].finetune.classifier == "finetune"
+    assert of_format_4(pretrain__epochs=None, pretrain__patience=0)[0].pretrain.epochs == "auto"
+
+
+@pytest.mark.parametrize(
+    ("stage", "changes", "reason"),
+    [
+        ("pretrain", {"network__inner_lr": 0.5}, r"network\.inner_lr other than 1"),
+        ("pretrain", {"network__causal": True}, r"network\.causal=true and network\.direction=both"),
+        ("pretrain", {"pretrain__bottleneck_weight": 0}, r"pretrain\.bottleneck_weight=0 and network\.latent above 0"),
+        ("finetune", {"network__landmarks": 0}, r"network\.landmarks=0 and network\.skip_components above 0"),
+    ],
+)
+def test_a_network_that_can_no_longer_be_built_is_refused_in_one_line(stage, changes, reason):
+    with pytest.raises(
+        ModelFolderError, match=f"^old: its network has {reason}, which .*use the version that"
+    ) as error:
+        of_format_4(stage, **changes)
+    assert "\n" not in str(error.value)

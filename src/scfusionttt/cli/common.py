@@ -33,11 +33,13 @@ def as_settings(pairs: list[str] | None) -> dict[str, str]:
 
 
 def set_training(model: Any, pairs: list[str] | None) -> None:
-    """Change settings of a trained model, other than those of its features and its network."""
-    config = model.config.with_settings(as_settings(pairs))
-    if (config.data, config.network) != (model.config.data, model.config.network):
-        raise SettingError("--set data.* and network.* are fixed by pretraining; give them to scfusionttt pretrain")
-    model.config = config
+    """Change settings of a pretrained model that pretraining did not use."""
+    before, after = model.config, model.config.with_settings(as_settings(pairs))
+    if (before.data, before.network, before.pretrain) != (after.data, after.network, after.pretrain):
+        raise SettingError(
+            "--set data.*, network.* and pretrain.* are fixed by pretraining; give them to scfusionttt pretrain"
+        )
+    model.config = after
 
 
 def checkpoint_folder(out: Path, resume: bool, *, start: Path | None = None) -> Path:

@@ -40,6 +40,7 @@ from scfusionttt.cli.options import (
     input_options,
 )
 from scfusionttt.cli.processes import start
+from scfusionttt.errors import SettingError
 
 
 def pretrain(
@@ -116,7 +117,12 @@ def transfer(
     from scfusionttt.model.fusionttt import FusionTTT
 
     trained = FusionTTT.load(model, device=device.value, memory=memory, devices=devices, nodes=nodes)
+    if settings and labels_key is None:
+        raise SettingError("--set has no effect without --labels-key: a zero-shot transfer trains nothing")
+    hide_protein = trained.config.finetune.hide_protein
     set_training(trained, settings)
+    if trained.config.finetune.hide_protein != hide_protein:
+        raise SettingError("finetune.hide_protein has no effect in scfusionttt transfer, which uses RNA alone")
     checkpoints = checkpoint_folder(out, resume, start=model)
     options = input_options(layer, rna_modality, protein_modality, cells, drop_empty)
     student = trained.transfer(

@@ -134,17 +134,18 @@ class StageConfig:
     epochs: int | Literal["auto"] = "auto"
     #: Cells per step of the optimiser [cells]. Raise it with the number of devices.
     batch_size: int = 64
-    #: Peak learning rate [per step]. Lower it when the loss becomes NaN; raise it for short runs.
+    #: Peak learning rate of AdamW [unitless]. Lower it when the loss becomes NaN; raise it for short runs.
     lr: float = 2e-3
     #: Epochs without a lower validation loss after which training stops [epochs]. Lower it to save time.
     patience: int = 10
     #: Fraction of the training cells held back for early stopping [fraction]; 0: none, and the last epoch is kept.
     #: Set it to 0 when every cell counts.
     validation_fraction: float = 0.1
-    #: RNA tokens hidden from each cell during training [fraction]. Raise it to regularise more strongly.
+    #: Fraction of the RNA tokens that are hidden from each cell during training [fraction]. Raise it to regularise
+    #: more.
     mask_ratio: float = 0.5
-    #: Cells per batch whose proteins are all hidden, so that the model works from RNA alone, too [fraction]. Set it to
-    #: 0 when all cells have proteins, also later ones.
+    #: Fraction of the cells per batch whose proteins are all hidden, so that the model works from RNA alone, too
+    #: [fraction]. Set it to 0 if every cell, also of later data, has proteins.
     hide_protein: float = 0.15
 
     def __post_init__(self) -> None:
@@ -173,11 +174,11 @@ class PretrainConfig(StageConfig):
     #: What is learned. ``bottleneck``: every feature is rebuilt from the bottleneck; ``masked``: hidden tokens are
     #: rebuilt from visible ones, as published, which needs ``network.decoder_blocks`` and ``network.latent=0``.
     objective: Objective = "bottleneck"
-    #: Steps with linear warm-up of the learning rate, before its cosine decay [fraction]. Raise it when the loss jumps
-    #: at the start.
+    #: Fraction of the steps with linear warm-up of the learning rate, before its cosine decay [fraction]. Raise it when
+    #: the loss jumps at the start.
     warmup: float = 0.125
-    #: Proteins hidden from each cell [fraction]. Keep it low for small panels, whose proteins say little about one
-    #: another: with many hidden, the network learns to do without them.
+    #: Fraction of the proteins that are hidden from each cell [fraction]. Keep it low for small panels, whose proteins
+    #: say little about one another: with many hidden, the network learns to do without them.
     protein_mask_ratio: float = 0.2
     #: Weight of the RNA loss; proteins get ``1 - alpha`` [fraction]. Raise it when the proteins are few or noisy.
     alpha: float = 0.5
@@ -200,11 +201,14 @@ class FinetuneConfig(StageConfig):
     #: Change it to compare with the published method.
     classifier: Classifier = "kernel"
     lr: float = 2.5e-4
+    #: Fraction of the tokens, RNA and proteins, that are hidden from each cell during training [fraction]. Raise it to
+    #: regularise more.
     mask_ratio: float = 0.15
     #: Weight classes by 1 / sqrt(cells), so that rare types count more. Set it to false to maximise accuracy alone.
     class_balance: bool = True
-    #: Weight of each cell as seen by RNA alone, or, with ``finetune.classifier=finetune``, cells per batch whose
-    #: proteins are hidden [fraction]. Raise it when most cells to classify have no proteins.
+    #: Weight of each cell as seen by RNA alone or, with ``finetune.classifier=finetune``, fraction of the cells per
+    #: batch whose proteins are hidden [fraction]; a transfer does without. Raise it if most cells to classify have no
+    #: proteins.
     hide_protein: float = 0.2
 
 

@@ -1,4 +1,4 @@
-"""Small tools with which the catalogue's inputs are made from good cells."""
+"""Functions that make the inputs of the catalogue from valid cells."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,22 +12,22 @@ from scipy import sparse
 
 from scfusionttt.io.quiet_warnings import quiet
 
-#: Makes an input from a copy of the good cells: changes them, returns other data, or the path of what it wrote.
+#: Makes an input from a copy of the valid cells: changes them in place, or returns other data or the path of a file.
 Make = Callable[[MuData, Path], "MuData | AnnData | Path | None"]
 
 
 def refused(told: str, make: Make, **more: Any) -> dict[str, Any]:
-    """Verdict: one line, exit code 2."""
+    """Expect a refusal: one line, exit code 2."""
     return {"make": make, "refused": True, "told": told, **more}
 
 
 def used(make: Make, told: str = "", **more: Any) -> dict[str, Any]:
-    """Verdict: a correct result; what is odd is told."""
+    """Expect a correct result, and a warning if `told` is set."""
     return {"make": make, "refused": False, "told": told, **more}
 
 
 def same(make: Make, told: str = "", **more: Any) -> dict[str, Any]:
-    """Verdict: bit for bit the result of the good cells."""
+    """Expect, bit for bit, the result of the valid cells."""
     return used(make, told, same=True, **more)
 
 

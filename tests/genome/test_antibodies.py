@@ -176,7 +176,7 @@ def test_overrides(tmp_path):
 
 
 def test_wrong_overrides(tmp_path):
-    with pytest.raises(InputFileError, match="need the columns name and symbol; found a"):
+    with pytest.raises(InputFileError, match="need the columns name and symbol, but have a"):
         resolve_antibodies(["CD4"], overrides=pd.DataFrame({"a": ["b"]}))
     with pytest.raises(InputFileError, match="cannot be read"):
         resolve_antibodies(["CD4"], overrides=tmp_path / "none.tsv")

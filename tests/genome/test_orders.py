@@ -78,9 +78,9 @@ def test_list_by_name_or_symbol_others_last():
 @pytest.mark.parametrize(
     ("kind", "options", "error", "message"),
     [
-        ("alphabet", {}, SettingError, "'alphabet' is not known; use one of genome"),
-        ("expression", {}, SettingError, "one mean for each of 2 features; none given"),
-        ("expression", {"expression": [1.0]}, SettingError, "2 features; 1 given"),
+        ("alphabet", {}, SettingError, "order must be one of genome"),
+        ("expression", {}, SettingError, r"one mean for each of 2 features \(got none\)"),
+        ("expression", {"expression": [1.0]}, SettingError, r"2 features \(got 1\)"),
         ("list", {}, SettingError, "needs the names"),
         ("list", {"names": ["unheard"]}, FeatureError, "none of its 1 names"),
     ],

@@ -85,7 +85,7 @@ def test_own_table_with_other_column_names(tmp_path):
     [
         ("own.tsv", "a\tb\n1\t2\n", "no column symbol, chromosome, start"),
         ("own.tsv", "symbol\tchromosome\tstart\nAAA\t1\tfirst\n", "start is not a whole number for AAA"),
-        ("own.tsv", "symbol\tchromosome\tstart\n", "holds no gene"),
+        ("own.tsv", "symbol\tchromosome\tstart\n", "has no genes"),
         ("own.tsv", "", "cannot be read"),
         ("own.tsv", "symbol\tchromosome\n1\t2\t3\n1\t2\t3\t4\n", "cannot be read"),
         ("own.gtf", 'chr1\tx\texon\t1\t2\t.\t+\t.\tgene_id "G";\n', "no line has the feature type 'gene'"),

@@ -1,4 +1,4 @@
-"""Where genes and the antigens of antibodies lie: tables, names, species, orders."""
+"""Positions of genes and of the antigens of antibodies: tables, names, species, orders."""
 
 from scfusionttt.genome.antibodies import resolve_antibodies
 from scfusionttt.genome.chromosomes import karyotypic_rank

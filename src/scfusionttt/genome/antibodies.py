@@ -1,4 +1,4 @@
-"""Resolve antibody names to the genes that code for their antigens."""
+"""Resolve antibody names to the genes that encode their antigens."""
 
 from collections.abc import Iterable
 from functools import lru_cache
@@ -20,7 +20,7 @@ from scfusionttt.genome.antibody_names import (
 from scfusionttt.genome.names import as_text
 from scfusionttt.genome.resolve import Resolution, resolve_genes
 
-#: antigen, human, mouse: the coding gene; a carbohydrate has the gene of its enzyme, a complex that of one chain.
+#: Columns antigen, human, mouse (coding genes; of a carbohydrate its enzyme's gene, of a complex that of one chain).
 TABLE = Path(__file__).parent / "tables_data" / "antibodies.tsv"
 
 #: Folded antigen names that are gene symbols, too, of another gene (LOX) or in one of the species.
@@ -28,7 +28,7 @@ _ALSO_GENES = ("lox", "gpr56", "fasl", "icosl", "il4ra", "il6ra")
 
 _SEPARATORS = {ord(character): None for character in " -_./"}
 
-#: What an override may name in place of a gene symbol.
+#: Values that an override may have instead of a gene symbol.
 _KINDS = ("isotype", "hashtag", "bookkeeping")
 
 
@@ -40,8 +40,8 @@ def resolve_antibodies(
 ) -> Resolution:
     """Find the coding gene of each antibody.
 
-    Isotype controls and hashtags are told by their names. Vendors' and pipelines' additions are taken off
-    (``_TotalSeqB``, ``anti-human``, ``Hu.``, ``adt_``, a clone), case, separators and Greek letters are folded, and the
+    Isotype controls and hashtags are recognised by their names. Additions of vendors and pipelines (``_TotalSeqB``,
+    ``anti-human``, ``Hu.``, ``adt_``, a clone) are removed, case, separators and Greek letters are normalised, and the
     antigen is looked up in the curated table (`TABLE`), then among gene names. Isoforms such as CD45RA and CD45RO have
     the same gene.
 
@@ -50,10 +50,10 @@ def resolve_antibodies(
     names
         Antibody names, [p].
     species
-        "human" or "mouse": whose genes are returned.
+        "human" or "mouse".
     overrides
-        Names that are to resolve otherwise, a DataFrame or the path of a .tsv or .csv with the columns name and
-        symbol; the symbol may be "isotype" or "hashtag", or empty for an antibody without a gene.
+        Corrections: a DataFrame, or the path of a .tsv or .csv, with the columns name and symbol; the symbol may also
+        be "isotype", "hashtag" or "bookkeeping", or empty for an antibody without a gene.
 
     Returns
     -------
@@ -64,9 +64,9 @@ def resolve_antibodies(
     Raises
     ------
     InputFileError
-        The overrides cannot be read or lack a column.
+        The overrides are unreadable or lack a column.
     FeatureError
-        The species is not known.
+        The species is not supported.
     """
     text = as_text(names)
     own = _read_overrides(overrides)
@@ -86,7 +86,7 @@ def resolve_antibodies(
 
 
 def genes_of(antigens: Iterable[str], species: str) -> dict[str, str]:
-    """Return the coding gene of each antigen that is known under just this spelling."""
+    """Return the coding gene of each antigen that is known in exactly this spelling."""
     table = curated(species)
     found = {antigen: table.get(key(antigen), "") for antigen in antigens}
     for names_of in dict.fromkeys((species, "human")):
@@ -99,7 +99,7 @@ def genes_of(antigens: Iterable[str], species: str) -> dict[str, str]:
 
 @lru_cache
 def curated(species: str) -> dict[str, str]:
-    """Return the coding gene of each antigen in the table, by the key of its name."""
+    """Return the coding gene of each antigen in the table, indexed by `key`."""
     table = pd.read_csv(TABLE, sep="\t", dtype=str, keep_default_na=False)
     table = table[table[species] != ""]
     return dict(zip(table["antigen"].map(key), table[species], strict=True))
@@ -150,9 +150,9 @@ def _symbol(name: str, own: dict[str, str], species: str) -> str:
 
 
 def _as_genes(readings: pd.Series, names_of: str, species: str) -> pd.DataFrame:
-    """Read what is not in the curated table as genes of a species; of readings of one index the first that matches.
+    """Resolve antigens that are not in the curated table as genes; for each index, the first spelling that matches.
 
-    Many CD names are aliases of human genes only: a mouse antibody takes the human symbol in mouse spelling.
+    Many CD names are aliases of human genes only: for mouse antibodies, the human symbol is written in mouse style.
     """
     table = resolve_genes(readings, species=names_of).table
     if names_of != species:
@@ -175,7 +175,7 @@ def _read_overrides(overrides: pd.DataFrame | str | Path | None) -> dict[str, st
             raise InputFileError(f"antibody overrides {path}: cannot be read as a table ({reason})") from error
     if not {"name", "symbol"} <= set(overrides.columns):
         raise InputFileError(
-            f"antibody overrides need the columns name and symbol; found {', '.join(overrides.columns)}"
+            f"antibody overrides need the columns name and symbol, but have {', '.join(overrides.columns)}"
         )
     table = overrides[["name", "symbol"]].fillna("").astype(str)
     return {key(name): symbol.strip() for name, symbol in table.itertuples(index=False)}

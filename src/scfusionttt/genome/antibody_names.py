@@ -1,4 +1,4 @@
-"""Spellings of antibody names: what vendors, pipelines and R put around the antigen, and how it is taken off."""
+"""Parse antibody names: remove what vendors, pipelines and R add to the antigen."""
 
 import re
 
@@ -21,7 +21,7 @@ _HASHTAG = re.compile(rf"(?i)hash{_GAP}*tag|(?:^|[^a-z])hto(?:[^a-z]|$)|^hash{_G
 _CONTROL = re.compile(r"\b(?:iso|ctrl|ctl|control)\b|^iso(?=ig)")
 _HOSTS = "mouse|rat|hamster|armenian|syrian|rabbit|goat|arm|ham"
 _HOST = re.compile(rf"\b(?:{_HOSTS})\b|\b[mr](?=igg)")
-#: Of the antibody that stands before it, be it with its clone: CD4 (RPA-T4) Mouse IgG1, kappa
+#: The isotype of an antibody after its antigen and clone: CD4 (RPA-T4) Mouse IgG1, kappa
 _OWN_ISOTYPE = re.compile(rf"(?i)^(?:cd ?\d|(?![mr]?ig|{_HOSTS})\w.*\(.*\)\W*(?:{_HOSTS})\b)")
 _CONTROL_CLONE = re.compile(r"\b(?:mopc ?\d|mpc ?11\b|rtk ?\d{4}|htk ?888)")
 _BARE_SUBCLASS = re.compile(r"igg(?:1|2[abc]?|3)(?: ?(?:k|l|kappa|lambda))?")
@@ -63,7 +63,7 @@ def is_isotype(name: str) -> bool:
 
 
 def antigen(name: str) -> str:
-    """Take off everything that is not the antigen: ``adt_CD3_TotalSeqB``, ``anti-human CD3`` -> ``CD3``."""
+    """Remove everything but the antigen: ``adt_CD3_TotalSeqB``, ``anti-human CD3`` -> ``CD3``."""
     previous = None
     while name != previous:
         previous = name
@@ -73,27 +73,27 @@ def antigen(name: str) -> str:
 
 
 def key(name: str) -> str:
-    """Fold case, Greek letters and separators; between digits one stays, so that CD3.1 is not CD31."""
+    """Normalise case, Greek letters and separators; one separator is kept between digits: CD3.1 is not CD31."""
     folded = _LETTERS.sub(lambda letter: letter.group()[0], name.lower().translate(_GREEK))
     folded = re.sub(r"(?<=\d)[^a-z0-9]+(?=\d)", ".", folded)
     return re.sub(r"[^a-z0-9.]|(?<!\d)\.|\.(?!\d)", "", folded)
 
 
 def given(name: str) -> list[str]:
-    """Return the antigens that a name gives: as a whole, then outside and inside its brackets."""
+    """Return the antigens in a name: the whole name, then the text outside and inside brackets."""
     whole = antigen(name)
     inside = [part for bracket in re.findall(r"\(([^)]*)\)", whole) for part in bracket.split(",")]
     return _tidy([whole, re.sub(r"\([^)]*\)", " ", whole), *inside])
 
 
 def spellings(name: str) -> list[str]:
-    """Return the readings of a name, best first: what it gives, then the same without a suffix (``CD3.1``)."""
+    """Return the possible antigens, best first: those in the name, then without a numeric suffix (``CD3.1``)."""
     readings = given(name)
     return _tidy([*readings, *(re.sub(rf"{_GAP}\d+$", "", reading) for reading in readings)])
 
 
 def heads(name: str) -> list[str]:
-    """Return the beginnings of a name that carries a clone (``CD3_UCHT1``, ``CD3:UCHT1|CD3E``), longest first."""
+    """Return the prefixes of a name that may end with a clone (``CD3_UCHT1``, ``CD3:UCHT1|CD3E``), longest first."""
     whole = antigen(name)
     return [whole[: gap.start()] for gap in re.finditer(r"[\s_.:|/,\-]+", whole)][::-1]
 

@@ -1,4 +1,4 @@
-"""Names of chromosomes and the order in which they stand."""
+"""Names of chromosomes and their order."""
 
 import numpy as np
 import pandas as pd
@@ -18,17 +18,17 @@ def plain_names(chromosomes: pd.Series) -> pd.Series:
 
 
 def is_main(chromosomes: pd.Series) -> pd.Series:
-    """Return True where it is an assembled chromosome (``1``, ``X``, ``MT``), False on contigs and patches."""
+    """Return True for assembled chromosomes (``1``, ``X``, ``MT``), False for contigs and patches."""
     return chromosomes.isin(_MAIN)
 
 
 def karyotypic_rank(chromosomes: pd.Series) -> np.ndarray:
-    """Rank chromosomes as a karyotype shows them.
+    """Rank chromosomes in karyotypic order.
 
     Parameters
     ----------
     chromosomes
-        Chromosome names, [n]; missing where a feature is not placed.
+        Chromosome names, [n]; missing for features without a position.
 
     Returns
     -------

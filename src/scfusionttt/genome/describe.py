@@ -1,4 +1,4 @@
-"""What a name means, gene or antibody, and where it lies."""
+"""Describe names of genes and antibodies, with their positions."""
 
 from collections.abc import Iterable
 
@@ -14,14 +14,14 @@ _COLUMNS = ["name", "kind", "symbol", "gene_id", "chromosome", "start", "end", "
 
 
 def describe(names: Iterable[object], species: str | None = None) -> pd.DataFrame:
-    """Resolve each name as a gene and, if it is none, as an antibody.
+    """Resolve each name as a gene or else as an antibody.
 
     Parameters
     ----------
     names
         Names of genes or antibodies, [f].
     species
-        "human" or "mouse"; inferred from the gene names by default, human where they do not tell.
+        "human" or "mouse"; by default inferred from the gene names, or human if that fails.
 
     Returns
     -------
@@ -32,7 +32,7 @@ def describe(names: Iterable[object], species: str | None = None) -> pd.DataFram
     Raises
     ------
     FeatureError
-        The names are a mixture of human and mouse genes, or the species is not known.
+        The names are a mixture of human and mouse genes, or the species is not supported.
     """
     text = as_text(names)
     if species is None:
@@ -45,9 +45,9 @@ def describe(names: Iterable[object], species: str | None = None) -> pd.DataFram
     genes = resolve_genes(text, species=species).table.assign(kind="gene")
     proteins = resolve_antibodies(text, species=species).table
     proteins["kind"] = proteins["kind"].replace("antibody", "protein")
-    told = (proteins["status"] == "matched") | proteins["kind"].isin(["isotype", "hashtag", "bookkeeping"])
+    resolved = (proteins["status"] == "matched") | proteins["kind"].isin(["isotype", "hashtag", "bookkeeping"])
     table = genes.where(genes["status"] == "matched", proteins)
-    lost = (genes["status"] != "matched") & ~told
+    lost = (genes["status"] != "matched") & ~resolved
     table["kind"] = table["kind"].where(~lost, "lost")
     unclear = genes["candidates"].where(genes["status"] == "ambiguous", proteins["candidates"])
     table["how"] = table["how"].where(~(lost & unclear.notna()), "one of " + unclear.str.replace("|", ", "))

@@ -1,4 +1,4 @@
-"""Find names in one gene table."""
+"""Look names up in one gene table."""
 
 from functools import cached_property, lru_cache
 
@@ -7,18 +7,18 @@ import pandas as pd
 from scfusionttt.genome.chromosomes import is_main
 from scfusionttt.genome.tables import read_shipped
 
-#: Genes of one name on one chromosome within this distance stand at one place, base pairs.
+#: Genes with the same name on one chromosome within this distance share a position, base pairs.
 _ONE_PLACE = 1_000_000
 
 
 def spelling(names: pd.Series) -> pd.Series:
-    """Fold what tools change: case, and "_", "-" and "." (Seurat writes Y-RNA, R writes HLA.A)."""
+    """Normalise what tools change: case, and "_", "-" and "." (Seurat writes Y-RNA, R writes HLA.A)."""
     folded = [name.upper().replace("_", "-").replace(".", "-") for name in names]
     return pd.Series(folded, index=names.index, dtype=object)
 
 
 class GeneLookup:
-    """A gene table with an index for each kind of name, built when it is first asked for."""
+    """A gene table with an index for each kind of name, built on first use."""
 
     def __init__(self, assembly: str, genes: pd.DataFrame | None = None):
         self.assembly = assembly
@@ -27,7 +27,7 @@ class GeneLookup:
 
     @cached_property
     def genes(self) -> pd.DataFrame:
-        """The table; a shipped one is read when it is first needed."""
+        """The table; a shipped one is read on first use."""
         return read_shipped(self.assembly) if self._genes is None else self._genes
 
     @cached_property
@@ -47,12 +47,12 @@ class GeneLookup:
         return self._keys[level]
 
     def find(self, names: pd.Series, level: str) -> pd.DataFrame:
-        """Look names up in any spelling; the same one, main chromosomes and X go first.
+        """Look names up in any spelling; identical spelling, main chromosomes and X have priority.
 
         Returns
         -------
-        DataFrame indexed as `names`, only those that are found: row (position in `genes`, -1 where several genes
-        fit) and candidates (their symbols or ids, joined by "|", where several fit).
+        DataFrame indexed as `names`, with matching names only: row (position in `genes`, -1 if several genes match) and
+        candidates (their symbols or ids, joined by "|", if several match).
         """
         wanted = pd.DataFrame({"input": names.index, "name": names.to_numpy(), "key": spelling(names).to_numpy()})
         keys = self.keys(level)
@@ -66,7 +66,7 @@ class GeneLookup:
         return pd.concat([single, self._decide(pairs[several])]) if several.any() else single
 
     def _decide(self, pairs: pd.DataFrame) -> pd.DataFrame:
-        """Choose among genes of one name: those that stand at one place are one, others are ambiguous."""
+        """Choose among genes with the same name: those at one position count as one, others are ambiguous."""
         inputs, chosen, candidates = [], [], []
         for name, rows in pairs.groupby("input")["row"]:
             genes = self.genes.loc[rows.unique()].sort_values("gene_id")

@@ -1,4 +1,4 @@
-"""What people add to a gene's name, and how it is taken off."""
+"""Prefixes and suffixes of gene names, and their removal."""
 
 from collections.abc import Iterable
 
@@ -19,25 +19,25 @@ _OTHER_IDS = {
     "ENSMAUG": "Mesocricetus auratus", "ENSCPOG": "Cavia porcellus", "ENSMPUG": "Mustela putorius furo",
     "ENSXETG": "Xenopus tropicalis",
 }  # fmt: skip
-#: A gene id anywhere in a name; version, ``_PAR_Y`` and a symbol beside it fall away.
+#: A gene id anywhere in a name; version, ``_PAR_Y`` and an adjacent symbol are dropped.
 _GENE_ID = r"(?i)(?:^|[^A-Z0-9])(ENS[A-Z]{0,6}G\d{11})(?!\d)"
 
 
 def as_text(names: Iterable[object]) -> pd.Series:
-    """Return names as text with the index 0..n-1; a missing name is empty."""
+    """Return names as text with the index 0..n-1; missing names are empty."""
     series = pd.Series(list(names), dtype=object)
     return series.where(series.notna(), "").astype(str).str.strip()
 
 
 def strip_species(names: pd.Series) -> pd.Series:
-    """Take off a species prefix: ``hg19_CD4``, ``GRCh38___CD4`` -> ``CD4``."""
+    """Remove a species prefix: ``hg19_CD4``, ``GRCh38___CD4`` -> ``CD4``."""
     return names.str.replace(_ANY_PREFIX, "", regex=True)
 
 
 def of_another_species(names: pd.Series, ids: pd.Series, species: str) -> pd.Series:
     """Return whether a name has another species' prefix, or its Ensembl id (empty: none) is not of `species`, [g] bool.
 
-    Where both species were sequenced, ``mm10_Cd3e`` is not the CD3E of the human cells.
+    If both species were sequenced, ``mm10_Cd3e`` is not CD3E of the human cells.
     """
     if species not in PREFIXES:
         return pd.Series(False, index=names.index)
@@ -54,10 +54,10 @@ def other_species(ids: pd.Series) -> str | None:
 
 
 def ensembl_ids(names: pd.Series) -> pd.Series:
-    """Return the Ensembl gene id in each name, without its version; missing where there is none."""
+    """Return the Ensembl gene id in each name, without its version; missing if there is none."""
     return names.str.extract(_GENE_ID, expand=False).str.upper()
 
 
 def without_suffix(names: pd.Series) -> pd.Series:
-    """Undo made-unique names: ``TBCE-1`` (anndata) and ``TBCE.1`` (R) -> ``TBCE``; empty where there is no suffix."""
+    """Undo made-unique names: ``TBCE-1`` (anndata) and ``TBCE.1`` (R) -> ``TBCE``; empty if there is no suffix."""
     return names.str.extract(r"^(.+)[-.]\d+$", expand=False).fillna("")

@@ -1,4 +1,4 @@
-"""The order in which features stand in the sequence."""
+"""The order of features in the sequence."""
 
 from collections.abc import Sequence
 
@@ -19,28 +19,28 @@ def order_features(
     expression: Sequence[float] | np.ndarray | None = None,
     names: Sequence[str] | None = None,
 ) -> np.ndarray:
-    """Return the permutation that brings features into an order.
+    """Return the permutation that sorts features.
 
     Parameters
     ----------
     table
-        Features, one row each, [f]: chromosome and start, missing where unplaced, as `Resolution.table` has them
-        (a protein stands at its coding gene); for ``list`` also name and symbol.
+        Features, one row each, [f]: chromosome and start as in `Resolution.table` (for a protein, those of its coding
+        gene; missing if unplaced); for ``list`` also name and symbol.
     kind
-        ``genome``: karyotypic chromosomes, then start. ``reverse``: the same from the end. In both, unplaced features
-        are a last block in the order given, and equal places keep the order given (``reverse``: the opposite).
-        ``shuffled``: at random. ``expression``: highest first, missing values last. ``list``: as in `names`; features
-        not in it go last in the order given.
+        ``genome``: by chromosome (karyotypic order), then start. ``reverse``: the same from the end. In both, unplaced
+        features come last in input order, and equal positions keep the input order (``reverse``: the opposite).
+        ``shuffled``: random. ``expression``: highest first, missing values last. ``list``: as in `names`, followed by
+        the other features in input order.
     seed
-        Of ``shuffled``.
+        Seed of ``shuffled``.
     expression
         Mean expression per feature, any unit, [f].
     names
-        Feature names or symbols in the order wanted; it may name features that the table lacks.
+        Feature names or symbols in the desired order; names that the table lacks are ignored.
 
     Returns
     -------
-    int64 array [f]: `table.iloc[permutation]` is in order.
+    int64 array [f]: `table.iloc[permutation]` is sorted.
 
     Raises
     ------
@@ -60,11 +60,11 @@ def order_features(
     if kind == "expression":
         if expression is None or len(expression) != len(table):
             given = "none" if expression is None else len(expression)
-            raise SettingError(f"order 'expression' needs one mean for each of {len(table)} features; {given} given")
+            raise SettingError(f"order 'expression' needs one mean for each of {len(table)} features (got {given})")
         return np.argsort(-np.asarray(expression, dtype=float), kind="stable")
     if kind == "list":
         return _by_list(table, names)
-    raise SettingError(f"order {kind!r} is not known; use one of {', '.join(KINDS)}")
+    raise SettingError(f"order must be one of {', '.join(KINDS)} (got {kind!r})")
 
 
 def _by_place(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -78,12 +78,12 @@ def _by_place(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
 def _by_list(table: pd.DataFrame, names: Sequence[str] | None) -> np.ndarray:
     if names is None or not len(names):
-        raise SettingError("order 'list' needs the names of features in the order wanted; none given")
+        raise SettingError("order 'list' needs the names of features in the desired order")
     wanted = pd.Index([str(name) for name in names]).drop_duplicates()
     place = np.full(len(table), -1)
     for column in ("name", "symbol"):
         if column in table:
             place = np.where(place >= 0, place, wanted.get_indexer(pd.Index(table[column])))
     if (place < 0).all():
-        raise FeatureError(f"order 'list': none of its {len(wanted)} names is a feature; give names as in the input")
+        raise FeatureError(f"order 'list': none of its {len(wanted)} names is a feature; use the names in the input")
     return np.argsort(np.where(place >= 0, place, len(wanted)), kind="stable")

@@ -32,17 +32,17 @@ def read_gene_file(path: str | Path) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame with the columns `COLUMNS`, one row per gene; start and end are 1-based and inclusive. A gene without a
-    symbol goes by its id, as in 10x references.
+    DataFrame with the columns `COLUMNS`, one row per gene; start and end are 1-based and inclusive. Genes without a
+    symbol get their id, as in 10x references.
 
     Raises
     ------
     InputFileError
-        The file is missing, unreadable, lacks columns, or holds no gene.
+        The file is missing or unreadable, lacks columns, or has no genes.
     """
     path = Path(path)
     if not path.is_file():
-        raise InputFileError(f"gene table {path}: no such file; give a TSV or a GTF")
+        raise InputFileError(f"gene table {path}: no such file; use a TSV or a GTF")
     try:
         genes = read_gtf(path) if ".gtf" in path.name.lower() else _read_table(path)
     except (*_UNREADABLE, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
@@ -56,7 +56,7 @@ def read_gtf(path: str | Path) -> pd.DataFrame:
     lines = pd.read_csv(path, sep="\t", comment="#", header=None, names=_GTF_COLUMNS, dtype=str, quoting=3)
     genes = lines[lines["feature"] == "gene"]
     if genes.empty:
-        raise InputFileError(f"gene table {path}: no line has the feature type 'gene'; give an Ensembl or GENCODE GTF")
+        raise InputFileError(f"gene table {path}: no line has the feature type 'gene'; use an Ensembl or GENCODE GTF")
     attributes = genes["attributes"]
     symbol = _attribute(attributes, "gene_name")
     symbol = symbol.where(symbol.notna(), _attribute(attributes, "gene"))
@@ -81,7 +81,7 @@ def _read_table(path: Path) -> pd.DataFrame:
 
 
 def standard_form(genes: pd.DataFrame, source: str) -> pd.DataFrame:
-    """Bring a table into the form of `read_gene_file`, or say what keeps it from being one (InputFileError)."""
+    """Convert a table to the form of `read_gene_file`; an InputFileError reports missing or invalid columns."""
     for synonym, column in _SYNONYMS.items():
         if column not in genes:
             genes = genes.rename(columns={synonym: column})
@@ -92,7 +92,7 @@ def standard_form(genes: pd.DataFrame, source: str) -> pd.DataFrame:
             "a table needs symbol, chromosome and start, and may have gene_id, end, strand, previous and alias"
         )
     if genes.empty:
-        raise InputFileError(f"gene table {source}: holds no gene")
+        raise InputFileError(f"gene table {source}: has no genes")
     genes = genes.reindex(columns=list(COLUMNS)).astype(object).reset_index(drop=True)
     genes = genes.where(genes.notna(), "")
     nameless = (genes["symbol"] == "") & (genes["gene_id"] == "")
@@ -105,7 +105,7 @@ def standard_form(genes: pd.DataFrame, source: str) -> pd.DataFrame:
         bad = genes[numbers.isna() | (numbers % 1 != 0)]
         if len(bad):
             names = name_some(bad["symbol"].tolist())
-            raise InputFileError(f"gene table {source}: {column} is not a whole number for {names}; mend the column")
+            raise InputFileError(f"gene table {source}: {column} is not a whole number for {names}; correct the column")
         genes[column] = numbers.astype("int64")
     genes["chromosome"] = plain_names(genes["chromosome"])
     return genes

@@ -1,4 +1,4 @@
-"""Resolve gene names to genes and their places; nothing is dropped."""
+"""Resolve gene names to genes and their positions; no name is dropped."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -27,17 +27,17 @@ _PLACE = ["symbol", "gene_id", "chromosome", "start", "end", "strand"]
 
 @dataclass(frozen=True)
 class Resolution:
-    """How names resolve.
+    """Result of resolving names.
 
     Attributes
     ----------
     table
-        One row per input name, in the order given: name, symbol, gene_id, chromosome, start, end (Int64, 1-based),
+        One row per input name, in input order: name, symbol, gene_id, chromosome, start, end (Int64, 1-based),
         strand, status ("matched", "ambiguous" or "lost"), how (the kind of name that matched), candidates (of an
-        ambiguous name, joined by "|") and assembly (to which the coordinates belong). Missing where not known.
+        ambiguous name, joined by "|") and assembly (of the coordinates). Missing if not known.
         For antibodies also kind ("antibody", "isotype", "hashtag" or "bookkeeping").
     species
-        "human", "mouse", or "other" for a user's table of another species.
+        "human", "mouse", or "other" for a custom table of another species.
     """
 
     table: pd.DataFrame
@@ -50,11 +50,11 @@ class Resolution:
         return {kind: int((status == kind).sum()) for kind in ("matched", "ambiguous", "lost")}
 
     def names(self, status: str) -> list[str]:
-        """Return the names of a status, in the order given."""
+        """Return the names with a status, in input order."""
         return self.table.loc[self.table["status"] == status, "name"].tolist()
 
     def summary(self) -> str:
-        """Return one line: how many names matched, and some of those that did not."""
+        """Return one line with the number of matched names and some of those that did not match."""
         table = self.table
         line = ""
         for kind in ("isotype", "hashtag", "bookkeeping"):
@@ -79,36 +79,37 @@ def resolve_genes(
 ) -> Resolution:
     """Find the gene of each name.
 
-    Ensembl ids come first (in `gene_ids`, then in the names; the version is dropped), then symbols, previous symbols
-    and aliases, in any case, species prefixes stripped. Each kind of name is looked up in all shipped releases of the
-    species, newest first, so that a name known to any of them gets a place. A symbol of an older release whose gene
-    id lives on is a previous symbol: it gets the symbol and the place of the newest release. A retired gene keeps the
-    place it had; human releases 109 and 93 share an assembly, GRCh37 does not: `assembly` tells. What is left is tried
-    without the suffix of a made-unique name. Genes of one symbol on one chromosome within 1 Mb count as one place.
-    A name with the prefix or the Ensembl id of another species is lost.
+    Ensembl ids are looked up first (in `gene_ids`, then in the names, without version), then symbols, previous symbols
+    and aliases, ignoring case and species prefixes. Each kind of name is looked up in all shipped releases of the
+    species, newest first. A symbol of an older release whose gene id still exists gets the symbol and position of the
+    newest release; a retired gene keeps its last position, whose `assembly` may differ (GRCh37). Remaining names are
+    tried without the suffix of a made-unique name. Genes with the same symbol on one chromosome within 1 Mb count as
+    one. A name with the prefix or the Ensembl id of the other species is lost. If most ids are from a third species and
+    `species` is given, only symbols are used.
 
     Parameters
     ----------
     names
         Gene names, [g].
     gene_ids
-        Ensembl ids of the same genes, [g]; missing or empty where not known.
+        Ensembl ids of the same genes, [g]; missing or empty if not known.
     species
         "human" or "mouse"; inferred from the names by default.
     table
-        Look here only: an assembly of `load_genes`, the path of a table or GTF, or a DataFrame as `load_genes` returns.
+        Table to use instead: an assembly of `load_genes`, the path of a table or GTF, or a DataFrame as returned by
+        `load_genes`.
 
     Raises
     ------
     FeatureError
-        The species cannot be inferred or is not known, or `gene_ids` and `names` differ in length.
+        The species cannot be inferred or is not supported, or `gene_ids` and `names` differ in length.
     InputFileError
         `table` is not a gene table.
     """
     text = as_text(names)
     ids = None if gene_ids is None else as_text(gene_ids)
     if ids is not None and len(ids) != len(text):
-        raise FeatureError(f"{len(ids)} gene ids for {len(text)} gene names; give one id per name")
+        raise FeatureError(f"{len(ids)} gene ids for {len(text)} gene names; pass one id per name")
     if table is not None:
         lookups: Sequence[GeneLookup] = [_own_lookup(table)]
         species = species or _species_of(lookups[0].genes)
@@ -116,13 +117,13 @@ def resolve_genes(
         species = (species or infer_species(text, ids)).lower()
         ids = None if ids is not None and other_species(ids) else ids  # symbols only, if the user chose the species
         if species not in RELEASES:
-            raise FeatureError(f"species {species!r} has no gene table; use human or mouse, or give a table or GTF")
+            raise FeatureError(f"species {species!r} has no gene table; use human or mouse, or pass a table or GTF")
         lookups = [shipped_lookup(assembly) for assembly in RELEASES[species]]
     return Resolution(_to_table(text, _search(text, ids, lookups, species), lookups), species)
 
 
 def _search(names: pd.Series, ids: pd.Series | None, lookups: Sequence[GeneLookup], species: str) -> pd.DataFrame:
-    """Try each kind of name in turn on the names not found yet; [g] rows: lookup, row, candidates, how."""
+    """Try each kind of name in turn on unresolved names; [g] rows: lookup, row, candidates, how."""
     bare = strip_species(names)
     own_ids = ensembl_ids(bare).fillna("")
     given = own_ids if ids is None else ensembl_ids(ids).fillna("").where(lambda found: found != "", own_ids)
@@ -144,7 +145,7 @@ def _search(names: pd.Series, ids: pd.Series | None, lookups: Sequence[GeneLooku
             if left.empty:
                 break
             hits = lookup.find(left, level)
-            # A name that a newer release gives to several genes may be clear in an older one.
+            # A name of several genes in a newer release may be unique in an older one.
             hits = hits[(hits["row"] >= 0) | (found["how"].loc[hits.index] == "")]
             for column in ("row", "candidates"):
                 found.loc[hits.index, column] = hits[column]
@@ -156,7 +157,7 @@ def _search(names: pd.Series, ids: pd.Series | None, lookups: Sequence[GeneLooku
 
 
 def _to_table(names: pd.Series, found: pd.DataFrame, lookups: Sequence[GeneLookup]) -> pd.DataFrame:
-    """Write out the genes found; a gene of an older release that lives on is given as the newest has it."""
+    """Return the resolved genes; genes of an older release are updated to the newest if they still exist."""
     table = pd.DataFrame({"name": names}).reindex(columns=["name", *_PLACE, "status", "how", "candidates", "assembly"])
     table = table.astype({column: object for column in table.columns if column not in {"start", "end"}})
     table = table.astype({"start": "Int64", "end": "Int64"})
@@ -181,7 +182,7 @@ def _renew(table: pd.DataFrame, lookups: Sequence[GeneLookup]) -> pd.DataFrame:
         return table
     hits = newest.find(older["gene_id"].astype(str), "gene_id")
     genes = newest.genes.loc[hits["row"].astype(int), _PLACE].set_index(hits.index)
-    # The newest release leaves many genes without a symbol: keep the last one they had.
+    # Many genes have no symbol in the newest release: keep the last one.
     named = genes["symbol"] != genes["gene_id"]
     genes["symbol"] = genes["symbol"].where(named, older.loc[hits.index, "symbol"])
     table.loc[hits.index, _PLACE] = genes

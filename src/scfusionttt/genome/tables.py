@@ -1,12 +1,12 @@
-"""Gene tables: five Ensembl releases shipped with the package, or a user's own file.
+"""Gene tables: five Ensembl releases shipped with the package, or a custom file.
 
 ========== ======= ======= ====================================================================
-assembly   species Ensembl what it is good for
+assembly   species Ensembl purpose
 ========== ======= ======= ====================================================================
-GRCh38     human   109     the default; carries the previous and alias symbols (HGNC)
+GRCh38     human   109     default; has the previous and alias symbols (HGNC)
 GRCh38.93  human   93      10x reference 3.0.0; clone names that later releases dropped
 GRCh37     human   75, 87  hg19 data; names such as RP11-206L10.2
-GRCm39     mouse   109     the default; carries the alias symbols (MGI)
+GRCm39     mouse   109     default; has the alias symbols (MGI)
 GRCm38     mouse   98      10x reference mm10-2020
 ========== ======= ======= ====================================================================
 """
@@ -21,13 +21,13 @@ from scfusionttt.genome.readers import COLUMNS, read_gene_file
 
 SHIPPED = Path(__file__).parent / "tables_data"
 
-#: Shipped assemblies per species, newest first: the order in which names are looked up.
+#: Shipped assemblies per species in lookup order, newest first.
 RELEASES = {"human": ("GRCh38", "GRCh38.93", "GRCh37"), "mouse": ("GRCm39", "GRCm38")}
 ASSEMBLIES = tuple(assembly for releases in RELEASES.values() for assembly in releases)
 
 
 def load_genes(assembly: str | Path = "GRCh38") -> pd.DataFrame:
-    """Return the genes of an assembly, or of a user's own file.
+    """Return the genes of an assembly or of a custom file.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def load_genes(assembly: str | Path = "GRCh38") -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame, one row per gene: symbol (the gene id where the release gives none), gene_id, chromosome, start and
+    DataFrame, one row per gene: symbol (the gene id if the release has none), gene_id, chromosome, start and
     end (1-based, inclusive, base pairs), strand (+ or -), previous and alias (other names joined by "|").
 
     Raises
@@ -57,7 +57,7 @@ def load_genes(assembly: str | Path = "GRCh38") -> pd.DataFrame:
 
 @lru_cache(maxsize=len(ASSEMBLIES))
 def read_shipped(assembly: str) -> pd.DataFrame:
-    """Read a shipped table as stored (not to be changed): an older release names only what the newest has lost."""
+    """Read a shipped table as stored (do not modify it); older releases lack names that the newest has."""
     dtypes = {column: "int64" if column in {"start", "end"} else "str" for column in COLUMNS}
     genes = pd.read_csv(SHIPPED / f"{assembly}.tsv.xz", sep="\t", dtype=dtypes, keep_default_na=False)
     genes["symbol"] = genes["symbol"].where(genes["symbol"] != "", genes["gene_id"])

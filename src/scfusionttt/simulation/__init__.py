@@ -1,4 +1,4 @@
-"""Simulated CITE-seq whose truth is known: for tests, demos and positive controls."""
+"""Simulated CITE-seq with known ground truth, for tests, demos and positive controls."""
 
 from scfusionttt.simulation.simulate import simulate, simulate_query
 

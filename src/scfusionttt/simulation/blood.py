@@ -1,8 +1,8 @@
-"""Blood cell types and their surface proteins: the facts behind the simulation, kept to what tells types apart."""
+"""Blood cell types and the surface proteins that distinguish them, for the simulation."""
 
 from typing import NamedTuple
 
-#: Cell types, each with its lineage from the trunk to the leaf; types that share more of it are more alike.
+#: Cell types with their lineage, from trunk to leaf; types with more common lineage are more similar.
 LINEAGE: dict[str, tuple[str, ...]] = {
     "CD4 naive T": ("lymphoid", "T", "CD4 T"),
     "CD14 monocyte": ("myeloid", "monocyte"),
@@ -20,7 +20,7 @@ LINEAGE: dict[str, tuple[str, ...]] = {
 
 
 class SurfaceProtein(NamedTuple):
-    """An antibody's target, its coding gene (empty where mouse has none) and its level, 0..1, by lineage or type."""
+    """An antibody's target, its coding gene (empty if mouse has none) and its level, 0..1, by lineage or type."""
 
     name: str
     human: str
@@ -28,16 +28,16 @@ class SurfaceProtein(NamedTuple):
     levels: dict[str, float]
 
     def gene(self, species: str) -> str:
-        """Return the symbol of the coding gene, or an empty text."""
+        """Return the symbol of the coding gene, or an empty string."""
         return self.human if species == "human" else self.mouse
 
     def level(self, cell_type: str) -> float:
-        """Return the level on a cell type: that of the last branch of its lineage which states one, else 0."""
+        """Return the level on a cell type: that of the most specific branch of its lineage with a level, else 0."""
         path = (*LINEAGE[cell_type], cell_type)
         return next((self.levels[branch] for branch in reversed(path) if branch in self.levels), 0.0)
 
 
-#: Most telling first: a panel of p proteins is the first p.
+#: Most informative first: a panel of p proteins has the first p.
 PROTEINS = tuple(
     SurfaceProtein(*row)
     for row in (
@@ -92,5 +92,5 @@ PROTEINS = tuple(
     )
 )
 
-#: Antibodies that bind nothing: their counts are background.
+#: Antibodies that bind nothing, so that their counts are background.
 ISOTYPES = ("IgG1_control", "IgG2a_control", "IgG2b_control")

@@ -1,4 +1,4 @@
-"""Which genes a simulation has: neighbourhoods of the real genome."""
+"""Choice of the genes of a simulation: neighbourhoods of the real genome."""
 
 import numpy as np
 import pandas as pd
@@ -6,10 +6,10 @@ import pandas as pd
 from scfusionttt.genome.tables import load_genes
 
 _ASSEMBLY = {"human": "GRCh38", "mouse": "GRCm39"}
-#: Genes that lie side by side in one neighbourhood.
+#: Number of adjacent genes in a neighbourhood.
 _NEIGHBOURHOOD = 20
 _CHROMOSOME = r"^(?:[1-9]|1\d|2[0-2]|X)$"
-#: Names of clones, of non-coding and receptor-segment genes and of pseudogenes: the gene tables hold no biotype.
+#: Names of clones, non-coding genes, receptor segments and pseudogenes (the gene tables have no biotype).
 _NOT_CODING = (
     r"(?i)^(?:ENS|LINC|MIR|SNOR|SCARNA|RN[\dUAVY]|U\d|LOC|GM\d|MT-|TR[ABGD][VJDC]|IG[HKL][VJDGAEM]|OR\d|VMN)"
     r"|[.]|-(?:AS|DT|IT|OT|PS)|RIK$|OS\d?$|\dP\d*$"
@@ -17,12 +17,12 @@ _NOT_CODING = (
 
 
 def choose_genes(species: str, n_genes: int, needed: set[str], rng: np.random.Generator) -> pd.DataFrame:
-    """Return `n_genes` genes in genome order, among them the `needed` ones with what lies around them.
+    """Return `n_genes` genes in genome order, including the `needed` ones and their neighbours.
 
     Returns
     -------
     DataFrame
-        symbol, gene_id, chromosome, start, end, and ``opens``: True where a gene does not lie next to the one before.
+        symbol, gene_id, chromosome, start, end, and ``opens``: True if a gene is not adjacent to the one before.
     """
     genes = load_genes(_ASSEMBLY[species])
     needed_g = genes["symbol"].isin(needed)
@@ -34,7 +34,7 @@ def choose_genes(species: str, n_genes: int, needed: set[str], rng: np.random.Ge
     stretch = np.arange(len(genes)) // _NEIGHBOURHOOD
     priority = rng.permutation(stretch.max() + 1)[stretch] + _NEIGHBOURHOOD
     anchors = np.flatnonzero(genes["symbol"].isin(needed))
-    for distance in range(_NEIGHBOURHOOD // 2, -1, -1):  # the nearest last: it ranks first
+    for distance in range(_NEIGHBOURHOOD // 2, -1, -1):  # the nearest last, so that they rank first
         for near in (anchors - distance, anchors + distance):
             priority[near.clip(0, len(genes) - 1)] = distance
     chosen = np.sort(np.argsort(priority, kind="stable")[:n_genes])

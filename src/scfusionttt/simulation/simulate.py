@@ -1,15 +1,15 @@
-"""Simulated CITE-seq of blood: real gene and protein names, and a truth that a model can be held against.
+"""Simulate CITE-seq of blood with real gene and protein names and known ground truth.
 
 Counts of gene g in cell n of type k, with library size L_n, are negative binomial around
 ``mu_ng = L_n * softmax_g(base_g + effect_ng + load_g * factor_n,block(g) + state_n . programme_g + batch_g)``.
 
-* Types stand in a lineage tree; every branch adds its own effects, so types that part late are alike. A cell lies
-  somewhat towards the type nearest to its own, a few almost half-way, so that no method can be perfect.
+* Types form a lineage tree in which every branch adds its own effects, so types that separate late are similar. Each
+  cell is shifted towards the type nearest to its own, a few almost half-way, so that no method can be perfect.
 * Genes come in neighbourhoods of the real genome, cut into blocks whose length is geometric with mean `BLOCK_LENGTH`.
   A block has one latent factor per cell, so two genes d apart are co-regulated with probability
   ``(1 - 1 / BLOCK_LENGTH) ** d``: a correlation length of about ten genes, cut at the ends of chromosomes.
-* A protein follows its type's level and the block of its coding gene, over a background of its own and ambient
-  antibody of the cell; it drops out now and then. Isotype controls are background alone.
+* A protein depends on the level of its type and the block of its coding gene, plus its background and the ambient
+  antibody of the cell; it drops out at random. Isotype controls have background only.
 """
 
 from collections.abc import Mapping
@@ -29,11 +29,11 @@ from scfusionttt.simulation.tissue import N_STATES, Settings, Tissue, grow
 if TYPE_CHECKING:
     from mudata import MuData
 
-#: uns: the settings of a simulation, from which its truth can be made again.
+#: uns: the settings of a simulation, from which its ground truth can be recomputed.
 SIMULATION = "simulation"
 
 _DISPERSION = 4.0  # shape of the gamma in the negative binomial of RNA
-_CHUNK = 1024  # cells drawn at a time; part of what a seed means
+_CHUNK = 1024  # cells drawn at a time; changing it changes the counts of a seed
 
 
 def simulate(
@@ -60,21 +60,21 @@ def simulate(
         Sizes. Genes are real ones in genome order, those that code for the proteins among them; proteins and types are
         the first of `simulate_blood.PROTEINS` and `simulate_blood.LINEAGE`.
     species
-        "human" or "mouse": whose gene names and genome.
+        "human" or "mouse".
     n_isotypes
         Isotype controls (``IgG1_control``, ...) added to the panel.
     n_batches
-        Batches of equal size (``obs["batch"]`` where more than one).
+        Batches of equal size (``obs["batch"]`` if more than one).
     batch_effect
         Standard deviation of a batch's shift of every gene and protein, natural log.
     rare_fraction
-        Share of the last type; the others are of similar size.
+        Fraction of cells of the last type; the others have similar sizes.
     depth
         Median library size per gene; 0.2 leaves about 90 % zeros.
     coregulation
-        Standard deviation that a block's factor gives to the log expression of its genes.
+        Standard deviation of the log expression of genes due to the factor of their block.
     protein_dropout
-        Probability that a cell shows only the background of a protein.
+        Probability that a cell has only the background of a protein.
 
     Returns
     -------
@@ -112,15 +112,15 @@ def simulate(
 
 
 def simulate_query(reference: "MuData", n_cells: int = 500, *, seed: int = 1, shift: float = 0.5) -> AnnData:
-    """Simulate cells of the reference's types measured by RNA alone, on another platform.
+    """Simulate cells of the same types as the reference, with RNA only, from another platform.
 
     Parameters
     ----------
     reference
-        Result of `simulate`; only ``uns["simulation"]`` and the gene names are read.
+        Result of `simulate`; only ``uns["simulation"]`` and the gene names are used.
     shift
-        Strength of the platform's effect: the depth falls to ``exp(-shift)`` of the reference's, and every gene is
-        scaled by a log-normal factor of standard deviation ``shift`` (natural log). 0 is the same platform.
+        Strength of the platform effect: the depth is multiplied by ``exp(-shift)``, and every gene by a log-normal
+        factor of standard deviation ``shift`` (natural log). 0 is the same platform.
 
     Returns
     -------
@@ -130,16 +130,14 @@ def simulate_query(reference: "MuData", n_cells: int = 500, *, seed: int = 1, sh
     Raises
     ------
     InputDataError
-        The reference was not made by `simulate`, or its genes were renamed.
+        The reference is not a result of `simulate`, or its genes were renamed.
     """
     settings = _settings_of(reference)
     tissue = grow(settings)
     genes = reference["rna"].var_names
     lost = genes.difference(pd.Index(tissue.genes["symbol"]))
     if len(lost):
-        raise InputDataError(
-            f"{len(lost)} genes of the reference (first: {lost[0]}) are not those it was simulated with"
-        )
+        raise InputDataError(f"{len(lost)} genes of the reference (such as {lost[0]}) are not among the simulated ones")
     if n_cells < 4 * settings.n_types or not shift >= 0:
         raise SettingError(f"a query needs at least {4 * settings.n_types} cells and a shift of 0 or more")
     rng = np.random.default_rng([settings.seed, 2, seed])
@@ -152,7 +150,7 @@ def simulate_query(reference: "MuData", n_cells: int = 500, *, seed: int = 1, sh
 
 
 def _draw_types(settings: Settings, n_cells: int, rng: np.random.Generator) -> np.ndarray:
-    """Return the type of every cell, ``[n]``; no type is so rare that a split could not hold it on both sides."""
+    """Return the type of every cell, ``[n]``; every type has enough cells to be in both parts of a split."""
     least = min(10, n_cells // (2 * settings.n_types))
     share = rng.dirichlet(np.full(settings.n_types - 1, 20.0)) * (1 - settings.rare_fraction)
     spare = rng.multinomial(n_cells - least * settings.n_types, [*share, settings.rare_fraction])
@@ -168,7 +166,7 @@ def _draw_cells(
     platform_g: np.ndarray | float = 0.0,
     depth: float = 1.0,
 ) -> tuple[sparse.csr_matrix, np.ndarray]:
-    """Return counts of RNA ``[n, g]`` and of antibodies ``[n, p]``, a chunk of cells at a time."""
+    """Return counts of RNA ``[n, g]`` and of antibodies ``[n, p]``, in chunks of cells."""
     n_genes, n_blocks = len(tissue.genes), tissue.block_g[-1] + 1
     rna, protein = [], []
     for start in range(0, len(types), _CHUNK):
@@ -189,7 +187,7 @@ def _draw_cells(
 
 
 def _draw_identity(tissue: Tissue, k: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return how much of every type is in each cell, ``[n, k]``: its own, and less than half of the nearest one."""
+    """Return the weight of every type in each cell, ``[n, k]``: its own, and less than half for the nearest type."""
     towards_n = 0.5 * rng.beta(0.6, 1.8, len(k))
     identity_nk = np.zeros((len(k), len(tissue.types)), dtype=np.float32)
     identity_nk[np.arange(len(k)), k] = 1 - towards_n
@@ -205,7 +203,7 @@ def _draw_proteins(
     size_n: np.ndarray,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Return antibody counts ``[n, p]``: background times the cell's ambient, plus the signal of its type."""
+    """Return antibody counts ``[n, p]``: background plus the signal of the type, times the ambient of the cell."""
     shape = (len(b), len(tissue.background_p))
     log_signal = rng.normal(0, 0.7, shape)
     log_signal[:, : len(tissue.proteins)] += 0.3 * factor_nb[:, tissue.block_g[tissue.coding_p]]
@@ -234,7 +232,7 @@ def _as_mudata(
     )
     antibodies = AnnData(protein, obs=pd.DataFrame(index=cells), var=var)
     antibodies.varm["level"] = pd.DataFrame(tissue.level_kp.T, index=var.index, columns=tissue.types)
-    with quiet():  # mudata on columns that it copies and that are taken off again below
+    with quiet():  # mudata warns about columns that are removed below
         mdata = MuData({"rna": _rna(tissue, rna, cells), "prot": antibodies})
     mdata.var = mdata.var[[]]
     mdata.obs["cell_type"] = _names(tissue, types)
@@ -260,5 +258,5 @@ def _settings_of(reference: "MuData") -> Settings:
     stored: Mapping[str, Any] = reference.uns.get(SIMULATION, {})
     names = {field.name: field.type for field in fields(Settings)}
     if set(stored) != set(names):
-        raise InputDataError(f"the reference has no uns[{SIMULATION!r}] of this version: make it with simulate()")
+        raise InputDataError(f"the reference has no uns[{SIMULATION!r}] of this version; create it with simulate()")
     return Settings(**{name: kind(stored[name]) for name, kind in names.items()})  # type: ignore[operator, misc]

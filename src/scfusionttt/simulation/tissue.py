@@ -1,4 +1,4 @@
-"""The truth behind a simulation: what all its cells have in common, grown from the settings and their seed."""
+"""The ground truth of a simulation: what all its cells have in common, derived from the settings and the seed."""
 
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ _BRANCH_SD = (0.9, 0.75, 0.65, 0.5)  # of log expression, trunk to leaf
 
 @dataclass(frozen=True)
 class Settings:
-    """What `simulate` was asked for; see there."""
+    """Arguments of `simulate`."""
 
     n_cells: int
     n_genes: int
@@ -53,12 +53,12 @@ class Settings:
             value = getattr(self, name)
             if not low <= value <= high:
                 bound = f"at least {low}" if high == np.inf else f"between {low} and {high:g}"
-                raise SettingError(f"cannot simulate {name}={value}: it has to be {bound}")
+                raise SettingError(f"{name} must be {bound} (got {value})")
 
 
 @dataclass(frozen=True)
 class Tissue:
-    """The truth behind a simulation: ``k`` types, ``g`` genes, ``p`` antibodies, ``b`` blocks, ``s`` states."""
+    """The ground truth of a simulation: ``k`` types, ``g`` genes, ``p`` antibodies, ``b`` blocks, ``s`` states."""
 
     settings: Settings
     genes: pd.DataFrame
@@ -81,26 +81,26 @@ class Tissue:
 
     @property
     def nearest_k(self) -> np.ndarray:
-        """Return the type that shares most of its lineage with each, the first of equals, ``[k]``."""
+        """The type with the most lineage in common with each (the first of equals), ``[k]``."""
         shared_kk = np.array([[len(set(LINEAGE[one]) & set(LINEAGE[two])) for two in self.types] for one in self.types])
         np.fill_diagonal(shared_kk, -1)
         return shared_kk.argmax(axis=1)
 
     @property
     def coding_p(self) -> np.ndarray:
-        """Row of the gene that codes for each protein (isotype controls come after them and have none)."""
+        """Row of the coding gene of each protein (isotype controls follow and have none)."""
         return pd.Index(self.genes["symbol"]).get_indexer([one.gene(self.settings.species) for one in self.proteins])
 
 
 def panel(species: str, n_proteins: int) -> list[SurfaceProtein]:
-    """Return the first proteins whose coding gene the species has."""
+    """Return the first proteins with a coding gene in the species."""
     if species not in ("human", "mouse"):
-        raise SettingError(f"cannot simulate species={species}: use human or mouse")
+        raise SettingError(f"species must be human or mouse (got {species})")
     return [protein for protein in PROTEINS if protein.gene(species)][:n_proteins]
 
 
 def grow(settings: Settings) -> Tissue:
-    """Draw everything that cells of a simulation have in common."""
+    """Draw what the cells of a simulation have in common."""
     rng = np.random.default_rng([settings.seed, 0])
     proteins = panel(settings.species, settings.n_proteins)
     coding = [one.gene(settings.species) for one in proteins]
@@ -115,7 +115,7 @@ def grow(settings: Settings) -> Tissue:
     level_kp[:, : len(proteins)] = [[protein.level(one) for protein in proteins] for one in types]
     for symbol, of_gene in pd.Series(range(len(proteins))).groupby(coding):
         row = np.flatnonzero(genes["symbol"] == symbol)
-        base_g[row] = rng.normal(1.5, 0.5)  # a marker is seen where it is expressed, though sparsely
+        base_g[row] = rng.normal(1.5, 0.5)  # a marker is detected where it is expressed, though sparsely
         effect_kg[:, row] = np.log(0.05 + level_kp[:, of_gene].max(axis=1, keepdims=True))
 
     batch_bg = settings.batch_effect * rng.standard_normal((settings.n_batches, n_genes))
@@ -140,7 +140,7 @@ def grow(settings: Settings) -> Tissue:
 
 
 def _type_effects(settings: Settings, block_g: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Sum, for every type, the effects of the branches on its path: on whole blocks and on single genes, ``[k, g]``."""
+    """Return the summed effects of each type's branches on blocks and on single genes, ``[k, g]``."""
     branches: dict[str, np.ndarray] = {}
     effect_kg = np.zeros((settings.n_types, len(block_g)))
     for k, (leaf, path) in enumerate(list(LINEAGE.items())[: settings.n_types]):

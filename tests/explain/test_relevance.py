@@ -24,7 +24,7 @@ pytest.importorskip("captum")
 CPU = torch.device("cpu")
 
 
-def test_what_explains_the_truth_exceeds_chance_and_noise_does_not():
+def test_a_feature_that_explains_the_truth_is_significant_and_noise_is_not():
     rng = np.random.default_rng(0)
     truth = rng.normal(size=150)
     contribution = 0.05 * rng.normal(size=(150, 40))
@@ -35,7 +35,7 @@ def test_what_explains_the_truth_exceeds_chance_and_noise_does_not():
     assert (np.delete(p, 7) > 0.05).all()
 
 
-def test_of_many_noisy_features_none_is_listed_in_most_draws():
+def test_noise_is_listed_no_more_often_than_the_level():
     """The chance is that of any feature, not of each: 40 features do not find two by luck."""
     rng = np.random.default_rng(1)
     draws = [(rng.normal(size=(60, 40)), rng.normal(size=60)) for _ in range(20)]
@@ -55,14 +55,14 @@ def test_contributions_add_up_to_the_output(cells, trained):
     assert np.allclose(told, change, atol=0.02 * np.abs(change).max())
 
 
-def test_it_says_how_far_it_is(cells, trained, monkeypatch, caplog):
+def test_progress_is_logged(cells, trained, monkeypatch, caplog):
     monkeypatch.setattr(import_module("scfusionttt.explain.relevance"), "LINE_EVERY", -1.0)
     with caplog.at_level("INFO", logger="scfusionttt"):
         trained.pretrained.explain(cells, "CD3", n_cells=40, steps=64, masked=1, permutations=9)
     assert "CD3: 0 of 40 cells explained" in caplog.messages
 
 
-def test_a_protein_is_explained_without_looking_at_it(cells, trained):
+def test_a_protein_is_explained_without_its_own_value(cells, trained):
     table = trained.pretrained.explain(cells, "CD3", n_cells=40, steps=4, masked=3, permutations=19, level=1.0)
     assert len(table) == 300 + 7  # 8 proteins, itself left out, the isotype control never in
     assert "CD3" not in table["name"][table["modality"] == "protein"].tolist()
@@ -70,7 +70,7 @@ def test_a_protein_is_explained_without_looking_at_it(cells, trained):
     assert table["share_by_masking"].notna().sum() == 3
 
 
-def test_a_class_is_held_against_labels_and_averaged_by_type(cells, trained):
+def test_a_class_is_compared_with_labels_and_averaged_by_type(cells, trained):
     model = trained.finetuned
     options = {"n_cells": 40, "steps": 4, "masked": 2, "permutations": 19}
     table = model.explain(cells, model.classes[0], labels_key="cell_type", level=1.0, **options)
@@ -79,21 +79,21 @@ def test_a_class_is_held_against_labels_and_averaged_by_type(cells, trained):
     assert (fewer["p_value"] <= 0.05).all() and len(fewer) < len(table)
 
 
-def test_a_target_that_the_model_does_not_know_is_told_of(cells, trained):
-    with pytest.raises(SettingError, match="'CD999' is no protein of this pretrained model; it has "):
+def test_an_unknown_target_is_refused(cells, trained):
+    with pytest.raises(SettingError, match="'CD999' is not a protein of this pretrained model; choose from: "):
         trained.pretrained.explain(cells, "CD999")
-    with pytest.raises(SettingError, match="no class of this model; proteins are explained by a pretrained one"):
+    with pytest.raises(SettingError, match="not a class of this model; proteins are explained by a pretrained one"):
         trained.finetuned.explain(cells, "CD3")
-    with pytest.raises(SettingError, match="level=5 is no chance"):
+    with pytest.raises(SettingError, match=r"level must be between 0 and 1 \(got 5\)"):
         trained.pretrained.explain(cells, "CD3", level=5)
     with quiet():
         same = cells.copy()
     same["prot"].X[:] = 5
-    with pytest.raises(SettingError, match="CD3 is the same in all 160 cells"):
+    with pytest.raises(SettingError, match="CD3 is constant in all 160 cells where it was measured"):
         trained.pretrained.explain(same, "CD3")
 
 
-def test_a_protein_is_found_by_its_antigen_and_by_its_gene_where_that_says_which(trained):
+def test_a_protein_is_matched_by_its_antigen_and_by_its_gene_if_unique(trained):
     """Real panels say CD3_TotalSeqB; CD45RA and CD45RO share PTPRC, of which the first had been taken in silence."""
     panel = pd.DataFrame({"name": ["CD45RA_TotalSeqB", "CD45RO_TotalSeqB", "CD3_TotalSeqB"]})
     panel["symbol"] = ["PTPRC", "PTPRC", "CD3E"]
@@ -103,11 +103,11 @@ def test_a_protein_is_found_by_its_antigen_and_by_its_gene_where_that_says_which
 
     assert found("CD3") == found("cd3e") == found("CD3_TotalSeqB") == Target("CD3_TotalSeqB", protein=2)
     assert found("CD45RO").protein == 1
-    with pytest.raises(SettingError, match="'PTPRC' may be CD45RA_TotalSeqB, CD45RO_TotalSeqB; name one of them"):
+    with pytest.raises(SettingError, match="'PTPRC' matches CD45RA_TotalSeqB, CD45RO_TotalSeqB; choose one"):
         found("PTPRC")
 
 
-def test_the_command_line_writes_what_the_model_tells(cells, trained, tmp_path, monkeypatch, scfusionttt):
+def test_the_command_line_writes_the_table_of_the_model(cells, trained, tmp_path, monkeypatch, scfusionttt):
     monkeypatch.chdir(tmp_path)
     trained.pretrained.save("m")
     with quiet():

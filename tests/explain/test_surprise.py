@@ -25,7 +25,7 @@ def track():
     return as_track(np.array([[1.0, 2, 9], [3, 6, 9]]), GENES, pd.Index(["x", "y"]), patch=2)
 
 
-def test_a_token_lies_where_most_of_its_genes_lie(track):
+def test_a_token_is_placed_where_most_of_its_genes_are(track):
     assert track.var["chromosome"].tolist()[:2] == ["chr1", "chr1"]
     assert track.var["start"].tolist()[:2] == [10_000, 200_000_000]
     assert track.var["end"].tolist()[:2] == [124_000_000, 200_000_000]
@@ -33,22 +33,22 @@ def test_a_token_lies_where_most_of_its_genes_lie(track):
     assert track.var.loc["token-2", ["chromosome", "start"]].isna().all()
 
 
-def test_regions_take_the_mean_of_their_genes_and_a_token_across_a_border_counts_on_both_sides(track):
+def test_a_region_is_the_mean_of_its_genes_also_of_tokens_across_a_border(track):
     assert by_region(track).loc["x"].to_dict() == pytest.approx({"1": 4 / 3, "2": 2})
     assert by_region(track, "arm").loc["x"].to_dict() == pytest.approx({"1p": 1, "1q": 1.5, "2p": 2})
     bands = pd.DataFrame({"name": ["late"], "chromosome": ["chr1"], "start": [150_000_000], "end": [250_000_000]})
     assert by_region(track, bands)["late"].tolist() == [2, 6]
 
 
-def test_surprise_is_told_against_reference_cells(track):
+def test_surprise_is_standardised_by_reference_cells(track):
     assert np.allclose(relative(track).X, [[-1, -1, 0], [1, 1, 0]])
     track.X[1, 2] = 10
     assert relative(track, np.array([True, False])).X[0].tolist() == [0, 0, 0]
-    with pytest.raises(InputDataError, match="no cell is a reference"):
+    with pytest.raises(InputDataError, match="surprise needs at least one reference cell"):
         relative(track, np.array([False, False]))
 
 
-def test_arms_part_at_the_centromere():
+def test_arms_are_separated_by_the_centromere():
     genes = pd.DataFrame({"chromosome": ["17", "17", "X", "MT"], "start": [7_668_421, 43_044_295, 100_000, 5]})
     assert arms(genes).tolist() == ["17p", "17q", "Xp", "MT"]
 
@@ -82,7 +82,7 @@ def test_embedding_is_the_same_with_surprise_and_the_loss_is_that_of_the_layer(c
     assert all(layer.losses is None for layer in layers)
 
 
-def test_surprise_goes_into_the_user_s_data_where_asked(cells, trained):
+def test_surprise_is_written_to_the_users_data_on_request(cells, trained):
     data = cells["rna"].copy()
     _, track = trained.pretrained.embed(data, surprise=True, inplace=True)
     assert np.array_equal(data.obsm["X_surprise"], track.X)
@@ -91,7 +91,7 @@ def test_surprise_goes_into_the_user_s_data_where_asked(cells, trained):
 def test_surprise_needs_a_ttt_layer(cells, tiny):
     network = {**tiny["network"], "mixer": "none", "fusion": "add"}
     model = FusionTTT("fast", progress=False, **{**tiny, "network": network}).build(cells)
-    with pytest.raises(SettingError, match="RNA encoder has none"):
+    with pytest.raises(SettingError, match="RNA encoder of this model has none"):
         model.embed(cells, surprise=True)
 
 

@@ -24,7 +24,7 @@ def fitted(network, cells):
 
 
 def skip_values(network, cells):
-    return read_cells(network, cells, CPU, lambda inputs: network.backbone(inputs).view)
+    return read_cells(network, cells, CPU, lambda inputs: network.backbone(inputs).skip)
 
 
 def test_components_are_principal_and_have_the_variance_of_the_proteins(fitted, cells):
@@ -50,7 +50,7 @@ def test_the_latent_vector_is_the_bottleneck_with_the_first_components_and_the_p
 def test_an_unmeasured_protein_is_predicted_from_rna(fitted, cells):
     measured = cells.subset(cells.rows[np.isfinite(cells.protein[cells.rows]).all(axis=1)])
     truth = skip_values(fitted, measured)[:, N_COMPONENTS:]
-    predicted = read_cells(fitted, measured, CPU, lambda inputs: fitted.backbone(inputs.without_proteins()).view)
+    predicted = read_cells(fitted, measured, CPU, lambda inputs: fitted.backbone(inputs.without_proteins()).skip)
     error = ((predicted[:, N_COMPONENTS:] - truth) ** 2).sum() / ((truth - truth.mean(axis=0)) ** 2).sum()
     assert error < 0.9
 

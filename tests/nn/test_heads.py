@@ -13,6 +13,6 @@ def test_a_kernel_head_scores_by_the_similarity_to_its_landmarks():
     np.testing.assert_allclose(head(z).detach(), expected, atol=1e-6)
 
 
-def test_far_from_every_landmark_a_kernel_head_knows_nothing():
+def test_far_from_all_landmarks_a_kernel_head_returns_its_bias():
     head = KernelHead(3, 2, 5)
     torch.testing.assert_close(head(torch.full((1, 3), 1e3))[0], head.bias)

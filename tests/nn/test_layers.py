@@ -27,24 +27,24 @@ def test_values_and_gradients_are_those_of_torch(shape, scale):
     nn.init.normal_(ours.weight, generator=draw)
     torchs.load_state_dict(ours.state_dict())
     x = (scale * torch.randn(shape, generator=draw, dtype=torch.float64)).requires_grad_()
-    for found, expected in zip(norm_results(ours, x), norm_results(torchs, x), strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12 * float(expected.abs().max()))
+    for actual, expected in zip(norm_results(ours, x), norm_results(torchs, x), strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-12 * float(expected.abs().max()))
 
 
 def test_rows_of_any_layout():
     norm, x = RMSNorm(6).double(), torch.randn(5, 6, 3, dtype=torch.float64)
     across, packed = x.mT.requires_grad_(), x.mT.contiguous().requires_grad_()
-    for found, expected in zip(norm_results(norm, across), norm_results(norm, packed), strict=True):
-        torch.testing.assert_close(found, expected)
+    for actual, expected in zip(norm_results(norm, across), norm_results(norm, packed), strict=True):
+        torch.testing.assert_close(actual, expected)
 
 
 def test_a_backward_within_autocast_keeps_the_precision():
     norm, x = RMSNorm(48), torch.randn(5, 48, requires_grad=True)
     expected = norm_results(norm, x)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = norm_results(norm, x)
-    for here, there in zip(found, expected, strict=True):
-        assert torch.equal(here, there)
+        actual = norm_results(norm, x)
+    for actual_value, expected_value in zip(actual, expected, strict=True):
+        assert torch.equal(actual_value, expected_value)
 
 
 @pytest.mark.filterwarnings("ignore:Mismatch dtype:UserWarning")  # torch's own, of its slower path
@@ -69,7 +69,7 @@ def test_absent_tokens_influence_no_other(config, seeded, mixer):
 
 
 @pytest.mark.parametrize("mixer", MIXERS)
-def test_every_other_token_is_seen(config, seeded, mixer):
+def test_every_token_influences_every_other(config, seeded, mixer):
     mix = seeded(make_mixer, config(mixer=mixer))
     for changed in (0, 5, 10):
         other = tokens()
@@ -110,8 +110,8 @@ def test_a_cell_without_any_token_stays_finite(config, seeded, mixer):
     assert torch.isfinite(values.grad).all()
 
 
-def test_a_mixer_that_does_not_exist_is_refused():
-    with pytest.raises(SettingError, match="no mixer 'mamba'"):
+def test_an_unknown_mixer_is_refused():
+    with pytest.raises(SettingError, match="unknown mixer 'mamba'"):
         make_mixer(NetworkConfig(mixer="mamba"))
 
 
@@ -135,7 +135,7 @@ def run(config, seeded):
 
 
 @pytest.mark.parametrize("mixer", ["ttt", "ttt_mlp", "attention", "none"])
-def test_blocks_computed_again_give_the_same_values_and_gradients(run, mixer):
+def test_recomputed_blocks_give_the_same_values_and_gradients(run, mixer):
     kept, again = (run(mixer=mixer, dropout=0.1, checkpoint_blocks=recomputed) for recomputed in (False, True))
     assert all(torch.equal(one, other) for one, other in zip(kept, again, strict=True))
 
@@ -146,12 +146,12 @@ def test_half_precision_is_close_and_the_residual_stream_stays_float32(run, mixe
     assert all(x.dtype == torch.float32 for x in rounded)
     assert not torch.equal(exact[0], rounded[0])
     torch.testing.assert_close(rounded[0], exact[0], rtol=0, atol=0.01 * float(exact[0].std()))
-    one, other = (torch.cat([x.flatten() for x in found[1:]]) for found in (exact, rounded))
+    one, other = (torch.cat([x.flatten() for x in actual[1:]]) for actual in (exact, rounded))
     assert (one - other).norm() <= 0.01 * one.norm()
 
 
 @pytest.mark.parametrize("mixer", ["ttt", "ttt_mlp"])
-def test_the_operator_is_given_float32_whatever_the_precision(config, seeded, mixer):
+def test_the_operator_receives_float32_whatever_the_precision(config, seeded, mixer):
     stack = seeded(Stack, config(mixer=mixer, precision="bf16"), 1)
     mix, seen = stack.blocks[0].mixer, []
     operator, project = mix.operator, mix.qkv.forward
@@ -164,11 +164,11 @@ def test_the_operator_is_given_float32_whatever_the_precision(config, seeded, mi
 
 @pytest.mark.parametrize("mixer", ["ttt", "ttt_mlp", "attention", "none"])
 @pytest.mark.parametrize("first", [0, 5, 36])
-def test_what_is_not_wanted_is_left_out_and_still_mixed_in(config, seeded, mixer, first):
+def test_tokens_before_first_are_mixed_in_but_not_returned(config, seeded, mixer, first):
     block = seeded(Block, config(mixer=mixer)).double()
     values = block_tokens().detach().double().requires_grad_()
     results = []
     for out in (block(values, PRESENT, first), block(values, PRESENT)[:, first:]):
         results.append((out, *torch.autograd.grad(out.sin().sum(), [values, *block.parameters()])))
-    for found, expected in zip(*results, strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+    for actual, expected in zip(*results, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-12)

@@ -1,4 +1,4 @@
-"""Promises of the whole networks: gradients, exact masking, cells independent of one another, the three stages."""
+"""Properties of whole networks: gradients, exact masking, independence of cells, the three stages."""
 
 from itertools import product
 
@@ -29,7 +29,7 @@ def network(config, seeded):
 
 
 def poisoned(inputs, value):
-    """Write a value over everything that was not measured."""
+    """Overwrite everything that was not measured with a value."""
     return inputs._replace(
         rna=torch.where(inputs.rna_present, inputs.rna, value),
         protein=torch.where(inputs.protein_present, inputs.protein, value),
@@ -47,7 +47,7 @@ def error_of(fused):
 
 
 def outputs(network, inputs, visible=None):
-    """Return all that a network says of its cells."""
+    """Return all outputs of a network."""
     out = network(inputs, visible)
     if isinstance(network, PretrainNetwork):
         return [x for x in (*out[:4], out.fused.z, error_of(out.fused)) if x is not None]
@@ -67,25 +67,25 @@ def assert_same(one, other):
 
 @pytest.mark.parametrize("direction", ["both", "alternate", "forward", "causal"])
 @pytest.mark.parametrize(("mixer", "fusion"), KINDS)
-def test_every_parameter_learns_with_a_finite_gradient(network, cells, mixer, fusion, direction):
+def test_every_parameter_has_a_finite_gradient(network, cells, mixer, fusion, direction):
     pretrain = network(mixer=mixer, fusion=fusion, direction=direction, encoder_blocks=2)
-    found = gradients(pretrain, cells(absent=0.2), some_hidden())
-    assert [name for name, g in found.items() if g is None or not torch.isfinite(g).all() or not g.any()] == []
+    results = gradients(pretrain, cells(absent=0.2), some_hidden())
+    assert [name for name, g in results.items() if g is None or not torch.isfinite(g).all() or not g.any()] == []
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "finetune", "transfer"])
 @pytest.mark.parametrize(("mixer", "fusion"), KINDS)
-def test_the_value_of_a_feature_that_an_input_lacks_cannot_matter(network, cells, stage, mixer, fusion):
+def test_values_of_absent_features_do_not_matter(network, cells, stage, mixer, fusion):
     inputs = cells(absent=0.4)
     inputs.rna_present[0, :4] = False  # a whole token
     inputs.rna_present[1] = False  # all genes
     inputs.protein_present[2] = False  # all proteins
     inputs.protein_present[:, 0] = False  # a protein that no cell has
     tested = network(stage, mixer=mixer, fusion=fusion)
-    said, learned = outputs(tested, inputs), gradients(tested, inputs)
+    expected, learned = outputs(tested, inputs), gradients(tested, inputs)
     for value in POISON:
         other = poisoned(inputs, value)
-        assert_same(outputs(tested, other), said)
+        assert_same(outputs(tested, other), expected)
         for name, gradient in gradients(tested, other).items():
             assert gradient is learned[name] is None or torch.equal(gradient, learned[name]), name
 
@@ -106,7 +106,7 @@ def test_exact_masking_holds_for_any_pattern(data):
 
 
 @pytest.mark.parametrize(("mixer", "fusion"), KINDS)
-def test_hidden_tokens_reach_neither_the_representation_nor_what_is_rebuilt_from_it(network, cells, mixer, fusion):
+def test_hidden_tokens_reach_neither_the_latent_vector_nor_reconstructions(network, cells, mixer, fusion):
     inputs, visible = cells(), some_hidden()
     visible.protein[0] = False  # all proteins of a cell
     hidden_genes = ~visible.rna.repeat_interleave(4, dim=1)[:, :N_GENES]
@@ -131,7 +131,7 @@ def test_a_cell_does_not_depend_on_the_others_of_its_batch(network, cells, mixer
         torch.testing.assert_close(torch.cat([one[k] for one in alone]), whole, rtol=1e-6, atol=5e-6)
 
 
-def test_cells_without_proteins_are_read_through_the_projection(network, cells):
+def test_cells_without_proteins_use_the_projection(network, cells):
     tested = network().eval()
     inputs = cells()
     inputs.protein_present[:3] = False
@@ -144,7 +144,7 @@ def test_cells_without_proteins_are_read_through_the_projection(network, cells):
     assert torch.equal(before.z[3:], after.z[3:])
 
 
-def test_the_projection_learns_the_encoded_proteins_without_pulling_at_the_encoders(network, cells):
+def test_the_error_of_the_projection_trains_the_projection_alone(network, cells):
     tested = network()
     error_of(tested(cells()).fused).backward()
     pulled = {name.split(".")[1] for name, p in tested.named_parameters() if p.grad is not None}
@@ -160,9 +160,9 @@ def test_unusual_shapes_work_in_all_three_stages(network, cells, stage, shape):
     tested = network(stage, **shape)
     g, p = shape.get("g", N_GENES), shape.get("p", N_PROTEINS)
     inputs = cells(g=g, p=p)
-    said = outputs(tested, inputs)
-    assert all(torch.isfinite(x).all() for x in said)
-    assert said[0].shape == ((5, g) if stage == "pretrain" else (5, 4))
+    expected = outputs(tested, inputs)
+    assert all(torch.isfinite(x).all() for x in expected)
+    assert expected[0].shape == ((5, g) if stage == "pretrain" else (5, 4))
     learned = gradients(tested, inputs)
     assert all(torch.isfinite(g).all() for g in learned.values() if g is not None)
 
@@ -194,7 +194,7 @@ def test_a_student_of_a_model_without_proteins_learns_its_head(network):
 @pytest.mark.parametrize(
     ("stage", "kind"), [("pretrain", PretrainNetwork), ("finetune", ClassifierNetwork), ("transfer", TransferNetwork)]
 )
-def test_the_weights_of_a_stage_say_all_that_it_learned(network, cells, config, stage, kind):
+def test_the_weights_of_a_stage_determine_its_outputs(network, cells, config, stage, kind):
     one, other = network(stage).eval(), build_network(stage, N_GENES, N_PROTEINS, 4, config(), SIZES).eval()
     assert type(one) is kind
     assert not torch.equal(outputs(one, cells())[0], outputs(other, cells())[0])
@@ -202,7 +202,7 @@ def test_the_weights_of_a_stage_say_all_that_it_learned(network, cells, config, 
     assert_same(outputs(one, cells()), outputs(other, cells()))
 
 
-def test_only_what_is_asked_for_is_rebuilt(network, cells):
+def test_only_requested_reconstructions_are_computed(network, cells):
     tested = network().eval()
     from_z = tested(cells(), from_tokens=False)
     from_tokens = tested(cells(), from_z=False)

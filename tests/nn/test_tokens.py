@@ -13,13 +13,13 @@ def test_a_token_is_the_value_weighted_sum_of_its_features_and_a_position():
     expected = [
         1.0 * vectors[0, 0] - 2.0 * vectors[0, 1] + position[0],
         3.0 * vectors[1, 0] + 0.5 * vectors[1, 1] + position[1],
-        7.0 * vectors[2, 0] + position[2],  # the last patch is filled up with nothing
+        7.0 * vectors[2, 0] + position[2],  # the last patch is partial
     ]
     torch.testing.assert_close(tokens, torch.stack(expected)[None])
     assert present.all()
 
 
-def test_what_holds_of_a_token_holds_of_its_features_also_in_a_ragged_last_patch():
+def test_features_take_the_values_of_their_token_also_in_a_partial_last_patch():
     tokens = torch.tensor([[True, False, False], [False, True, True]])
     assert FeatureEmbedding(5, patch=2, width=4).per_feature(tokens).int().tolist() == [
         [1, 1, 0, 0, 0],
@@ -36,7 +36,7 @@ def test_an_absent_feature_stays_out_of_the_sum_and_a_token_without_features_is_
     assert token_present.tolist() == [[True, True, False]]
 
 
-def test_zero_is_a_value_and_not_an_absence():
+def test_zero_counts_as_measured():
     _, present = FeatureEmbedding(5, patch=2, width=4)(torch.zeros(1, 5), EVERYTHING)
     assert present.all()
 

@@ -32,7 +32,7 @@ def module(network, config):
     return make
 
 
-def test_the_bytes_alive_are_counted_once_and_forgotten_with_their_tensor():
+def test_live_bytes_are_counted_once_until_their_tensor_is_freed():
     with memory._AliveBytes() as alive:
         x = torch.zeros(1000)
         view = x[::2].view(-1, 2)
@@ -57,7 +57,7 @@ def test_measuring_leaves_weights_gradients_and_random_numbers_as_they_are(modul
     assert all(p.grad is not None for p in measured.parameters())
 
 
-def test_gradients_and_the_optimisers_state_count_for_what_learns_only(network, config, cells):
+def test_gradients_and_optimiser_states_count_for_trained_parameters_only(network, config, cells):
     steps = {
         stage: memory.measure(
             ClassifierModule(network(stage), config.finetune, class_counts=torch.ones(3), seed=0), cells, CPU
@@ -79,19 +79,19 @@ def test_a_batch_is_cut_into_equal_parts_that_fit(module, cells, monkeypatch, ca
     assert f" of {limit / 2**30:.2f} GiB; batches of 64 cells, {at_once} at a time" in caplog.text
 
 
-def test_where_not_even_one_cell_fits_a_line_says_what_to_do(module, cells):
-    with pytest.raises(SettingError, match=r"needs about \d.* may take 0.05 GiB: give it more with --memory, or"):
+def test_too_little_memory_for_one_cell_is_refused_with_advice(module, cells):
+    with pytest.raises(SettingError, match=r"needs about \d.* may use 0.05 GiB; increase memory, or"):
         memory.plan(module(), cells, CPU, limit=50 * 2**20)
 
 
 def test_a_process_without_memory_stops_all_of_them(module, cells, monkeypatch):
     """The others had told of a lost process, and advised to resume."""
     monkeypatch.setattr(memory.distributed, "minimum", lambda value: 0)
-    with pytest.raises(SettingError, match="another process of this run lacks the memory"):
+    with pytest.raises(SettingError, match="another process of this run has not enough memory"):
         memory.plan(module(), cells, CPU, limit=2**40)
 
 
-def test_without_a_limit_most_of_what_is_free_may_be_taken(module, cells, monkeypatch, caplog):
+def test_without_a_limit_most_of_the_free_memory_may_be_used(module, cells, monkeypatch, caplog):
     monkeypatch.setattr(machine, "free", lambda _: 2**40)
     monkeypatch.setattr(machine, "in_use", lambda _: 2**30)
     with caplog.at_level(logging.INFO, "scfusionttt"):
@@ -103,7 +103,7 @@ def test_without_a_limit_most_of_what_is_free_may_be_taken(module, cells, monkey
     assert unknown == known.replace(" of 820.20 GiB", "")
 
 
-def test_blocks_computed_again_need_less_memory(cells, config):
+def test_recomputed_blocks_need_less_memory(cells, config):
     """With every gene a token, blocks hold most of it."""
     per_cell = {}
     for recomputed in (False, True):
@@ -139,7 +139,7 @@ print(before, held("VmHWM"))
 
 
 @pytest.mark.slow
-def test_the_estimate_is_near_what_training_takes():
+def test_the_estimate_is_close_to_the_memory_that_training_uses():
     result = subprocess.run(
         [sys.executable, "-c", TRAIN], capture_output=True, text=True, check=True,
         env=os.environ | {"PYTHONPATH": str(Path(scfusionttt.__file__).parents[1]), "OMP_NUM_THREADS": "1"},

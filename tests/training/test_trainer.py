@@ -1,4 +1,4 @@
-"""A stage runs, stops, goes on and repeats as promised."""
+"""A stage trains, stops, resumes and repeats as documented."""
 
 import signal
 from contextlib import contextmanager
@@ -96,7 +96,7 @@ def test_the_callers_random_states_are_left_alone(pretrain):
     assert np.array_equal(np.random.get_state()[1], numpy_before)  # noqa: NPY002
 
 
-def test_a_stopped_run_goes_on_bit_for_bit(pretrain, unbroken, tmp_path, interrupted):
+def test_an_interrupted_run_resumes_bit_for_bit(pretrain, unbroken, tmp_path, interrupted):
     weights, history = unbroken
     with interrupted(after=2), pytest.raises(KeyboardInterrupt):
         pretrain(checkpoints=tmp_path)
@@ -105,7 +105,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(pretrain, unbroken, tmp_path, interru
     assert_same_weights(weights, resumed)
 
 
-def test_a_full_disk_keeps_the_last_state_and_the_run_goes_on_from_it(
+def test_a_full_disk_keeps_the_last_state_and_the_run_resumes_from_it(
     pretrain, unbroken, tmp_path, interrupted, full_disk
 ):
     with interrupted(after=1), pytest.raises(KeyboardInterrupt):
@@ -144,13 +144,13 @@ def test_a_finished_run_resumes_to_itself(pretrain, unbroken, tmp_path):
     assert_same_history(history, history_again)
 
 
-def test_without_resume_the_folder_of_an_older_run_is_not_looked_at(pretrain, unbroken, tmp_path):
+def test_without_resume_an_older_run_in_the_folder_is_ignored(pretrain, unbroken, tmp_path):
     (tmp_path / "last.ckpt").write_bytes(b"of another run")
     weights, _ = pretrain(checkpoints=tmp_path)
     assert_same_weights(weights, unbroken[0])
 
 
-def test_a_pickle_for_a_checkpoint_is_refused_unread(pretrain, tmp_path):
+def test_a_pickle_in_place_of_a_checkpoint_is_refused(pretrain, tmp_path):
     """Resuming from it would run what it says."""
 
     class Payload:
@@ -158,7 +158,7 @@ def test_a_pickle_for_a_checkpoint_is_refused_unread(pretrain, tmp_path):
             return Path.touch, (tmp_path / "it ran",)
 
     torch.save({"state_dict": Payload()}, tmp_path / "last.ckpt")
-    with pytest.raises(InputFileError, match=r"last\.ckpt cannot be read .*; remove .* to start anew"):
+    with pytest.raises(InputFileError, match=r"last\.ckpt cannot be read .*; remove .* to start again"):
         pretrain(checkpoints=tmp_path, resume=True)
     assert not (tmp_path / "it ran").exists()
 
@@ -167,13 +167,13 @@ def test_resume_without_a_checkpoint_starts_from_the_beginning(pretrain, unbroke
     assert_same_weights(pretrain(checkpoints=tmp_path, resume=True)[0], unbroken[0])
 
 
-def test_a_run_goes_on_only_with_its_own_settings_and_cells(pretrain, tmp_path):
+def test_a_run_resumes_only_with_its_own_settings_and_cells(pretrain, tmp_path):
     pretrain(checkpoints=tmp_path, identity={"cells": "these"})
     with pytest.raises(SettingError, match="different settings, cells, labels or model"):
         pretrain(checkpoints=tmp_path, resume=True, identity={"cells": "others"})
 
 
-def test_a_new_run_forgets_the_states_of_the_one_before(pretrain, interrupted, unbroken, tmp_path):
+def test_a_new_run_removes_the_states_of_an_earlier_one(pretrain, interrupted, unbroken, tmp_path):
     """Stopped before its first epoch was done, it had gone on with another run's weights."""
     pretrain(checkpoints=tmp_path, seed=9, identity={"seed": 9})
     with interrupted(after=0), pytest.raises(KeyboardInterrupt):
@@ -216,7 +216,7 @@ def test_without_validation_cells_the_last_weights_remain(network, cells, config
     assert torch.equal(trained.rna_from_z.layers[0].weight, last[-1])
 
 
-def test_a_run_that_had_stopped_early_does_not_go_on_when_resumed(pretrain, config, validation_losses, tmp_path):
+def test_resuming_a_run_that_stopped_early_trains_no_further(pretrain, config, validation_losses, tmp_path):
     """It trained one epoch more with every resume."""
     validation_losses(3.0, 1.0, 2.0, 0.5)
     stage = replace(config.pretrain, epochs=9, patience=1)
@@ -238,12 +238,12 @@ def test_checkpoints_that_were_moved_still_know_the_best_weights(
     assert_same_weights(resumed, by_epoch[0])
 
 
-def test_a_loss_that_is_no_number_stops_training_and_names_the_cells(network, cells, config, run, monkeypatch):
+def test_a_loss_that_is_not_finite_stops_training_and_names_the_cells(network, cells, config, run, monkeypatch):
     row = 5
     monkeypatch.setitem(cells.__dict__, "rna", cells.rna.copy())
     cells.rna.data[cells.rna.indptr[row]] = np.nan
     stage = replace(config.pretrain, batch_size=4, validation_fraction=0.0)
-    with pytest.raises(NonFiniteLossError, match=f"{cells.cell_names[row]}.*--set pretrain.lr=0.00125"):
+    with pytest.raises(NonFiniteLossError, match=rf"{cells.cell_names[row]}.*\(pretrain.lr=0.00125"):
         train_pretraining(network(), cells, stage, run())
 
 
@@ -251,11 +251,11 @@ def test_a_loss_that_is_no_number_stops_training_and_names_the_cells(network, ce
 def test_the_advice_names_the_setting_of_the_stage(network, cells, config, run, monkeypatch, stage):
     monkeypatch.setitem(cells.__dict__, "rna", cells.rna.copy())
     cells.rna.data[:] = np.nan
-    with pytest.raises(NonFiniteLossError, match=r"--set finetune\.lr="):
+    with pytest.raises(NonFiniteLossError, match=r"\(finetune\.lr="):
         train_classifier(network(stage), cells, config.finetune, run())
 
 
-def test_frozen_weights_of_a_student_stay_to_the_bit_and_the_rest_learns(network, cells, config, run):
+def test_frozen_weights_of_a_student_stay_the_same_and_the_rest_learns(network, cells, config, run):
     student = network("transfer")
     before = {name: value.detach().clone() for name, value in student.named_parameters()}
     history = train_classifier(student, cells, replace(config.finetune, epochs=1), run())
@@ -291,7 +291,7 @@ def test_progress_is_one_line_for_each_epoch_on_stderr(pretrain, capsys):
     )  # fmt: skip
 
 
-def test_a_long_epoch_says_how_far_it_is(pretrain, capsys, monkeypatch):
+def test_a_long_epoch_reports_its_progress(pretrain, capsys, monkeypatch):
     monkeypatch.setattr(callbacks, "MINUTE", 0.0)
     pretrain(progress=True)
     lines = capsys.readouterr().err.splitlines()

@@ -1,4 +1,4 @@
-"""What a model makes of genes and proteins: surprise along the genome, and what a protein or a class rests on."""
+"""Explain a model: surprise along the genome, and the features that a protein or a class depends on."""
 
 from scfusionttt.explain.relevance import relevance
 from scfusionttt.explain.surprise import as_track, by_region, relative, write_track

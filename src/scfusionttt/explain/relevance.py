@@ -1,10 +1,10 @@
-"""What a protein or a class rests on: the contributions of genes and proteins through the fusion, held against chance.
+"""The features that a protein or a class depends on: contributions of genes and proteins, tested by permutation.
 
 The contribution of a feature to the model's output in a cell comes from integrated gradients (Sundararajan et al.,
-arXiv 1703.01365), from the mean cell (every value 0) to the cell, or from masking: the output less that without the
-feature. Its *share* is ``cov(contribution, truth) / var(truth)`` over the cells: how much of what was measured it
-explains. By integrated gradients the shares of all features add up to the share of the whole output. Chance is the
-highest share of any feature when the truth is shuffled among the cells.
+arXiv 1703.01365) between the mean cell (every value 0) and the cell, or from masking: the output minus that without
+the feature. Its *share* is ``cov(contribution, truth) / var(truth)`` over the cells: the part of the measured values
+that it explains. With integrated gradients the shares of all features add up to the share of the whole output. The null
+distribution is the highest share of any feature when the truth is permuted among the cells.
 """
 
 import logging
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from scfusionttt import inference
 from scfusionttt.data.antibody_matching import antigen_key
-from scfusionttt.data.loader import CellDataset, make_loader
+from scfusionttt.data.loader import CellBatch, CellDataset, make_loader
 from scfusionttt.errors import SettingError, name_some
 from scfusionttt.nn.networks import ClassifierNetwork, Network, PretrainNetwork
 from scfusionttt.nn.tokens import CellInputs
@@ -32,7 +32,7 @@ LINE_EVERY = 10.0
 
 
 class Target(NamedTuple):
-    """What is explained: a protein, as rebuilt without looking at it, or the score (logit) of a class."""
+    """What is explained: a protein, reconstructed without its own value, or the score (logit) of a class."""
 
     name: str
     protein: int | None = None  # its number among the proteins
@@ -45,7 +45,7 @@ def find_target(name: str, network: Network, proteins: pd.DataFrame, classes: li
     Raises
     ------
     SettingError
-        The model can explain no such thing, or several; the message names some that it can.
+        The model has no such protein or class, or several; the message lists some.
     """
     if isinstance(network, PretrainNetwork):
         names, symbols = (proteins[column].astype(str) for column in ("name", "symbol"))
@@ -55,17 +55,17 @@ def find_target(name: str, network: Network, proteins: pd.DataFrame, classes: li
             symbols.str.lower() == name.lower(),
         )
         for reading in readings:
-            found = np.flatnonzero(reading)
-            if names.iloc[found].nunique() > 1:
-                raise SettingError(f"{name!r} may be {name_some(names.iloc[found].tolist(), 5)}; name one of them")
-            if len(found):
-                return Target(names.iloc[found[0]], protein=int(found[0]))
+            matches = np.flatnonzero(reading)
+            if names.iloc[matches].nunique() > 1:
+                raise SettingError(f"{name!r} matches {name_some(names.iloc[matches].tolist(), 5)}; choose one")
+            if len(matches):
+                return Target(names.iloc[matches[0]], protein=int(matches[0]))
         known, kind = proteins["name"].tolist(), "protein of this pretrained model"
     else:
         if name in classes:
             return Target(name, label=classes.index(name))
         known, kind = classes, "class of this model; proteins are explained by a pretrained one, before fine-tuning"
-    raise SettingError(f"{name!r} is no {kind}; it has {name_some(known, 5) if known else 'none'}")
+    raise SettingError(f"{name!r} is not a {kind}; choose from: {name_some(known, 5) if known else 'none'}")
 
 
 def relevance(
@@ -83,7 +83,7 @@ def relevance(
     level: float = 0.05,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Return the features whose contribution to the target explains more of it than chance does.
+    """Return the features whose contribution explains more of the target than expected by chance.
 
     Parameters
     ----------
@@ -94,29 +94,29 @@ def relevance(
     types
         [n], cell types to average over.
     is_target
-        [n] bool, which cells are of the class; None: those that the model gives it.
+        [n] bool, the cells of the class; None: those that the model predicts.
     steps
-        Of integrated gradients; near the mean cell the norms bend the path: 16 are far off, 150 within 1 %.
+        Steps of integrated gradients; 16 are inaccurate, 150 within 1 %, since norms vary fast near the mean cell.
     masked
-        How many of the first features are also masked, one at a time.
+        Number of top features that are also masked, one at a time.
     level
-        Chance that any feature is listed wrongly; 1 lists all.
+        Family-wise error rate; 1 lists all features.
 
     Returns
     -------
     DataFrame, one row per feature, highest share first: modality, name, symbol, chromosome, start; share, its p_value;
-    share_by_masking (NaN beyond the first `masked`); and the mean contribution in each type, in units of the output:
+    share_by_masking (NaN after the first `masked`); and the mean contribution in each type, in units of the output:
     standard deviations of the protein's log-ratio, or logits.
     """
     if not 0 <= level <= 1:
-        raise SettingError(f"level={level} is no chance: give a number from 0 to 1, 0.05 say")
+        raise SettingError(f"level must be between 0 and 1 (got {level}), e.g. 0.05")
     network.to(device).eval()
     truth = _truth(network, cells, target, device, is_target)
-    known = np.flatnonzero(np.isfinite(truth))
-    cells, truth = cells.subset(cells.rows[known]), truth[known]
+    measured = np.flatnonzero(np.isfinite(truth))
+    cells, truth = cells.subset(cells.rows[measured]), truth[measured]
     if not len(truth) or np.ptp(truth) == 0:
         raise SettingError(
-            f"{target.name} is the same in all {len(truth)} cells that it is known of: nothing to explain"
+            f"{target.name} is constant in all {len(truth)} cells where it was measured; nothing to explain"
         )
     output, batch = _output(network, target), max(1, cells_at_once(network, device) // steps)
     contribution_nf = _integrated_gradients(output, cells, target, device, batch, steps)
@@ -131,9 +131,9 @@ def relevance(
     if len(first):
         table.loc[first, "share_by_masking"] = share(_masking(output, cells, target, device, first, batch), truth)
     if types is not None:
-        of_known = types[known]
-        for name in pd.unique(pd.Series(of_known).dropna()):
-            table[f"mean in {name}"] = contribution_nf[of_known == name].mean(axis=0)[table.index]
+        types = types[measured]
+        for name in pd.unique(pd.Series(types).dropna()):
+            table[f"mean in {name}"] = contribution_nf[types == name].mean(axis=0)[table.index]
     return table.reset_index(drop=True)
 
 
@@ -144,7 +144,7 @@ def share(contribution_nf: np.ndarray, truth_n: np.ndarray) -> np.ndarray:
 
 
 def p_values(contribution_nf: np.ndarray, truth_n: np.ndarray, permutations: int, seed: int) -> np.ndarray:
-    """Return how often the highest share of any feature, the truth shuffled, is as high as each feature's, [f]."""
+    """Return p-values [f]: how often the highest share of any feature reaches each one's when truth is permuted."""
     rng = np.random.default_rng(seed)
     highest = np.array([share(contribution_nf, rng.permutation(truth_n)).max() for _ in range(permutations)])
     reached = (highest[:, None] >= share(contribution_nf, truth_n)).sum(axis=0)
@@ -154,13 +154,12 @@ def p_values(contribution_nf: np.ndarray, truth_n: np.ndarray, permutations: int
 def _truth(
     network: Network, cells: CellDataset, target: Target, device: torch.device, is_target: np.ndarray | None
 ) -> np.ndarray:
-    """Return what the output is held against, [n], NaN where it was not measured."""
+    """Return the measured values that the output is compared with, [n], NaN where missing."""
     if target.protein is not None:
         batches = make_loader(cells, batch_size=1024)
         values = [(b.protein[:, target.protein], b.protein_present[:, target.protein]) for b in batches]
-        return torch.cat([torch.where(there, value, torch.nan) for value, there in values]).double().numpy()
-    if is_target is None:
-        assert isinstance(network, ClassifierNetwork)
+        return torch.cat([torch.where(present, value, torch.nan) for value, present in values]).double().numpy()
+    if is_target is None and isinstance(network, ClassifierNetwork):
         is_target = inference.probabilities(network, cells, device)[0].argmax(axis=1) == target.label
     return np.asarray(is_target, dtype=float)
 
@@ -171,14 +170,14 @@ def _output(network: Network, target: Target) -> Callable[[CellInputs], Tensor]:
     return lambda inputs: network(inputs)[0][:, target.label]
 
 
-def _inputs(batch: tuple[Tensor, ...], target: Target, device: torch.device) -> CellInputs:
-    """Return what the network may read: all but the protein that is explained."""
+def _inputs(batch: CellBatch, target: Target, device: torch.device) -> CellInputs:
+    """Return the inputs of a batch without the protein that is explained."""
     inputs = CellInputs.of(batch).to(device)
     if target.protein is None:
         return inputs
-    there = inputs.protein_present.clone()
-    there[:, target.protein] = False
-    return inputs._replace(protein_present=there)
+    present = inputs.protein_present.clone()
+    present[:, target.protein] = False
+    return inputs._replace(protein_present=present)
 
 
 def _integrated_gradients(
@@ -193,21 +192,21 @@ def _integrated_gradients(
     try:
         from captum.attr import IntegratedGradients
     except ImportError as error:
-        raise SettingError("integrated gradients need captum; pip install captum") from error
+        raise SettingError("integrated gradients need captum: pip install captum") from error
 
     def read(values: Tensor, rna_present: Tensor, protein_present: Tensor) -> Tensor:
         rna, protein = values.split([rna_present.shape[1], protein_present.shape[1]], dim=1)
         return output(CellInputs(rna, rna_present, protein, protein_present))
 
-    gradients, parts, told = IntegratedGradients(read), [], time.monotonic()
+    gradients, parts, last_line = IntegratedGradients(read), [], time.monotonic()
     for number, batch in enumerate(make_loader(cells, batch_size=batch_size)):
-        if time.monotonic() - told > LINE_EVERY:
+        if time.monotonic() - last_line > LINE_EVERY:
             log.info("%s: %d of %d cells explained", target.name, number * batch_size, len(cells))
-            told = time.monotonic()
+            last_line = time.monotonic()
         inputs = _inputs(batch, target, device)
-        there = (inputs.rna_present, inputs.protein_present)
+        present = (inputs.rna_present, inputs.protein_present)
         values = torch.cat([inputs.rna, inputs.protein], dim=1)
-        parts.append(gradients.attribute(values, additional_forward_args=there, n_steps=steps).detach().cpu())
+        parts.append(gradients.attribute(values, additional_forward_args=present, n_steps=steps).detach().cpu())
     return torch.cat(parts).double().numpy()
 
 
@@ -220,7 +219,7 @@ def _masking(
     columns: pd.Index,
     batch_size: int,
 ) -> np.ndarray:
-    """Return the output less that without each of some features, [n, columns]."""
+    """Return the output minus that without each of some features, [n, columns]."""
     parts = []
     for batch in make_loader(cells, batch_size=batch_size):
         inputs = _inputs(batch, target, device)
@@ -232,6 +231,6 @@ def _masking(
 def _without(inputs: CellInputs, column: int) -> CellInputs:
     n_genes = inputs.rna.shape[1]
     field, place = ("rna_present", column) if column < n_genes else ("protein_present", column - n_genes)
-    there = getattr(inputs, field).clone()
-    there[:, place] = False
-    return inputs._replace(**{field: there})
+    present = getattr(inputs, field).clone()
+    present[:, place] = False
+    return inputs._replace(**{field: present})

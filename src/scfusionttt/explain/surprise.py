@@ -1,9 +1,9 @@
 """Surprise along the genome: the inner loss of the TTT layers at each gene token, by cell.
 
-A TTT layer asks every token to rebuild one view of it from another with what it has learned from the tokens before; how
-far it is off, ``|f(k) - v|^2 / 2``, is computed anyway. The conventions are those of infercnvpy: ``var`` with
-chromosome, start and end, ``obsm["X_surprise"]`` and ``uns["surprise"]["chr_pos"]``, so that
-``infercnvpy.pl.chromosome_heatmap(adata, use_rep="surprise")`` draws it.
+A TTT layer predicts one projection of every token from another with the inner model trained on the tokens before; the
+squared error, ``|f(k) - v|^2 / 2``, is its inner loss, called surprise here. The conventions are those of infercnvpy:
+``var`` with chromosome, start and end, ``obsm["X_surprise"]`` and ``uns["surprise"]["chr_pos"]``, so that
+``infercnvpy.pl.chromosome_heatmap(adata, use_rep="surprise")`` plots it.
 """
 
 from typing import Literal
@@ -22,7 +22,7 @@ Level = Literal["chromosome", "arm"]
 
 
 def as_track(loss: np.ndarray, genes: pd.DataFrame, cell_names: pd.Index, *, patch: int) -> AnnData:
-    """Return the surprise of each token with its place in the genome.
+    """Return the surprise of each token with its position in the genome.
 
     Parameters
     ----------
@@ -52,26 +52,26 @@ def as_track(loss: np.ndarray, genes: pd.DataFrame, cell_names: pd.Index, *, pat
 
 
 def relative(track: AnnData, reference: np.ndarray | None = None) -> AnnData:
-    """Return a track as standard deviations from the mean of reference cells, token by token.
+    """Standardise a track by the mean and standard deviation of reference cells, token by token.
 
-    Tokens differ far more than cells do: only against cells known to be as they should does surprise say anything.
+    Tokens differ far more than cells do, so surprise is informative only relative to normal cells.
 
     Parameters
     ----------
     reference
-        [n] bool, the cells to hold the others against; None: all.
+        [n] bool, the reference cells; None: all.
     """
     loss = np.asarray(track.X)
-    known = loss if reference is None else loss[np.asarray(reference, dtype=bool)]
-    if not len(known):
-        raise InputDataError("no cell is a reference for surprise; mark some")
-    told = track.copy()
-    told.X = (loss - known.mean(axis=0)) / np.maximum(known.std(axis=0), 1e-6)
-    return told
+    baseline = loss if reference is None else loss[np.asarray(reference, dtype=bool)]
+    if not len(baseline):
+        raise InputDataError("surprise needs at least one reference cell")
+    standardised = track.copy()
+    standardised.X = (loss - baseline.mean(axis=0)) / np.maximum(baseline.std(axis=0), 1e-6)
+    return standardised
 
 
 def by_region(track: AnnData, regions: "Level | pd.DataFrame" = "chromosome") -> pd.DataFrame:
-    """Return the mean surprise of the genes in each region, [n, regions], regions without genes left out.
+    """Return the mean surprise of the genes in each region, [n, regions], without regions that have no genes.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ def by_region(track: AnnData, regions: "Level | pd.DataFrame" = "chromosome") ->
 
 
 def write_track(target: AnnData | MuData, track: AnnData) -> None:
-    """Write a track into the user's data as infercnvpy would: obsm, uns, and var of the tokens in uns."""
+    """Write a track to the user's data as infercnvpy does: obsm, and the positions of the tokens in uns."""
     main = track.var["chromosome"].notna() & is_main(track.var["chromosome"].astype(str).str.removeprefix("chr"))
     shown = track[:, np.flatnonzero(main)]
     target.obsm[keys.X_SURPRISE] = np.asarray(shown.X)
@@ -113,6 +113,6 @@ def _stretch(genes: pd.DataFrame) -> dict[str, object]:
 
 
 def _inside(genes: pd.DataFrame, region: dict) -> pd.DataFrame:
-    there = genes["chromosome"].astype(str) == str(region["chromosome"]).removeprefix("chr")
-    there &= (genes["start"] >= region["start"]) & (genes["start"] < region["end"])
-    return genes[there].assign(region=region["name"])
+    inside = genes["chromosome"].astype(str) == str(region["chromosome"]).removeprefix("chr")
+    inside &= (genes["start"] >= region["start"]) & (genes["start"] < region["end"])
+    return genes[inside].assign(region=region["name"])

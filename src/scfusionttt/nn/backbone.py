@@ -1,4 +1,4 @@
-"""The backbone that all three networks share: encoders, fusion both ways, and the representation of a cell.
+"""The backbone of all three networks: encoders, fusion in both directions, bottleneck and PCA skip.
 
 Shapes: n cells, g genes, p proteins, t RNA tokens, d width, l latent.
 """
@@ -30,14 +30,14 @@ class FusedCells(NamedTuple):
 
     bottleneck: Tensor  # [n, l] what the decoders reconstruct a cell from
     z: Tensor  # [n, l + ...] the latent vector: bottleneck and a part of the PCA skip
-    view: Tensor | None  # [n, k + p], see PCASkip
+    skip: Tensor | None  # [n, k + p] components and proteins, see PCASkip
     rna: Tensor  # [n, t, d] fused tokens
     rna_visible: Tensor  # [n, t]
     protein: FusedProteins | None  # None in a model without proteins
 
 
 class ModalityEncoder(nn.Module):
-    """Embedding and a stack of blocks: `E_rna`, `E_adt` of METHOD."""
+    """Token embedding and a stack of blocks: `E_rna` and `E_adt` of METHOD."""
 
     def __init__(self, n_features: int, config: NetworkConfig, *, patch: int) -> None:
         super().__init__()
@@ -50,13 +50,13 @@ class ModalityEncoder(nn.Module):
         Parameters
         ----------
         values, present
-            [n, f] and which of them were measured.
+            [n, f], and which of them were measured.
         visible
             [n, t], tokens that are not hidden (masked autoencoding); None: all.
 
         Returns
         -------
-        tokens [n, t, d] and which of them count [n, t].
+        Tokens [n, t, d], and which of them are present and visible [n, t].
         """
         tokens, token_present = self.embedding(values, present)
         if visible is not None:
@@ -65,7 +65,10 @@ class ModalityEncoder(nn.Module):
 
 
 class Fusion(nn.Module):
-    """One modality's side of the fusion: by a TTT block, an attention block, or by adding the other's mean."""
+    """Fuse one modality with the other: ``F_own = E_own + lambda * Block([E_other ; E_own])``, own part (METHOD, 1).
+
+    The block is a TTT or an attention block; or the mean of the other modality is added instead.
+    """
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -81,9 +84,9 @@ class Fusion(nn.Module):
 
 
 class CellRepresentation(nn.Module):
-    """The fused representation z: pooled tokens of every modality behind one linear bottleneck.
+    """The bottleneck: a linear layer on the pooled tokens of all modalities.
 
-    With ``latent=0`` (as published) z is the mean of the fused tokens, modality beside modality.
+    With ``latent=0`` (as published) it is the mean of the fused tokens of each modality, concatenated.
     """
 
     def __init__(self, tokens_per_modality: list[int], config: NetworkConfig, sizes: Sizes) -> None:
@@ -104,7 +107,7 @@ class CellRepresentation(nn.Module):
 
 
 class ProteinProjection(nn.Module):
-    """Make the protein tokens that a cell without proteins lacks from its RNA tokens (stage 3 of METHOD)."""
+    """Predict the protein tokens of cells without proteins from their RNA tokens (stage 3 of METHOD)."""
 
     def __init__(self, n_rna_tokens: int, n_proteins: int, config: NetworkConfig, sizes: Sizes) -> None:
         super().__init__()
@@ -121,18 +124,18 @@ class ProteinProjection(nn.Module):
 
 
 class PCASkip(nn.Module):
-    """Principal components of a cell's genes, and its proteins; set after pretraining, not learned (0 until then).
+    """Principal components of the genes, and the proteins; fitted after pretraining (0 before), not trained.
 
-    A bottleneck keeps what most cells share; in a small data set it lets go of what tells a few of them apart. A linear
-    view beside a deep one keeps it (Cheng et al., arXiv 1606.07792). A protein that was not measured is told from the
-    bottleneck and the components by a line.
+    A bottleneck keeps the variation that many cells share, but in small data sets loses differences between few cells.
+    Linear features next to deep ones keep them (Cheng et al., arXiv 1606.07792). Unmeasured proteins are predicted from
+    bottleneck and components by ridge regression.
     """
 
-    axes: Tensor  # [g, k] principal axes; components spread by 1, all together
-    protein_scale: Tensor  # scalar; so do proteins
-    fill: Tensor  # [l + k, p]
+    axes: Tensor  # [g, k] principal axes; the components have a total variance of 1
+    protein_scale: Tensor  # scalar, for a total variance of 1 of the proteins
+    fill: Tensor  # [l + k, p] slopes of the regression
     fill_bias: Tensor  # [p]
-    reach: Tensor  # scalar, weight of the view in the representation
+    reach: Tensor  # scalar, weight in the latent vector
 
     def __init__(self, n_genes: int, n_proteins: int, n_bottleneck: int, n_components: int) -> None:
         super().__init__()
@@ -143,24 +146,24 @@ class PCASkip(nn.Module):
         self.register_buffer("fill_bias", torch.zeros(n_proteins))
         self.register_buffer("reach", torch.zeros(()))
 
-    def forward(self, bottleneck: Tensor, genes: Tensor, proteins: Tensor, protein_seen: Tensor) -> Tensor:
-        """Map genes [n, g], 0 where not seen, and proteins [n, p] to components and proteins [n, k + p]."""
+    def forward(self, bottleneck: Tensor, genes: Tensor, proteins: Tensor, protein_visible: Tensor) -> Tensor:
+        """Map genes [n, g], 0 where hidden or absent, and proteins [n, p] to components and proteins [n, k + p]."""
         components = genes @ self.axes
-        told = torch.cat([bottleneck, components], dim=1) @ self.fill + self.fill_bias
-        return torch.cat([components, self.protein_scale * torch.where(protein_seen, proteins, told)], dim=1)
+        predicted = torch.cat([bottleneck, components], dim=1) @ self.fill + self.fill_bias
+        return torch.cat([components, self.protein_scale * torch.where(protein_visible, proteins, predicted)], dim=1)
 
-    def first(self, view: Tensor, n_components: int) -> Tensor:
-        """Return the first components and all proteins of a view [n, k + p]."""
-        return torch.cat([view[:, :n_components], view[:, self.n_components :]], dim=1)
+    def first(self, values: Tensor, n_components: int) -> Tensor:
+        """Return the first components and all proteins of values [n, k + p]."""
+        return torch.cat([values[:, :n_components], values[:, self.n_components :]], dim=1)
 
 
 class FusionBackbone(nn.Module):
-    """Encoders, fusion both ways, and the fused representation.
+    """Encoders, fusion in both directions, bottleneck and PCA skip.
 
-    A cell none of whose protein tokens is visible (RNA-only data) gets tokens projected from its RNA instead.
+    Cells without visible protein tokens (RNA-only data) get tokens projected from their RNA.
     """
 
-    metric: Tensor  # [l, l] of z, set after pretraining
+    metric: Tensor  # [l, l] whitening of z, fitted after pretraining
 
     def __init__(self, n_genes: int, n_proteins: int, config: NetworkConfig, sizes: Sizes) -> None:
         super().__init__()
@@ -175,27 +178,27 @@ class FusionBackbone(nn.Module):
             self.projection = ProteinProjection(n_tokens[0], n_proteins, config, sizes)
             n_tokens.append(n_proteins)
         self.representation = CellRepresentation(n_tokens, config, sizes)
-        self.view: PCASkip | None = None
+        self.view: PCASkip | None = None  # its name in saved models
         if n_components := max(config.components, sizes.skip_components):
             self.view = PCASkip(n_genes, n_proteins, self.representation.n_latent, n_components)
-        self.n_beside = config.components
+        self.n_components = config.components
         self.whitening = config.whitening
         if self.whitening:
             self.register_buffer("metric", torch.eye(self.n_latent))
 
     @property
     def n_latent(self) -> int:
-        """Width of z."""
-        beside = 0 if self.view is None or not self.n_beside else self.n_beside + self.view.n_proteins
-        return self.representation.n_latent + beside
+        """Width of the latent vector z."""
+        skip = 0 if self.view is None or not self.n_components else self.n_components + self.view.n_proteins
+        return self.representation.n_latent + skip
 
     def forward(self, inputs: CellInputs, visible: VisibleTokens | None = None) -> FusedCells:
         """Fuse n cells; the encoders see the tokens in `visible`, by default all."""
         rna, rna_visible = self.rna_encoder(inputs.rna, inputs.rna_present, visible and visible.rna)
         if self.protein_encoder is None:
             bottleneck = self.representation((rna, rna_visible))
-            z, view = self._beside(bottleneck, inputs, rna_visible, None)
-            return FusedCells(bottleneck, z, view, rna, rna_visible, None)
+            z, skip = self._with_skip(bottleneck, inputs, rna_visible, None)
+            return FusedCells(bottleneck, z, skip, rna, rna_visible, None)
 
         encoded, protein_visible = self.protein_encoder(
             inputs.protein, inputs.protein_present, visible and visible.protein
@@ -208,26 +211,27 @@ class FusionBackbone(nn.Module):
         fused_rna = self.rna_fusion(rna, rna_visible, protein, fusible)
         fused_protein = self.protein_fusion(protein, fusible, rna, rna_visible)
         bottleneck = self.representation((fused_rna, rna_visible), (fused_protein, fusible))
-        z, view = self._beside(bottleneck, inputs, rna_visible, protein_visible)
+        z, skip = self._with_skip(bottleneck, inputs, rna_visible, protein_visible)
         target, error = encoded.detach(), None
         if self.training:
             projection = self.projection(rna.detach(), rna_visible)  # the encoders do not learn from it
             error = ((projection - target).square() * protein_visible[..., None]).sum()
         proteins = FusedProteins(fused_protein, protein_visible, target, error)
-        return FusedCells(bottleneck, z, view, fused_rna, rna_visible, proteins)
+        return FusedCells(bottleneck, z, skip, fused_rna, rna_visible, proteins)
 
-    def _beside(
+    def _with_skip(
         self, bottleneck: Tensor, inputs: CellInputs, rna_visible: Tensor, protein_visible: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Return z and the view, which sees what the encoders see."""
+        """Return z and the values of the PCA skip, which reads visible tokens only, as the encoders."""
         if self.view is None:
             return bottleneck, None
-        seen = self.rna_encoder.embedding.per_feature(rna_visible) & inputs.rna_present
-        protein_seen = inputs.protein_present if protein_visible is None else protein_visible
-        view = self.view(bottleneck, torch.where(seen, inputs.rna, 0.0), inputs.protein, protein_seen)
-        if not self.n_beside:
-            return bottleneck, view
-        return torch.cat([bottleneck, self.view.reach * self.view.first(view, self.n_beside)], dim=1), view
+        visible = self.rna_encoder.embedding.per_feature(rna_visible) & inputs.rna_present
+        if protein_visible is None:
+            protein_visible = inputs.protein_present
+        skip = self.view(bottleneck, torch.where(visible, inputs.rna, 0.0), inputs.protein, protein_visible)
+        if not self.n_components:
+            return bottleneck, skip
+        return torch.cat([bottleneck, self.view.reach * self.view.first(skip, self.n_components)], dim=1), skip
 
     def whitened(self, z: Tensor) -> Tensor:
         """Return the embedding [n, l]: z [n, l], whitened. Heads read z itself."""

@@ -9,7 +9,7 @@ from scfusionttt.nn.tokens import FeatureReadout
 
 
 class TokenDecoder(nn.Module):
-    """A learned mask token stands in for every token that the encoder did not see; then blocks and a readout."""
+    """Replace hidden tokens by a learned mask token, then apply blocks and a readout (masked autoencoding)."""
 
     def __init__(self, n_features: int, n_tokens: int, config: NetworkConfig, *, patch: int) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class TokenDecoder(nn.Module):
 
 
 class RepresentationDecoder(nn.Module):
-    """Rebuild every feature of a modality from the fused representation z: what makes z a bottleneck."""
+    """Reconstruct every feature of a modality from the bottleneck z."""
 
     def __init__(self, n_latent: int, n_features: int, *, hidden: int = 256) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What classifies a cell from its latent vector, and how far the cell is from all known classes."""
+"""Heads on the latent vector: classification, and the distance of a cell to the known classes."""
 
 import torch
 from torch import Tensor, nn
@@ -7,8 +7,8 @@ from torch import Tensor, nn
 class KernelHead(nn.Linear):
     """Class scores ``W k(z) + b`` of a cell's Gaussian similarity to landmark cells, ``k_i = exp(-gamma |z - z_i|^2)``.
 
-    A line through z cannot go around a cell type that others surround; this can, and far from every landmark only b is
-    left: a cell unlike all that were seen is not named with confidence. Landmarks and gamma are set, not learned.
+    Unlike a linear head it can separate a cell type that others surround, and far from all landmarks only b remains, so
+    that unfamiliar cells are not classified with confidence. Landmarks and gamma are fitted, not trained.
     """
 
     landmarks: Tensor  # [m, l]
@@ -30,10 +30,10 @@ def gaussian_similarity(z: Tensor, landmarks: Tensor, gamma: Tensor) -> Tensor:
 
 
 class Novelty(nn.Module):
-    """How unlike the cells of every known class a cell is: the least Mahalanobis distance of its z to a class's mean.
+    """The smallest Mahalanobis distance of a cell to the mean of a class, and its p-value.
 
-    The covariance is that within classes, shared by all (Lee et al., arXiv 1807.03888). What distance is usual is kept
-    as quantiles over known cells that taught none of this, once with proteins and once by RNA alone.
+    All classes share the covariance within classes (Lee et al., arXiv 1807.03888). The null distribution is stored as
+    quantiles over held-out cells of known classes, once with proteins and once by RNA alone.
     """
 
     N_QUANTILES = 1001
@@ -50,7 +50,7 @@ class Novelty(nn.Module):
 
     @property
     def is_calibrated(self) -> bool:
-        """Whether it was told which distances are usual."""
+        """Whether the null distribution has been set."""
         return bool(self.quantiles.isfinite().all())
 
     def forward(self, z: Tensor) -> Tensor:
@@ -62,5 +62,5 @@ class Novelty(nn.Module):
 
     def p_value(self, distance: Tensor, by_rna: Tensor) -> Tensor:
         """Return the fraction of cells of known classes at this distance [n] or farther; `by_rna` [n]: by RNA alone."""
-        places = [torch.searchsorted(row, distance.contiguous()) for row in self.quantiles]
-        return 1 - torch.where(by_rna, places[1], places[0]) / self.N_QUANTILES
+        ranks = [torch.searchsorted(row, distance.contiguous()) for row in self.quantiles]
+        return 1 - torch.where(by_rna, ranks[1], ranks[0]) / self.N_QUANTILES

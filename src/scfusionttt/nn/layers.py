@@ -1,6 +1,6 @@
-"""The layers of every network: RMSNorm, the mixers, the pre-norm block and stacks of it.
+"""Layers of all networks: RMSNorm, the mixers, the pre-norm block and stacks of blocks.
 
-A mixer lets the tokens of a cell see one another: ``mixer(tokens, present, first) -> tokens``.
+A mixer exchanges information between the tokens of a cell: ``mixer(tokens, present, first) -> tokens``.
 Shapes: n cells, t tokens, h heads, f units per head, d = h * f width. Absent tokens influence no other token.
 """
 
@@ -22,7 +22,7 @@ INNER_LR = 1.0
 
 
 class RMSNorm(nn.RMSNorm):
-    """torch's RMSNorm in less than half of its time on the CPU, where torch composes it of many passes."""
+    """RMSNorm (Zhang & Sennrich, arXiv 1910.07467), more than twice as fast as torch's on the CPU."""
 
     def __init__(self, width: int) -> None:
         super().__init__(width, eps=1e-6)
@@ -53,7 +53,7 @@ class _OnCPU(torch.autograd.Function):
 
 
 class TTTMixer(nn.Module):
-    """Test-Time Training layer (arXiv 2407.04620): the hidden state is a small model trained while it reads.
+    """Test-Time Training layer (arXiv 2407.04620): the hidden state is a small model trained on the tokens.
 
     Projections, inner learning rate per token (a gate), inner step sizes, initial inner model and its LayerNorm;
     the recurrence itself is :func:`scfusionttt.ttt.ttt_linear` or :func:`~scfusionttt.ttt.ttt_mlp`.
@@ -76,14 +76,14 @@ class TTTMixer(nn.Module):
         self.inner_shift = nn.Parameter(torch.zeros(h, f))
         self.norm = nn.LayerNorm(d, eps=1e-6)
         self.out = nn.Linear(d, d, bias=False)
-        self.losses: list[Tensor] | None = None  # kept where `inner_losses` asks for them
+        self.losses: list[Tensor] | None = None  # filled within `inner_losses`
         for projection in (self.qkv, self.gate, self.out):
             nn.init.normal_(projection.weight, std=0.02)
         nn.init.zeros_(self.gate.bias)
 
     def forward(self, tokens: Tensor, present: Tensor, first: int = 0) -> Tensor:
         """Mix tokens [n, t, d]; return those from `first` on."""
-        # Under autocast the projections are half precision: to the operator's own once, not once in each direction.
+        # Under autocast the projections are in half precision: convert them once, not once per direction.
         qkv, gate = (x.to(self.inner_scale.dtype) for x in (self.qkv(tokens), self.gate(tokens)))
         q, k, v = split_heads(qkv, self.heads)  # each [n, h, t, f]
         lr_nht = INNER_LR / q.shape[-1] * torch.sigmoid(gate).transpose(1, 2)
@@ -99,7 +99,7 @@ class TTTMixer(nn.Module):
 
 @contextmanager
 def inner_losses(network: nn.Module) -> Iterator[list[Tensor]]:
-    """Collect the inner loss [n, t], summed over heads and directions, of every TTT layer that runs, in that order."""
+    """Collect the inner loss [n, t], summed over heads and directions, of every TTT layer, as they run."""
     losses: list[Tensor] = []
     layers = [layer for layer in network.modules() if isinstance(layer, TTTMixer)]
     for layer in layers:
@@ -123,14 +123,14 @@ class AttentionMixer(nn.Module):
     def forward(self, tokens: Tensor, present: Tensor, first: int = 0) -> Tensor:
         """Mix tokens [n, t, d]; return those from `first` on."""
         q, k, v = split_heads(self.qkv(tokens), self.heads)
-        # A cell without any present token would divide by zero: it attends everywhere, and its tokens stay absent.
+        # Without any present token the softmax would be NaN: such a cell attends to all; its tokens stay absent.
         visible = present | ~present.any(dim=1, keepdim=True)
         mixed = nn.functional.scaled_dot_product_attention(q[:, :, first:], k, v, attn_mask=visible[:, None, None, :])
         return self.out(mixed.transpose(1, 2).flatten(2))
 
 
 def make_mixer(config: NetworkConfig, *, depth: int = 0) -> nn.Module | None:
-    """Return the mixer that the settings name; None for ``none``.
+    """Return the mixer of these settings; None for ``none``.
 
     `depth` counts the blocks of a stack: ``direction=alternate`` reads backwards in every second one.
     """
@@ -140,11 +140,11 @@ def make_mixer(config: NetworkConfig, *, depth: int = 0) -> nn.Module | None:
         return AttentionMixer(config)
     if config.mixer in ("ttt", "ttt_mlp"):
         return TTTMixer(config, reverse=config.direction == "alternate" and depth % 2 == 1)
-    raise SettingError(f"there is no mixer {config.mixer!r}")
+    raise SettingError(f"unknown mixer {config.mixer!r}")
 
 
 class Block(nn.Module):
-    """A mixer over the tokens and an MLP over the width, each behind RMSNorm and added to its input."""
+    """The pre-norm block of METHOD: ``x' = mixer(norm(x)) + x``, then ``x = MLP(norm(x')) + x'``."""
 
     def __init__(self, config: NetworkConfig, *, depth: int = 0) -> None:
         super().__init__()
@@ -157,13 +157,13 @@ class Block(nn.Module):
         self.bf16, self.recomputed = config.precision == "bf16", config.checkpoint_blocks
 
     def forward(self, tokens: Tensor, present: Tensor, first: int = 0) -> Tensor:
-        """Map tokens [n, t, d] to those from `first` on; tokens absent in `present` [n, t] influence no other."""
+        """Map tokens [n, t, d] to those from `first` on; tokens not `present` [n, t] influence no other."""
         if self.recomputed and torch.is_grad_enabled():
             return checkpoint(self._forward, tokens, present, first, use_reentrant=False)
         return self._forward(tokens, present, first)
 
     def _forward(self, tokens: Tensor, present: Tensor, first: int) -> Tensor:
-        # Norms, operator and residual stream are given float32 and keep it; the products between them are rounded.
+        # Norms, operator and residual stream stay float32; the matrix products between them are rounded.
         with torch.autocast(tokens.device.type, torch.bfloat16, enabled=self.bf16):
             kept = tokens[:, first:]
             if self.mixer is not None and self.mixer_norm is not None:
@@ -172,7 +172,7 @@ class Block(nn.Module):
 
 
 class Stack(nn.Module):
-    """Blocks one after the other."""
+    """A sequence of blocks."""
 
     def __init__(self, config: NetworkConfig, n_blocks: int) -> None:
         super().__init__()

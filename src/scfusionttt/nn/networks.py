@@ -16,7 +16,7 @@ from scfusionttt.nn.tokens import CellInputs, VisibleTokens
 
 
 class Reconstruction(NamedTuple):
-    """What pretraining compares with the input: values from tokens and from z alone; None where not built."""
+    """Values reconstructed from tokens and from the bottleneck; None if not computed."""
 
     rna_tokens: Tensor | None  # [n, g]
     protein_tokens: Tensor | None  # [n, p]
@@ -50,7 +50,7 @@ class PretrainNetwork(nn.Module):
         from_tokens: bool = True,
         from_z: bool = True,
     ) -> Reconstruction:
-        """Rebuild the values of n cells from their visible tokens and from z, each only where asked for."""
+        """Reconstruct the values of n cells from their visible tokens, from the bottleneck, or from both."""
         fused = self.backbone(inputs, visible)
         rna_tokens = protein_tokens = rna_z = protein_z = None
         if self.rna_decoder is not None and from_tokens:
@@ -67,7 +67,7 @@ class PretrainNetwork(nn.Module):
 class ClassifierNetwork(nn.Module):
     """Stage 2: the pretrained backbone and a head on z.
 
-    The head is linear, as published, or a kernel head, beside which the PCA skip has a linear head of its own.
+    The head is linear, as published, or a kernel head, with a linear head of its own for the PCA skip.
     """
 
     def __init__(self, backbone: FusionBackbone, n_classes: int, *, kernel: bool = True) -> None:
@@ -98,23 +98,23 @@ class ClassifierNetwork(nn.Module):
         return scores, fused
 
     def skipping(self, fused: FusedCells) -> Tensor:
-        """Return what the skip reads [n, k + p]; k + p = 0 where there is none."""
-        if self.skip is None or self.backbone.view is None or fused.view is None:
+        """Return the inputs of the skip's head [n, k + p]; without a skip, k + p = 0."""
+        if self.skip is None or self.backbone.view is None or fused.skip is None:
             return fused.z[:, :0]
-        return self.backbone.view.first(fused.view, self.n_skipping)
+        return self.backbone.view.first(fused.skip, self.n_skipping)
 
     def parts_by_class(self) -> tuple[list[Tensor], list[Tensor]]:
-        """Return what all classes share, head and novelty, and what has a row for each class."""
+        """Return the tensors that all classes share, and those with one row per class."""
         shared = [*self.head.buffers(), self.novelty.whitening, self.novelty.quantiles]
         return shared, [self.head.bias, *self.slopes(), self.novelty.means]
 
     def slopes(self) -> list[Tensor]:
-        """Return the weights of the head and of the skip, if there is one; a row for each class."""
+        """Return the weights of the head and, if any, of the skip; one row per class."""
         return [self.head.weight, *([] if self.skip is None else [self.skip.weight])]
 
 
 class TransferNetwork(ClassifierNetwork):
-    """Stage 3: RNA only. RNA encoder and fusion are frozen; the projection and the head learn."""
+    """Stage 3: RNA only. RNA encoder and fusion are frozen; the projection and the head are trained."""
 
     def __init__(self, backbone: FusionBackbone, n_classes: int, *, kernel: bool = True) -> None:
         super().__init__(backbone, n_classes, kernel=kernel)
@@ -123,7 +123,7 @@ class TransferNetwork(ClassifierNetwork):
             part.requires_grad_(True)
 
     def trained_parts(self) -> list[nn.Module]:
-        """Return the parts that learn."""
+        """Return the parts that are not frozen."""
         parts: list[nn.Module] = [self.head, *([] if self.skip is None else [self.skip])]
         if self.backbone.protein_encoder is not None:
             parts.append(self.backbone.projection)
@@ -134,7 +134,7 @@ class TransferNetwork(ClassifierNetwork):
         inputs: CellInputs,
         visible: VisibleTokens | None = None,
     ) -> tuple[Tensor, FusedCells]:
-        """Return class scores (logits) [n, c] by RNA alone: measured proteins are not looked at."""
+        """Return class scores (logits) [n, c] by RNA alone; measured proteins are ignored."""
         return super().forward(inputs.without_proteins(), visible)
 
 
@@ -151,24 +151,23 @@ def build_network(
     *,
     kernel: bool = True,
 ) -> Network:
-    """Return the untrained network of a stage: ``pretrain``, ``finetune`` or ``transfer``; `kernel` is of the head."""
+    """Return the untrained network of a stage: ``pretrain``, ``finetune`` or ``transfer``, with a `kernel` head or not."""
     if stage == "pretrain":
         return PretrainNetwork(n_genes, n_proteins, config, sizes)
     kind = {"finetune": ClassifierNetwork, "transfer": TransferNetwork}[stage]
     return kind(FusionBackbone(n_genes, n_proteins, config, sizes), n_classes, kernel=kernel)
 
 
-def carry_over(teacher: Network, known: list[str], student: Network, classes: list[str]) -> None:
-    """Copy the backbone and, if both heads are of one kind, the weights of the classes that both know."""
-    assert isinstance(student, ClassifierNetwork)
+def carry_over(teacher: Network, known: list[str], student: ClassifierNetwork, classes: list[str]) -> None:
+    """Copy the backbone and, if both heads are of one kind, the weights of the classes that they share."""
     student.backbone.load_state_dict(teacher.backbone.state_dict())
     shared = [name for name in classes if name in known]
     if isinstance(teacher, ClassifierNetwork) and shared and type(teacher.head) is type(student.head):
-        there, here = ([names.index(name) for name in shared] for names in (known, classes))
+        sources, targets = ([names.index(name) for name in shared] for names in (known, classes))
         of_all, of_class = teacher.parts_by_class()
         to_all, to_class = student.parts_by_class()
         with torch.no_grad():
             for source, target in zip(of_all, to_all, strict=True):
                 target.copy_(source)
             for source, target in zip(of_class, to_class, strict=True):
-                target[here] = source[there]
+                target[targets] = source[sources]

@@ -46,7 +46,7 @@ class VisibleTokens(NamedTuple):
 class FeatureEmbedding(nn.Module):
     """A token is the value-weighted sum of the vectors of `patch` neighbouring features, plus a position.
 
-    An absent feature stays out of its token's sum; a token none of whose features is there is absent itself.
+    Absent features are left out of the sum; a token without any present feature is absent itself.
     """
 
     def __init__(self, n_features: int, *, patch: int, width: int) -> None:
@@ -58,29 +58,29 @@ class FeatureEmbedding(nn.Module):
         self.position = nn.Parameter(0.02 * torch.randn(self.n_tokens, width))
 
     def forward(self, values: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        """Embed values [n, f] where `present` [n, f] holds.
+        """Embed the values [n, f] that are `present` [n, f].
 
         Returns
         -------
-        tokens [n, t, d] and which of them are present [n, t].
+        Tokens [n, t, d], and which of them are present [n, t].
         """
         values_ntk = self.patched(torch.where(present, values, 0.0))
         tokens_tnd = torch.baddbmm(self.position[:, None], values_ntk.transpose(0, 1), self.vectors)
-        # Laid out as a product per token leaves them, they would be copied by every layer that follows.
+        # Without a copy now, each of the following layers would make one.
         return tokens_tnd.transpose(0, 1).contiguous(), self.patched(present).any(dim=-1)
 
     def per_feature(self, tokens: Tensor) -> Tensor:
-        """Give each feature what its token has: [n, t] to [n, f]."""
+        """Repeat the values of tokens [n, t] for each of their features, [n, f]."""
         return tokens.repeat_interleave(self.patch, dim=1)[:, : self.n_features]
 
     def patched(self, features: Tensor) -> Tensor:
-        """Cut [n, f] into tokens [n, t, k]; the last token is filled up with zeros (False)."""
+        """Split [n, f] into tokens [n, t, k]; the last one is padded with zeros (False)."""
         gap = self.n_tokens * self.patch - self.n_features
         return nn.functional.pad(features, (0, gap)).unflatten(1, (self.n_tokens, self.patch))
 
 
 class FeatureReadout(nn.Module):
-    """The values of a token's features, each a linear function of the token."""
+    """Map each token linearly to the values of its features."""
 
     def __init__(self, n_features: int, *, patch: int, width: int) -> None:
         super().__init__()
@@ -96,16 +96,16 @@ class FeatureReadout(nn.Module):
 
 
 def masked_mean(tokens: Tensor, present: Tensor) -> Tensor:
-    """Average tokens [n, t, d] over the present ones; zero where there is none. Returns [n, d]."""
+    """Return the mean of the present tokens [n, t, d], zero without any, [n, d]."""
     weight = present.to(tokens.dtype)
     return torch.einsum("ntd,nt->nd", tokens, weight) / weight.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 class SlotPool(nn.Module):
-    """Several learned weighted sums over the tokens; the first starts as their mean.
+    """Learned weighted sums over the tokens, one per slot; the first slot starts as their mean.
 
-    A plain mean forgets which token said what; a weight per token and slot keeps it, at a cost linear in the tokens.
-    Sums are scaled by tokens / present tokens, so that absent ones do not shrink them.
+    Unlike a mean, a weight per token and slot distinguishes the tokens, at a cost linear in their number. Sums are
+    scaled by tokens / present tokens, so that absent tokens do not shrink them.
     """
 
     def __init__(self, n_tokens: int, width: int, n_slots: int) -> None:

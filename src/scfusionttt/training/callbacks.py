@@ -1,4 +1,4 @@
-"""What happens beside the training steps: seeds, progress, history, and stopping at a loss that is no number."""
+"""Lightning callbacks: seeds, progress, history, checkpoints, and stopping early or at a loss that is not finite."""
 
 import sys
 import time
@@ -18,23 +18,23 @@ from scfusionttt.errors import InputFileError, NonFiniteLossError, name_some
 from scfusionttt.io.atomic import replacing
 from scfusionttt.training import distributed
 
-#: Seconds after which a log without a bar says how far an epoch is.
+#: Seconds between two lines of progress within an epoch.
 MINUTE = 60.0
 
 
 class StepSeed(L.Callback):
-    """Seed torch before every step by the step's number: dropout of a resumed run is that of an unbroken one."""
+    """Seed torch by the number of the step, so that a resumed run repeats the dropout of an uninterrupted one."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
     def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int) -> None:
-        """Seed the step, each rank otherwise."""
+        """Seed the step, differently in each process."""
         torch.manual_seed(self.seed * 1_000_003 + trainer.global_step + (trainer.global_rank << 40))
 
 
 class FiniteLoss(L.Callback):
-    """Stop at the first loss that is NaN or infinite, naming the batch's cells."""
+    """Stop at the first loss that is NaN or infinite, and name the cells of its batch."""
 
     def __init__(self, cell_names: pd.Index, *, stage: str, lr: float) -> None:
         self.cell_names, self.stage, self.lr = cell_names, stage, lr
@@ -42,61 +42,63 @@ class FiniteLoss(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: CellBatch, batch_idx: int
     ) -> None:
-        """Look at the loss of the step that just ended."""
+        """Check the loss of the step."""
         if not torch.isfinite(outputs["loss"]):
             cells = self.cell_names[distributed.gather_rows(batch.row.cpu()).numpy()].tolist()
             raise NonFiniteLossError(
                 f"the training loss is not finite at step {trainer.global_step}, in the batch with cells "
-                f"{name_some(cells)}; lower the learning rate (--set {self.stage}.lr={self.lr / 4:g}) or look at "
+                f"{name_some(cells)}; lower the learning rate ({self.stage}.lr={self.lr / 4:g}) or check "
                 "these cells with `scfusionttt validate`"
             )
 
 
 class Patience(EarlyStopping):
-    """Stop where the validation loss has not become better for some epochs; a resumed run stops where it stopped."""
+    """Stop when the validation loss has not improved for some epochs; resuming a stopped run trains no further."""
 
     def __init__(self, patience: int) -> None:
         super().__init__("val_loss", patience=patience)
 
     def on_fit_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Do not start a run that had stopped already."""
+        """Do not train a run that has stopped already."""
         trainer.should_stop = trainer.should_stop or self.wait_count >= self.patience
 
 
 class Keep(ModelCheckpoint):
-    """Keep one state: that of the least `monitor`, or of the last epoch. The folder may be moved before a resume."""
+    """Keep one checkpoint: of the lowest `monitor`, or of the last epoch. The folder may be moved before a resume."""
 
     def __init__(self, path: Path, *, monitor: str | None = None) -> None:
         super().__init__(path.parent, filename=path.stem, monitor=monitor, enable_version_counter=False)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Read paths as lying in today's folder: Lightning would forget how good the best was."""
+        """Move the paths to the current folder: otherwise Lightning forgets the score of the best checkpoint."""
 
-        def here(path: str) -> str:
+        def moved(path: str) -> str:
             return str(Path(str(self.dirpath)) / Path(path).name) if path else path
 
-        paths = {key: here(state[key]) for key in state if key.endswith("_model_path")}
-        best = {here(path): score for path, score in state["best_k_models"].items()}
+        paths = {key: moved(state[key]) for key in state if key.endswith("_model_path")}
+        best = {moved(path): score for path, score in state["best_k_models"].items()}
         super().load_state_dict({**state, **paths, "best_k_models": best, "dirpath": self.dirpath})
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Write a checkpoint whole or not at all: Lightning copies it from another disk, which a kill may cut short."""
+    """Write checkpoints atomically; Lightning's own copy from another disk can be cut short by a kill."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write to a file beside `path` and rename it; OutputError where the disk is full."""
+        """Write a temporary file and rename it; OutputError if the disk is full."""
         content = BytesIO()
-        torch.save(checkpoint, content)  # straight to a file, a full disk would be a RuntimeError without a reason
+        torch.save(checkpoint, content)  # written directly, a full disk is a RuntimeError without a reason
         with replacing(path) as temporary:
             temporary.write_bytes(content.getbuffer())
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        """Read plain values and tensors; InputFileError where there is anything else, which could run code."""
+        """Read plain values and tensors; InputFileError for anything else, which could run code."""
         try:
             return torch.load(path, map_location=map_location or "cpu", weights_only=True)
         except (RuntimeError, UnpicklingError, EOFError) as error:
-            told = str(error).splitlines()[0]
-            raise InputFileError(f"{path} cannot be read ({told}); remove {Path(path).parent} to start anew") from error
+            reason = str(error).splitlines()[0]
+            raise InputFileError(
+                f"{path} cannot be read ({reason}); remove {Path(path).parent} to start again"
+            ) from error
 
 
 class History(L.Callback):
@@ -136,30 +138,30 @@ class PlainProgress(L.Callback):
 
     def __init__(self, history: History) -> None:
         self.history = history
-        self._told = time.monotonic()
+        self._last_line = time.monotonic()
 
     def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Start the minute's clock."""
-        self._told = time.monotonic()
+        self._last_line = time.monotonic()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Say how far the epoch is, where a minute has passed."""
-        if time.monotonic() - self._told < MINUTE:
+        """Print the progress within the epoch, once per minute."""
+        if time.monotonic() - self._last_line < MINUTE:
             return
-        self._told = time.monotonic()
+        self._last_line = time.monotonic()
         done, of = batch_idx + 1, trainer.num_training_batches
         epoch = f"{self.history.stage} epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
         print(f"{epoch}  batch {done}/{of}  loss {float(outputs['loss']):.4f}", file=sys.stderr, flush=True)
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Print the epoch that the history has just noted (it stands before this callback)."""
+        """Print the epoch; the history, called before this callback, has added its row."""
         print(describe_epoch(self.history.rows[-1], trainer.max_epochs), file=sys.stderr, flush=True)
 
 
 class RichProgress(L.Callback):
-    """A bar that fills batch by batch, with the last epoch's losses beside it, for a terminal."""
+    """A progress bar for a terminal, with the losses of the last epoch."""
 
     def __init__(self, history: History) -> None:
         from rich.console import Console
@@ -180,7 +182,7 @@ class RichProgress(L.Callback):
         self.progress.start()
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        """Move on by one batch."""
+        """Advance by one batch."""
         self.progress.advance(self.task)
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
@@ -188,7 +190,7 @@ class RichProgress(L.Callback):
         self.progress.update(self.task, description=describe_epoch(self.history.rows[-1], trainer.max_epochs))
 
     def teardown(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
-        """Leave the finished bar, also after an interrupt."""
+        """Stop the bar, also after an interrupt."""
         self.progress.stop()
 
 

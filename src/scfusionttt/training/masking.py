@@ -1,4 +1,4 @@
-"""Which tokens a training step hides: drawn on the CPU from a generator, so every device sees the same."""
+"""Draw the tokens that a training step hides, on the CPU, so that every device hides the same."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from scfusionttt.nn.tokens import VisibleTokens
 
 
 def step_generator(seed: int, step: int, *, validation: bool = False) -> torch.Generator:
-    """Return the generator of one step: it depends on the seed and the step alone, so a resumed run agrees."""
+    """Return the generator of a step, from the seed and the step alone, so that a resumed run repeats it."""
     return torch.Generator().manual_seed((seed * 1_000_003 + step) * 2 + validation)
 
 
@@ -22,7 +22,7 @@ def visible_tokens(
     generator: torch.Generator,
     device: torch.device,
 ) -> VisibleTokens:
-    """Hide these shares of each cell's RNA and protein tokens, and in `hide_protein` of the cells all proteins."""
+    """Hide these fractions of each cell's RNA and protein tokens, and all proteins in a fraction of the cells."""
     rna = _keep(n_cells, n_rna_tokens, mask_ratio, generator)
     protein = _keep(n_cells, n_proteins, protein_mask_ratio, generator)
     without = torch.rand(n_cells, generator=generator) < hide_protein
@@ -30,7 +30,7 @@ def visible_tokens(
 
 
 def masked_mse(predicted: Tensor, target: Tensor, where: Tensor, total: Tensor) -> Tensor:
-    """Sum the squared error over the entries where `where` holds, and divide by `total` entries (0 without any)."""
+    """Sum the squared error over the entries selected by `where`, and divide by `total` entries (0 if none)."""
     error = torch.where(where, predicted - target, 0.0)  # not a product: NaN * 0 is NaN
     return error.square().sum() / total.clamp(min=1)
 

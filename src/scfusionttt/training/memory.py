@@ -1,4 +1,4 @@
-"""Memory plan: what a training step needs, measured on one cell and on two, and how many cells at a time fit."""
+"""Plan the memory of training: measure a step on one cell and on two, and choose how many cells pass at a time."""
 
 import logging
 import weakref
@@ -17,19 +17,19 @@ from scfusionttt.training.step import StageModule
 
 log = logging.getLogger("scfusionttt")
 
-#: Share of the free memory that training may take where the user does not say.
+#: Fraction of the free memory that training may take by default.
 SHARE = 0.8
-#: What the process grows by for a byte of tensors, 1.1 to 1.8: freed blocks do not always fit the next tensor.
+#: Growth of the process per byte of tensors, 1.1 to 1.8: freed blocks do not always fit the next tensor.
 OVERHEAD = 1.6
-#: Most numbers of one [cells, tokens, width] tensor at a time; the widest tensors are a few times as large. On Linux,
-#: blocks over 32 MB are mapped anew at each use, and clearing their pages takes as long as the mathematics.
-MOST_NUMBERS = {"cpu": 2**21, "cuda": 2**25}
+#: Largest size of a [cells, tokens, width] tensor, in numbers; the widest tensors are a few times as large. On Linux,
+#: blocks over 32 MB are mapped anew at each use, and clearing their pages takes as long as the computation.
+MAX_NUMBERS = {"cpu": 2**21, "cuda": 2**25}
 
 
 def cells_at_once(network: Network, device: torch.device) -> int:
-    """Return how many cells should pass through the network together: at least one for each thread."""
+    """Return how many cells to pass through the network at a time, at least one per thread."""
     size = network.backbone.rna_encoder.embedding.position.numel()
-    cells = MOST_NUMBERS.get(device.type, MOST_NUMBERS["cpu"]) // size
+    cells = MAX_NUMBERS.get(device.type, MAX_NUMBERS["cpu"]) // size
     return max(cells, torch.get_num_threads() if device.type == "cpu" else 1)
 
 
@@ -40,21 +40,21 @@ class StepMemory(NamedTuple):
     per_cell: int
 
     def of(self, cells: int) -> int:
-        """Return the bytes of a step with so many cells at a time."""
+        """Return the bytes of a step with this many cells at a time."""
         return round(OVERHEAD * (self.fixed + cells * self.per_cell))
 
     def fitting(self, available: int) -> int:
-        """Return how many cells at a time the bytes that are available let through; below 1 if none."""
+        """Return how many cells at a time fit into the available bytes; below 1 if none."""
         return int((available / OVERHEAD - self.fixed) // self.per_cell)
 
 
 def measure(module: StageModule, cells: CellDataset, device: torch.device) -> StepMemory:
-    """Return what a training step needs: the tensors alive at its peak, gradients and the optimiser's state included.
+    """Measure a training step: the tensors alive at its peak, with gradients and the state of the optimiser.
 
-    Runs the step on one cell and on two, whose difference is a cell's part, and leaves no gradient behind.
+    Runs the step on one cell and on two, whose difference is the part of a cell, and leaves no gradients.
     """
     learning = [p for p in module.to(device).train().parameters() if p.requires_grad]
-    # A gradient is dropped at once and counted here instead: the peak is then that of the cells, however few.
+    # Gradients are dropped at once and counted below, so that the peak is that of the cells, however few.
     hooks = [p.register_post_accumulate_grad_hook(_drop_gradient) for p in learning]
     cut, module.cells_at_once = module.cells_at_once, 2
     try:
@@ -69,17 +69,17 @@ def measure(module: StageModule, cells: CellDataset, device: torch.device) -> St
 
 
 def plan(module: StageModule, cells: CellDataset, device: torch.device, *, limit: int | None) -> None:
-    """Set how many cells pass through the network together, and tell the memory that this takes.
+    """Set how many cells pass through the network at a time, and log the memory that this takes.
 
     Parameters
     ----------
     limit
-        Bytes that the process may hold; None: what it holds and 80 % of what is free.
+        Most bytes that the process may use; None: what it uses already and 80 % of the free memory.
 
     Raises
     ------
     SettingError
-        When not even one cell fits.
+        Not even one cell fits.
     """
     step, base = measure(module, cells, device), machine.in_use(device)
     if limit is None and (free := machine.free(device)) is not None:
@@ -88,14 +88,15 @@ def plan(module: StageModule, cells: CellDataset, device: torch.device, *, limit
     most = min(batch, cells_at_once(module.network, device))
     if limit is not None:
         fitting = min(most, step.fitting(limit - base))
-        most = distributed.minimum(fitting)  # one division on all ranks, and one that lacks memory stops them all
+        most = distributed.minimum(fitting)  # the same for all processes; one without enough memory stops them all
         if fitting > most == 0:
-            raise SettingError("another process of this run lacks the memory for one cell at a time: see --memory")
+            raise SettingError(
+                "another process of this run has not enough memory for one cell at a time; see its message"
+            )
         if most < 1:
             raise SettingError(
-                f"training needs about {_gib(base + step.of(1))} with one cell at a time, and may take {_gib(limit)}: "
-                "give it more with --memory, or pretrain with --set network.checkpoint_blocks=true, fewer genes or a "
-                "larger patch"
+                f"training needs about {_gib(base + step.of(1))} with one cell at a time, but may use {_gib(limit)}; "
+                "increase memory, or pretrain with network.checkpoint_blocks=true, fewer genes or a larger patch"
             )
     module.cells_at_once = -(-batch // -(-batch // most))  # parts of one size
     needed, allowed = _gib(base + step.of(module.cells_at_once)), "" if limit is None else f" of {_gib(limit)}"
@@ -103,7 +104,7 @@ def plan(module: StageModule, cells: CellDataset, device: torch.device, *, limit
 
 
 def _peak(module: StageModule, cells: CellDataset, device: torch.device, n: int) -> int:
-    """Return the most bytes that are alive at a time in a step on n cells."""
+    """Return the peak of live bytes in a step on n cells."""
     batch = cells.__getitems__([0] * n).to(device)
     with _AliveBytes() as alive:
         module.losses(batch, module.hide(batch, step=0), learn=True)
@@ -119,7 +120,7 @@ def _gib(size: int) -> str:
 
 
 class _AliveBytes(TorchDispatchMode):
-    """Counts the bytes of tensors that are made within it, for as long as they live."""
+    """Counts the bytes of tensors created within it, for as long as they live."""
 
     def __init__(self) -> None:
         super().__init__()

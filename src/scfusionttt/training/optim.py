@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 WEIGHT_DECAY = 1e-4
-#: A bias or scale by its name: one for each head or token is stored as a matrix, and is none.
+#: Names of biases and scales; those with a value per head or token have two dimensions, but are not matrices.
 _VECTOR = re.compile("bias|scale|shift")
 
 
@@ -20,7 +20,7 @@ def adamw_with_cosine(module: nn.Module, *, lr: float, warmup: float, n_steps: i
     Parameters
     ----------
     module
-        Its parameters that are not frozen learn.
+        Its parameters that are not frozen are optimised.
     lr
         Peak learning rate.
     warmup

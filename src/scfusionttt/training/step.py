@@ -130,15 +130,15 @@ class StageModule(L.LightningModule, ABC, Generic[N, S]):
         return losses.loss
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep how a batch is divided, which decides the rounding."""
+        """Save how batches are divided, since rounding depends on it."""
         checkpoint["cells_at_once"] = self.cells_at_once
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Divide a batch as before, if that fits into today's memory."""
+        """Divide batches as before if the memory suffices."""
         before = checkpoint.get("cells_at_once", self.cells_at_once)
         if before > self.cells_at_once:
             log.warning(
-                "warning: the run began with %d cells at a time, and there is memory for %d now; the result differs "
+                "warning: the run began with %d cells at a time, but now the memory suffices for %d; the result differs "
                 "by rounding (and by the random numbers of dropout)", before, self.cells_at_once,
             )  # fmt: skip
         self.cells_at_once = min(before, self.cells_at_once)

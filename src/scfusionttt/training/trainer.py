@@ -61,7 +61,7 @@ class Run:
     checkpoints
         Folder for the state after each epoch; None: a temporary one. Several machines need one that all can read.
     resume
-        Continue from the last checkpoint in the folder, if there is one.
+        Continue from the last checkpoint in the folder, if any.
     progress
         Show progress on stderr: a bar on a terminal, a line per epoch (and minute) elsewhere.
     memory

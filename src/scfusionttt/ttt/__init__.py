@@ -1,6 +1,6 @@
 """The TTT operator: pure functions of tensors, without state or modules.
 
-`ttt_linear` and `ttt_mlp` are the entry points; `definition` is the truth, the other backends are fast.
+`ttt_linear` and `ttt_mlp` are the entry points; `definition` is the reference, the other backends are fast.
 """
 
 from scfusionttt.ttt.backends import BACKENDS

@@ -1,4 +1,4 @@
-"""Queries, keys and values side by side in one tensor, as one projection makes them."""
+"""Queries, keys and values packed in one tensor, as one projection returns them."""
 
 from typing import Any
 
@@ -10,14 +10,14 @@ from torch.autograd.function import once_differentiable
 def split_heads(qkv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return q, k and v [b, h, t, f], views of a projection [b, t, 3 h f].
 
-    The same as ``qkv.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)``, but for the backward, which there copies
-    the three gradients twice: here once, and not at all where they lie packed already, as `empty_heads` returns them.
+    Equals ``qkv.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)``, whose backward copies the three gradients twice;
+    this one copies them once, or not at all if they are packed as `empty_heads` returns them.
     """
     return _SplitHeads.apply(qkv, heads)  # type: ignore[no-any-return]
 
 
 def empty_heads(like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return room for three tensors like this one [b, h, t, f], side by side as in a projection."""
+    """Return three empty tensors like this one [b, h, t, f], packed as in a projection."""
     b, h, t, f = like.shape
     return _views(like.new_empty(b, t, 3 * h * f), h)
 

@@ -1,4 +1,4 @@
-"""How far a backend is from the token-by-token definition on this machine: output, inner loss and all gradients."""
+"""Compare a backend with the token-by-token definition on this machine: output, inner loss and all gradients."""
 
 import math
 from collections.abc import Callable
@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-#: Largest difference from the definition, relative to its largest value, that counts as the same, by the precision of
-#: matrix products on a GPU that ``torch.set_float32_matmul_precision`` asked for.
+#: Largest accepted difference from the definition, relative to its largest value, by the precision of matrix products
+#: on a GPU (``torch.set_float32_matmul_precision``).
 TOLERANCES = {"highest": 1e-4, "high": 1e-2, "medium": 1e-1}
 
 TENSORS = ("q", "k", "v", "lr", "tau", "w0", "b0", "gamma", "beta")
@@ -45,14 +45,14 @@ def results(operator: Callable[..., Any], case: dict[str, Tensor], **options: An
     return {"out": out.detach(), "loss": loss.detach()} | {f"d{name}": g for name, g in zip(TENSORS, gradients)}
 
 
-def differences(found: dict[str, Tensor], truth: dict[str, Tensor]) -> dict[str, float]:
-    """Return the largest difference of each result, relative to its largest value; inf where it is not finite."""
-    each = {name: float((found[name] - x).abs().max() / x.abs().max()) for name, x in truth.items()}
+def differences(results: dict[str, Tensor], truth: dict[str, Tensor]) -> dict[str, float]:
+    """Return the largest difference of each result, relative to its largest value; inf for NaN."""
+    each = {name: float((results[name] - x).abs().max() / x.abs().max()) for name, x in truth.items()}
     return {name: float("inf") if math.isnan(d) else d for name, d in each.items()}
 
 
 def difference(operator: Callable[..., Any], backend: str, *, causal: bool = True, **case: Any) -> float:
-    """Return the largest difference of a backend in float32 from the definition in float64 on such a case."""
+    """Return the largest difference of a backend in float32 from the definition in float64 in a case of `make_case`."""
     with torch.inference_mode(False), torch.enable_grad():
         exact = results(operator, make_case(**case, dtype=torch.float64), backend="definition", causal=causal)
         return max(differences(results(operator, make_case(**case), backend=backend, causal=causal), exact).values())

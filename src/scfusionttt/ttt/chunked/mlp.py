@@ -95,7 +95,7 @@ def _backward(segment: Segment, steps: Steps, tau, dout, dloss, dstate):
 def _walk_back(segment: Segment, steps: Steps, answers, dg1, dg2, dx2, dloss, dstate):
     """Go back through the steps from chunk to chunk.
 
-    `answers` holds each layer's inputs and gradients of the answers; dg1, dg2 and dx2 come from there and are used up.
+    `answers` are each layer's inputs and the gradients of the answers; dg1, dg2 and dx2 are consumed.
     Returns dz1, derror, ``p1 = g1 dW1^T``, the gradient by e_j, a share of dgamma, and dstate at the start.
     """
     k, end, (_, w2), (z1, x2, pull, g1) = segment.k, segment.end, steps.states, steps.hidden

@@ -5,7 +5,7 @@ forward keeps the state at each segment's start and nothing else; the backward c
 walks through it. Time and memory grow linearly.
 
 The bias is a row of W: with a column of ones behind x, ``z = x W``, ``gram = x_i x_j^T`` and
-``W' = W - x^T diag(e) g`` carry it along. Here z and zbar are the inner model's answers to k and q, xh is a layer
+``W' = W - x^T diag(e) g`` carry it along. Below, z and zbar are the inner model's answers to k and q, xh is a layer
 norm's result and r its 1/std, g is the gradient of the inner loss by z, e_j = tau_last lr_j, and dx stands for the
 gradient of the outer loss by x.
 """
@@ -94,15 +94,15 @@ class _InSegments(torch.autograd.Function):
         state = _join(parts)
         out, loss = torch.empty_like(v), torch.empty_like(lr)
         states: list[Tensor] = []
-        for here in _slices(q, tau):
-            segment = _prepare((q, k, v, lr), here, tau, gamma, beta, causal, rope)
+        for rows in _slices(q, tau):
+            segment = _prepare((q, k, v, lr), rows, tau, gamma, beta, causal, rope)
             if keep:
                 states += state
             steps = inner.walk(segment, state)
             zbar = inner.answer(segment, steps)
             y = segment.gamma * F.layer_norm(zbar, zbar.shape[-1:], eps=EPS)
-            out[:, :, here] = _tokens(y.add_(segment.q[..., :-1]).add_(segment.beta), out[:, :, here])
-            loss[:, :, here] = _tokens(0.5 * torch.stack(steps.error).square_().sum(-1), loss[:, :, here])
+            out[:, :, rows] = _tokens(y.add_(segment.q[..., :-1]).add_(segment.beta), out[:, :, rows])
+            loss[:, :, rows] = _tokens(0.5 * torch.stack(steps.error).square_().sum(-1), loss[:, :, rows])
             state = tuple(w[-1].clone() for w in steps.states)
         ctx.save_for_backward(q, k, v, lr, tau, gamma, beta, *states)
         return out, loss, *_split(state, len(q))
@@ -125,14 +125,14 @@ def _gradients(saved, how, dout, dloss, dparts) -> tuple:
     dout = _zeros_if_none(dout, v)
     dq, dk, dv, dlr = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v), torch.empty_like(lr)
     dtau, dgamma, dbeta = torch.zeros_like(tau), torch.zeros_like(gamma), torch.zeros_like(beta)
-    for here, state in zip(reversed(_slices(q, tau)), reversed(states)):
-        segment = _prepare((q, k, v, lr), here, tau, gamma, beta, *how)
-        upstream = _chunks(dout[:, :, here], len(tau))
-        upstream_loss = None if dloss is None else _chunks(dloss[:, :, here], len(tau))
+    for rows, state in zip(reversed(_slices(q, tau)), reversed(states)):
+        segment = _prepare((q, k, v, lr), rows, tau, gamma, beta, *how)
+        upstream = _chunks(dout[:, :, rows], len(tau))
+        upstream_loss = None if dloss is None else _chunks(dloss[:, :, rows], len(tau))
         steps = inner.walk(segment, state)
         gradients, dstate = inner.backward(segment, steps, tau, upstream, upstream_loss, dstate)
         for dx, g in zip((dq, dk, dv, dlr), gradients):
-            dx[:, :, here] = _tokens(g, dx[:, :, here])
+            dx[:, :, rows] = _tokens(g, dx[:, :, rows])
         dtau += gradients[4]
         for total, g in zip((dgamma, dbeta), gradients[5:]):  # [bh, f]
             total += g.unflatten(0, q.shape[:2]).sum(0)
@@ -142,8 +142,8 @@ def _gradients(saved, how, dout, dloss, dparts) -> tuple:
     return *[None] * 4, dq, dk, dv, dlr, dtau, dgamma, dbeta, *_split(dstate, len(q))
 
 
-def _prepare(inputs, here, tau, gamma, beta, causal, rope) -> Segment:
-    q, k, v, lr = (x[:, :, here] for x in inputs)
+def _prepare(inputs, rows, tau, gamma, beta, causal, rope) -> Segment:
+    q, k, v, lr = (x[:, :, rows] for x in inputs)
     b, _, t, _ = q.shape
     n = len(tau)
     if rope:

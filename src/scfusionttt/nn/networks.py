@@ -151,7 +151,7 @@ def build_network(
     *,
     kernel: bool = True,
 ) -> Network:
-    """Return the untrained network of a stage: ``pretrain``, ``finetune`` or ``transfer``, with a `kernel` head or not."""
+    """Return the untrained network of a stage: ``pretrain``, ``finetune`` or ``transfer``; `kernel` is its head."""
     if stage == "pretrain":
         return PretrainNetwork(n_genes, n_proteins, config, sizes)
     kind = {"finetune": ClassifierNetwork, "transfer": TransferNetwork}[stage]

@@ -138,8 +138,8 @@ class StageModule(L.LightningModule, ABC, Generic[N, S]):
         before = checkpoint.get("cells_at_once", self.cells_at_once)
         if before > self.cells_at_once:
             log.warning(
-                "warning: the run began with %d cells at a time, but now the memory suffices for %d; the result differs "
-                "by rounding (and by the random numbers of dropout)", before, self.cells_at_once,
+                "warning: the run began with %d cells at a time, but now the memory suffices for %d; the result "
+                "differs by rounding (and by the random numbers of dropout)", before, self.cells_at_once,
             )  # fmt: skip
         self.cells_at_once = min(before, self.cells_at_once)
 

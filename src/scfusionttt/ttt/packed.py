@@ -10,8 +10,8 @@ from torch.autograd.function import once_differentiable
 def split_heads(qkv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return q, k and v [b, h, t, f], views of a projection [b, t, 3 h f].
 
-    Equals ``qkv.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)``, whose backward copies the three gradients twice;
-    this one copies them once, or not at all if they are packed as `empty_heads` returns them.
+    Equals ``qkv.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)``, whose backward copies the three gradients
+    twice; this one copies them once, or not at all if they are packed as `empty_heads` returns them.
     """
     return _SplitHeads.apply(qkv, heads)  # type: ignore[no-any-return]
 

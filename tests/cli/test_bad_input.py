@@ -113,7 +113,7 @@ BAD_CALLS = {
     "setting: too little memory": (
         "finetune good.h5mu --model model --labels cell_type --out new --memory 10MB "
         "--set finetune.classifier=finetune",
-        "may take 0.01 GiB: give it more with --memory, or pretrain with --set network.checkpoint_blocks=true",
+        "may use 0.01 GiB; increase memory, or pretrain with network.checkpoint_blocks=true",
     ),
     "setting: not TOML": ("pretrain good.h5mu --out model --config text.h5mu", "is not TOML"),
     "setting: fixed by pretraining": (

@@ -75,7 +75,7 @@ def test_nothing_of_a_step_stays_behind_on_the_cpu(module, cells, stage, parts, 
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "finetune"])
-def test_parts_tell_the_validation_of_the_batch(module, cells, stage):
+def test_parts_give_the_validation_of_the_batch(module, cells, stage):
     batch, tested = cells.__getitems__(range(40)), module(stage)
     _, whole, none = learned(tested, batch, parts=64, validation=True)
     torch.testing.assert_close(learned(tested, batch, parts=13, validation=True)[1], whole)

@@ -82,14 +82,14 @@ def test_a_model_in_use_keeps_no_states():
         assert ttt_linear(**inputs, backend="cpu").out.grad_fn is None
 
 
-def test_auto_takes_the_kernel_where_it_fits():
+def test_auto_takes_the_kernel_if_it_fits():
     assert choose_backend("auto", "linear", CPU, 64) == "cpu"
     assert choose_backend("auto", "mlp", CPU, 64) == "chunked"
     assert choose_backend("auto", "linear", CPU, 7) == "chunked"
     assert choose_backend("auto", "linear", torch.device("meta"), 64) == "chunked"
 
 
-def test_asking_for_the_kernel_where_it_does_not_fit():
+def test_a_kernel_that_does_not_fit_is_refused():
     with pytest.raises(SettingError, match="'cpu' does not fit: the head size 7 is odd; choose auto"):
         choose_backend("cpu", "linear", CPU, 7)
 

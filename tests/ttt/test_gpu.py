@@ -180,7 +180,7 @@ def test_auto_takes_a_kernel_that_agrees_on_this_device(automatic):
     assert automatic() == ("gpu", [])
 
 
-def test_auto_leaves_a_kernel_that_differs_and_says_so_once(automatic, monkeypatch):
+def test_auto_leaves_a_kernel_that_differs_and_logs_it_once(automatic, monkeypatch):
     from scfusionttt.ttt.gpu import layer as gpu
 
     monkeypatch.setattr(gpu, "_rotations", lambda n, f, device: torch.ones(2, n, f // 2, device=device).unbind())
@@ -190,7 +190,7 @@ def test_auto_leaves_a_kernel_that_differs_and_says_so_once(automatic, monkeypat
     assert "its kernel differs from the definition by" in log[0]
 
 
-def test_auto_leaves_a_kernel_that_does_not_run_and_says_so_once(automatic, monkeypatch):
+def test_auto_leaves_a_kernel_that_does_not_run_and_logs_it_once(automatic, monkeypatch):
     from scfusionttt.ttt.gpu import layer as gpu
 
     def broken(*_):
@@ -215,7 +215,7 @@ def test_float32_over_twenty_thousand_tokens(causal):
 @pytest.mark.parametrize("precision", ["ieee", "tf32", "bf16"])
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("capability", [80, 90])
-def test_the_kernels_compile_for_a_gpu_that_is_not_there(tmp_path, capability, causal, precision):
+def test_the_kernels_compile_without_a_gpu(tmp_path, capability, causal, precision):
     code = f"""
 import triton
 from triton.backends.compiler import GPUTarget

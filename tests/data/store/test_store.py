@@ -282,3 +282,23 @@ def test_empty_cells_are_refused_by_name_or_left_out(tmp_path):
     assert not (tmp_path / "out.zarr").exists()
     assert write(tmp_path / "out.zarr", path, drop_empty=True) == 298
     assert "cell-3" not in open_store(tmp_path / "out.zarr").rna.obs_names
+
+
+def test_antibodies_alone_are_refused(tmp_path):
+    """Opened part by part, they were stored as genes."""
+    names = ["CD3", "CD14", "CD16", "CD56", "HLA-DR"]
+    AnnData(np.ones((9, 5), dtype=np.float32), var=pd.DataFrame(index=names)).write_h5ad(tmp_path / "adt.h5ad")
+    with pytest.raises(InputDataError, match=r"adt\.h5ad: no RNA found: the input has only antibodies"):
+        open_source(tmp_path / "adt.h5ad")
+
+
+def test_protein_names_in_uns(folder, tmp_path):
+    """The proteins of such a file were left out of a store without a warning."""
+    data = read(folder / "first.h5mu")
+    adata, protein = data["rna"].copy(), data["prot"]
+    adata.obsm["protein_expression"] = np.asarray(protein.X)
+    adata.uns["protein_names"] = protein.var_names.to_numpy(str)
+    adata.write_h5ad(tmp_path / "named.h5ad")
+    part = open_source(tmp_path / "named.h5ad").read(slice(0, 5))
+    assert list(part.protein.var_names) == list(protein.var_names)
+    np.testing.assert_array_equal(part.protein.X, protein.X[:5])

@@ -236,7 +236,7 @@ CASES = {
         "no RNA found: the input has only antibodies", lambda data, folder: _antibodies(data)
     ),
     "feature types in the RNA modality": same(_typed_modality),
-    "proteins in obsm['X_adt']": used(_in_obsm("X_adt"), "choose it with protein_modality='X_adt'"),
+    "proteins in obsm['X_adt']": used(_in_obsm("X_adt"), "choose it with --protein-modality X_adt"),
     "macaque genes": refused("from Macaca mulatta (ENSMMUG)", _other_ids("ENSMMUG")),
     "zebrafish genes": refused("from Danio rerio (ENSDARG)", _other_ids("ENSDARG")),
     "a row 'unmapped' among the proteins": used(features(lambda names: [*names[:-1], "unmapped"], "prot")),

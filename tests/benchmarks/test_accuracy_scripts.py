@@ -1,4 +1,4 @@
-"""The scripts of accuracy split as they say and score as they say."""
+"""The accuracy scripts split and score cells as documented."""
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,7 @@ from scfusionttt.labels import usable_labels
 from scfusionttt.simulation.simulate import simulate
 
 
-def test_a_class_left_out_is_neither_learned_from_nor_among_the_known():
+def test_a_class_left_out_is_neither_trained_on_nor_known():
     cite = as_citeseq(simulate(60, 80, 4, 3))
     codes, _ = usable_labels(cite.obs, "cell_type")
     cells, held_out = unknown.without(cite, codes, 1, 0.75, seed=0)
@@ -28,7 +28,7 @@ def test_the_correlation_is_the_mean_over_proteins_that_vary():
     assert proteins.mean_pearson(told, truth) == pytest.approx(0.0)
 
 
-def test_the_distance_is_asked_of_held_out_and_new_cells_alone():
+def test_distances_are_computed_for_held_out_and_new_cells_only():
     cite, asked = as_citeseq(simulate(30, 80, 4, 3)), []
 
     class Model:

@@ -11,7 +11,7 @@ pytest.importorskip("triton", reason="Triton is not installed: the GPU kernels c
 
 @pytest.fixture
 def gpu_parity(tmp_path):
-    """Run the script on the processor, where Triton interprets; returns its exit code and what it wrote."""
+    """Run the script on the CPU with Triton's interpreter; return its exit code and its output."""
     path = Path(__file__).parents[2] / "benchmarks" / "gpu_parity.py"
     spec = importlib.util.spec_from_file_location("benchmarks.gpu_parity", path)
     module = importlib.util.module_from_spec(spec)

@@ -199,6 +199,7 @@ def test_each_variant_changes_one_setting(tmp_path):
     [
         (lambda: choose(["pca"], models=None), "no method 'pca'"),
         (lambda: choose(["adt", "adt"], models=None), "more than once"),
+        (lambda: choose(["adt"], models=None, settings={"network.width": 16}), "have no effect"),
         (lambda: tasks(["zero"], [0.5]), "no protocol 'zero'"),
         (lambda: tasks(["held-out"], [1.5]), "between 0 and 1"),
         (lambda: Variants(preset("fast"), None).of_study("size"), "no ablation 'size'"),

@@ -106,17 +106,22 @@ def choose(
     models
         Folder for pretrained models, which several rows share.
     settings
-        Settings of our model that differ from its presets. They have no effect on baselines.
+        Settings of our model that differ from its presets.
 
     Raises
     ------
     SettingError
-        A name does not exist or is repeated, or a setting does not fit one of the presets named.
+        A name does not exist or is repeated; a setting does not fit one of the presets named, or there is no preset
+        among the names.
     """
     chosen = list(names)
     for name in chosen:
         if chosen.count(name) > 1:
             raise SettingError(f"the method {name!r} is given more than once")
+    if settings and BASELINES.keys() >= set(chosen):
+        raise SettingError(
+            f"{', '.join(settings)} have no effect on baselines; add fusionttt or a preset to the methods"
+        )
     return [BASELINES.get(name) or _our_method(name, models, settings or {}, device) for name in chosen]
 
 

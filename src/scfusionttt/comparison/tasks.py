@@ -23,8 +23,6 @@ from scfusionttt.evaluation import (
 
 #: The protocols of :data:`scfusionttt.evaluation.PROTOCOLS` that a benchmark can run.
 PROTOCOLS = ("unsupervised", "held-out", "paper")
-#: Fractions of the labels used for training; the protocol of the paper takes the first.
-SHARES = (0.75, 0.05)
 #: Clustering seeds per row; row s takes 3s, 3s + 1, 3s + 2, so that the spread over rows includes the clustering.
 CLUSTERINGS = 3
 
@@ -49,23 +47,23 @@ class Task:
         return scores, shared + own
 
 
-def tasks(protocols: list[str], shares: list[float]) -> list[Task]:
-    """Return the tasks of the named protocols; `shares` are fractions of the labels used for training.
+def tasks(protocols: list[str], train_fractions: list[float]) -> list[Task]:
+    """Return the tasks of the named protocols; `train_fractions` are the fractions of the labels to train on.
 
     Raises
     ------
     SettingError
-        A protocol does not exist, or a share is not between 0 and 1.
+        A protocol does not exist, or a fraction is not between 0 and 1.
     """
     for name in protocols:
         if name not in PROTOCOLS:
             raise SettingError(f"there is no protocol {name!r}; choose among {', '.join(PROTOCOLS)}")
-    if not shares or not all(0 < share < 1 for share in shares):
-        raise SettingError("shares of the labels must be between 0 and 1, such as 0.75,0.05")
+    if not train_fractions or not all(0 < fraction < 1 for fraction in train_fractions):
+        raise SettingError("train_fractions must be between 0 and 1, such as 0.75,0.05")
     by_name = {
         "unsupervised": [Task("unsupervised")],
-        "held-out": [Task("held-out", share) for share in shares],
-        "paper": [Task("paper", shares[0])],
+        "held-out": [Task("held-out", fraction) for fraction in train_fractions],
+        "paper": [Task("paper", train_fractions[0])],
     }
     return [task for name in protocols for task in by_name[name]]
 

@@ -93,7 +93,8 @@ def input_section(analysis: Analysis) -> Section:
     if analysis.cite.protein is not None:
         tables.append(_proteins(analysis))
     findings = [str(finding) for finding in check(analysis.cite) if finding.severity != "error"]
-    text = "\n\n".join(["Please note:", *findings]) if findings else "The checks of the input found no problems."
+    no_findings = "The checks of the input found no problems."
+    text = "\n\n".join(["Findings of the input checks:", *findings]) if findings else no_findings
     return Section("Input", text, tables=tables)
 
 

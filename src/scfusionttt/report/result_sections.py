@@ -92,7 +92,7 @@ def types_section(analysis: Analysis) -> Section:
             ),
             Figure(
                 figures.calibration(bins),
-                f"Calibration ({protocol}): a prediction with probability 80 % should be correct in 80 of 100 cells.",
+                f"Calibration ({protocol}): a prediction with probability 80% should be correct in 80 of 100 cells.",
                 "reliability diagram: fraction of correct predictions against predicted probability",
             ),
         ],

@@ -35,6 +35,23 @@ def test_the_command_line_is_also_a_module():
     assert told.stdout.strip().endswith(version("scfusionttt"))
 
 
+def test_public_names_are_listed_although_they_are_loaded_lazily():
+    assert dir(scfusionttt) == sorted(scfusionttt.__all__)
+
+
+def test_type_checkers_know_the_public_names(tmp_path):
+    """FusionTTT was unknown to mypy and to editors: the package defined it by __getattr__ alone."""
+    api = pytest.importorskip("mypy.api", reason="mypy is not installed")
+    script = tmp_path / "script.py"
+    names = "\n".join(f"scfusionttt.{name}" for name in [*scfusionttt.__all__, "FusionTT"])
+    script.write_text(f"import scfusionttt\n{names}\n")
+    stub = str(SOURCE / "scfusionttt" / "__init__.pyi")
+    options = ["--follow-imports=skip", f"--cache-dir={tmp_path}", "--config-file="]
+    errors = api.run([*options, stub, str(script)])[0].splitlines()
+    assert [line for line in errors if "has no attribute" in line] == [line for line in errors if '"FusionTT"' in line]
+    assert len(errors) == 2, errors  # FusionTT, and the count of errors
+
+
 def test_every_public_name_is_there():
     for name in scfusionttt.__all__:
         assert getattr(scfusionttt, name) is not None

@@ -9,8 +9,7 @@ rest_soon()
 __version__ = version("scfusionttt")
 __all__ = ["FusionTTT", "__version__", "datasets", "evaluation", "explain", "genome", "plot", "simulate", "ttt"]
 
-
-#: Public names that are not a module of the same name.
+#: Public names that are not modules of the same name; keep `__init__.pyi` in step.
 _ELSEWHERE = {
     "FusionTTT": ("scfusionttt.model.fusionttt", "FusionTTT"),
     "plot": ("scfusionttt.plotting", None),
@@ -19,7 +18,7 @@ _ELSEWHERE = {
 
 
 def __getattr__(name: str) -> object:
-    """Load torch, scanpy and Lightning when they are used, not when the package is imported."""
+    """Load a public name when it is used, so that importing the package does not load torch, scanpy and Lightning."""
     if name in _ELSEWHERE:
         module, attribute = _ELSEWHERE[name]
         return getattr(import_module(module), attribute) if attribute else import_module(module)
@@ -29,4 +28,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted(__all__)

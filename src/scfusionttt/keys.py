@@ -1,30 +1,33 @@
-"""Every name that we read from or write to a user's AnnData or MuData, once."""
+"""The names that are read from or written to a user's AnnData or MuData, each defined once."""
 
-#: obsm: the fused representation, [n_cells, n_latent], arbitrary units.
+#: obsm: the embedding, [n_cells, n_dimensions], arbitrary units.
 X_FUSIONTTT = "X_fusionttt"
-#: obsm and uns: surprise of each token [n_cells, n_tokens] as infercnvpy writes copy numbers, and chromosomes' places.
+#: obsm: imputed proteins, a DataFrame of log-ratios [n_cells, n_proteins].
+PROTEIN_IMPUTED = "protein_imputed"
+#: obsm and uns: surprise of each token [n_cells, n_tokens], in the format in which infercnvpy writes copy numbers, and
+#: the first column of each chromosome.
 X_SURPRISE = "X_surprise"
 SURPRISE = "surprise"
-#: obs: predicted class and its probability (0..1).
+#: obs: predicted class and its probability (0 to 1).
 LABEL = "fusionttt_label"
 PROBABILITY = "fusionttt_probability"
-#: obs: how much a cell surprised the model, mean inner loss; coloured by where it is there.
+#: obs: surprise of a cell, the mean inner loss of its tokens.
 CELL_SURPRISE = "surprise"
-#: layers: where raw counts are looked for before X.
+#: layers: raw counts, used instead of X if present.
 COUNTS = "counts"
 
-#: Names under which the two modalities are found in a MuData.
+#: Names by which the two modalities of a MuData are recognised.
 RNA_MODALITIES = ("rna", "gex")
 PROTEIN_MODALITIES = ("prot", "protein", "adt")
 
-#: var: 10x's column that tells genes from antibodies, and its two values.
+#: var: 10x's column that distinguishes genes from antibodies, and its two values.
 FEATURE_TYPES = "feature_types"
 GENE_EXPRESSION = "Gene Expression"
 ANTIBODY_CAPTURE = "Antibody Capture"
 
-#: A store. Attribute of the whole: its format; obs: the input that a cell comes from, and its row among the cells of
-#: all inputs; var: rna or protein; varm: whether a feature was measured in each input, bool [f, inputs].
+#: A store. Attribute of the group: its format; obs: the input of a cell, and its row among the cells of all inputs;
+#: var: rna or protein; varm: whether a feature was measured in each input, bool [f, inputs].
 STORE, INPUT, ROW, MODALITY, MEASURED = "scfusionttt_store", "store_input", "store_row", "modality", "store_measured"
 
-#: The label of a cell unlike any known class.
+#: The label of a cell that is unlike every known class.
 UNKNOWN = "unknown"

@@ -17,8 +17,8 @@ from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.io.read import read
 from scfusionttt.model.fusionttt import FusionTTT
 
-VERBS = ["demo", "validate", "pretrain", "finetune", "transfer", "embed", "predict", "impute", "evaluate", "report"]
-VERBS += ["benchmark", "ablate", "genes", "doctor"]
+VERBS = ["demo", "validate", "pretrain", "finetune", "transfer", "embed", "predict", "impute", "evaluate"]
+VERBS += ["explain", "report", "store", "plan", "benchmark", "ablate", "genes", "doctor"]
 SMALL = "--preset fast --set network.width=16 --set network.encoder_blocks=1 --set network.latent=8"
 
 
@@ -133,6 +133,19 @@ def test_embed_writes_every_format(name, here, scfusionttt, trained, cells):
         assert list(data.obs["cell_type"]) == list(cells.obs["cell_type"])
         found = data.obsm["X_fusionttt"]
     np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["p.csv", "p.tsv", "p.h5mu", "p.h5ad", "p.zarr"])
+def test_impute_writes_every_format(name, here, scfusionttt, trained, cells):
+    expected = trained.pretrained.impute(cells)
+    for _ in range(2):  # the second replaces the first
+        result = done(scfusionttt(f"impute cells.h5mu --model pretrained --out {name}"))
+    assert result.err.splitlines()[-1] == f"{name}: 160 cells, 8 proteins"
+    if name in ("p.csv", "p.tsv"):
+        table = pd.read_csv(name, sep="," if name == "p.csv" else "\t", index_col="cell")
+    else:
+        table = read(name).obsm["protein_imputed"]
+    pd.testing.assert_frame_equal(table, expected, check_names=False, check_dtype=False, rtol=1e-6)
 
 
 def test_predict_writes_a_row_per_cell(here, scfusionttt, trained, rna_cells):

@@ -9,7 +9,7 @@ import pytest
 from anndata import AnnData
 from mudata import MuData
 
-from scfusionttt.data.write import check_embedding_path, write_embedding
+from scfusionttt.data.write import EMBEDDING_ENDINGS, check_result_path, write_embedding
 from scfusionttt.errors import InputDataError, OutputError
 from scfusionttt.io.atomic import replacing
 from scfusionttt.io.quiet_warnings import quiet
@@ -226,7 +226,7 @@ def test_a_zarr_copy_replaces_only_an_earlier_one(tmp_path):
     for _ in range(2):
         write_embedding(tmp_path / "z.zarr", Z, CELLS)
     fails(lambda: write_embedding(tmp_path / "mine.zarr", Z, CELLS), "mine.zarr", "not overwritten")
-    fails(lambda: check_embedding_path(tmp_path / "mine.zarr"), "mine.zarr", "not overwritten")
+    fails(lambda: check_result_path(tmp_path / "mine.zarr", EMBEDDING_ENDINGS), "mine.zarr", "not overwritten")
     np.testing.assert_array_equal(anndata.read_zarr(tmp_path / "mine.zarr").X, mine.X)
 
 

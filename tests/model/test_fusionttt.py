@@ -7,13 +7,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import sparse
 from sklearn.metrics import accuracy_score, adjusted_rand_score, f1_score
 
+from scfusionttt.data.assemble import as_citeseq
+from scfusionttt.data.cells import count_findings
 from scfusionttt.data.split import stratified_split
-from scfusionttt.errors import LabelError, SettingError
+from scfusionttt.errors import InputDataError, LabelError, SettingError, UserError
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.labels import usable_labels
 from scfusionttt.model.fusionttt import FusionTTT
+from scfusionttt.model.pipeline import check_cells
 
 
 def copied(data):
@@ -232,3 +236,60 @@ def test_any_head_can_be_fitted_to_any_pretrained_body(trained, cells, rna_cells
     student.save(tmp_path / "student")
     expected = student.predict(rna_cells)["probability"]
     np.testing.assert_array_equal(FusionTTT.load(tmp_path / "student").predict(rna_cells)["probability"], expected)
+
+
+def test_checked_cells_are_not_checked_again(trained, cells, monkeypatch):
+    """The counts of one input were checked two or three times."""
+    calls = []
+
+    def counted(cite):
+        calls.append(cite)
+        return count_findings(cite)
+
+    monkeypatch.setattr("scfusionttt.data.validate.count_findings", counted)
+    monkeypatch.setattr("scfusionttt.data.assemble.count_findings", counted)
+    cite = check_cells(cells)
+    assert len(calls) == 1
+    trained.finetuned.embed(cite)
+    trained.finetuned.predict(cite)
+    deepcopy(trained.pretrained).finetune(cite, labels_key="cell_type")
+    assert as_citeseq(cite) is cite
+    assert len(calls) == 1
+    trained.finetuned.embed(cells)
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize(
+    "method", ["pretrain", "build", "finetune", "transfer", "embed", "predict", "impute", "explain"]
+)
+def test_every_method_that_takes_data_takes_the_input_options(method, trained, cells):
+    arguments = {"explain": ("CD3",)}.get(method, ())
+    keywords = {"finetune": {"labels_key": "cell_type"}}.get(method, {})
+    stage = "pretrained" if method in ("impute", "explain") else "finetuned"
+    for option in ({"layer": "nope"}, {"rna_modality": "nope"}, {"protein_modality": "nope"}, {"cells": "nope"}):
+        with pytest.raises(UserError, match="nope"):
+            getattr(deepcopy(getattr(trained, stage)), method)(cells, *arguments, **keywords, **option)
+
+
+def test_empty_cells_are_left_out_if_asked(trained, cells):
+    data = copied(cells)
+    data["rna"].X = sparse.csr_matrix(data["rna"].X.toarray() * (np.arange(160) != 3)[:, None])
+    with pytest.raises(InputDataError, match="drop_empty"):
+        trained.finetuned.embed(data)
+    assert len(trained.finetuned.embed(data, drop_empty=True)) == 159
+    assert cells.obs_names[3] not in trained.finetuned.predict(data, drop_empty=True).index
+    with pytest.raises(InputDataError, match="cannot write results into MuData with 160 cells, of which 159 were used"):
+        trained.finetuned.embed(data, drop_empty=True, inplace=True)
+
+
+def test_options_of_anndata_are_refused_for_a_citeseq(trained, cells):
+    """They were ignored."""
+    with pytest.raises(SettingError, match="layer='counts' cannot be used with a CiteSeq"):
+        trained.finetuned.embed(as_citeseq(cells), layer="counts")
+
+
+@pytest.mark.parametrize("baseline", [False, True])
+def test_logistic_regression_is_scored_only_if_asked(baseline, trained, cells):
+    model = deepcopy(trained.pretrained)
+    model.finetune(cells, labels_key="cell_type", train_fraction=0.75, baseline=baseline)
+    assert ("logistic_regression" in model.metrics["finetune"]) is baseline

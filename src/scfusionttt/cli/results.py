@@ -1,6 +1,7 @@
 """Results of a trained model: embeddings, cell types, proteins, explanations, scores."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,6 +30,32 @@ from scfusionttt.cli.options import (
 from scfusionttt.cli.processes import is_first, start
 from scfusionttt.errors import OutputError
 
+if TYPE_CHECKING:
+    from scfusionttt.data.cells import CiteSeq
+
+
+def check_target(input: Path, out: Path, endings: tuple[str, ...]) -> None:
+    """Check, before any work is done, that a result can be written to `out` and is not the input."""
+    from scfusionttt.data.write import check_result_path
+
+    if out.resolve() == input.resolve():
+        raise OutputError(f"{out} is the input; choose another name for --out")
+    check_result_path(out, endings)
+
+
+def load(input: Path, out: Path, endings: tuple[str, ...], options: dict[str, Any]) -> tuple["CiteSeq", Any]:
+    """Return the checked cells of an input, and the AnnData or MuData that results are written into."""
+    from anndata import AnnData
+
+    from scfusionttt.data.store.stored import StoredCiteSeq
+    from scfusionttt.data.write import check_result_path
+    from scfusionttt.model.pipeline import check_cells
+
+    data = open_input(input)
+    source = AnnData(obs=data.obs) if isinstance(data, StoredCiteSeq) else data
+    check_result_path(out, endings, source)
+    return check_cells(data, **options), source
+
 
 def embed(
     input: Input, model: Model, out: OutFile, device: Compute = Device.auto, devices: Devices = 1, nodes: Nodes = 1,
@@ -42,25 +69,43 @@ def embed(
     Example: scfusionttt embed pbmc.h5mu --model pbmc-model --out fused.h5mu
     """
     start(devices, nodes)
-    from anndata import AnnData
-
-    from scfusionttt.data.store.stored import StoredCiteSeq
-    from scfusionttt.data.write import check_embedding_path, write_embedding
+    from scfusionttt.data.write import EMBEDDING_ENDINGS, write_embedding
     from scfusionttt.model.fusionttt import FusionTTT
-    from scfusionttt.model.pipeline import check_cells
 
-    if out.resolve() == input.resolve():
-        raise OutputError(f"{out} is the input; choose another name for --out")
-    check_embedding_path(out)
+    check_target(input, out, EMBEDDING_ENDINGS)
     trained = FusionTTT.load(model, device=device.value, devices=devices, nodes=nodes)
-    data = open_input(input)
-    cite = check_cells(data, **input_options(layer, rna_modality, protein_modality, cells, drop_empty))
-    source = AnnData(obs=data.obs) if isinstance(data, StoredCiteSeq) else data
-    check_embedding_path(out, source)
+    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty)
+    cite, source = load(input, out, EMBEDDING_ENDINGS, options)
     z = trained.embed(cite)
     if is_first():
         write_embedding(out, z, cite.rna.obs_names, source, rna_modality=rna_modality)
     typer.echo(f"{out}: {z.shape[0]} cells, {z.shape[1]} dimensions", err=True)
+
+
+def impute(
+    input: Input, model: Model, out: OutFile, device: Compute = Device.auto, devices: Devices = 1, nodes: Nodes = 1,
+    layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None,
+    cells: WhichCells = None, drop_empty: DropEmpty = False,
+) -> None:  # fmt: skip
+    """Impute the proteins of each cell with a pretrained model; the input needs no proteins.
+
+    Values are log-ratios: log(1 + count / geometric mean of the training cells). The file name's extension sets the
+    format: .csv, .tsv, or .h5ad, .h5mu, .zarr with obsm["protein_imputed"].
+
+    Example: scfusionttt impute rna.h5ad --model pbmc-model --out proteins.csv
+    """
+    start(devices, nodes)
+    from scfusionttt.data.write import IMPUTED_ENDINGS, write_imputed
+    from scfusionttt.model.fusionttt import FusionTTT
+
+    check_target(input, out, IMPUTED_ENDINGS)
+    trained = FusionTTT.load(model, device=device.value, devices=devices, nodes=nodes)
+    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty)
+    cite, source = load(input, out, IMPUTED_ENDINGS, options)
+    table = trained.impute(cite)
+    if is_first():
+        write_imputed(out, table, source, rna_modality=rna_modality)
+    typer.echo(f"{out}: {len(table)} cells, {table.shape[1]} proteins", err=True)
 
 
 def predict(
@@ -91,30 +136,6 @@ def predict(
     counts = table["label"].value_counts()
     for name, count in counts[counts > 0].items():
         typer.echo(f"{count:8d}  {name}")
-
-
-def impute(
-    input: Input, model: Model, out: OutTable,
-    device: Compute = Device.auto, devices: Devices = 1, nodes: Nodes = 1,
-    layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None,
-    cells: WhichCells = None, drop_empty: DropEmpty = False,
-) -> None:  # fmt: skip
-    """Predict proteins from RNA with a pretrained model: a table of log-ratios, one column per protein.
-
-    Values are log1p(count / geometric mean), with the geometric mean over the training cells.
-
-    Example: scfusionttt impute rna.h5ad --model pbmc-model --out proteins.csv
-    """
-    start(devices, nodes)
-    from scfusionttt.io.tables import TABLE_ENDINGS, check_file_path, write_table
-    from scfusionttt.model.fusionttt import FusionTTT
-
-    check_file_path(out, TABLE_ENDINGS)
-    trained = FusionTTT.load(model, device=device.value, devices=devices, nodes=nodes)
-    table = trained.impute(open_input(input), **input_options(layer, rna_modality, protein_modality, cells, drop_empty))
-    if is_first():
-        write_table(out, table)
-    typer.echo(f"{out}: {len(table)} cells, {table.shape[1]} proteins", err=True)
 
 
 def explain(

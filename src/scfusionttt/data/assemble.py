@@ -1,6 +1,7 @@
 """AnnData or MuData to a `CiteSeq`: raw counts of both modalities for the same cells in the same order."""
 
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -58,13 +59,17 @@ def as_citeseq(
     cite, findings = assemble(
         data, rna_modality=rna_modality, protein_modality=protein_modality, cells=cells, layer=layer
     )
-    known = isinstance(data, CiteSeq)  # whose genes were checked when it was made
-    for finding in [*findings, *([] if known else antibody_findings(cite.rna.var)), *count_findings(cite)]:
+    raise_or_warn(findings if cite.findings is not None else [*findings, *count_findings(cite)])
+    return cite
+
+
+def raise_or_warn(findings: Iterable[Finding]) -> None:
+    """Raise the first error as InputDataError, and issue the warnings before it."""
+    for finding in findings:
         if finding.severity == "error":
             raise InputDataError(str(finding))
         if finding.severity == "warning":
-            warnings.warn(str(finding), stacklevel=2)
-    return cite
+            warnings.warn(str(finding), stacklevel=3)
 
 
 def assemble(
@@ -94,7 +99,7 @@ def assemble(
     else:
         raise InputDataError(f"expected AnnData or MuData, got {type(data).__name__}")
     obs.index = rna.obs_names.copy()
-    return _same_cells(rna, protein, obs, cells), findings
+    return _same_cells(rna, protein, obs, cells), [*findings, *antibody_findings(rna.var)]
 
 
 def joined_obs(mdata: MuData, rna: str) -> pd.DataFrame:

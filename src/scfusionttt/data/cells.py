@@ -1,7 +1,7 @@
 """CiteSeq, the form in which cells travel through the package."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -30,11 +30,14 @@ class CiteSeq:
         X: raw counts, dense float32, [n, p], NaN = not measured; cells as in `rna`. None for RNA-only input.
     obs
         Labels and metadata, [n, ...], indexed by cell name.
+    findings
+        What checking the cells reported, so that they are checked once; None: not checked yet.
     """
 
     rna: AnnData
     protein: AnnData | None
     obs: pd.DataFrame
+    findings: tuple[Finding, ...] | None = field(default=None, kw_only=True, repr=False)
 
     def __getitem__(self, cells: Any) -> "CiteSeq":
         """Return a copy of the cells chosen by a boolean mask or by positions."""

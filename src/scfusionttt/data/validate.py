@@ -13,7 +13,6 @@ from scfusionttt.data.assemble import assemble
 from scfusionttt.data.cells import Cells, CiteSeq, count_findings
 from scfusionttt.data.features import require_placed
 from scfusionttt.data.findings import Finding, named
-from scfusionttt.data.modalities import antibody_findings
 from scfusionttt.data.transforms import library_sizes
 from scfusionttt.errors import FeatureError, InputDataError, UserError
 from scfusionttt.genome.resolve import resolve_genes
@@ -107,7 +106,7 @@ def validate(
     except UserError as error:
         return Report(source, None, (Finding("error", type(error).__name__, str(error)),))
     order = ("error", "warning", "note").index
-    findings += [*antibody_findings(cite.rna.var), *_genes(cite, species), *check(cite)]
+    findings += [*_genes(cite, species), *check(cite)]
     findings = sorted(findings, key=lambda finding: order(finding.severity))
     return Report(source, summarize(cite), tuple(findings))
 

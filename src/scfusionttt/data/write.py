@@ -1,4 +1,4 @@
-"""Embeddings to files, complete or not at all."""
+"""Results for each cell to files, complete or not at all."""
 
 from pathlib import Path
 
@@ -12,10 +12,12 @@ from scfusionttt.data.modalities import find_modality
 from scfusionttt.errors import InputDataError, OutputError
 from scfusionttt.io.atomic import check_target, replacing
 from scfusionttt.io.quiet_warnings import quiet
-from scfusionttt.io.tables import checked_ending, write_table
-from scfusionttt.keys import RNA_MODALITIES, X_FUSIONTTT
+from scfusionttt.io.tables import TABLE_ENDINGS, checked_ending, write_table
+from scfusionttt.keys import PROTEIN_IMPUTED, RNA_MODALITIES, X_FUSIONTTT
 
-EMBEDDING_ENDINGS = (".npy", ".csv", ".h5ad", ".h5mu", ".zarr")
+ANNOTATED_ENDINGS = (".h5ad", ".h5mu", ".zarr")
+EMBEDDING_ENDINGS = (".npy", ".csv", *ANNOTATED_ENDINGS)
+IMPUTED_ENDINGS = (*TABLE_ENDINGS, *ANNOTATED_ENDINGS)
 
 
 def write_embedding(
@@ -47,10 +49,9 @@ def write_embedding(
     OutputError
         The ending is not supported, the format cannot hold `source`, or the file cannot be written.
     """
-    ending = checked_ending(path, EMBEDDING_ENDINGS)
     array, cells = np.asarray(array), pd.Index(cell_names)
     source = AnnData(obs=pd.DataFrame(index=cells)) if source is None else source
-    check_embedding_path(path, source)
+    ending = check_result_path(path, EMBEDDING_ENDINGS, source)
     if array.shape[0] != len(cells):
         raise InputDataError(f"the embedding has {array.shape[0]} rows for {len(cells)} cells; they must match")
     if ending == ".npy":
@@ -61,43 +62,72 @@ def write_embedding(
         write_table(path, pd.DataFrame(array, index=cells.rename("cell"), columns=columns))
     else:
         with quiet():
-            _write_annotated(path, _annotated(array, cells, source, ending, rna_modality), ending)
+            copy = _cells_of(source, cells, ending, rna_modality)
+            copy.obsm[X_FUSIONTTT] = array[cells.get_indexer(copy.obs_names)]
+            _write_annotated(path, copy, ending)
 
 
-def check_embedding_path(path: str | Path, source: AnnData | MuData | None = None) -> None:
-    """Raise OutputError, before the work, if `write_embedding` cannot write to `path`."""
-    ending = checked_ending(path, EMBEDDING_ENDINGS)
-    check_target(path, folder=ending == ".zarr", ours=_is_embedded)
+def write_imputed(
+    path: str | Path, table: pd.DataFrame, source: AnnData | MuData, *, rna_modality: str | None = None
+) -> None:
+    """Write imputed proteins, in the format given by the file name.
+
+    Parameters
+    ----------
+    path
+        ``.csv``, ``.tsv``: the table; ``.h5ad``, ``.h5mu``, ``.zarr``: a copy of `source` with
+        ``obsm["protein_imputed"]``, as for :func:`write_embedding`.
+    table
+        [n, p], as returned by :meth:`scfusionttt.FusionTTT.impute`.
+    source, rna_modality
+        As for :func:`write_embedding`.
+
+    Raises
+    ------
+    OutputError
+        The ending is not supported, the format cannot hold `source`, or the file cannot be written.
+    """
+    ending = check_result_path(path, IMPUTED_ENDINGS, source)
+    if ending in TABLE_ENDINGS:
+        write_table(path, table.rename_axis("cell"))
+        return
+    with quiet():
+        copy = _cells_of(source, table.index, ending, rna_modality)
+        copy.obsm[PROTEIN_IMPUTED] = table.loc[copy.obs_names]
+        _write_annotated(path, copy, ending)
+
+
+def check_result_path(path: str | Path, endings: tuple[str, ...], source: AnnData | MuData | None = None) -> str:
+    """Return the ending of `path`; raise OutputError, before the work, if a result cannot be written to it."""
+    ending = checked_ending(path, endings)
+    check_target(path, folder=ending == ".zarr", ours=_is_result)
     if ending == ".h5mu" and isinstance(source, AnnData):
         raise OutputError(f"{path}: an .h5mu file needs MuData, but the input is AnnData; use .h5ad or .zarr")
+    return ending
 
 
-def _is_embedded(folder: Path) -> bool:
-    """Return whether a folder is a Zarr store with an embedding, i.e. an earlier result."""
-    return (folder / "obsm" / X_FUSIONTTT).is_dir()
+def _is_result(folder: Path) -> bool:
+    """Return whether a folder is a Zarr store with an earlier result."""
+    return any((folder / "obsm" / key).is_dir() for key in (X_FUSIONTTT, PROTEIN_IMPUTED))
 
 
-def _annotated(
-    array: np.ndarray, cells: pd.Index, source: AnnData | MuData, ending: str, rna_modality: str | None
-) -> AnnData | MuData:
-    """Return a copy of the source with only these cells and the embedding in obsm."""
+def _cells_of(source: AnnData | MuData, cells: pd.Index, ending: str, rna_modality: str | None) -> AnnData | MuData:
+    """Return a copy of the source with only these cells."""
     if ending == ".h5ad" and isinstance(source, MuData):
         name = find_modality(source, RNA_MODALITIES, rna_modality)
         if name is None:
             raise InputDataError(f"no RNA among {', '.join(source.mod)}; choose a modality with rna_modality")
         copy = _copy(source.mod[name], cells)
         copy.obs = joined_obs(source, name).loc[copy.obs_names]
-    else:
-        copy = _copy(source, cells)
-    copy.obsm[X_FUSIONTTT] = array[cells.get_indexer(copy.obs_names)]
-    return copy
+        return copy
+    return _copy(source, cells)
 
 
 def _copy(source: AnnData | MuData, cells: pd.Index) -> AnnData | MuData:
     missing = cells.difference(source.obs_names)
     if len(missing):
         raise InputDataError(
-            f"{len(missing)} embedded cells are not in `source` (such as {missing[0]}); pass the data that was embedded"
+            f"{len(missing)} cells are not in `source` (such as {missing[0]}); pass the data that the result is from"
         )
     if len(cells) < source.n_obs:
         source = source[source.obs_names.isin(cells)]
@@ -110,7 +140,7 @@ def _copy(source: AnnData | MuData, cells: pd.Index) -> AnnData | MuData:
 
 
 def _write_annotated(path: str | Path, data: AnnData | MuData, ending: str) -> None:
-    with replacing(path, ours=_is_embedded) as temporary:
+    with replacing(path, ours=_is_result) as temporary:
         try:
             getattr(data, f"write_{ending[1:]}")(temporary)
         except (OSError, RuntimeError, MemoryError):

@@ -7,7 +7,7 @@ import hashlib
 import logging
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, TypedDict, Unpack
 
 import numpy as np
@@ -18,7 +18,7 @@ from mudata import MuData
 
 from scfusionttt import inference, keys
 from scfusionttt.config import Config, Sizes
-from scfusionttt.data.assemble import as_citeseq
+from scfusionttt.data.assemble import assemble, raise_or_warn
 from scfusionttt.data.cells import Cells, CiteSeq
 from scfusionttt.data.features import Features, choose_features, match_features
 from scfusionttt.data.loader import CellDataset, StreamedCells, cell_dataset
@@ -87,12 +87,15 @@ def check_cells(
         return data
     if isinstance(data, CiteSeq):
         require_no_options(options, "a CiteSeq")
-    cite = as_citeseq(data, **options)
-    if drop_empty:
-        cite, dropped = without_empty(cite)
-        if dropped:
-            log.info("left out %d cells without RNA counts: %s", len(dropped), name_some(dropped, most=10))
-    findings = check(cite)
+    cite, notes = assemble(data, **options)
+    raise_or_warn(notes)
+    if cite.findings is None:
+        if drop_empty:
+            cite, dropped = without_empty(cite)
+            if dropped:
+                log.info("left out %d cells without RNA counts: %s", len(dropped), name_some(dropped, most=10))
+        cite = replace(cite, findings=tuple(check(cite)))
+    findings = cite.findings or ()
     require_usable(findings)
     for finding in findings:
         if training and finding.severity == "warning":

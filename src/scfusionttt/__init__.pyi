@@ -1,0 +1,9 @@
+"""What type checkers see of the names that `__init__.py` loads lazily."""
+
+from scfusionttt import datasets, evaluation, explain, genome, ttt
+from scfusionttt import plotting as plot
+from scfusionttt.model.fusionttt import FusionTTT
+from scfusionttt.simulation.simulate import simulate
+
+__version__: str
+__all__ = ["FusionTTT", "__version__", "datasets", "evaluation", "explain", "genome", "plot", "simulate", "ttt"]

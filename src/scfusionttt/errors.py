@@ -1,26 +1,26 @@
-"""Every error that is the user's to mend.
+"""Errors that the user can fix.
 
-Each message is one line that names what is at fault (file, cells, genes, key) and says what to do.
-The command line prints it on stderr and exits with 2.
+Each message is one line that names the cause (file, cells, genes, key) and says what to do. The command line prints it
+on stderr and exits with 2.
 """
 
 from collections.abc import Sequence
 
 
 class UserError(Exception):
-    """The input or the call is at fault; the message names the cause and the remedy."""
+    """The input or the call is invalid; the message names the cause and the remedy."""
 
 
 class InputFileError(UserError):
-    """A file is missing, truncated or of a kind that is not read."""
+    """A file is missing, truncated or of an unsupported kind."""
 
 
 class InputDataError(UserError):
-    """The counts, cells or modalities of an input cannot be used as they are."""
+    """The counts, cells or modalities of an input cannot be used."""
 
 
 class FeatureError(UserError):
-    """Genes or proteins do not resolve, or do not match the model's."""
+    """Genes or proteins cannot be resolved, or do not match those of the model."""
 
 
 class LabelError(UserError):
@@ -28,7 +28,7 @@ class LabelError(UserError):
 
 
 class SettingError(UserError):
-    """A setting does not exist or has a value that makes no sense."""
+    """A setting does not exist or has an invalid value."""
 
 
 class ModelFolderError(UserError):
@@ -36,7 +36,7 @@ class ModelFolderError(UserError):
 
 
 class OutputError(UserError):
-    """A result cannot be written where it was asked for."""
+    """A result cannot be written to the given path."""
 
 
 class DownloadError(UserError):
@@ -44,7 +44,7 @@ class DownloadError(UserError):
 
 
 class NonFiniteLossError(UserError):
-    """Training met a loss that is NaN or infinite."""
+    """The training loss is NaN or infinite."""
 
 
 class LostRankError(UserError):

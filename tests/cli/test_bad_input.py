@@ -78,10 +78,10 @@ BAD_CALLS = {
         f"pretrain good.h5mu --out model --species yeast {FAST}",
         "species 'yeast' has no gene table; use human or mouse",
     ),
-    "model: missing": ("embed good.h5mu --model nowhere --out z.npy", "no such model folder; give one"),
+    "model: missing": ("embed good.h5mu --model nowhere --out z.npy", "no such model folder; use one"),
     "model: newer": (
         "embed good.h5mu --model newer --out z.npy",
-        f"has format 99, newer than {FORMAT_VERSION}, the newest known here; update scfusionttt",
+        f"has format 99, newer than {FORMAT_VERSION}, the newest supported; update scfusionttt",
     ),
     "model: incomplete": (
         "embed good.h5mu --model incomplete --out z.npy",

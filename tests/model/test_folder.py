@@ -137,7 +137,7 @@ def without_a_weight(folder):
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
-        (shutil.rmtree, "there is no such model folder; give one"),
+        (shutil.rmtree, "no such model folder; use one"),
         (drop(MANIFEST), "manifest.json is missing; copy the whole"),
         (drop(WEIGHTS), "weights.safetensors is missing; copy the whole"),
         (drop(HISTORY), "history.csv is missing; copy the whole"),

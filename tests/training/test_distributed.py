@@ -144,4 +144,4 @@ def test_the_number_of_processes_must_be_that_of_the_call(scfusionttt, tmp_path,
     monkeypatch.setenv("RANK", "1")
     result = scfusionttt(f"embed x.h5mu --model m --out {tmp_path}/z.npy --devices 2")
     assert result.code == 2
-    assert "4 processes were started, and --devices 2 --nodes 1 are 2" in result.err
+    assert "expected 2 processes (2 devices x 1 nodes), found 4" in result.err

@@ -1,4 +1,4 @@
-"""Several processes for one command: found (torchrun, Slurm) or started; the first alone speaks and writes."""
+"""Several processes for one command, started by torchrun, by Slurm or here; only the first prints and writes."""
 
 import atexit
 import logging
@@ -11,9 +11,9 @@ from pathlib import Path
 
 from scfusionttt.errors import SettingError
 
-#: Seconds that the other processes have to end after the first.
+#: Seconds to wait for the other processes after the first has ended.
 PATIENCE = 10.0
-#: What torchrun tells a process, by what Slurm's srun tells it.
+#: Environment variables of torchrun, and those of Slurm's srun with the same meaning.
 _SLURM = {
     "RANK": "SLURM_PROCID",
     "WORLD_SIZE": "SLURM_STEP_NUM_TASKS",
@@ -25,17 +25,17 @@ _rank = 0
 
 
 def is_first() -> bool:
-    """Tell whether this process is the one that writes."""
+    """Return whether this process is the one that writes."""
     return _rank == 0
 
 
 def start(devices: int, nodes: int) -> None:
-    """See to `devices` processes on each of `nodes` machines, this one among them.
+    """Make sure that `devices` processes run on each of `nodes` machines, this one included.
 
     Raises
     ------
     SettingError
-        When another number was started, or when there is more than one machine and none was started elsewhere.
+        The number of processes differs, or there are several machines and the processes were not started on them.
     """
     global _rank
     if "RANK" not in os.environ and int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
@@ -47,18 +47,18 @@ def start(devices: int, nodes: int) -> None:
         _start_others(devices)
     elif started != wanted:
         raise SettingError(
-            f"{started} processes were started, and --devices {devices} --nodes {nodes} are {wanted}: give as many as "
-            "there are on each machine, and the number of machines"
+            f"expected {wanted} processes ({devices} devices x {nodes} nodes), found {started}; --devices is the "
+            "number per machine and --nodes the number of machines"
         )
     _rank = int(os.environ["RANK"]) if wanted > 1 else 0
-    if _rank:  # every process meets the same errors and tells the same: once is enough
+    if _rank:  # all processes meet the same errors, and the first reports them
         logging.getLogger("scfusionttt").setLevel(logging.CRITICAL)
         sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
         sys.excepthook = lambda *error: traceback.print_exception(*error, file=sys.__stderr__)
 
 
 def _start_others(devices: int) -> None:
-    """Start this command anew for ranks 1, 2, ...; cores are shared out evenly."""
+    """Start this command again for ranks 1, 2, ...; each gets the same number of cores."""
     threads = str(max(1, (os.cpu_count() or 1) // devices))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -85,7 +85,7 @@ def _end(others: list[subprocess.Popen]) -> None:
 
 
 def _read_slurm() -> None:
-    """Set what torchrun sets; the first machine of the step is where the processes meet."""
+    """Set the variables that torchrun sets; the first machine of the step is the master."""
     os.environ |= {name: os.environ[there] for name, there in _SLURM.items()}
     machines = os.environ.get("SLURM_STEP_NODELIST", "")
     first = subprocess.run(

@@ -41,12 +41,12 @@ class ModelFolder:
     history: pd.DataFrame
 
     def write(self, path: str | Path) -> None:
-        """Write the folder; what was there stays whole until the new one is.
+        """Write the folder; an existing one is replaced only when the new one is complete.
 
         Raises
         ------
         OutputError
-            When it cannot be written there.
+            It cannot be written.
         """
         from safetensors.torch import save
 
@@ -72,7 +72,7 @@ class ModelFolder:
 
         folder = Path(path)
         if not folder.is_dir():
-            raise ModelFolderError(f"{path}: there is no such model folder; give one that pretrain or finetune wrote")
+            raise ModelFolderError(f"{path}: no such model folder; use one written by pretrain, finetune or transfer")
         for name in (MANIFEST, WEIGHTS, HISTORY):
             if not (folder / name).is_file():
                 raise ModelFolderError(f"{path}: {name} is missing; copy the whole model folder")
@@ -86,7 +86,7 @@ class ModelFolder:
 
 
 def is_model(folder: Path) -> bool:
-    """Return whether a folder holds a model that can be read here, and nothing else."""
+    """Return whether a folder contains a readable model and nothing else."""
     if {file.name for file in folder.iterdir()} != {WEIGHTS, MANIFEST, HISTORY}:
         return False
     try:
@@ -115,7 +115,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         raise ModelFolderError(f"{path}: has no format version; this is not a model of scfusionttt")
     if version > FORMAT_VERSION:
         raise ModelFolderError(
-            f"{path}: has format {version}, newer than {FORMAT_VERSION}, the newest known here; update scfusionttt"
+            f"{path}: has format {version}, newer than {FORMAT_VERSION}, the newest supported; update scfusionttt"
         )
     missing = [key for key in _KEYS if key not in manifest]
     if missing:

@@ -142,6 +142,72 @@ def test_what_cannot_be_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def with_text(data):
+    """Columns as pandas 3 and anndata 0.13 have them, one with a missing value."""
+    for table in (data.obs, data.var):
+        table["note"] = pd.array([f"n{i}" for i in range(len(table) - 1)] + [None], dtype="string")
+    return data
+
+
+@pytest.mark.parametrize("name", ["z.h5ad", "z.zarr"])
+def test_string_columns_are_written(tmp_path, name):
+    """anndata 0.12 does not write them unasked, which ended embed with a traceback after the work."""
+    write_embedding(tmp_path / name, Z, CELLS, with_text(toy()))
+    written = read(tmp_path / name)
+    assert written.obs["note"].isna().tolist() == [False, False, False, True]
+    assert written.obs["note"].tolist()[:3] == ["n0", "n1", "n2"]
+    assert written.var["note"].tolist()[:2] == ["n0", "n1"]
+    assert not anndata.settings.allow_write_nullable_strings
+
+
+@pytest.mark.parametrize("name", ["z.h5mu", "z.zarr", "z.h5ad"])
+def test_string_columns_of_mudata_are_written(tmp_path, name):
+    source = toy_mudata()
+    with_text(source["rna"])
+    with_text(source)
+    write_embedding(tmp_path / name, Z, CELLS, source)
+    written = read(tmp_path / name)
+    assert written.obs["note"].tolist() == [source.obs["note"][cell] for cell in written.obs_names]
+
+
+def with_part(part):
+    data = toy()
+    if part == "a reserved name in .raw":  # SeuratDisk leaves it
+        data.raw = data.copy()
+        data.raw.var["_index"] = "x"
+    elif part == "a slash":
+        data.obs["CD4/CD8"] = 1.0
+    elif part == "mixed values in a later row":
+        data.obs["mixed"] = ["a", "b", 1, None]
+    elif part == "an object in uns":
+        data.uns["odd"] = object()
+    return data
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "word"),
+    [
+        ("a reserved name in .raw", "z.h5ad", "_index"),
+        ("a slash", "z.zarr", "CD4/CD8"),
+        ("mixed values in a later row", "z.h5ad", "mixed"),
+        ("an object in uns", "z.zarr", "odd"),
+    ],
+)
+@pytest.mark.parametrize("multimodal", [False, True])
+def test_parts_that_cannot_be_stored_are_named_before_the_work(tmp_path, part, name, word, multimodal):
+    source = with_part(part)
+    if multimodal:
+        with quiet():
+            source = MuData({"rna": source, "prot": toy_mudata()["prot"]})
+        name = name.replace("h5ad", "h5mu")
+    fails(
+        lambda: check_result_path(tmp_path / name, EMBEDDING_ENDINGS, source),
+        "cannot be stored in this format", word, "rename or remove that part, or write .csv",
+    )  # fmt: skip
+    write_embedding(tmp_path / "z.csv", Z, CELLS, source)
+    assert [path.name for path in tmp_path.iterdir()] == ["z.csv"]
+
+
 @pytest.mark.parametrize(
     ("error", "words"),
     [

@@ -53,7 +53,7 @@ def load(input: Path, out: Path, endings: tuple[str, ...], options: dict[str, An
 
     data = open_input(input)
     source = AnnData(obs=data.obs) if isinstance(data, StoredCiteSeq) else data
-    check_result_path(out, endings, source)
+    check_result_path(out, endings, source, rna_modality=options.get("rna_modality"))
     return check_cells(data, **options), source
 
 

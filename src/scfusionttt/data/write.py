@@ -1,15 +1,22 @@
 """Results for each cell to files, complete or not at all."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
+import anndata
+import h5py
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from anndata.io import write_elem
 from mudata import MuData
 
 from scfusionttt.data.assemble import joined_obs
 from scfusionttt.data.modalities import find_modality
-from scfusionttt.errors import InputDataError, OutputError
+from scfusionttt.errors import InputDataError, OutputError, UserError
 from scfusionttt.io.atomic import check_target, replacing
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.io.tables import TABLE_ENDINGS, checked_ending, write_table
@@ -51,7 +58,7 @@ def write_embedding(
     """
     array, cells = np.asarray(array), pd.Index(cell_names)
     source = AnnData(obs=pd.DataFrame(index=cells)) if source is None else source
-    ending = check_result_path(path, EMBEDDING_ENDINGS, source)
+    ending = check_result_path(path, EMBEDDING_ENDINGS, source, rna_modality=rna_modality)
     if array.shape[0] != len(cells):
         raise InputDataError(f"the embedding has {array.shape[0]} rows for {len(cells)} cells; they must match")
     if ending == ".npy":
@@ -87,7 +94,7 @@ def write_imputed(
     OutputError
         The ending is not supported, the format cannot hold `source`, or the file cannot be written.
     """
-    ending = check_result_path(path, IMPUTED_ENDINGS, source)
+    ending = check_result_path(path, IMPUTED_ENDINGS, source, rna_modality=rna_modality)
     if ending in TABLE_ENDINGS:
         write_table(path, table.rename_axis("cell"))
         return
@@ -97,12 +104,23 @@ def write_imputed(
         _write_annotated(path, copy, ending)
 
 
-def check_result_path(path: str | Path, endings: tuple[str, ...], source: AnnData | MuData | None = None) -> str:
-    """Return the ending of `path`; raise OutputError, before the work, if a result cannot be written to it."""
+def check_result_path(
+    path: str | Path,
+    endings: tuple[str, ...],
+    source: AnnData | MuData | None = None,
+    *,
+    rna_modality: str | None = None,
+) -> str:
+    """Return the ending of `path`; raise OutputError, before the work, if a result cannot be written to it.
+
+    One reason is a part of `source` that the format cannot hold.
+    """
     ending = checked_ending(path, endings)
     check_target(path, folder=ending == ".zarr", ours=_is_result)
     if ending == ".h5mu" and isinstance(source, AnnData):
         raise OutputError(f"{path}: an .h5mu file needs MuData, but the input is AnnData; use .h5ad or .zarr")
+    if source is not None and ending in ANNOTATED_ENDINGS:
+        _check_storable(path, source, ending, rna_modality)
     return ending
 
 
@@ -111,12 +129,45 @@ def _is_result(folder: Path) -> bool:
     return any((folder / "obsm" / key).is_dir() for key in (X_FUSIONTTT, PROTEIN_IMPUTED))
 
 
+def _check_storable(path: str | Path, source: AnnData | MuData, ending: str, rna_modality: str | None) -> None:
+    """Write all of the source but its matrices to memory, which fails where writing the copy would."""
+    if isinstance(source, MuData) and source.isbacked:
+        raise InputDataError("a backed MuData cannot be copied; read it into memory (without backed=)")
+    with quiet(), _storing(path):
+        if isinstance(source, AnnData):
+            parts = [source]
+        elif ending == ".h5ad":
+            name = _rna_name(source, rna_modality)
+            parts = [source.mod[name], AnnData(obs=joined_obs(source, name))]
+        else:
+            parts = [*source.mod.values(), AnnData(obs=source.obs, var=source.var, uns=source.uns)]
+        for part in parts:
+            tables = {key: table for key, table in part.obsm.items() if isinstance(table, pd.DataFrame)}
+            for small in (part[:1].to_memory(copy=True), AnnData(obs=part.obs.copy(), obsm=tables)):
+                small.strings_to_categoricals()
+                write_elem(_memory(ending), "/", small)
+
+
+def _memory(ending: str) -> Any:
+    """Return an empty HDF5 file or Zarr store in memory."""
+    if ending != ".zarr":
+        return h5py.File(BytesIO(), "w")
+    import zarr
+
+    return zarr.open_group(zarr.storage.MemoryStore(), mode="w", zarr_format=anndata.settings.zarr_write_format)
+
+
+def _rna_name(source: MuData, wanted: str | None) -> str:
+    name = find_modality(source, RNA_MODALITIES, wanted)
+    if name is None:
+        raise InputDataError(f"no RNA among {', '.join(source.mod)}; choose a modality with rna_modality")
+    return name
+
+
 def _cells_of(source: AnnData | MuData, cells: pd.Index, ending: str, rna_modality: str | None) -> AnnData | MuData:
     """Return a copy of the source with only these cells."""
     if ending == ".h5ad" and isinstance(source, MuData):
-        name = find_modality(source, RNA_MODALITIES, rna_modality)
-        if name is None:
-            raise InputDataError(f"no RNA among {', '.join(source.mod)}; choose a modality with rna_modality")
+        name = _rna_name(source, rna_modality)
         copy = _copy(source.mod[name], cells)
         copy.obs = joined_obs(source, name).loc[copy.obs_names]
         return copy
@@ -131,8 +182,6 @@ def _copy(source: AnnData | MuData, cells: pd.Index) -> AnnData | MuData:
         )
     if len(cells) < source.n_obs:
         source = source[source.obs_names.isin(cells)]
-    if isinstance(source, MuData) and source.isbacked:
-        raise InputDataError("a backed MuData cannot be copied; read it into memory (without backed=)")
     copy = source.to_memory() if isinstance(source, AnnData) and source.isbacked else source.copy()
     if isinstance(copy, MuData):
         copy._axis = int(copy.axis)  # read from .h5mu it is a NumPy integer, which Zarr cannot write as JSON
@@ -140,13 +189,21 @@ def _copy(source: AnnData | MuData, cells: pd.Index) -> AnnData | MuData:
 
 
 def _write_annotated(path: str | Path, data: AnnData | MuData, ending: str) -> None:
-    with replacing(path, ours=_is_result) as temporary:
-        try:
-            getattr(data, f"write_{ending[1:]}")(temporary)
-        except (OSError, RuntimeError, MemoryError):
-            raise
-        except Exception as error:  # anndata has its own error class for values that it cannot write
-            text = " ".join(str(error).split())
-            raise OutputError(
-                f"{path} was not written: part of the input cannot be stored in this format ({text})"
-            ) from error
+    with replacing(path, ours=_is_result) as temporary, _storing(path):
+        getattr(data, f"write_{ending[1:]}")(temporary)
+
+
+@contextmanager
+def _storing(path: str | Path) -> Iterator[None]:
+    """Accept text columns of pandas' string types; turn errors of anndata into an OutputError of one line."""
+    try:
+        with anndata.settings.override(allow_write_nullable_strings=True):
+            yield
+    except (OSError, RuntimeError, MemoryError, UserError):
+        raise
+    except Exception as error:  # anndata has its own error class for values that it cannot write
+        text = " ".join("; ".join([str(error), *getattr(error, "__notes__", [])]).split())
+        raise OutputError(
+            f"{path} was not written: part of the input cannot be stored in this format ({text}); rename or remove "
+            "that part, or write .csv, which has only the result"
+        ) from error

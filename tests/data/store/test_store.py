@@ -284,6 +284,18 @@ def test_empty_cells_are_refused_by_name_or_left_out(tmp_path):
     assert "cell-3" not in open_store(tmp_path / "out.zarr").rna.obs_names
 
 
+def test_string_columns_are_stored(tmp_path):
+    """As pandas 3 has them, with a missing value: they ended the command with a traceback after the work."""
+    cells = simulate(20, 300, 3, 3)["rna"].copy()
+    cells.obs["note"] = pd.array([f"n{i}" for i in range(19)] + [None], dtype="string")
+    with anndata.settings.override(allow_write_nullable_strings=True):
+        cells.write_h5ad(tmp_path / "cells.h5ad")
+    write(tmp_path / "store.zarr", tmp_path / "cells.h5ad")
+    note = open_store(tmp_path / "store.zarr").obs["note"].reindex(cells.obs_names)
+    assert note.tolist()[:19] == [f"n{i}" for i in range(19)]
+    assert note.isna().tolist() == [False] * 19 + [True]
+
+
 def test_antibodies_alone_are_refused(tmp_path):
     """Opened part by part, they were stored as genes."""
     names = ["CD3", "CD14", "CD16", "CD56", "HLA-DR"]

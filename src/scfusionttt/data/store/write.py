@@ -188,8 +188,8 @@ class _Writer:
 
 
 def _writable(obs: pd.DataFrame) -> pd.DataFrame:
-    """Convert columns of mixed types to text; inputs may differ in the type of a column."""
-    for column in obs.select_dtypes(include="object").columns:
+    """Convert text and columns of mixed types to categories; inputs may differ in the type of a column."""
+    for column in obs.select_dtypes(include=["object", "string"]).columns:
         values = obs[column]
         obs[column] = values.astype(str).where(values.notna()).astype("category")
     obs.columns = obs.columns.astype(str)

@@ -92,7 +92,7 @@ def measure(task: str, path: Path, arguments: argparse.Namespace) -> dict[str, f
     def work() -> None:
         if task == "pretrain":
             model.config = config(arguments)
-            model.pretrain(stored).save(model_path)
+            model.pretrain(stored).save(model_path, overwrite=True)
         else:
             model.embed(stored)
 

@@ -88,7 +88,7 @@ def test_text_of_the_command_line_becomes_the_settings_type(name, text, value):
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"network.widht": 3}, "no setting 'network.widht'; did you mean 'network.width'"),
         ({"netwrok.width": 3}, "no setting 'netwrok.width'; did you mean 'network.width'"),
@@ -126,8 +126,8 @@ def test_text_of_the_command_line_becomes_the_settings_type(name, text, value):
         ({"seed": 2**45}, "seed must be a whole number from 0"),
     ],
 )
-def test_a_setting_that_makes_no_sense_is_refused_in_one_line(settings, told):
-    with pytest.raises(SettingError, match=told) as error:
+def test_a_setting_that_makes_no_sense_is_refused_in_one_line(settings, message):
+    with pytest.raises(SettingError, match=message) as error:
         Config().with_settings(settings)
     assert "\n" not in str(error.value)
 
@@ -144,13 +144,13 @@ def test_any_seed_in_the_range_is_taken(seed):
 
 
 @pytest.mark.parametrize(
-    ("content", "told"), [(None, "cannot be read"), (b"width = ", "is not TOML"), (b"\xff\xfe", "is not TOML")]
+    ("content", "message"), [(None, "cannot be read"), (b"width = ", "is not TOML"), (b"\xff\xfe", "is not TOML")]
 )
-def test_a_settings_file_that_cannot_be_read_is_named(tmp_path, content, told):
+def test_a_settings_file_that_cannot_be_read_is_named(tmp_path, content, message):
     path = tmp_path / "settings.toml"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(InputFileError, match=f"settings.toml: {told}"):
+    with pytest.raises(InputFileError, match=f"settings.toml: {message}"):
         read_toml(path)
 
 

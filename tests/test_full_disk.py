@@ -64,14 +64,14 @@ def test_a_disk_that_is_full_at_any_moment_loses_nothing(tenth, disk, cells_file
     trained.pretrained.save(out)
     earlier = content(out)
     filler = fill(disk, spare=tenth * 9 * len(undisturbed) // 10)
-    command = PRETRAIN.format(cells=cells_file, out=out)
+    command = f"{PRETRAIN.format(cells=cells_file, out=out)} --overwrite"
     for more in ("", " --resume"):  # still full at the second
         stopped = scfusionttt(command + more)
         assert stopped.code == 2, stopped.err
-        told = stopped.err.splitlines()[-1]
-        assert told.startswith("scfusionttt: ")
-        assert "the disk is full; nothing was changed" in told
-        assert "model.training" in told
+        line = stopped.err.splitlines()[-1]
+        assert line.startswith("scfusionttt: ")
+        assert "the disk is full; nothing was changed" in line
+        assert "model.training" in line
         assert content(out) == earlier
         whole = sorted(path.name for path in state.iterdir()) if state.exists() else []
         assert set(whole) <= {"best.ckpt", "last.ckpt", "run.json"}, "no half-written file stays"

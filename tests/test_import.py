@@ -21,18 +21,18 @@ with contextlib.suppress(SystemExit):
 
 @pytest.mark.parametrize("code", ["import scfusionttt", HELP], ids=["import", "help"])
 def test_nothing_heavy_is_loaded_before_it_is_used(code):
-    told = f"import sys\nsys.path.insert(0, {str(SOURCE)!r})\n{code}\nprint('loaded', *sys.modules)"
-    result = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    script = f"import sys\nsys.path.insert(0, {str(SOURCE)!r})\n{code}\nprint('loaded', *sys.modules)"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     loaded = result.stdout.splitlines()[-1].split()
     assert "scfusionttt" in loaded
     assert not set(HEAVY) & set(loaded)
 
 
 def test_the_command_line_is_also_a_module():
-    told = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "scfusionttt", "--version"], capture_output=True, text=True, check=True
     )
-    assert told.stdout.strip().endswith(version("scfusionttt"))
+    assert result.stdout.strip().endswith(version("scfusionttt"))
 
 
 def test_public_names_are_listed_although_they_are_loaded_lazily():

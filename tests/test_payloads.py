@@ -117,7 +117,7 @@ REFUSED = {
     "an archive that leads out of its folder": (in_zip, EMBED, "is a zip archive; unpack it first"),
     "a pickle for the last state": (in_run(as_torch("new.training/last.ckpt")), RESUME, "last.ckpt cannot be read"),
     "a pickle for the best state": (in_run(as_torch("new.training/best.ckpt")), RESUME, "best.ckpt cannot be read"),
-    "a pickle for a run's settings": (in_run(as_pickle("new.training/run.json")), RESUME, "with other settings"),
+    "a pickle for a run's settings": (in_run(as_pickle("new.training/run.json")), RESUME, "with different settings"),
 }
 USED = {
     "bytes and text of a pickle in uns": (in_uns, EMBED),
@@ -142,12 +142,12 @@ def planted(place, cells, scfusionttt):
 
 @pytest.mark.parametrize("what", REFUSED)
 def test_a_planted_payload_is_refused_unread(what, planted):
-    plant, command, told = REFUSED[what]
+    plant, command, message = REFUSED[what]
     result = planted(plant, command)
     assert result.code == 2, result.err
     line = result.err.splitlines()[-1]
     assert line.startswith("scfusionttt: ")
-    assert told in line
+    assert message in line
 
 
 @pytest.mark.parametrize("what", USED)

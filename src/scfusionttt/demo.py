@@ -80,20 +80,20 @@ def run_demo(out: Path, *, show: Callable[[str, pd.DataFrame], None], seed: int 
         query.write_h5ad(path)
 
     model = FusionTTT("fast", seed=seed).pretrain(mdata)
-    model.save(out / "pretrained")
+    model.save(out / "pretrained", overwrite=True)
     z = model.embed(mdata)
     unsupervised = evaluate_representation(z, mdata.obs[LABELS])
     show("stage 1, unsupervised: clusters of the embedding", unsupervised.summary())
 
     model.finetune(mdata, labels_key=LABELS, train_fraction=TRAIN_FRACTION, baseline=True)
-    model.save(out / "finetuned")
+    model.save(out / "finetuned", overwrite=True)
     held_out = pd.DataFrame({"CITE-seq": model.metrics["finetune"]["metrics"]}).T
     show("stage 2, held-out: cell types of CITE-seq cells", held_out)
 
     predicted = model.transfer(query).predict(query)["label"]
     zero_shot = evaluate_predictions(predicted, query.obs[LABELS], protocol="zero-shot")
     student = model.transfer(query, labels_key=LABELS, split=SPLIT, baseline=True)
-    student.save(out / "transferred")
+    student.save(out / "transferred", overwrite=True)
     predicted = student.predict(query)["label"]
     transferred = pd.DataFrame({"RNA only": student.metrics["transfer"]["metrics"]}).T
     show("stage 3, held-out: cell types of RNA-only cells", transferred)

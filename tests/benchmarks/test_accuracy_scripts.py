@@ -24,8 +24,8 @@ def test_a_class_left_out_is_neither_trained_on_nor_known():
 
 def test_the_correlation_is_the_mean_over_proteins_that_vary():
     truth = np.array([[0.0, 1.0, 5.0], [1.0, 2.0, 5.0], [2.0, 3.0, 5.0]])
-    told = np.array([[0.0, 3.0, 1.0], [2.0, 2.0, 2.0], [4.0, 1.0, 3.0]])
-    assert proteins.mean_pearson(told, truth) == pytest.approx(0.0)
+    predicted = np.array([[0.0, 3.0, 1.0], [2.0, 2.0, 2.0], [4.0, 1.0, 3.0]])
+    assert proteins.mean_pearson(predicted, truth) == pytest.approx(0.0)
 
 
 def test_distances_are_computed_for_held_out_and_new_cells_only():

@@ -69,13 +69,13 @@ def refused(place, scfusionttt, monkeypatch):
 
 
 BAD_CALLS = {
-    "labels: in transfer": ("transfer rna.h5ad --model typed --labels celltype --out model", "no obs['celltype']"),
+    "labels: in transfer": ("transfer rna.h5ad --model typed --labels celltype --out new", "no obs['celltype']"),
     "genes: too few": (
         "embed few_genes.h5ad --model model --out z.npy",
         "only 100 of the model's 300 genes are in the input",
     ),
     "genes: no such species": (
-        f"pretrain good.h5mu --out model --species yeast {FAST}",
+        f"pretrain good.h5mu --out new --species yeast {FAST}",
         "species 'yeast' has no gene table; use human or mouse",
     ),
     "model: missing": ("embed good.h5mu --model nowhere --out z.npy", "no such model folder; use one"),
@@ -92,30 +92,30 @@ BAD_CALLS = {
     "call: unknown verb": ("frobnicate", "No such command 'frobnicate'; see scfusionttt --help"),
     "call: unknown option": ("embed good.h5mu --colour red", "No such option: --colour"),
     "call: option missing": ("embed good.h5mu --model model", "Missing option '--out'; see scfusionttt embed --help"),
-    "call: no number": ("pretrain good.h5mu --out model --epochs many", "Invalid value for '--epochs'"),
-    "call: no such device": ("pretrain good.h5mu --out model --device abacus", "Invalid value for '--device'"),
+    "call: no number": ("pretrain good.h5mu --out new --epochs many", "Invalid value for '--epochs'"),
+    "call: no such device": ("pretrain good.h5mu --out new --device abacus", "Invalid value for '--device'"),
     "setting: no such preset": (
-        "pretrain good.h5mu --out model --preset slow",
+        "pretrain good.h5mu --out new --preset slow",
         "no preset 'slow'; choose one of default, paper, whole, fast",
     ),
     "setting: no such key": (
-        "pretrain good.h5mu --out model --set network.widht=3",
+        "pretrain good.h5mu --out new --set network.widht=3",
         "no setting 'network.widht'; did you mean",
     ),
-    "setting: no value": ("pretrain good.h5mu --out model --set network.width", "write --set section.key=value"),
+    "setting: no value": ("pretrain good.h5mu --out new --set network.width", "write --set section.key=value"),
     "setting: bad value": (
-        "pretrain good.h5mu --out model --set network.width=wide",
+        "pretrain good.h5mu --out new --set network.width=wide",
         "network.width must be of type int, not 'wide'",
     ),
-    "setting: no epochs": ("pretrain good.h5mu --out model --epochs 0", "pretrain.epochs must be at least 1"),
-    "setting: no such file": ("pretrain good.h5mu --out model --config mine.toml", "mine.toml: cannot be read"),
-    "setting: no memory": ("pretrain good.h5mu --out model --memory lots", "memory must be a size like 6GiB, 4GB"),
+    "setting: no epochs": ("pretrain good.h5mu --out new --epochs 0", "pretrain.epochs must be at least 1"),
+    "setting: no such file": ("pretrain good.h5mu --out new --config mine.toml", "mine.toml: cannot be read"),
+    "setting: no memory": ("pretrain good.h5mu --out new --memory lots", "memory must be a size like 6GiB, 4GB"),
     "setting: too little memory": (
         "finetune good.h5mu --model model --labels cell_type --out new --memory 10MB "
         "--set finetune.classifier=finetune",
         "may use 0.01 GiB; increase memory, or pretrain with network.checkpoint_blocks=true",
     ),
-    "setting: not TOML": ("pretrain good.h5mu --out model --config text.h5mu", "is not TOML"),
+    "setting: not TOML": ("pretrain good.h5mu --out new --config text.h5mu", "is not TOML"),
     "setting: fixed by pretraining": (
         "finetune good.h5mu --model model --labels cell_type --out new --set network.width=32",
         "give them to scfusionttt pretrain",
@@ -145,11 +145,11 @@ BAD_CALLS = {
         "must be between 0 and 1 (got 0.0)",
     ),
     "setting: fraction in transfer": (
-        "transfer rna.h5ad --model typed --labels cell_type --out model --train-fraction -1",
+        "transfer rna.h5ad --model typed --labels cell_type --out new --train-fraction -1",
         "must be between 0 and 1 (got -1.0)",
     ),
     "setting: fraction of no labels": (
-        "transfer rna.h5ad --model typed --out model --train-fraction 0.3",
+        "transfer rna.h5ad --model typed --out new --train-fraction 0.3",
         "--train-fraction 0.3 needs --labels-key; leave it out for zero-shot transfer",
     ),
     "input: no such modality": (
@@ -184,6 +184,10 @@ BAD_CALLS = {
     "output: the model to start from": (
         "finetune good.h5mu --model model --labels cell_type --out ./model",
         "model is the model to start from; choose another name for --out",
+    ),
+    "output: an earlier model": (
+        "pretrain missing.h5mu --out typed",
+        "typed is a model already; choose another name, or pass --overwrite to replace it",
     ),
     "output: scores in a model's folder": (
         "validate good.h5mu --json model/manifest.json",

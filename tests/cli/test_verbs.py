@@ -13,6 +13,7 @@ from mudata import MuData
 
 import scfusionttt as package
 from scfusionttt.cli.flags import with_flags
+from scfusionttt.cli.lock import locked
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.io.read import read
 from scfusionttt.model.fusionttt import FusionTTT
@@ -337,6 +338,42 @@ def test_a_mosaic_is_refused_until_told_which_cells(real_data, scfusionttt):
     result = done(scfusionttt(f"{mosaic} --cells rna"))
     assert "proteins not measured (NaN)" in result.out
     assert result.err == ""
+
+
+def test_a_model_is_replaced_only_with_overwrite(here, scfusionttt):
+    command = f"pretrain cells.h5mu --out m {SMALL}"
+    done(scfusionttt(f"{command} --epochs 2"))
+    for more in ("", " --resume"):  # nothing is left to resume
+        refused = scfusionttt(f"{command} --epochs 1{more}")
+        assert (refused.code, refused.out) == (2, "")
+        assert refused.err == (
+            "scfusionttt: m is a model already; choose another name, or pass --overwrite to replace it\n"
+        )
+    assert len(FusionTTT.load("m").history) == 2
+    done(scfusionttt(f"{command} --epochs 1 --overwrite"))
+    assert len(FusionTTT.load("m").history) == 1
+    assert not list(here.glob("*.training"))
+
+
+def test_two_runs_do_not_write_one_model(here, scfusionttt):
+    """Both said "written", and the later one won."""
+    with locked(Path("m.training")):
+        for more in ("", " --resume"):
+            refused = scfusionttt(f"pretrain cells.h5mu --out m {SMALL} --epochs 1{more}")
+            assert refused.code == 2
+            assert f"m.training is in use by process {os.getpid()} on " in refused.err
+    assert not Path("m.training").exists()
+
+
+def test_the_lock_of_a_killed_run_blocks_nothing(here, scfusionttt):
+    code = (
+        "import os, signal; from pathlib import Path; from scfusionttt.cli.lock import locked\n"
+        "with locked(Path('m.training')): os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=False)
+    assert (here / "m.training" / "lock").is_file()
+    done(scfusionttt(f"pretrain cells.h5mu --out m {SMALL} --epochs 1 --resume"))
+    assert not Path("m.training").exists()
 
 
 def test_embed_leaves_its_input_alone(here, scfusionttt, trained):

@@ -117,7 +117,7 @@ def test_a_list_of_genes_alone_leaves_the_proteins_in_genome_order(cite, feature
 
 
 @pytest.mark.parametrize(
-    ("content", "error", "told"),
+    ("content", "error", "message"),
     [
         (None, InputFileError, "cannot be read"),
         (b"\xff\xfe\x00", InputFileError, "is not a text file"),
@@ -125,11 +125,11 @@ def test_a_list_of_genes_alone_leaves_the_proteins_in_genome_order(cite, feature
         (b"A1\nB2\n", FeatureError, "none of its names is in the input"),
     ],
 )
-def test_a_list_that_cannot_be_used_is_refused_by_its_name(cite, tmp_path, content, error, told):
+def test_a_list_that_cannot_be_used_is_refused_by_its_name(cite, tmp_path, content, error, message):
     path = tmp_path / "order.txt"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(error, match=f"order.txt: {told}"):
+    with pytest.raises(error, match=f"order.txt: {message}"):
         choose_features(cite, DataConfig(order="list", order_file=str(path)))
 
 

@@ -47,12 +47,12 @@ def test_contributions_add_up_to_the_output(cells, trained):
     model, target = trained.pretrained, Target("CD3", protein=0)
     dataset = dataset_for(model._state, as_citeseq(cells)).subset(np.arange(9))
     output = _output(model.network.eval(), target)
-    told = _integrated_gradients(output, dataset, target, CPU, 4, 150).sum(axis=1)
+    total = _integrated_gradients(output, dataset, target, CPU, 4, 150).sum(axis=1)
     inputs = _inputs(next(iter(make_loader(dataset, batch_size=9))), target, CPU)
     zero = inputs._replace(rna=torch.zeros_like(inputs.rna), protein=torch.zeros_like(inputs.protein))
     with torch.no_grad():
         change = (output(inputs) - output(zero)).numpy()
-    assert np.allclose(told, change, atol=0.02 * np.abs(change).max())
+    assert np.allclose(total, change, atol=0.02 * np.abs(change).max())
 
 
 def test_progress_is_logged(cells, trained, monkeypatch, caplog):

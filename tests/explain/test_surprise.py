@@ -66,9 +66,9 @@ def test_embedding_is_the_same_with_surprise_and_the_loss_is_that_of_the_layer(c
     plain = model.embed(cells)
 
     def remember(*arguments, **options):
-        told = linear(*arguments, **options)
-        asked.append(told.loss)
-        return told
+        result = linear(*arguments, **options)
+        asked.append(result.loss)
+        return result
 
     linear = dispatch.ttt_linear
     layers = [layer for layer in model.network.backbone.rna_encoder.modules() if isinstance(layer, TTTMixer)]

@@ -13,7 +13,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def clouds():
-    """Four kinds of cells told apart in two directions, with much noise in four others and little in the last six."""
+    """Four kinds of cells separated in two directions, with much noise in four others and little in the last six."""
     rng = np.random.default_rng(0)
     kinds = np.array([[0, 0], [9, 0], [0, 9], [9, 9]])[rng.integers(4, size=600)]
     noise = [rng.normal(size=(600, 2)), rng.normal(0, 3, (600, 4)), rng.normal(0, 0.5, (600, 6))]

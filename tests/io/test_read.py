@@ -165,7 +165,7 @@ def test_truncated(tmp_path, kept):
 
 
 def test_damaged_inside(tmp_path):
-    """A file of the right kind whose parts do not fit is told apart from one of another kind."""
+    """A file of the right kind whose parts do not fit is distinguished from one of another kind."""
     save(toy_anndata(), tmp_path / "d.h5ad", "h5ad")
     with h5py.File(tmp_path / "d.h5ad", "r+") as file:
         del file["X/indptr"]

@@ -101,7 +101,7 @@ def test_cells_unlike_any_known_class_are_named_unknown_where_asked_for(trained,
     assert list(table)[:3] == ["label", "probability", "p_value"]
     assert (table["label"] == "unknown").equals(table["p_value"] <= 0.01)
     assert (table["label"][:10] == "unknown").mean() > 0.5
-    assert (table["label"][10:] == "unknown").mean() < 0.2  # told from the few cells held back
+    assert (table["label"][10:] == "unknown").mean() < 0.2  # estimated from the few cells held back
     with pytest.raises(SettingError, match=r"e\.g\. 0\.01"):
         trained.finetuned.predict(odd, unknown=1.5)
     with pytest.raises(SettingError, match=r"between 0 and 1 \(got '0\.1'\)"):
@@ -125,7 +125,7 @@ def test_the_callers_object_is_left_alone_unless_asked(trained, cells, rna_cells
 
 
 def test_why_results_cannot_be_written_is_told(trained, cells, tmp_path):
-    """Each was told that the cells differ between the modalities."""
+    """Each was refused because the cells differ between the modalities."""
     cite = as_citeseq(cells)
     with quiet():
         cells.write_h5mu(tmp_path / "cells.h5mu")

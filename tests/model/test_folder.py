@@ -49,8 +49,13 @@ def test_nothing_in_the_folder_can_run_code(folder):
     load_file(folder / WEIGHTS)
 
 
-def test_a_second_save_replaces_the_first(folder, trained, cells):
-    trained.pretrained.save(folder)
+def test_a_save_replaces_an_earlier_model_only_if_asked(folder, trained, cells):
+    """A model of 8 epochs was replaced by one of 1 epoch without a word."""
+    before = content(folder)
+    with pytest.raises(OutputError, match=r"is a model already; .* pass overwrite=True to replace it"):
+        trained.pretrained.save(folder)
+    assert content(folder) == before
+    trained.pretrained.save(folder, overwrite=True)
     np.testing.assert_array_equal(FusionTTT.load(folder).embed(cells), trained.pretrained.embed(cells))
     assert FusionTTT.load(folder).stage == "pretrain"
     assert list(folder.parent.iterdir()) == [folder]
@@ -62,14 +67,14 @@ def test_a_folder_with_more_than_a_model_is_left_alone(other, folder, trained):
     (folder / other).parent.mkdir(exist_ok=True)
     (folder / other).write_text("mine")
     with pytest.raises(OutputError, match="other content and is not overwritten"):
-        trained.pretrained.save(folder)
+        trained.pretrained.save(folder, overwrite=True)
     assert (folder / other).read_text() == "mine"
 
 
 def test_a_manifest_of_something_else_is_left_alone(folder, trained):
     (folder / MANIFEST).write_text('{"name": "an extension"}')
     with pytest.raises(OutputError, match="not overwritten"):
-        trained.pretrained.save(folder)
+        trained.pretrained.save(folder, overwrite=True)
 
 
 def test_a_model_without_history_can_be_read(tiny, cells, tmp_path):
@@ -86,7 +91,7 @@ def test_a_failing_save_leaves_the_earlier_model_whole(folder, trained, monkeypa
     broken = replace(trained.finetuned._state, metrics={"finetune": float("nan")})
     monkeypatch.setattr(trained.finetuned, "_state", broken)
     with pytest.raises(ValueError, match="JSON"):
-        trained.finetuned.save(folder)
+        trained.finetuned.save(folder, overwrite=True)
     assert content(folder) == before
     assert list(folder.parent.iterdir()) == [folder]
 
@@ -94,7 +99,7 @@ def test_a_failing_save_leaves_the_earlier_model_whole(folder, trained, monkeypa
 def test_a_full_disk_leaves_the_earlier_model_whole(folder, trained, full_disk):
     before = content(folder)
     with full_disk(), pytest.raises(OutputError, match=r"was not written: .*; nothing was changed"):
-        trained.pretrained.save(folder)
+        trained.pretrained.save(folder, overwrite=True)
     assert content(folder) == before
     assert list(folder.parent.iterdir()) == [folder]
 
@@ -135,7 +140,7 @@ def without_a_weight(folder):
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "message"),
     [
         (shutil.rmtree, "no such model folder; use one"),
         (drop(MANIFEST), "manifest.json is missing; copy the whole"),
@@ -163,9 +168,9 @@ def without_a_weight(folder):
         (lambda folder: rewrite(folder, preprocessing={}), "do not fit together"),
     ],
 )
-def test_a_damaged_folder_is_refused_in_one_line(damage, told, folder):
+def test_a_damaged_folder_is_refused_in_one_line(damage, message, folder):
     damage(folder)
-    with pytest.raises(ModelFolderError, match=told) as caught:
+    with pytest.raises(ModelFolderError, match=message) as caught:
         FusionTTT.load(folder)
     assert "\n" not in str(caught.value)
     assert str(folder) in str(caught.value)

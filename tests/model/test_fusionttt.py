@@ -1,4 +1,4 @@
-"""How a model learns: the stages, their splits and labels, and what is told of held-out cells."""
+"""Training through the public class: stages, splits and labels, and the scores of held-out cells."""
 
 import json
 from copy import deepcopy
@@ -48,14 +48,14 @@ def test_held_out_metrics_are_those_of_cells_never_trained_on(stage, model, frac
     _, held_out = stratified_split(codes, fraction=fraction, seed=model.config.seed)
     truth = np.asarray(classes)[codes[held_out]]
     found = model.predict(data)["label"].astype(str).to_numpy()[held_out]
-    told = model.metrics[stage]
-    assert (told["protocol"], told["n_cells"]) == ("held-out", len(held_out))
-    assert told["metrics"]["accuracy"] == pytest.approx(accuracy_score(truth, found))
-    assert told["metrics"]["ARI"] == pytest.approx(adjusted_rand_score(truth, found))
-    assert told["metrics"]["macro_f1"] == pytest.approx(
+    scores = model.metrics[stage]
+    assert (scores["protocol"], scores["n_cells"]) == ("held-out", len(held_out))
+    assert scores["metrics"]["accuracy"] == pytest.approx(accuracy_score(truth, found))
+    assert scores["metrics"]["ARI"] == pytest.approx(adjusted_rand_score(truth, found))
+    assert scores["metrics"]["macro_f1"] == pytest.approx(
         f1_score(truth, found, average="macro", labels=classes, zero_division=0)
     )
-    assert {name: row["support"] for name, row in told["per_class"].items()} == dict(
+    assert {name: row["support"] for name, row in scores["per_class"].items()} == dict(
         zip(*np.unique(truth, return_counts=True))
     )
 
@@ -80,9 +80,9 @@ def test_a_split_by_column_may_leave_a_class_out_of_the_test(trained, cells, tmp
     kinds = data.obs["cell_type"].astype(str)
     data.obs["split"] = np.where((np.arange(160) % 2 == 0) & (kinds != kinds.iloc[0]), "test", "train")
     model = deepcopy(trained.pretrained).finetune(data, labels_key="cell_type", split="split")
-    told = model.metrics["finetune"]
-    assert set(told["per_class"]) == set(model.classes) - {kinds.iloc[0]}
-    assert told["n_cells"] == (data.obs["split"] == "test").sum()
+    scores = model.metrics["finetune"]
+    assert set(scores["per_class"]) == set(model.classes) - {kinds.iloc[0]}
+    assert scores["n_cells"] == (data.obs["split"] == "test").sum()
     json.dumps(model.metrics, allow_nan=False)
     model.save(tmp_path / "model")
 
@@ -97,7 +97,7 @@ def test_unlabelled_cells_are_neither_learned_nor_scored(trained, cells):
 
 
 @pytest.mark.parametrize(
-    ("options", "told", "error"),
+    ("options", "message", "error"),
     [
         ({"train_fraction": 0.0}, "between 0 and 1", SettingError),
         ({"train_fraction": 1.5}, "between 0 and 1", SettingError),
@@ -106,11 +106,11 @@ def test_unlabelled_cells_are_neither_learned_nor_scored(trained, cells):
         ({"split": "nowhere"}, "no obs\\['nowhere'\\]", LabelError),
     ],
 )
-def test_a_split_that_cannot_be_learned_from_is_refused(options, told, error, trained, cells):
+def test_a_split_that_cannot_be_learned_from_is_refused(options, message, error, trained, cells):
     data = copied(cells)
     kinds = data.obs["cell_type"].astype(str)
     data.obs["one_class"] = np.where(kinds == kinds.iloc[0], "train", "test")
-    with pytest.raises(error, match=told):
+    with pytest.raises(error, match=message):
         deepcopy(trained.pretrained).finetune(data, labels_key="cell_type", **options)
 
 
@@ -180,7 +180,7 @@ def test_a_model_that_could_not_learn_is_as_it_was(learn, error, trained, cells,
     model, options = deepcopy(trained.finetuned), {"labels_key": "other"} if learn == "finetune" else {}
     data = copied(cells)
     data.obs["other"] = np.where(np.arange(len(data.obs)) % 2, "odd", "even")
-    expected, told = model.predict(data), deepcopy(model.metrics)
+    expected, scores = model.predict(data), deepcopy(model.metrics)
 
     def stopped(network, *_):
         with torch.no_grad():
@@ -192,7 +192,7 @@ def test_a_model_that_could_not_learn_is_as_it_was(learn, error, trained, cells,
     monkeypatch.setattr("scfusionttt.model.fusionttt.train_classifier", stopped)
     with pytest.raises(error):
         getattr(model, learn)(data, **options)
-    assert (model.stage, model.metrics, model.classes) == ("finetune", told, trained.finetuned.classes)
+    assert (model.stage, model.metrics, model.classes) == ("finetune", scores, trained.finetuned.classes)
     pd.testing.assert_frame_equal(model.predict(data), expected)
     assert (model.provenance.labelled_cells == trained.finetuned.provenance.labelled_cells).all()
 

@@ -22,16 +22,19 @@ MODELS = Path(__file__).parent / "folders"
 def test_a_model_of_every_format_predicts_as_it_did(version):
     """`tools/make_model_fixture.py` wrote the folder."""
     folder = MODELS / f"format-{version}"
-    with np.load(folder / "cells.npz", allow_pickle=False) as told:
-        parts = {"rna": AnnData(told["rna"].astype(np.float32)), "prot": AnnData(told["protein"].astype(np.float32))}
-        parts["rna"].var_names, parts["prot"].var_names = told["genes"], told["proteins"]
+    with np.load(folder / "cells.npz", allow_pickle=False) as recorded:
+        parts = {
+            "rna": AnnData(recorded["rna"].astype(np.float32)),
+            "prot": AnnData(recorded["protein"].astype(np.float32)),
+        }
+        parts["rna"].var_names, parts["prot"].var_names = recorded["genes"], recorded["proteins"]
         with quiet():
             cells = MuData(parts)
         model = FusionTTT.load(folder, device="cpu")
-        np.testing.assert_allclose(model.embed(cells), told["z"], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(model.embed(cells), recorded["z"], rtol=1e-4, atol=1e-5)
         table = model.predict(cells)
-        np.testing.assert_array_equal(table["label"].to_numpy(str), told["label"])
-        np.testing.assert_allclose(table["probability"], told["probability"], atol=1e-5)
+        np.testing.assert_array_equal(table["label"].to_numpy(str), recorded["label"])
+        np.testing.assert_allclose(table["probability"], recorded["probability"], atol=1e-5)
 
 
 def of_format_4(stage="pretrain", **changes):

@@ -71,8 +71,8 @@ def others_of(run):
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [2, 4])
 def test_ranks_learn_as_one_process_with_the_whole_batch_does(n, place):
-    _, told = done(start(f"{PRETRAIN} --devices {n} --out several-{n}", place))
-    assert told.count("pretrain epoch 3/3") == 1, "one of them speaks"
+    _, output = done(start(f"{PRETRAIN} --devices {n} --out several-{n}", place))
+    assert output.count("pretrain epoch 3/3") == 1, "one of them speaks"
     np.testing.assert_allclose(losses(place / f"several-{n}"), losses(place / "one"), rtol=2e-5)
     assert not (place / f"several-{n}.training").exists()
 
@@ -124,9 +124,9 @@ def test_a_run_that_lost_a_process_goes_on_bit_for_bit(place):
     while " epoch 1/" not in run.stderr.readline():
         assert run.poll() is None
     os.kill(others_of(run)[0], signal.SIGKILL)
-    _, told = run.communicate(timeout=3000)
-    assert run.returncode == 2, told
-    assert told.splitlines()[-1] == (
+    _, output = run.communicate(timeout=3000)
+    assert run.returncode == 2, output
+    assert output.splitlines()[-1] == (
         "scfusionttt: another process of this run was lost; continue a training run with resume=True (--resume)"
     )
     done(start(f"{PRETRAIN} --devices 2 --out stopped --resume", place))

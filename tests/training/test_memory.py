@@ -85,7 +85,7 @@ def test_too_little_memory_for_one_cell_is_refused_with_advice(module, cells):
 
 
 def test_a_process_without_memory_stops_all_of_them(module, cells, monkeypatch):
-    """The others had told of a lost process, and advised to resume."""
+    """The other processes reported a lost process, and advised to resume."""
     monkeypatch.setattr(memory.distributed, "minimum", lambda value: 0)
     with pytest.raises(SettingError, match="another process of this run has not enough memory"):
         memory.plan(module(), cells, CPU, limit=2**40)
@@ -145,5 +145,5 @@ def test_the_estimate_is_close_to_the_memory_that_training_uses():
         env=os.environ | {"PYTHONPATH": str(Path(scfusionttt.__file__).parents[1]), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     before, peak = map(int, result.stdout.splitlines()[-1].split())
-    told = re.search(r"memory: about (\d+\.\d+) GiB of .*; batches of 8 cells, 8 at a time", result.stdout)
-    assert float(told[1]) * 2**30 - before == pytest.approx(peak - before, rel=0.5)  # it errs on the high side
+    match = re.search(r"memory: about (\d+\.\d+) GiB of .*; batches of 8 cells, 8 at a time", result.stdout)
+    assert float(match[1]) * 2**30 - before == pytest.approx(peak - before, rel=0.5)  # it errs on the high side

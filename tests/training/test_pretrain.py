@@ -15,8 +15,8 @@ def losses(network, config):
         masked = {"decoder_blocks": 1, "latent": 0} if settings.get("objective") == "masked" else {}
         module = PretrainModule(network(**masked).train(), replace(config.pretrain, **settings), seed=0)
         torch.manual_seed(0)  # dropout
-        _, told, _ = module.losses(batch, module.hide(batch, step=0), learn=True)
-        return told, module
+        _, logged, _ = module.losses(batch, module.hide(batch, step=0), learn=True)
+        return logged, module
 
     return run
 

@@ -38,13 +38,13 @@ def module(network, config):
 
 
 def learned(module, batch, *, parts, validation=False):
-    """Return the loss, what is told of it, and the gradients of a batch in parts of so many cells."""
+    """Return the loss, the logged values, and the gradients of a batch in parts of so many cells."""
     module.cells_at_once = parts
     module.zero_grad()
     module.train(not validation)
     visible = module.hide(batch, step=3, validation=validation)
-    loss, told, _ = module.losses(batch, visible, learn=not validation)
-    return loss, told, {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
+    loss, logged, _ = module.losses(batch, visible, learn=not validation)
+    return loss, logged, {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
 
 
 @pytest.mark.parametrize("parts", [13, 1])
@@ -52,10 +52,10 @@ def learned(module, batch, *, parts, validation=False):
 def test_loss_and_gradients_of_the_parts_sum_to_those_of_the_batch(module, cells, stage, parts):
     """Parts of 13 leave one of 1; cells without proteins, hidden tokens and classes fall into them unevenly."""
     batch, tested = cells.__getitems__(range(40)), module(stage)
-    loss, told, whole = learned(tested, batch, parts=64)
-    loss_again, told_again, summed = learned(tested, batch, parts=parts)
+    loss, logged, whole = learned(tested, batch, parts=64)
+    loss_again, logged_again, summed = learned(tested, batch, parts=parts)
     torch.testing.assert_close(loss_again, loss)
-    torch.testing.assert_close(told_again, told)
+    torch.testing.assert_close(logged_again, logged)
     unused = ("network.rna_from_z.", "network.protein_from_z.") if stage == "masked" else ()
     learning = {name for name, p in tested.named_parameters() if p.requires_grad and not name.startswith(unused)}
     assert set(whole) == set(summed) == learning
@@ -69,8 +69,8 @@ def test_nothing_of_a_step_stays_behind_on_the_cpu(module, cells, stage, parts, 
     """A device without values stands in for a GPU: tensors of two devices do not go together there, either."""
     monkeypatch.setattr(torch, "autocast", lambda *args, **options: nullcontext())  # it does not know that device
     away = module(stage).to("meta")
-    loss, told, gradients = learned(away, cells.__getitems__(range(40)).to("meta"), parts=parts)
-    assert {x.device.type for x in (loss, *told.values(), *gradients.values())} == {"meta"}
+    loss, logged, gradients = learned(away, cells.__getitems__(range(40)).to("meta"), parts=parts)
+    assert {x.device.type for x in (loss, *logged.values(), *gradients.values())} == {"meta"}
     assert set(gradients) == {name for name, p in away.named_parameters() if p.requires_grad}
 
 

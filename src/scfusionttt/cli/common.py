@@ -3,6 +3,8 @@
 import json
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,28 +44,36 @@ def set_training(model: Any, pairs: list[str] | None) -> None:
     model.config = after
 
 
-def checkpoint_folder(out: Path, resume: bool, *, start: Path | None = None) -> Path:
-    """Return the folder for the state of a run until its model is written to `out`; `start` is the model before."""
-    from scfusionttt.io.atomic import check_target
-    from scfusionttt.model.folder import is_model
+@contextmanager
+def run_folder(out: Path, *, resume: bool, overwrite: bool, start: Path | None = None) -> Iterator[Path]:
+    """Yield the folder for the state of a run until its model is written to `out`, locked against a second run.
+
+    `start` is the model that the run begins with. To resume a run is to replace what the run was to replace.
+    """
+    from scfusionttt.cli.lock import locked
+    from scfusionttt.model.folder import check_model_path
 
     if start is not None and out.resolve() == start.resolve():
         raise SettingError(f"{out} is the model to start from; choose another name for --out")
-    check_target(out, folder=True, ours=is_model)
     out = out if out.name else out.resolve()  # "." has no name
     folder = out.with_name(f"{out.name}.training")
-    if folder.exists() and not resume and is_first():
-        raise SettingError(f"{folder} is from an interrupted run: continue it with --resume, or remove the folder")
-    return folder
+    check_model_path(out, overwrite=overwrite or (resume and folder.is_dir()))
+    if not is_first():
+        yield folder
+        return
+    with locked(folder) as states:
+        if states and not resume:
+            raise SettingError(f"{folder} is from an interrupted run: continue it with --resume, or remove the folder")
+        yield folder
 
 
-def save(model: Any, out: Path, checkpoints: Path) -> None:
+def save(model: Any, out: Path, checkpoints: Path, *, overwrite: bool) -> None:
     """Write the model folder with the command that made it, and remove the state of the run."""
     import shutil
 
     if not is_first():
         return
-    model.save(out, command=command_line())
+    model.save(out, overwrite=overwrite, command=command_line())
     shutil.rmtree(checkpoints, ignore_errors=True)
     typer.echo(f"{out}: written", err=True)
 

@@ -98,6 +98,7 @@ Nodes = Annotated[
     int, typer.Option("--nodes", min=1, help="number of machines; start the command on each with torchrun or srun")
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="continue an interrupted run")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace an earlier model of that name")]
 Rna = Annotated[str | None, typer.Option("--rna-modality", metavar="NAME", help="modality with the RNA counts")]
 Protein = Annotated[
     str | None,

@@ -7,9 +7,9 @@ import typer
 
 from scfusionttt.cli.common import (
     as_settings,
-    checkpoint_folder,
     open_input,
     report_held_out,
+    run_folder,
     save,
     set_training,
 )
@@ -29,6 +29,7 @@ from scfusionttt.cli.options import (
     Nodes,
     OptionalLabels,
     OutModel,
+    Overwrite,
     Preset,
     Protein,
     Resume,
@@ -50,7 +51,8 @@ def pretrain(
     seed: Annotated[int | None, typer.Option(metavar="N", help="short for --set seed=N")] = None,
     species: Species = None,
     device: Compute = Device.auto, memory: Memory = None, devices: Devices = 1, nodes: Nodes = 1,
-    resume: Resume = False, layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None,
+    resume: Resume = False, overwrite: Overwrite = False, layer: Layer = None,
+    rna_modality: Rna = None, protein_modality: Protein = None,
     cells: WhichCells = None, drop_empty: DropEmpty = False,
 ) -> None:  # fmt: skip
     """Stage 1: learn the fused representation from CITE-seq (or RNA alone), without labels.
@@ -66,17 +68,17 @@ def pretrain(
     changed = as_settings(settings) | {name: value for name, value in short.items() if value is not None}
     model = FusionTTT(preset, device=device.value, memory=memory, devices=devices, nodes=nodes)
     model.config = model.config.with_settings({**given, **changed})
-    checkpoints = checkpoint_folder(out, resume)
     options = input_options(layer, rna_modality, protein_modality, cells, drop_empty)
-    model.pretrain(open_input(input), species=species, checkpoints=checkpoints, resume=resume, **options)
-    save(model, out, checkpoints)
+    with run_folder(out, resume=resume, overwrite=overwrite) as checkpoints:
+        model.pretrain(open_input(input), species=species, checkpoints=checkpoints, resume=resume, **options)
+        save(model, out, checkpoints, overwrite=overwrite or resume)
 
 
 def finetune(
     input: Input, model: Model, labels_key: Labels, out: OutModel,
     train_fraction: Fraction = None, split: Split = None, baseline: Baseline = False,
     settings: Settings = None, device: Compute = Device.auto, memory: Memory = None,
-    devices: Devices = 1, nodes: Nodes = 1, resume: Resume = False, layer: Layer = None,
+    devices: Devices = 1, nodes: Nodes = 1, resume: Resume = False, overwrite: Overwrite = False, layer: Layer = None,
     rna_modality: Rna = None, protein_modality: Protein = None,
     cells: WhichCells = None, drop_empty: DropEmpty = False, json_file: Json = None,
 ) -> None:  # fmt: skip
@@ -89,13 +91,13 @@ def finetune(
 
     trained = FusionTTT.load(model, device=device.value, memory=memory, devices=devices, nodes=nodes)
     set_training(trained, settings)
-    checkpoints = checkpoint_folder(out, resume, start=model)
     options = input_options(layer, rna_modality, protein_modality, cells, drop_empty)
-    trained.finetune(
-        open_input(input), labels_key=labels_key, train_fraction=train_fraction, split=split, baseline=baseline,
-        checkpoints=checkpoints, resume=resume, **options,
-    )  # fmt: skip
-    save(trained, out, checkpoints)
+    with run_folder(out, resume=resume, overwrite=overwrite, start=model) as checkpoints:
+        trained.finetune(
+            open_input(input), labels_key=labels_key, train_fraction=train_fraction, split=split, baseline=baseline,
+            checkpoints=checkpoints, resume=resume, **options,
+        )  # fmt: skip
+        save(trained, out, checkpoints, overwrite=overwrite or resume)
     report_held_out(trained.metrics.get("finetune"), json_file)
 
 
@@ -103,7 +105,7 @@ def transfer(
     input: Input, model: Model, out: OutModel, labels_key: OptionalLabels = None,
     train_fraction: Fraction = None, split: Split = None, baseline: Baseline = False,
     settings: Settings = None, device: Compute = Device.auto, memory: Memory = None,
-    devices: Devices = 1, nodes: Nodes = 1, resume: Resume = False, layer: Layer = None,
+    devices: Devices = 1, nodes: Nodes = 1, resume: Resume = False, overwrite: Overwrite = False, layer: Layer = None,
     rna_modality: Rna = None, protein_modality: Protein = None,
     cells: WhichCells = None, drop_empty: DropEmpty = False, json_file: Json = None,
 ) -> None:  # fmt: skip
@@ -123,12 +125,12 @@ def transfer(
     set_training(trained, settings)
     if trained.config.finetune.hide_protein != hide_protein:
         raise SettingError("finetune.hide_protein has no effect in scfusionttt transfer, which uses RNA alone")
-    checkpoints = checkpoint_folder(out, resume, start=model)
     options = input_options(layer, rna_modality, protein_modality, cells, drop_empty)
-    student = trained.transfer(
-        open_input(input), labels_key=labels_key, train_fraction=train_fraction, split=split, baseline=baseline,
-        checkpoints=checkpoints, resume=resume, **options,
-    )  # fmt: skip
-    save(student, out, checkpoints)
+    with run_folder(out, resume=resume, overwrite=overwrite, start=model) as checkpoints:
+        student = trained.transfer(
+            open_input(input), labels_key=labels_key, train_fraction=train_fraction, split=split, baseline=baseline,
+            checkpoints=checkpoints, resume=resume, **options,
+        )  # fmt: skip
+        save(student, out, checkpoints, overwrite=overwrite or resume)
     if labels_key is not None or json_file is not None:
         report_held_out(student.metrics.get("transfer"), json_file)

@@ -55,7 +55,7 @@ class ModelRunner:
         if not stored.exists():
             model, cost = measure(lambda: self._new(seed).pretrain(cells.cite))
             self.models.mkdir(parents=True, exist_ok=True)
-            model.save(folder)
+            model.save(folder, overwrite=True)  # without its cost it was not finished
             with replacing(stored) as path:
                 path.write_text(json.dumps(asdict(cost)), encoding="utf-8")
         return Cost(**json.loads(stored.read_text(encoding="utf-8")))

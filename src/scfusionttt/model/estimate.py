@@ -1,4 +1,4 @@
-"""What a run takes, before it is started: sizes are told from some cells, time from a few steps on them."""
+"""Estimate the memory, disk space and time of a run: sizes from a sample of the cells, time from a few steps."""
 
 import time
 from collections.abc import Callable

@@ -4,14 +4,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from torch import Tensor
 
-from scfusionttt.errors import ModelFolderError
-from scfusionttt.io.atomic import replacing
+from scfusionttt.errors import ModelFolderError, OutputError
+from scfusionttt.io.atomic import check_target, replacing
 from scfusionttt.model.old_formats import upgraded
+
+if TYPE_CHECKING:  # paths are checked before torch is loaded
+    from torch import Tensor
 
 #: Raised when older readers could no longer understand what is written. 2: kernel head, novelty. 3: PCA components.
 #: 4: whitening. 5: fewer settings, sizes of the architecture apart.
@@ -37,19 +39,20 @@ class ModelFolder:
     """
 
     manifest: Mapping[str, Any]
-    weights: Mapping[str, Tensor]
+    weights: Mapping[str, "Tensor"]
     history: pd.DataFrame
 
-    def write(self, path: str | Path) -> None:
-        """Write the folder; an existing one is replaced only when the new one is complete.
+    def write(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write the folder; with `overwrite`, an existing model is replaced once the new one is complete.
 
         Raises
         ------
         OutputError
-            It cannot be written.
+            It cannot be written, or is a model already and `overwrite` is not set.
         """
         from safetensors.torch import save
 
+        check_model_path(path, overwrite=overwrite)
         with replacing(path, ours=is_model) as temporary:
             temporary.mkdir()
             weights = save({name: tensor.contiguous() for name, tensor in self.weights.items()})
@@ -83,6 +86,14 @@ class ModelFolder:
         except (SafetensorError, OSError, ValueError) as error:
             raise ModelFolderError(f"{path}: is damaged ({str(error).splitlines()[0]}); copy it again") from error
         return cls(manifest, weights, history)
+
+
+def check_model_path(path: str | Path, *, overwrite: bool) -> None:
+    """Raise OutputError, before the work, if a model cannot be written to `path` or would replace another unasked."""
+    check_target(path, folder=True, ours=is_model)
+    folder = Path(path)
+    if not overwrite and folder.is_dir() and any(folder.iterdir()):
+        raise OutputError(f"{path} is a model already; choose another name, or pass overwrite=True to replace it")
 
 
 def is_model(folder: Path) -> bool:

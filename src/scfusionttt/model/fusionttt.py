@@ -479,18 +479,25 @@ class FusionTTT:
 
     # -- files -------------------------------------------------------------------------------------------------------
 
-    def save(self, path: str | Path, *, command: str | None = None) -> None:
+    def save(self, path: str | Path, *, overwrite: bool = False, command: str | None = None) -> None:
         """Write the model folder: weights.safetensors, manifest.json, history.csv.
 
         Parameters
         ----------
+        overwrite
+            Replace an earlier model of that name; a folder with anything else in it is never replaced.
         command
             Command line that made the model, to add to its provenance.
+
+        Raises
+        ------
+        OutputError
+            The folder cannot be written, or is a model already and `overwrite` is not set.
         """
         state = self._trained()
         if command is not None:
             state = replace(state, provenance=state.provenance.with_command(command))
-        state.write(path)
+        state.write(path, overwrite=overwrite)
 
     @classmethod
     def load(

@@ -1,4 +1,4 @@
-"""A stage from the network and the cells to the history: which cells learn, which steer early stopping."""
+"""Train a stage and fit what is solved after training; part of the cells is held back for early stopping."""
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ from scfusionttt.training.trainer import Run, fit
 
 
 def train_pretraining(network: PretrainNetwork, cells: CellDataset, stage: PretrainConfig, run: Run) -> pd.DataFrame:
-    """Run stage 1 on all cells but those held back for early stopping; returns the training curves."""
+    """Run stage 1 on all cells except those held back for early stopping; return the training curves."""
     train, validation = cells, None
     if stage.validation_fraction and len(cells) > 1:
         rows, others = random_split(len(cells), fraction=1 - stage.validation_fraction, seed=run.seed)

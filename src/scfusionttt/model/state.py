@@ -50,7 +50,7 @@ class TrainedState:
     metrics: dict[str, Any]
     provenance: Provenance
 
-    def write(self, path: str | Path) -> None:
+    def write(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write the model folder; see :class:`~scfusionttt.model.folder.ModelFolder`."""
         table = self.features.table.astype({"start": object})
         features = table.where(table.notna(), None).to_dict(orient="records")
@@ -66,7 +66,7 @@ class TrainedState:
             "metrics": self.metrics,
             **self.provenance.to_dict(),
         }
-        ModelFolder(manifest, self.network.state_dict(), self.history).write(path)
+        ModelFolder(manifest, self.network.state_dict(), self.history).write(path, overwrite=overwrite)
 
     @classmethod
     def read(cls, path: str | Path) -> Self:

@@ -112,7 +112,7 @@ def test_proteins_of_other_names_are_joined_and_told(tmp_path, caplog):
 
 
 def test_cells_of_the_second_input_alone_are_not_taken_for_the_firsts(folder):
-    """AnnData drops the categories that some cells do not have, by which the inputs were told apart."""
+    """AnnData drops the categories that some cells do not have, which distinguish the inputs."""
     stored = open_store(folder / "both.zarr")
     alone, together = np.arange(300, 407), stored.read(np.arange(407))
     for cells in (stored.read(alone), together[alone]):
@@ -236,11 +236,11 @@ DAMAGES = {
 }
 
 
-@pytest.mark.parametrize("told", DAMAGES)
-def test_a_damaged_store_is_refused_in_one_line(folder, tmp_path, told):
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_store_is_refused_in_one_line(folder, tmp_path, damage):
     write(tmp_path / "out.zarr", folder / "second.h5mu")
-    DAMAGES[told](tmp_path / "out.zarr")
-    with pytest.raises(InputFileError, match=told) as error:
+    DAMAGES[damage](tmp_path / "out.zarr")
+    with pytest.raises(InputFileError, match=damage) as error:
         open_store(tmp_path / "out.zarr").read(np.arange(107))
     assert "\n" not in str(error.value)
     assert str(tmp_path) in str(error.value)

@@ -1,0 +1,59 @@
+"""A lock on the folder of a run, so that two runs do not write one model."""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from scfusionttt.errors import OutputError, SettingError
+
+LOCK = "lock"
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[list[str]]:
+    """Hold the lock of a folder, which is created; yields the names of the files that an earlier run left in it.
+
+    The operating system releases the lock of a process that is killed, so that no lock outlives its run. At the end
+    the folder is removed if nothing else is in it.
+
+    Raises
+    ------
+    SettingError
+        A running process has the lock.
+    OutputError
+        The folder cannot be created.
+    """
+    try:
+        folder.mkdir(exist_ok=True)
+        file = (folder / LOCK).open("a+", encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written ({error.strerror}); choose another name for --out") from error
+    with file:
+        if not _take(file.fileno()):
+            file.seek(0)
+            owner = file.read().strip() or "another process"
+            raise SettingError(f"{folder} is in use by {owner}: wait for its end, or choose another name for --out")
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        try:
+            yield sorted(path.name for path in folder.iterdir() if path.name != LOCK)
+        finally:
+            (folder / LOCK).unlink(missing_ok=True)
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+
+
+def _take(descriptor: int) -> bool:
+    """Return whether the lock is now this process's; also where the system or the disk has no locks."""
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):
+        pass
+    return True

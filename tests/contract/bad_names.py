@@ -215,6 +215,8 @@ CASES = {
     "symbols and Ensembl ids mixed": used(_ids(0.5)),
     "lower-case symbols": used(features(lambda names: names.str.lower(), ids=False)),
     "symbols with a prefix hg19_": used(features(lambda names: "hg19_" + names, ids=False)),
+    "symbols with a prefix HUMAN_": used(features(lambda names: "HUMAN_" + names, ids=False)),
+    "symbols with a prefix GRCh38-, as Seurat writes it": used(features(lambda names: "GRCh38-" + names, ids=False)),
     "genes of two species": used(
         _barnyard,
         "300 human and 120 mouse genes by prefix; keep the genes and cells of one species",

@@ -29,6 +29,9 @@ def one(name, **options):
         ("hg19_CD4", "CD4", "symbol"),
         ("GRCh38___CD4", "CD4", "symbol"),
         ("hg38_hla-a", "HLA-A", "symbol"),
+        ("HUMAN_CD4", "CD4", "symbol"),
+        ("GRCh38-HLA-DRA", "HLA-DRA", "symbol"),
+        ("hg19-ENSG00000010610", "CD4", "id"),
         ("HLA.DRA", "HLA-DRA", "symbol"),
         ("TBCE-1", "TBCE", "made unique"),
         ("MATR3.1", "MATR3", "made unique"),
@@ -41,7 +44,10 @@ def test_human_names(name, symbol, how):
     assert found["name"] == name
 
 
-@pytest.mark.parametrize(("name", "symbol"), [("mm10_Cd4", "Cd4"), ("GRCm38_Ptprc", "Ptprc"), ("Itgam-1", "Itgam")])
+@pytest.mark.parametrize(
+    ("name", "symbol"),
+    [("mm10_Cd4", "Cd4"), ("GRCm38_Ptprc", "Ptprc"), ("Itgam-1", "Itgam"), ("MOUSE_Cd4", "Cd4"), ("mm10-Cd4", "Cd4")],
+)
 def test_mouse_names(name, symbol):
     assert one(name, species="mouse")["symbol"] == symbol
 

@@ -14,6 +14,9 @@ MOUSE = ["Cd4", "Cd8a", "Ptprc", "Ms4a1", "Ncam1"]
         (MOUSE, "mouse"),
         ([f"hg19_{name}" for name in HUMAN], "human"),
         ([f"mm10___{name}" for name in MOUSE], "mouse"),
+        ([f"HUMAN_{name}" for name in HUMAN], "human"),  # GSE100866
+        ([f"MOUSE_{name}" for name in MOUSE], "mouse"),
+        ([f"GRCh38-{name}" for name in HUMAN], "human"),  # Seurat replaces the underscore
         ([name.lower() for name in [*HUMAN, "CD160", "HLA-A", "HLA-B"]], "human"),
         (["ENSG00000010610.2"], "human"),
         (["ENSMUSG00000023274"], "mouse"),
@@ -31,6 +34,8 @@ def test_gene_ids_tell():
     "names",
     [
         [*(f"hg19_{name}" for name in HUMAN), *(f"mm10_{name}" for name in MOUSE)],
+        [*(f"HUMAN_{name}" for name in HUMAN), *(f"MOUSE_{name}" for name in MOUSE)],
+        [*(f"hg19-{name}" for name in HUMAN), *(f"mm10-{name}" for name in MOUSE)],
         ["ENSG00000010610", "ENSMUSG00000023274"],
         HUMAN + MOUSE,
     ],

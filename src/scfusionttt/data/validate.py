@@ -15,6 +15,7 @@ from scfusionttt.data.features import require_placed
 from scfusionttt.data.findings import Finding, named
 from scfusionttt.data.transforms import library_sizes
 from scfusionttt.errors import FeatureError, InputDataError, UserError
+from scfusionttt.genome.names import PREFIXES, species_prefix
 from scfusionttt.genome.resolve import resolve_genes
 from scfusionttt.io.read import read
 from scfusionttt.labels import label_columns
@@ -25,10 +26,6 @@ FEW_GENES = 200
 FEW_CELLS = 50
 #: Library sizes (log10) more than this many scaled median absolute deviations from the median are reported.
 OUTLIER_MADS = 5.0
-_SPECIES_PREFIXES = {
-    "human": ("hg19_", "hg38_", "grch37_", "grch38_"),
-    "mouse": ("mm10_", "mm9_", "grcm38_", "grcm39_"),
-}
 
 
 @dataclass(frozen=True)
@@ -189,8 +186,8 @@ def _names(cite: CiteSeq) -> list[Finding]:
         if odd:
             message = f"{named(odd, f'{noun} name')} {'is' if len(odd) == 1 else 'are'} blank or not text"
             findings.append(Finding("warning", f"odd_{noun}_names", message, "rename them", odd))
-    lower = cite.rna.var_names.astype(str).str.lower()
-    of_species = {species: lower.str.startswith(prefixes) for species, prefixes in _SPECIES_PREFIXES.items()}
+    genes = cite.rna.var_names.astype(str)
+    of_species = {species: genes.str.match(species_prefix(species)) for species in PREFIXES}
     if all(hits.any() for hits in of_species.values()):
         counts = " and ".join(f"{hits.sum()} {species}" for species, hits in of_species.items())
         remedy = "keep the genes and cells of one species"

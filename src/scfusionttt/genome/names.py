@@ -5,10 +5,9 @@ from collections.abc import Iterable
 import pandas as pd
 
 PREFIXES = {
-    "human": ("hg19", "hg38", "GRCh37", "GRCh38"),
-    "mouse": ("mm9", "mm10", "mm39", "GRCm38", "GRCm39"),
+    "human": ("hg19", "hg38", "GRCh37", "GRCh38", "HUMAN"),
+    "mouse": ("mm9", "mm10", "mm39", "GRCm38", "GRCm39", "MOUSE"),
 }
-_ANY_PREFIX = rf"(?i)^(?:{'|'.join(prefix for group in PREFIXES.values() for prefix in group)})_+"
 _IDS = {"human": "ENSG", "mouse": "ENSMUSG"}
 #: Ensembl prefixes of other species that people sequence.
 _OTHER_IDS = {
@@ -29,9 +28,14 @@ def as_text(names: Iterable[object]) -> pd.Series:
     return series.where(series.notna(), "").astype(str).str.strip()
 
 
+def species_prefix(*species: str) -> str:
+    """Return a pattern that matches the prefixes of these species; Seurat writes ``-`` for ``_``."""
+    return rf"(?i)^(?:{'|'.join(prefix for name in species for prefix in PREFIXES[name])})[-_]+"
+
+
 def strip_species(names: pd.Series) -> pd.Series:
-    """Remove a species prefix: ``hg19_CD4``, ``GRCh38___CD4`` -> ``CD4``."""
-    return names.str.replace(_ANY_PREFIX, "", regex=True)
+    """Remove a species prefix: ``hg19_CD4``, ``GRCh38___CD4``, ``HUMAN-CD4`` -> ``CD4``."""
+    return names.str.replace(species_prefix(*PREFIXES), "", regex=True)
 
 
 def of_another_species(names: pd.Series, ids: pd.Series, species: str) -> pd.Series:
@@ -41,8 +45,8 @@ def of_another_species(names: pd.Series, ids: pd.Series, species: str) -> pd.Ser
     """
     if species not in PREFIXES:
         return pd.Series(False, index=names.index)
-    others = "|".join(prefix for name, group in PREFIXES.items() if name != species for prefix in group)
-    return names.str.contains(rf"(?i)^(?:{others})_", regex=True) | ((ids != "") & ~ids.str.startswith(_IDS[species]))
+    others = species_prefix(*(name for name in PREFIXES if name != species))
+    return names.str.contains(others, regex=True) | ((ids != "") & ~ids.str.startswith(_IDS[species]))
 
 
 def other_species(ids: pd.Series) -> str | None:

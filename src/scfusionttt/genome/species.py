@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from scfusionttt.errors import FeatureError, name_some
-from scfusionttt.genome.names import PREFIXES, as_text, ensembl_ids, other_species
+from scfusionttt.genome.names import PREFIXES, as_text, ensembl_ids, other_species, species_prefix
 from scfusionttt.genome.tables import RELEASES, read_shipped
 
 #: A second species with a smaller fraction of the names is treated as contamination or spike-in.
@@ -21,7 +21,7 @@ class SpeciesMixtureError(FeatureError):
 
 
 def infer_species(names: Iterable[object], gene_ids: Iterable[object] | None = None) -> str:
-    """Return "human" or "mouse" according to prefixes (``hg19_``, ``mm10_``), Ensembl ids, then the case of symbols.
+    """Return "human" or "mouse" according to prefixes (``hg19_``, ``MOUSE_``), Ensembl ids, then the case of symbols.
 
     Parameters
     ----------
@@ -58,9 +58,7 @@ def infer_species(names: Iterable[object], gene_ids: Iterable[object] | None = N
 
 
 def _by_prefix(names: pd.Series) -> dict[str, int]:
-    return {
-        species: int(names.str.match(rf"(?i)(?:{'|'.join(prefixes)})_").sum()) for species, prefixes in PREFIXES.items()
-    }
+    return {species: int(names.str.match(species_prefix(species)).sum()) for species in PREFIXES}
 
 
 def _by_id(names: pd.Series) -> dict[str, int]:

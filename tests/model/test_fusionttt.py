@@ -145,6 +145,21 @@ def test_zero_shot_needs_classes(trained, rna_cells):
         trained.pretrained.predict(rna_cells)
 
 
+@pytest.mark.parametrize("method", ["embed", "predict", "finetune"])
+def test_a_model_of_cite_seq_reports_that_it_reads_rna_alone(method, trained, cells, rna_cells, caplog):
+    """It passed without a word."""
+    options = {"labels_key": "cell_type"} if method == "finetune" else {}
+    with caplog.at_level("INFO", "scfusionttt"):
+        getattr(deepcopy(trained.finetuned), method)(rna_cells, **options)
+    assert "proteins: 0 of 8 measured: by RNA alone; transfer adapts a fine-tuned model" in caplog.text
+    caplog.clear()
+    with caplog.at_level("INFO", "scfusionttt"):
+        getattr(deepcopy(trained.finetuned), method)(cells, **options)
+        trained.finetuned.transfer(rna_cells).predict(rna_cells)
+        trained.finetuned.transfer(rna_cells, labels_key="cell_type").embed(rna_cells)
+    assert "by RNA alone" not in caplog.text
+
+
 def test_rna_alone_is_enough_for_every_stage(tiny, rna_cells, tmp_path):
     model = FusionTTT("fast", progress=False, **tiny).pretrain(rna_cells)
     assert len(model.features.proteins) == 0

@@ -163,6 +163,12 @@ def dataset_for(state: TrainedState, cite: CiteSeq, codes: np.ndarray | None = N
     """Return the dataset of a trained model, and log how many of its features the cells have."""
     match = match_features(cite, state.features)
     log_notes(match.notes)
+    n_proteins = len(match.proteins)
+    if state.stage != "transfer" and n_proteins and (match.proteins < 0).all():
+        log.info(
+            "proteins: 0 of %d measured: by RNA alone; transfer adapts a fine-tuned model to RNA-only cells, in "
+            "particular to those of another platform", n_proteins,
+        )  # fmt: skip
     return cell_dataset(cite, match, state.preprocessing, labels=codes)
 
 

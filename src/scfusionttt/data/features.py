@@ -78,7 +78,7 @@ def choose_features(cite: CiteSeq, config: DataConfig, *, species: str | None = 
     names = cite.rna.var_names
     resolution = resolve_genes(names, gene_ids=cite.rna.var.get("gene_ids"), species=species)
     require_placed(resolution)
-    notes = [f"genes: {resolution.summary()}"]
+    notes = [f"genes: {resolution.summary()}", *_doubts_about_species(cite, resolution.species)]
     chosen = np.arange(len(names))
     if config.n_genes is not None and config.n_genes < len(names):
         chosen = most_variable(_scaled_moments(cite), n_top=config.n_genes)
@@ -163,6 +163,21 @@ def match_features(cite: CiteSeq, features: Features, *, min_overlap: float = 0.
         positions = match_proteins(wanted, panel, species=features.species)
         notes.append(_protein_note(wanted, panel, positions))
     return Match(genes=columns, proteins=positions, notes=tuple(notes))
+
+
+def _doubts_about_species(cite: CiteSeq, chosen: str) -> list[str]:
+    """Return a warning if the genes look like those of another species than the chosen one.
+
+    Case is ignored when symbols are matched, so that most human symbols match a mouse gene, at another place.
+    """
+    try:
+        species = infer_species(cite.rna.var_names, cite.rna.var.get("gene_ids"))
+    except FeatureError:  # of no supported species: the user has chosen one in spite of it
+        return []
+    if species == chosen:
+        return []
+    some = name_some(list(cite.rna.var_names))
+    return [f"warning: the genes look {species} ({some}), but species={chosen!r} was chosen; check species"]
 
 
 def _unsupported_species(cite: CiteSeq) -> str | None:

@@ -51,13 +51,13 @@ def as_table(checks: Sequence[Check]) -> pd.DataFrame:
 
 
 def _layers(tokens: int) -> list[Check]:
-    reference = {way: ttt_layer(ttt_linear_reference, direction=way) for way in ("forward", "both")}
-    shaken = _shaken(reference["forward"])
+    reference = {way: ttt_layer(ttt_linear_reference, direction=way) for way in ("causal", "both")}
+    shaken = _shaken(reference["causal"])
     truth = {way: _run_layer(REFERENCE, layer, shaken, tokens) for way, layer in reference.items()}
     checks = []
     for name in (TTT, BF16, BOTH, CHUNKED):
         results = _run_layer(name, CONTENDERS[name].make(), shaken, tokens)
-        difference = _worst(results, truth["both" if name == BOTH else "forward"])
+        difference = _worst(results, truth["both" if name == BOTH else "causal"])
         checks.append(Check(f"layer {name}, against {REFERENCE}", difference, HALF if name == BF16 else SINGLE))
     return checks
 

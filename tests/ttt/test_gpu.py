@@ -163,7 +163,7 @@ def test_it_is_for_a_gpu(monkeypatch):
 def automatic(caplog, monkeypatch):
     """Return what ``auto`` takes for data on a GPU, and what it logs; the trial runs where Triton does."""
     difference = parity.difference
-    monkeypatch.setattr(parity, "difference", lambda *a, **case: difference(*a, **case | {"device": DEVICE}))
+    monkeypatch.setattr(choice, "difference", lambda *a, **case: difference(*a, **case | {"device": DEVICE}))
     choice._auto_takes.cache_clear()
 
     def choose():

@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import zarr
 from making import refused, rna_of, same, used, write
+from scipy import sparse
 from scipy.io import mmwrite
 
 from scfusionttt.io.quiet_warnings import quiet
@@ -110,6 +111,39 @@ def _10x(change=lambda folder: None, *, one: str | None = None):
         return place if one is None else place / one
 
     return make
+
+
+def _empty_layer(data, folder):
+    data["rna"].layers["empty"] = sparse.csr_matrix(data["rna"].shape, dtype=np.float32)
+    with quiet():
+        data.write_zarr(folder / "cells.zarr")
+    return folder / "cells.zarr"
+
+
+def _raw_in_zarr(data, folder):
+    data["rna"].raw = data["rna"].copy()
+    data["rna"].X = np.log1p(data["rna"].X)
+    with quiet():
+        data.write_zarr(folder / "cells.zarr")
+    return folder / "cells.zarr"
+
+
+def _unsupported(place):
+    attributes = {"encoding-type": "newer-type", "encoding-version": "0.1.0"}
+
+    def change(file):
+        if place in file:
+            del file[place]
+        file.create_group(place).attrs.update(attributes)
+
+    return _hdf5(change, rna=False)
+
+
+def _spatialdata(data, folder):
+    zarr.open_group(folder / "cells.zarr", mode="w", zarr_format=2).create_group("tables")
+    with quiet():
+        rna_of(data).write_zarr(folder / "cells.zarr" / "tables" / "cells")
+    return folder / "cells.zarr"
 
 
 def _shorten(name, share=0.5):
@@ -256,6 +290,18 @@ CASES = {
     "one file of a 10x folder": refused("is one file of a 10x matrix; use its folder", _10x(one="matrix.mtx")),
     "the folder above a 10x folder": refused("did you mean", lambda data, folder: _10x()(data, folder).parent),
     "Zarr": used(_zarr()),
+    "Zarr, MuData with an empty layer, for which no chunks are stored": same(_empty_layer),
+    "Zarr, MuData with counts in .raw": same(_raw_in_zarr, "so the raw counts were taken from .raw"),
+    "SpatialData": refused("is SpatialData; choose one of its tables of counts", _spatialdata),
+    "HDF5 with a part of obsm that the installed packages do not support": same(
+        _unsupported("mod/rna/obsm/airr"), "left out rna: obsm['airr']"
+    ),
+    "HDF5 with a part of uns that the installed packages do not support": same(
+        _unsupported("uns/newer"), "left out uns['newer']"
+    ),
+    "HDF5 with counts that the installed packages do not support": refused(
+        "cannot be read with the installed packages", _unsupported("mod/rna/X"), verbs=READS_LABELS
+    ),
     "Zarr, sparse, without a chunk": refused("a chunk of X/data is missing", _zarr(_lose_chunk("X/data"))),
     "Zarr, sparse, without a chunk of the gene numbers": refused(
         "a chunk of X/indices is missing", _zarr(_lose_chunk("X/indices"))

@@ -275,6 +275,133 @@ def test_damaged_zarr(tmp_path):
     fails(tmp_path / "d.zarr", "damaged or incomplete")
 
 
+def chunks_of(array):
+    return [path for path in array.rglob("*") if path.is_file() and path.name.lstrip("0123456789.") == ""]
+
+
+def test_zarr_chunks_of_zeros_are_valid(tmp_path):
+    """Zarr writes none for zeros: an empty layer and counts in the first gene alone were called incomplete."""
+    data = toy_anndata()
+    data.X = sparse.csr_matrix(COUNTS * [1, 0, 0, 0])
+    data.layers["empty"] = sparse.csr_matrix(COUNTS.shape, dtype=np.float32)
+    save(data, tmp_path / "a.zarr", "zarr")
+    for array in ("X/indices", "layers/empty/indptr"):
+        assert not chunks_of(tmp_path / "a.zarr" / array)
+    result = read(tmp_path / "a.zarr")
+    np.testing.assert_array_equal(result.X.toarray()[:, 0], [1, 0, 5])
+    assert result.X.sum() == 6
+    assert result.layers["empty"].nnz == 0
+
+
+def test_stored_zeros_of_a_layer_are_read_with_a_warning(tmp_path):
+    data = toy_anndata()
+    data.layers["zeros"] = data.X.copy()
+    data.layers["zeros"].data[:] = 0
+    save(data, tmp_path / "a.zarr", "zarr")
+    with pytest.warns(UserWarning, match="1 of 1 chunks of layers/zeros/data are missing and were read as zeros"):
+        result = read(tmp_path / "a.zarr")
+    assert result.layers["zeros"].sum() == 0
+    assert_counts(result)
+
+
+@pytest.mark.parametrize("array", ["data", "indices", "indptr"])
+@pytest.mark.parametrize("matrix", ["X", "layers/other"])
+def test_lost_chunks_of_a_sparse_matrix_are_refused(tmp_path, matrix, array):
+    data = toy_anndata()
+    data.layers["other"] = data.X.copy()
+    with quiet():
+        data.write_zarr(tmp_path / "a.zarr", chunks=(2,))
+    sorted(chunks_of(tmp_path / "a.zarr" / matrix / array))[0].unlink()
+    if (matrix, array) == ("layers/other", "data"):
+        with pytest.warns(UserWarning, match="layers/other/data are missing and were read as zeros"):
+            read(tmp_path / "a.zarr")
+    else:
+        fails(tmp_path / "a.zarr", f"a chunk of {matrix}/{array} is missing")
+
+
+def test_a_lost_first_chunk_of_row_ends_is_refused(tmp_path):
+    """All entries would become those of one row, some in one place."""
+    save(toy_anndata(), tmp_path / "a.zarr", "zarr")
+    group = zarr.open_group(tmp_path / "a.zarr", mode="r+")["X"]
+    ends = group["indptr"][:]
+    assert ends.tolist() == [0, 3, 4, 7]
+    del group["indptr"]
+    group.create_array("indptr", shape=(4,), chunks=(2,), dtype="i4", fill_value=0)[:] = ends
+    chunks_of(tmp_path / "a.zarr" / "X" / "indptr")[0].unlink()
+    fails(tmp_path / "a.zarr", "a chunk of X/indptr is missing")
+
+
+def test_raw_of_mudata_is_read_from_zarr(tmp_path):
+    """Mudata leaves it out, so that counts in .raw were lost and the values called normalised."""
+    data = toy_mudata()
+    data["rna"].raw = data["rna"].copy()
+    data["rna"].X = data["rna"].X.log1p()
+    save(data, tmp_path / "m.zarr", "zarr")
+    save(data, tmp_path / "m.h5mu", "h5mu")
+    for name in ("m.zarr", "m.h5mu"):
+        raw = read(tmp_path / name)["rna"].raw
+        np.testing.assert_array_equal(raw.X.toarray(), COUNTS)
+        assert list(raw.var_names) == list(data["rna"].var_names)
+
+
+def add_unsupported(file, slot="obsm", key="airr"):
+    """Add a part with an encoding that no installed reader knows."""
+    file[slot].create_group(key).attrs.update({"encoding-type": "newer-type", "encoding-version": "0.1.0"})
+
+
+@pytest.mark.parametrize("slot", ["uns", "obsm", "varm", "obsp", "varp"])
+def test_parts_that_are_not_needed_and_not_supported_are_left_out(tmp_path, slot):
+    """Awkward arrays of scirpy and parts written by a newer anndata made a file "damaged"."""
+    data = toy_anndata()
+    data.obsm["X_pca"], data.uns["kept"], data.raw = COUNTS[:, :2], "a", data.copy()
+    save(data, tmp_path / "a.h5ad", "h5ad")
+    save(data, tmp_path / "a.zarr", "zarr")
+    with h5py.File(tmp_path / "a.h5ad", "r+") as file:
+        add_unsupported(file, slot)
+    add_unsupported(zarr.open_group(tmp_path / "a.zarr", mode="r+", use_consolidated=False), slot)
+    (tmp_path / "a.zarr" / ".zmetadata").unlink(missing_ok=True)
+    for name in ("a.h5ad", "a.zarr"):
+        with pytest.warns(UserWarning, match=rf"{name}: left out {slot}\['airr'\] \(No read method"):
+            result = read(tmp_path / name)
+        assert_counts(result)
+        np.testing.assert_array_equal(result.obsm["X_pca"], COUNTS[:, :2])
+        np.testing.assert_array_equal(result.raw.X.toarray(), COUNTS)
+        assert result.uns["kept"] == "a"
+        assert "airr" not in getattr(result, slot)
+
+
+def test_unsupported_parts_of_mudata_are_left_out(tmp_path):
+    data = toy_mudata()
+    save(data, tmp_path / "m.h5mu", "h5mu")
+    with h5py.File(tmp_path / "m.h5mu", "r+") as file:
+        add_unsupported(file["mod/rna"])
+        add_unsupported(file, "uns", "thing")
+    with pytest.warns(UserWarning, match=r"left out rna: obsm\['airr'\] .*, uns\['thing'\]"):
+        result = read(tmp_path / "m.h5mu")
+    assert list(result.mod) == ["rna", "prot"]
+    assert list(result.obs_names) == list(data.obs_names)
+    assert_counts(result["rna"])
+    np.testing.assert_array_equal(result["prot"].X.toarray(), COUNTS)
+
+
+@pytest.mark.parametrize("place", ["X", "layers/counts"])
+def test_counts_that_are_not_supported_are_refused_with_the_cause(tmp_path, place):
+    save(toy_anndata(), tmp_path / "a.h5ad", "h5ad")
+    with h5py.File(tmp_path / "a.h5ad", "r+") as file:
+        if place in file:
+            del file[place]
+        group = file.create_group(place)
+        group.attrs.update({"encoding-type": "newer-type", "encoding-version": "0.1.0"})
+    fails(tmp_path / "a.h5ad", "cannot be read with the installed packages", "update anndata")
+
+
+def test_the_tables_of_spatialdata_are_named(tmp_path):
+    zarr.open_group(tmp_path / "s.zarr", mode="w", zarr_format=2).create_group("tables")
+    save(toy_anndata(), tmp_path / "s.zarr" / "tables" / "cells", "zarr")
+    fails(tmp_path / "s.zarr", "is SpatialData", "s.zarr/tables/cells")
+    assert_counts(read(tmp_path / "s.zarr" / "tables" / "cells"))
+
+
 @pytest.mark.parametrize(
     ("name", "shape"),
     [

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 from scipy.io import mminfo
 
 from scfusionttt.errors import InputFileError
+from scfusionttt.io.partial import is_unsupported
 from scfusionttt.keys import STORE
 
 #: Row, column and value in memory.
@@ -38,8 +40,9 @@ def check_hdf5(path: Path, file: h5py.File) -> None:
 def check_zarr(path: Path, *, to_memory: bool = True) -> None:
     """Refuse a store that lacks chunks of a sparse matrix or (`to_memory`) declares more values than fit in memory.
 
-    Zarr reads missing chunks as zeros, and does not write chunks of zeros. A sparse matrix has no such chunks; a dense
-    one may, so a warning is issued instead.
+    Zarr reads missing chunks as zeros, and does not write chunks of zeros. A dense matrix may have such chunks, so a
+    warning is issued instead; in a sparse one they are valid only for empty rows, for counts in the first column, and
+    in a layer whose stored values are all zero.
     """
     import zarr
 
@@ -47,17 +50,19 @@ def check_zarr(path: Path, *, to_memory: bool = True) -> None:
     arrays = dict(_arrays(store))
     if to_memory:
         _require_memory(path, sum(prod(array.shape) * array.dtype.itemsize for array in arrays.values()))
-    sparse = {name for name, group in _groups(store) if _is_matrix(group)}
+    sparse = {name: group for name, group in _groups(store) if group.attrs.get("encoding-type") in _SPARSE}
     for name, array in arrays.items():
-        is_sparse = name.rpartition("/")[0] in sparse
+        matrix, _, part = name.rpartition("/")
+        is_sparse = matrix in sparse
         if not (is_sparse or (array.ndim == 2 and array.dtype.kind in "fiu")):
             continue
-        missing = max(
-            array.nchunks - array.nchunks_initialized, 0
-        )  # chunks of a shard beyond the end count as initialized
-        if missing and is_sparse:
+        # chunks of a shard beyond the end count as initialized
+        missing = max(array.nchunks - array.nchunks_initialized, 0)
+        if not missing:
+            continue
+        if is_sparse and not _are_zeros(sparse[matrix], part):
             raise InputFileError(f"{path}: a chunk of {name} is missing; copy or write the whole store again")
-        if missing:
+        if not is_sparse or part == "data":
             message = f"{path}: {missing} of {array.nchunks} chunks of {name} are missing and were read as zeros"
             warnings.warn(f"{message}; copy the store again unless they are zero", stacklevel=2)
 
@@ -107,6 +112,9 @@ def damaged(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         text = (str(error).splitlines() or [""])[0] or type(error).__name__
+        if is_unsupported(error):
+            remedy = "update anndata and zarr, or install the package that it names"
+            raise InputFileError(f"{path} cannot be read with the installed packages ({text}); {remedy}") from error
         cause = "is truncated" if "truncated" in text or isinstance(error, EOFError) else "cannot be read"
         raise InputFileError(f"{path} {cause} ({text}); it is damaged or incomplete: copy or write it again") from error
 
@@ -122,10 +130,21 @@ def _require_memory(path: Path, needed: int, *, does: str = "declares") -> None:
         )
 
 
-def _is_matrix(group: Any) -> bool:
-    """Return whether a group is a sparse matrix that cannot have a chunk of zeros (that of a single gene can)."""
-    attributes = group.attrs
-    return attributes.get("encoding-type") in _SPARSE and min(attributes.get("shape", (0,))) > 1
+def _are_zeros(matrix: Any, part: str) -> bool:
+    """Return whether a sparse matrix is valid with zeros for the missing chunks of one of its arrays."""
+    values, indices, ends = matrix["data"], matrix["indices"], matrix["indptr"][:]
+    if part == "data":  # stored zeros are unusual, and a matrix of only these is of no use
+        return bool(values.nchunks_initialized == 0 and "layers/" in matrix.path)
+    if part == "indptr":
+        longest = matrix.attrs["shape"][matrix.attrs["encoding-type"] == "csr_matrix"]
+        per_row = np.diff(ends)
+        in_order = ends[-1] == values.shape[0] and (per_row >= 0).all() and (per_row <= longest).all()
+        entries = indices[: ends[np.argmax(ends > 0)]]  # of the first row that is not empty
+        return bool(in_order and len(np.unique(entries)) == len(entries))
+    blocks = range(0, indices.shape[0], _PIECE)
+    first = np.concatenate([start + np.flatnonzero(indices[start : start + _PIECE] == 0) for start in blocks])
+    rows = np.searchsorted(ends, first, side="right")
+    return len(np.unique(rows)) == len(rows)
 
 
 def _groups(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -22,6 +22,7 @@ from scfusionttt.io.integrity import (
     is_store,
     without_pickle,
 )
+from scfusionttt.io.partial import is_unsupported, raw_of, read_supported
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.keys import FEATURE_TYPES
 
@@ -80,10 +81,14 @@ def _read_file(path: Path) -> AnnData | MuData:
             kind = _hdf5_kind(path, file)
             inside = name_some(list(file), most=5) or "nothing"
             check_hdf5(path, file)
-        if kind == "h5mu":
-            return mudata.read_h5mu(path)
-        if kind == "h5ad":
-            return anndata.read_h5ad(path)
+        if kind in ("h5mu", "h5ad"):
+            try:
+                return mudata.read_h5mu(path) if kind == "h5mu" else anndata.read_h5ad(path)
+            except Exception as error:
+                if not is_unsupported(error):
+                    raise
+                with h5py.File(path, "r") as file:
+                    return read_supported(path, file)
         if kind == "10x":
             import scanpy as sc
 
@@ -139,9 +144,26 @@ def _read_folder(path: Path) -> AnnData | MuData:
 
 
 def _read_zarr(path: Path) -> AnnData | MuData:
+    import zarr
+
     with damaged(path), without_pickle(path):
+        group = zarr.open_group(path, mode="r")
+        if "tables" in group and "obs" not in group:
+            tables = name_some(sorted(part for part in (path / "tables").iterdir() if part.is_dir())) or "none"
+            raise InputFileError(f"{path} is SpatialData; choose one of its tables of counts: {tables}")
         check_zarr(path)
-        return mudata.read_zarr(path)
+        try:
+            data = mudata.read_zarr(path)
+        except Exception as error:
+            if not is_unsupported(error):
+                raise
+            return read_supported(path, group)
+        if isinstance(data, MuData):  # mudata does not read .raw from Zarr
+            for name, adata in data.mod.items():
+                raw = raw_of(group["mod"][name])
+                if adata.raw is None and raw:
+                    adata.raw = AnnData(**raw, obs=adata.obs[[]])
+        return data
 
 
 def _read_10x_folder(matrix_path: Path) -> AnnData:

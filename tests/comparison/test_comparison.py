@@ -15,7 +15,7 @@ from scfusionttt.comparison.rows import Job, jobs, read_rows, run_all
 from scfusionttt.comparison.tasks import tasks
 from scfusionttt.config import preset
 from scfusionttt.data.assemble import as_citeseq
-from scfusionttt.errors import SettingError
+from scfusionttt.errors import LabelError, SettingError
 from scfusionttt.evaluation.baselines import zscore
 
 TINY = {"network.width": 16, "network.latent": 8, "pretrain.epochs": 1}
@@ -30,6 +30,22 @@ def run(dataset, methods, todo, folder, seeds=(0,)):
     shown = []
     run_all(jobs([dataset], methods, todo, seeds), folder / "rows", show=shown.append)
     return read_rows(folder / "rows"), shown
+
+
+def test_a_class_of_one_cell_is_left_out(cells, caplog):
+    """The whole data set was refused for it."""
+    cite = as_citeseq(cells)
+    names = cite.obs["cell_type"].astype(str).to_numpy(object)
+    names[:3] = "a lonely one", "unknown", "the last one"
+    with caplog.at_level("INFO", "scfusionttt"):
+        left = Cells("sim", replace(cite, obs=cite.obs.assign(cell_type=names)), "cell_type")
+        assert left.classes.tolist() == sorted(set(names[3:]))
+    assert caplog.messages == ["sim: classes with only one cell are left out: a lonely one, the last one"]
+    assert left.codes[:3].tolist() == [-1, -1, -1]
+    assert (left.labels[3:] == names[3:]).all()
+    names[3:] = "the same"
+    with pytest.raises(LabelError, match="only one cell"):
+        _ = Cells("sim", replace(cite, obs=cite.obs.assign(cell_type=names)), "cell_type").codes
 
 
 def test_each_protocol_has_its_own_table(dataset, tmp_path):

@@ -145,6 +145,20 @@ def test_zero_shot_needs_classes(trained, rna_cells):
         trained.pretrained.predict(rna_cells)
 
 
+def test_each_step_after_training_is_named(trained, cells, tiny, caplog):
+    """The bar stood at 100 % for minutes while they ran."""
+    data = copied(cells)
+    data.obs["some"] = data.obs["cell_type"].astype(str).where(np.arange(160) >= 9, "unknown")
+    with caplog.at_level("INFO", "scfusionttt"):
+        model = FusionTTT("fast", progress=False, **tiny).pretrain(data)
+        model.finetune(data, labels_key="some", train_fraction=0.5)
+    steps = ["pretrain: scaling the latent of 160 cells", "pretrain: fitting principal components"]
+    steps += ["pretrain: whitening the embedding", "obs['some']: 9 of 160 cells are unlabelled and left out"]
+    steps += [f"finetune: fitting the kernel classifier to {model.metrics['finetune']['n_cells'] + 1} cells"]
+    steps += [f"scoring {model.metrics['finetune']['n_cells']} held-out cells"]
+    assert [text for text in caplog.messages if text in steps] == steps
+
+
 @pytest.mark.parametrize("method", ["embed", "predict", "finetune"])
 def test_a_model_of_cite_seq_reports_that_it_reads_rna_alone(method, trained, cells, rna_cells, caplog):
     """It passed without a word."""

@@ -96,11 +96,13 @@ def test_the_callers_random_states_are_left_alone(pretrain):
     assert np.array_equal(np.random.get_state()[1], numpy_before)  # noqa: NPY002
 
 
-def test_an_interrupted_run_resumes_bit_for_bit(pretrain, unbroken, tmp_path, interrupted):
+def test_an_interrupted_run_resumes_bit_for_bit(pretrain, unbroken, tmp_path, interrupted, caplog):
     weights, history = unbroken
     with interrupted(after=2), pytest.raises(KeyboardInterrupt):
         pretrain(checkpoints=tmp_path)
-    resumed, whole = pretrain(checkpoints=tmp_path, resume=True)
+    with caplog.at_level("INFO", "scfusionttt"):
+        resumed, whole = pretrain(checkpoints=tmp_path, resume=True)
+    assert [text for text in caplog.messages if "resum" in text] == ["pretrain: resuming after epoch 2"]
     assert_same_history(history, whole)
     assert_same_weights(weights, resumed)
 

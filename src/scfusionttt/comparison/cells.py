@@ -1,5 +1,6 @@
 """The cells that every method gets, and the values that the baselines read."""
 
+import logging
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -9,8 +10,10 @@ from scipy import sparse
 from scfusionttt.comparison.fingerprints import short_hash
 from scfusionttt.data.cells import CiteSeq
 from scfusionttt.data.transforms import clr, highly_variable, library_sizes, log_normalize
-from scfusionttt.errors import InputDataError
+from scfusionttt.errors import InputDataError, name_some
 from scfusionttt.labels import usable_labels
+
+log = logging.getLogger("scfusionttt")
 
 #: Number of most variable genes that the baselines read; the default of our model.
 N_GENES = 4000
@@ -38,7 +41,17 @@ class Cells:
 
     @cached_property
     def _labels(self) -> tuple[np.ndarray, list[str]]:
-        return usable_labels(self.cite.obs, self.labels_key)
+        """Return codes and classes as `usable_labels` does; the cell of a class with a single cell is unlabelled."""
+        codes, classes = usable_labels(self.cite.obs, self.labels_key, learn=False)
+        sizes = np.bincount(codes[codes >= 0])
+        kept = [name for name, size in zip(classes, sizes, strict=True) if size > 1]
+        if len(kept) < 2:
+            return usable_labels(self.cite.obs, self.labels_key)  # which raises the error
+        if len(kept) < len(classes):
+            single = [name for name in classes if name not in kept]
+            log.info("%s: classes with only one cell are left out: %s", self.name, name_some(single, most=8))
+        codes = np.append(np.where(sizes > 1, np.cumsum(sizes > 1) - 1, -1), -1)[codes]  # the last is that of -1
+        return codes, kept
 
     @property
     def codes(self) -> np.ndarray:

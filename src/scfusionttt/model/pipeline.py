@@ -146,6 +146,8 @@ class Labels:
 def split_labels(cite: CiteSeq, key: str, train_fraction: float | None, split: str | None, seed: int) -> Labels:
     """Read the labels of an obs column, and split the labelled cells into those to train on and those to score."""
     codes, classes = usable_labels(cite.obs, key)
+    if n_unlabelled := int((codes < 0).sum()):
+        log.info("obs['%s']: %d of %d cells are unlabelled and left out", key, n_unlabelled, len(codes))
     train, held_out = train_and_held_out(
         cite.obs, codes, train_fraction=train_fraction, split=split, seed=seed, classes=classes
     )
@@ -239,6 +241,7 @@ def score_held_out(
     As :meth:`scfusionttt.evaluation.Evaluation.to_dict`; with `baseline` also the same under ``logistic_regression``.
     """
     held_out = dataset.subset(labels.held_out)
+    log.info("scoring %d held-out cells", len(held_out))
     table = predict_classes(network, held_out, labels.classes, device)
     truth = np.asarray(labels.classes)[held_out.labels[held_out.rows]]
     scores = evaluate_predictions(

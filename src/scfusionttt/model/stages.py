@@ -1,5 +1,7 @@
 """Train a stage and fit what is solved after training; part of the cells is held back for early stopping."""
 
+import logging
+
 import numpy as np
 import pandas as pd
 import torch
@@ -17,6 +19,8 @@ from scfusionttt.training.classify import ClassifierModule
 from scfusionttt.training.pretrain import PretrainModule
 from scfusionttt.training.trainer import Run, fit
 
+log = logging.getLogger("scfusionttt")
+
 
 def train_pretraining(network: PretrainNetwork, cells: CellDataset, stage: PretrainConfig, run: Run) -> pd.DataFrame:
     """Run stage 1 on all cells except those held back for early stopping; return the training curves."""
@@ -26,10 +30,13 @@ def train_pretraining(network: PretrainNetwork, cells: CellDataset, stage: Pretr
         train, validation = cells.subset(cells.rows[rows]), cells.subset(cells.rows[others])
     history = fit(PretrainModule(network, stage, seed=run.seed), train, validation, stage, run, name="pretrain")
     if stage.objective == "bottleneck" and network.backbone.representation.pools is not None:
+        log.info("pretrain: scaling the latent of %d cells", len(cells))
         scale_latent(network, cells, run.device)
     if network.backbone.view is not None:
+        log.info("pretrain: fitting principal components")
         fit_pca_skip(network, network.backbone.view, cells, run.device, seed=run.seed)
     if network.backbone.whitening:
+        log.info("pretrain: whitening the embedding")
         whiten(network, cells, run.device, seed=run.seed)
     return history
 
@@ -55,8 +62,10 @@ def train_classifier(network: ClassifierNetwork, cells: CellDataset, stage: Fine
     """
     codes = cells.labels[cells.rows]
     is_transfer = isinstance(network, TransferNetwork)
+    name = "transfer" if is_transfer else "finetune"
     if stage.classifier != "finetune":
         hide_protein = 0.0 if is_transfer else stage.hide_protein
+        log.info("%s: fitting the %s classifier to %d cells", name, stage.classifier, len(cells))
         fit_head(
             network, cells, run.device,
             hide_protein=hide_protein, class_balance=stage.class_balance, seed=run.seed,
@@ -69,7 +78,8 @@ def train_classifier(network: ClassifierNetwork, cells: CellDataset, stage: Fine
         train, validation = cells.subset(cells.rows[learn]), cells.subset(cells.rows[steer])
     counts = torch.from_numpy(np.bincount(train.labels[train.rows], minlength=network.head.out_features))
     module = ClassifierModule(network, stage, class_counts=counts, seed=run.seed)
-    history = fit(module, train, validation, stage, run, name="transfer" if is_transfer else "finetune")
+    history = fit(module, train, validation, stage, run, name=name)
     if validation is not None and len(validation):
+        log.info("%s: calibrating the probabilities on %d cells", name, len(validation))
         calibrate(network, train, validation, run.device)
     return history

@@ -1,5 +1,6 @@
 """Lightning callbacks: seeds, progress, history, checkpoints, and stopping early or at a loss that is not finite."""
 
+import logging
 import sys
 import time
 from io import BytesIO
@@ -17,6 +18,8 @@ from scfusionttt.data.loader import CellBatch
 from scfusionttt.errors import InputFileError, NonFiniteLossError, name_some
 from scfusionttt.io.atomic import replacing
 from scfusionttt.training import distributed
+
+log = logging.getLogger("scfusionttt")
 
 #: Seconds between two lines of progress within an epoch.
 MINUTE = 60.0
@@ -124,8 +127,9 @@ class History(L.Callback):
         return {"rows": self.rows}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Rows of the epochs before a resume."""
+        """Take over the rows of the epochs before a resume."""
         self.rows = list(state["rows"])
+        log.info("%s: resuming after epoch %d", self.stage, len(self.rows))
 
     @property
     def table(self) -> pd.DataFrame:

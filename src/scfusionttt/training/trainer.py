@@ -37,6 +37,8 @@ from scfusionttt.training.callbacks import (
 from scfusionttt.training.machine import freed_memory_kept
 from scfusionttt.training.step import StageModule
 
+log = logging.getLogger("scfusionttt")
+
 #: Warnings of Lightning that do not apply: one vectorised look-up makes a batch, and small data are fine.
 _IRRELEVANT_WARNINGS = (
     ".*does not have many workers.*",
@@ -132,12 +134,15 @@ def fit(
             callbacks=callbacks, logger=False, enable_model_summary=False, enable_progress_bar=False,
             num_sanity_val_steps=0, use_distributed_sampler=False,
         )  # fmt: skip
+        resumed = run.resume and last.exists()
+        if run.resume and not resumed:
+            log.info("%s: nothing to resume in %s; starting at epoch 1", name, folder)
         with _interruptible(trainer):
             trainer.fit(
                 module.train(),
                 make_loader(train, shuffle_seed=run.seed, **share),
                 make_loader(validation, **share) if validation else None,
-                ckpt_path=last if run.resume and last.exists() else None,
+                ckpt_path=last if resumed else None,
                 weights_only=True,
             )
         load_weights(module, best if validation else last)

@@ -1,6 +1,7 @@
 """Matrices of every container and dtype, and values that are no counts."""
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from making import block, entry, matrix, modalities, refused, rna_of, same, used
 from scipy import sparse
@@ -85,6 +86,17 @@ def _protein_layer(data, folder):
     data["prot"].X = np.log1p(data["prot"].X)
 
 
+def _unfiltered(data, folder):
+    """The cells among 30 times as many droplets of ambient RNA, and as many empty ones."""
+    rna = rna_of(data)
+    n, g = 30 * rna.n_obs, rna.n_vars
+    ambient = sparse.csr_matrix(np.random.default_rng(0).poisson(2 / g, (n, g)))
+    x = sparse.vstack([rna.X, ambient, sparse.csr_matrix((n, g))], format="csr").astype(np.float32)
+    return AnnData(
+        x, obs=pd.DataFrame({"cell_type": "T"}, index=[f"c{i}" for i in range(2 * n + rna.n_obs)]), var=rna.var
+    )
+
+
 def _text(x):
     return np.where(x.toarray() > 0, "yes", "no").astype(object)
 
@@ -140,6 +152,7 @@ CASES = {
     "RNA: cells without counts, --drop-empty": used(
         block(0, [5, 7]), "left out 2 cells without RNA counts: cell-000005, cell-000007", options="--drop-empty"
     ),
+    "RNA: all barcodes, unfiltered": refused("looks unfiltered: 98% of 9760 barcodes have fewer than", _unfiltered),
     "RNA: no counts at all": refused("no RNA counts in 160 cells", block(0)),
     "RNA: no counts at all, --drop-empty": refused("every cell is empty", block(0), options="--drop-empty"),
     "RNA: genes without counts": used(block(0, features=slice(9)), "no counts in any cell for"),

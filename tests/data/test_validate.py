@@ -107,6 +107,38 @@ def test_empty_cells_and_features():
     assert cite.rna.n_obs == 80
 
 
+def unfiltered(n_ambient=3000, n_empty=5000):
+    """80 cells of about 250 counts among droplets of ambient RNA, 3 counts on average, and empty ones."""
+    rna = toy().rna
+    ambient = sparse.csr_matrix(np.random.default_rng(0).poisson(3 / rna.n_vars, (n_ambient, rna.n_vars)))
+    counts = sparse.vstack([ambient, rna.X, sparse.csr_matrix((n_empty, rna.n_vars))], format="csr").astype(np.float32)
+    obs = pd.DataFrame(index=[f"c{i}" for i in range(counts.shape[0])])
+    return CiteSeq(AnnData(counts, obs=obs, var=rna.var), None, obs)
+
+
+def test_an_unfiltered_matrix_is_refused_in_one_line():
+    """The advice was drop_empty, which keeps the ambient droplets; the cells were noted as doublets or debris."""
+    cite = unfiltered()
+    finding = only(check(cite), "unfiltered")
+    assert finding.severity == "error"
+    assert finding.message == "looks unfiltered: 99% of 8080 barcodes have fewer than 25 counts"
+    assert "filtered_feature_bc_matrix" in finding.remedy
+    assert {other.code for other in check(cite)} == {"unfiltered"}
+    assert max(map(len, validate(cite).lines())) < 200
+
+    kept, _ = drop_empty(cite)
+    assert kept.rna.n_obs < 3080
+    assert only(check(kept), "unfiltered").severity == "warning"
+
+
+def test_cells_of_few_counts_are_not_called_unfiltered():
+    cite = toy(n=400)
+    cite.rna.X = sparse.csr_matrix(np.random.default_rng(0).poisson(0.02, (400, 250)) + np.eye(400, 250), dtype="f4")
+    cite.rna.X.data[-1] = 500
+    assert np.median(np.asarray(cite.rna.X.sum(axis=1))) < 10
+    assert "unfiltered" not in {finding.code for finding in check(cite)}
+
+
 def test_drop_empty_of_nothing_and_of_all():
     cite = toy()
     assert drop_empty(cite) == (cite, [])

@@ -26,6 +26,10 @@ FEW_GENES = 200
 FEW_CELLS = 50
 #: Library sizes (log10) more than this many scaled median absolute deviations from the median are reported.
 OUTLIER_MADS = 5.0
+#: An input looks unfiltered if at least this fraction of its barcodes have a tenth of the counts of the best ones, and
+#: the median barcode has fewer counts than any cell.
+UNFILTERED_SHARE = 0.8
+UNFILTERED_MEDIAN = 10
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,7 @@ def validate(
 
 def check(cite: CiteSeq) -> list[Finding]:
     """Report invalid and unusual names, counts and sizes."""
-    findings = [*_names(cite), *count_findings(cite), *_sizes(cite), *_empty(cite)]
+    findings = [*_names(cite), *count_findings(cite), *(_unfiltered(cite) or [*_sizes(cite), *_empty(cite)])]
     return findings if cite.protein is None else findings + _proteins(cite.protein)
 
 
@@ -193,6 +197,23 @@ def _names(cite: CiteSeq) -> list[Finding]:
         remedy = "keep the genes and cells of one species"
         findings.append(Finding("warning", "mixed_species", f"{counts} genes by prefix", remedy))
     return findings
+
+
+def _unfiltered(cite: CiteSeq) -> list[Finding]:
+    """Report a matrix of all barcodes, where empty cells and outliers would be misleading: an error if some are empty.
+
+    Without empty barcodes, which the user left out, it is a warning.
+    """
+    sizes = library_sizes(cite.rna.X)
+    if not len(sizes) or not np.median(sizes) < UNFILTERED_MEDIAN:
+        return []
+    few = np.median(np.sort(sizes)[-100:]) / 10
+    share = np.mean(sizes < few)
+    if share < UNFILTERED_SHARE:
+        return []
+    message = f"looks unfiltered: {share:.0%} of {len(sizes)} barcodes have fewer than {np.ceil(few):.0f} counts"
+    remedy = "use filtered_feature_bc_matrix, or keep only the barcodes that were called as cells"
+    return [Finding("warning" if (sizes > 0).all() else "error", "unfiltered", message, remedy)]
 
 
 def _sizes(cite: CiteSeq) -> list[Finding]:

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -186,7 +188,7 @@ BAD_CALLS = {
         "model is the model to start from; choose another name for --out",
     ),
     "output: an earlier model": (
-        "pretrain missing.h5mu --out typed",
+        "pretrain good.h5mu --out typed",
         "typed is a model already; choose another name, or pass --overwrite to replace it",
     ),
     "output: scores in a model's folder": (
@@ -227,6 +229,51 @@ def test_a_device_that_is_not_there_is_told_before_the_input_is_read(refused, mo
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     told = refused("pretrain missing.h5mu --out new --device cuda")
     assert "the device 'cuda' is not available on this machine; choose auto or cpu" in told
+
+
+NO_DEVICE = "cuda" if sys.platform == "darwin" else "mps"
+TYPED = "good.h5mu --model typed --labels-key cell_type --out new"
+WITHOUT_TORCH = [
+    *(f"{verb} missing.h5mu --model typed --out z.csv" for verb in ("embed", "predict", "impute")),
+    "explain missing.h5mu --model typed --target CD3 --out t.csv",
+    "report missing.h5mu --model typed --out r.html",
+    "pretrain missing.h5mu --out new",
+    "finetune missing.h5mu --model typed --labels-key cell_type --out new",
+    "transfer missing.h5mu --model typed --out new",
+    "plan missing.h5mu",
+    "pretrain good.h5mu --out new --preset slow",
+    "pretrain good.h5mu --out new --set network.widht=3",
+    "pretrain good.h5mu --out new --memory lots",
+    f"pretrain good.h5mu --out new --device {NO_DEVICE}",
+    "pretrain good.h5mu --out new --device gpu",
+    "pretrain good.h5mu --out typed",
+    "pretrain good.h5mu --out no/new",
+    "embed good.h5mu --model nowhere --out z.csv",
+    "embed good.h5mu --model incomplete --out z.csv",
+    "embed good.h5mu --model typed --out z.txt",
+    f"finetune {TYPED} --set network.width=32",
+    f"finetune {TYPED} --set finetune.hide_protein=often",
+    f"transfer {TYPED} --set finetune.hide_protein=0.3",
+]
+
+
+def test_what_can_be_checked_without_torch_is_refused_before_it_is_loaded(place):
+    """12 s of loading passed before a misspelt path was refused."""
+    code = (
+        "import contextlib, io, shlex, sys; from scfusionttt.cli import main\n"
+        f"for command in {WITHOUT_TORCH!r}:\n"
+        "    sys.argv, err = ['scfusionttt', *shlex.split(command)], io.StringIO()\n"
+        "    try:\n"
+        "        with contextlib.redirect_stderr(err): main()\n"
+        "    except SystemExit as end:\n"
+        "        heavy = sorted({'torch', 'lightning'} & set(sys.modules))\n"
+        "        print(end.code, heavy, 'Value error' in err.getvalue(), command, err.getvalue(), sep=' | ', end='')\n"
+        "        if heavy: break\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=place, capture_output=True, text=True, check=False)
+    lines = result.stdout.splitlines()
+    assert len(lines) == len(WITHOUT_TORCH), result.stdout + result.stderr
+    assert [line for line in lines if not line.startswith("2 | [] | False | ")] == []
 
 
 def test_empty_genes_are_named_in_a_warning(place, scfusionttt, monkeypatch, tmp_path, rna_cells):

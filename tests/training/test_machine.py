@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import scfusionttt
+from scfusionttt.config.parse import parse_size
 from scfusionttt.errors import SettingError
 from scfusionttt.training import distributed, machine
 from scfusionttt.training.machine import choose_device
@@ -44,13 +45,13 @@ print(again, held - resident())
     ],
 )  # fmt: skip
 def test_sizes_as_people_write_them(text, size):
-    assert machine.parse_size(text) == size
+    assert parse_size(text) == size
 
 
 @pytest.mark.parametrize("text", ["lots", "6 GiB each", "-1", "0", "0GB", "", "6XB", "1e9"])
 def test_other_text_is_refused(text):
     with pytest.raises(SettingError, match="must be a size like 6GiB, 4GB or a number of bytes, not"):
-        machine.parse_size(text)
+        parse_size(text)
 
 
 @pytest.fixture

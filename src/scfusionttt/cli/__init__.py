@@ -62,7 +62,7 @@ def main() -> None:
     except Exception as error:
         if not hasattr(error, "format_message"):  # only usage errors of the argument parser have one
             raise
-        message, context = error.format_message(), getattr(error, "ctx", None)
+        message, context = error.format_message().replace("Value error, ", ""), getattr(error, "ctx", None)
         verb = context.command_path if context else "scfusionttt"
         _fail(f"{message.splitlines()[0].rstrip('.')}; see {verb} --help", 2) if message else sys.exit(2)
 

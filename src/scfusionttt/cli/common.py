@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from scfusionttt.cli.processes import is_first
-from scfusionttt.errors import SettingError
+from scfusionttt.errors import InputFileError, SettingError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from scfusionttt.config import Config
 
 
 def open_input(path: Path, *, stream: bool = True) -> Any:
@@ -34,14 +36,38 @@ def as_settings(pairs: list[str] | None) -> dict[str, str]:
     return dict(pair.split("=", 1) for pair in pairs or [])
 
 
-def set_training(model: Any, pairs: list[str] | None) -> None:
-    """Change settings of a pretrained model that pretraining did not use."""
-    before, after = model.config, model.config.with_settings(as_settings(pairs))
+def check_input(path: Path) -> None:
+    """Report a missing input before torch is loaded."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputFileError(f"{path}: no such file; check the path") from error
+    except OSError:  # reading gives the reason
+        return
+
+
+def load_model(folder: Path, input: Path, **options: Any) -> Any:
+    """Return a model; a missing model or input is reported before torch is loaded."""
+    from scfusionttt.model.folder import read_manifest
+
+    check_input(input)
+    read_manifest(folder)
+    from scfusionttt.model.fusionttt import FusionTTT
+
+    return FusionTTT.load(folder, **options)
+
+
+def training_config(folder: Path, pairs: list[str] | None) -> "Config":
+    """Return the settings of a model folder, with changes to those that pretraining did not use."""
+    from scfusionttt.model.folder import read_config
+
+    before = read_config(folder)
+    after = before.with_settings(as_settings(pairs))
     if (before.data, before.network, before.pretrain) != (after.data, after.network, after.pretrain):
         raise SettingError(
             "--set data.*, network.* and pretrain.* are fixed by pretraining; give them to scfusionttt pretrain"
         )
-    model.config = after
+    return after
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from scfusionttt.cli.common import as_settings, write_json
+from scfusionttt.cli.common import as_settings, check_input, write_json
 from scfusionttt.cli.options import (
     Compute,
     Device,
@@ -59,11 +59,13 @@ def plan(
     from scfusionttt.data.store.sources import open_source
     from scfusionttt.data.store.stored import open_store
     from scfusionttt.io.integrity import is_store
-    from scfusionttt.model.estimate import estimate
-    from scfusionttt.model.pipeline import require_no_options
 
+    check_input(input)
     config = named_preset(preset).with_settings(as_settings(settings))
     options = input_options(layer, rna_modality, protein_modality, cells, drop_empty=False)
+    from scfusionttt.model.estimate import estimate  # loads torch
+    from scfusionttt.model.pipeline import require_no_options
+
     if is_store(input):
         require_no_options(options, "a store")
     source = open_store(input) if is_store(input) else open_source(input, **options)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from scfusionttt.cli.common import command_line, open_input, print_table, write_json
+from scfusionttt.cli.common import command_line, load_model, open_input, print_table, write_json
 from scfusionttt.cli.flags import with_flags
 from scfusionttt.cli.options import (
     Compute,
@@ -70,12 +70,12 @@ def report(
     Example: scfusionttt report pbmc.h5mu --model typed --labels-key cell_type --out report.html
     """
     from scfusionttt.io.tables import PAGE_ENDINGS, check_file_path
-    from scfusionttt.model.fusionttt import FusionTTT
+
+    check_file_path(out, PAGE_ENDINGS)
+    trained = load_model(model, input, device=device.value)
     from scfusionttt.model.pipeline import check_cells
     from scfusionttt.report import write_report
 
-    check_file_path(out, PAGE_ENDINGS)
-    trained = FusionTTT.load(model, device=device.value)
     options = input_options(layer, rna_modality, protein_modality, cells, drop_empty)
     cite = check_cells(open_input(input, stream=False), **options)
     title = title or f"scFusionTTT: {input.name}"

@@ -1,12 +1,13 @@
 """Arguments and options that several verbs share."""
 
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from scfusionttt.errors import OutputError
+from scfusionttt.errors import OutputError, SettingError
 
 
 class Device(StrEnum):
@@ -46,12 +47,25 @@ def _json_path(path: Path | None) -> Path | None:
 
 
 def _device(device: Device) -> Device:
-    """Check that the device is available, before any work is done."""
+    """Check that the device is available, before any work is done, and where possible before torch is loaded."""
+    drivers = ("nvidia*", "nvhost*", "nvmap", "kfd", "dxg")  # NVIDIA, Jetson, AMD, and Windows' Linux
+    no_driver = sys.platform == "linux" and not any(any(Path("/dev").glob(name)) for name in drivers)
+    if (device is Device.mps and sys.platform != "darwin") or (device is Device.cuda and no_driver):
+        raise SettingError(f"the device {device.value!r} is not available on this machine; choose auto or cpu")
     if device is not Device.auto:
         from scfusionttt.training.machine import choose_device
 
         choose_device(device.value)
     return device
+
+
+def _memory(size: str | None) -> str | None:
+    """Check that the size can be read."""
+    if size is not None:
+        from scfusionttt.config.parse import parse_size
+
+        parse_size(size)
+    return size
 
 
 _KINDS = ".h5mu, .h5ad, .zarr, 10x .h5 or 10x matrix folder"
@@ -89,7 +103,12 @@ Settings = Annotated[
 Compute = Annotated[Device, typer.Option("--device", help="device to compute on", callback=_device)]
 Memory = Annotated[
     str | None,
-    typer.Option("--memory", metavar="SIZE", help="memory limit, such as 6GiB or 4GB; default: 80 % of free memory"),
+    typer.Option(
+        "--memory",
+        metavar="SIZE",
+        help="memory limit, such as 6GiB or 4GB; default: 80 % of free memory",
+        callback=_memory,
+    ),
 ]
 Devices = Annotated[
     int, typer.Option("--devices", min=1, help="processes per machine, each with its own GPU or CPU cores")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scfusionttt.cli.common import open_input, print_table, write_json
+from scfusionttt.cli.common import load_model, open_input, print_table, write_json
 from scfusionttt.cli.options import (
     Compute,
     Device,
@@ -70,10 +70,9 @@ def embed(
     """
     start(devices, nodes)
     from scfusionttt.data.write import EMBEDDING_ENDINGS, write_embedding
-    from scfusionttt.model.fusionttt import FusionTTT
 
     check_target(input, out, EMBEDDING_ENDINGS)
-    trained = FusionTTT.load(model, device=device.value, devices=devices, nodes=nodes)
+    trained = load_model(model, input, device=device.value, devices=devices, nodes=nodes)
     options = input_options(layer, rna_modality, protein_modality, cells, drop_empty)
     cite, source = load(input, out, EMBEDDING_ENDINGS, options)
     z = trained.embed(cite)
@@ -96,10 +95,9 @@ def impute(
     """
     start(devices, nodes)
     from scfusionttt.data.write import IMPUTED_ENDINGS, write_imputed
-    from scfusionttt.model.fusionttt import FusionTTT
 
     check_target(input, out, IMPUTED_ENDINGS)
-    trained = FusionTTT.load(model, device=device.value, devices=devices, nodes=nodes)
+    trained = load_model(model, input, device=device.value, devices=devices, nodes=nodes)
     options = input_options(layer, rna_modality, protein_modality, cells, drop_empty)
     cite, source = load(input, out, IMPUTED_ENDINGS, options)
     table = trained.impute(cite)
@@ -124,10 +122,9 @@ def predict(
     """
     start(devices, nodes)
     from scfusionttt.io.tables import TABLE_ENDINGS, check_file_path, write_table
-    from scfusionttt.model.fusionttt import FusionTTT
 
     check_file_path(out, TABLE_ENDINGS)
-    trained = FusionTTT.load(model, device=device.value, devices=devices, nodes=nodes)
+    trained = load_model(model, input, device=device.value, devices=devices, nodes=nodes)
     options = input_options(layer, rna_modality, protein_modality, cells, drop_empty)
     table = trained.predict(open_input(input), unknown=unknown, **options)
     if is_first():
@@ -157,10 +154,9 @@ def explain(
     Example: scfusionttt explain pbmc.h5mu --model pbmc-model --target CD3 --labels-key cell_type --out cd3.csv
     """
     from scfusionttt.io.tables import TABLE_ENDINGS, check_file_path, write_table
-    from scfusionttt.model.fusionttt import FusionTTT
 
     check_file_path(out, TABLE_ENDINGS)
-    trained = FusionTTT.load(model, device=device.value)
+    trained = load_model(model, input, device=device.value)
     options = input_options(layer, rna_modality, protein_modality, cells, drop_empty)
     table = trained.explain(
         open_input(input), target, labels_key=labels_key, n_cells=n_cells, level=level, **options

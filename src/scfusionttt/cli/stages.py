@@ -7,11 +7,13 @@ import typer
 
 from scfusionttt.cli.common import (
     as_settings,
+    check_input,
+    load_model,
     open_input,
     report_held_out,
     run_folder,
     save,
-    set_training,
+    training_config,
 )
 from scfusionttt.cli.options import (
     Baseline,
@@ -60,16 +62,20 @@ def pretrain(
     Example: scfusionttt pretrain pbmc.h5mu --out pbmc-model --seed 1
     """
     start(devices, nodes)
+    from scfusionttt.config import preset as named_preset
     from scfusionttt.config import read_toml
-    from scfusionttt.model.fusionttt import FusionTTT
 
     given = read_toml(config) if config else {}
     short = {"pretrain.epochs": epochs, "seed": seed}
     changed = as_settings(settings) | {name: value for name, value in short.items() if value is not None}
-    model = FusionTTT(preset, device=device.value, memory=memory, devices=devices, nodes=nodes)
-    model.config = model.config.with_settings({**given, **changed})
+    config_of_run = named_preset(preset).with_settings({**given, **changed})
     options = input_options(layer, rna_modality, protein_modality, cells, drop_empty)
+    check_input(input)
     with run_folder(out, resume=resume, overwrite=overwrite) as checkpoints:
+        from scfusionttt.model.fusionttt import FusionTTT  # loads torch, after what can be checked without it
+
+        model = FusionTTT(device=device.value, memory=memory, devices=devices, nodes=nodes)
+        model.config = config_of_run
         model.pretrain(open_input(input), species=species, checkpoints=checkpoints, resume=resume, **options)
         save(model, out, checkpoints, overwrite=overwrite or resume)
 
@@ -87,12 +93,12 @@ def finetune(
     Example: scfusionttt finetune pbmc.h5mu --model pbmc-model --labels-key cell_type --train-fraction 0.75 --out typed
     """
     start(devices, nodes)
-    from scfusionttt.model.fusionttt import FusionTTT
-
-    trained = FusionTTT.load(model, device=device.value, memory=memory, devices=devices, nodes=nodes)
-    set_training(trained, settings)
+    config_of_run = training_config(model, settings)
     options = input_options(layer, rna_modality, protein_modality, cells, drop_empty)
+    check_input(input)
     with run_folder(out, resume=resume, overwrite=overwrite, start=model) as checkpoints:
+        trained = load_model(model, input, device=device.value, memory=memory, devices=devices, nodes=nodes)
+        trained.config = config_of_run
         trained.finetune(
             open_input(input), labels_key=labels_key, train_fraction=train_fraction, split=split, baseline=baseline,
             checkpoints=checkpoints, resume=resume, **options,
@@ -116,17 +122,16 @@ def transfer(
     Example: scfusionttt transfer rna.h5ad --model typed --labels-key cell_type --train-fraction 0.3 --out student
     """
     start(devices, nodes)
-    from scfusionttt.model.fusionttt import FusionTTT
-
-    trained = FusionTTT.load(model, device=device.value, memory=memory, devices=devices, nodes=nodes)
     if settings and labels_key is None:
         raise SettingError("--set has no effect without --labels-key: a zero-shot transfer trains nothing")
-    hide_protein = trained.config.finetune.hide_protein
-    set_training(trained, settings)
-    if trained.config.finetune.hide_protein != hide_protein:
+    config_of_run = training_config(model, settings)
+    if config_of_run.finetune.hide_protein != training_config(model, None).finetune.hide_protein:
         raise SettingError("finetune.hide_protein has no effect in scfusionttt transfer, which uses RNA alone")
     options = input_options(layer, rna_modality, protein_modality, cells, drop_empty)
+    check_input(input)
     with run_folder(out, resume=resume, overwrite=overwrite, start=model) as checkpoints:
+        trained = load_model(model, input, device=device.value, memory=memory, devices=devices, nodes=nodes)
+        trained.config = config_of_run
         student = trained.transfer(
             open_input(input), labels_key=labels_key, train_fraction=train_fraction, split=split, baseline=baseline,
             checkpoints=checkpoints, resume=resume, **options,

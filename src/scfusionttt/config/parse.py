@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass, replace
@@ -13,6 +14,8 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from scfusionttt.errors import InputFileError, SettingError
 
 T = TypeVar("T")
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+_SIZE = re.compile(r"(\d+(?:\.\d*)?)\s*([kmgt]i?)?b?", re.IGNORECASE)
 
 
 def require(condition: bool, message: str) -> None:
@@ -24,6 +27,20 @@ def require(condition: bool, message: str) -> None:
 def is_fraction(value: Any) -> bool:
     """Return whether a value is a number between 0 and 1, both excluded."""
     return isinstance(value, Real) and 0 < float(value) < 1
+
+
+def parse_size(size: str | int) -> int:
+    """Return bytes of ``6GiB``, ``4GB``, ``500M`` or a number of bytes.
+
+    Raises
+    ------
+    SettingError
+        For anything else.
+    """
+    match = _SIZE.fullmatch(str(size).strip())
+    if match is None or not float(match[1]):
+        raise SettingError(f"memory must be a size like 6GiB, 4GB or a number of bytes, not {size!r}")
+    return int(float(match[1]) * _UNITS[(match[2] or "").lower()])
 
 
 def updated(config: T, settings: Mapping[str, Any]) -> T:

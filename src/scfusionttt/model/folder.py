@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from scfusionttt.errors import ModelFolderError, OutputError
+from scfusionttt.config import Config
+from scfusionttt.errors import ModelFolderError, OutputError, SettingError
 from scfusionttt.io.atomic import check_target, replacing
 from scfusionttt.model.old_formats import upgraded
 
@@ -70,22 +71,41 @@ class ModelFolder:
         ModelFolderError
             When the folder or a file of it is missing, damaged or of a newer format.
         """
+        folder, manifest = Path(path), read_manifest(path)
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        folder = Path(path)
-        if not folder.is_dir():
-            raise ModelFolderError(f"{path}: no such model folder; use one written by pretrain, finetune or transfer")
-        for name in (MANIFEST, WEIGHTS, HISTORY):
-            if not (folder / name).is_file():
-                raise ModelFolderError(f"{path}: {name} is missing; copy the whole model folder")
-        manifest = upgraded(_read_manifest(folder / MANIFEST), folder)
         try:
             weights = load_file(folder / WEIGHTS)
             history = _read_history(folder / HISTORY)
         except (SafetensorError, OSError, ValueError) as error:
             raise ModelFolderError(f"{path}: is damaged ({str(error).splitlines()[0]}); copy it again") from error
         return cls(manifest, weights, history)
+
+
+def read_manifest(path: str | Path) -> dict[str, Any]:
+    """Return the manifest of a model folder in the present format, without loading the weights or torch.
+
+    Raises
+    ------
+    ModelFolderError
+        The folder is missing or incomplete, or the manifest is damaged or of a newer format.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise ModelFolderError(f"{path}: no such model folder; use one written by pretrain, finetune or transfer")
+    for name in (MANIFEST, WEIGHTS, HISTORY):
+        if not (folder / name).is_file():
+            raise ModelFolderError(f"{path}: {name} is missing; copy the whole model folder")
+    return upgraded(_read_manifest(folder / MANIFEST), folder)
+
+
+def read_config(path: str | Path) -> Config:
+    """Return the settings of a model folder; raises as `read_manifest` does."""
+    try:
+        return Config.from_dict(read_manifest(path)["settings"])
+    except (AttributeError, KeyError, TypeError, ValueError, SettingError) as error:
+        raise ModelFolderError(f"{path}: has no valid settings ({error}); copy the model folder again") from error
 
 
 def check_model_path(path: str | Path, *, overwrite: bool) -> None:

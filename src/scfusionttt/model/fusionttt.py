@@ -14,7 +14,7 @@ from anndata import AnnData
 from scfusionttt import inference, keys
 from scfusionttt.config import Config
 from scfusionttt.config import preset as named_preset
-from scfusionttt.config.parse import is_fraction, require
+from scfusionttt.config.parse import is_fraction, parse_size, require
 from scfusionttt.data.cells import CiteSeq
 from scfusionttt.data.features import Features
 from scfusionttt.data.loader import CellDataset
@@ -30,7 +30,7 @@ from scfusionttt.model.stages import train_classifier, train_pretraining
 from scfusionttt.model.state import TrainedState
 from scfusionttt.nn.networks import ClassifierNetwork, Network, PretrainNetwork
 from scfusionttt.training import distributed
-from scfusionttt.training.machine import choose_device, parse_size
+from scfusionttt.training.machine import choose_device
 from scfusionttt.training.trainer import Run
 
 log = logging.getLogger("scfusionttt")

@@ -12,9 +12,6 @@ import torch
 
 from scfusionttt.errors import SettingError
 
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
-_SIZE = re.compile(r"(\d+(?:\.\d*)?)\s*([kmgt]i?)?b?", re.IGNORECASE)
-
 #: Files of a control group (limit, usage), and the reclaimable part of the usage by its name in ``memory.stat``.
 _GROUPS = {
     "sys/fs/cgroup": ("memory.max", "memory.current", "inactive_file"),
@@ -54,20 +51,6 @@ def choose_device(name: str | torch.device) -> torch.device:
             f"the device {str(name)!r} does not exist: the last one on this machine is {kind}:{count - 1}"
         )
     return device
-
-
-def parse_size(size: str | int) -> int:
-    """Return bytes of ``6GiB``, ``4GB``, ``500M`` or a number of bytes.
-
-    Raises
-    ------
-    SettingError
-        For anything else.
-    """
-    match = _SIZE.fullmatch(str(size).strip())
-    if match is None or not float(match[1]):
-        raise SettingError(f"memory must be a size like 6GiB, 4GB or a number of bytes, not {size!r}")
-    return int(float(match[1]) * _UNITS[(match[2] or "").lower()])
 
 
 def in_use(device: torch.device) -> int:

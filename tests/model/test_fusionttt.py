@@ -145,6 +145,32 @@ def test_zero_shot_needs_classes(trained, rna_cells):
         trained.pretrained.predict(rna_cells)
 
 
+def test_data_given_to_the_constructor_are_told_where_to_go(cells):
+    """It said that there was no preset of that name, and printed the whole object."""
+    with pytest.raises(SettingError, match=r"takes the name of a preset, not MuData; .*pretrain\(data\)$"):
+        FusionTTT(cells)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("train", r"pretrain\(data\)"), ("setup_mudata", "no set-up"), ("get_latent_representation", r"embed\(data\)")],
+)
+def test_methods_of_scvi_tools_get_a_hint(name, hint):
+    for owner in (FusionTTT, FusionTTT()):
+        with pytest.raises(AttributeError, match=f"no attribute '{name}'; use .*{hint}"):
+            getattr(owner, name)
+        with pytest.raises(AttributeError, match=r"no attribute 'embet'$"):
+            _ = owner.embet
+
+
+def test_arguments_of_scvi_tools_get_a_hint(cells):
+    for call in (lambda: FusionTTT(max_epochs=3), lambda: FusionTTT().pretrain(cells, max_epochs=3)):
+        with pytest.raises(SettingError, match=r"'max_epochs'; use FusionTTT\(pretrain={'epochs': 10}\)"):
+            call()
+    with pytest.raises(SettingError, match="there is no argument 'colour'; use one of layer, rna_modality"):
+        FusionTTT().pretrain(cells, colour="red")
+
+
 def test_each_step_after_training_is_named(trained, cells, tiny, caplog):
     """The bar stood at 100 % for minutes while they ran."""
     data = copied(cells)

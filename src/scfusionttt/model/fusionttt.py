@@ -4,7 +4,7 @@ import logging
 from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
-from typing import Any, Literal, Self, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,7 @@ from scfusionttt.labels import usable_labels
 from scfusionttt.model import pipeline
 from scfusionttt.model.pipeline import Data, InputOptions, Labels
 from scfusionttt.model.provenance import Provenance
+from scfusionttt.model.scvi_names import ARGUMENTS, METHODS
 from scfusionttt.model.stages import train_classifier, train_pretraining
 from scfusionttt.model.state import TrainedState
 from scfusionttt.nn.networks import ClassifierNetwork, Network, PretrainNetwork
@@ -36,7 +37,16 @@ from scfusionttt.training.trainer import Run
 log = logging.getLogger("scfusionttt")
 
 
-class FusionTTT:
+class _Hints(type):
+    """Names what to use for a method of scvi-tools that is looked up on the class."""
+
+    if not TYPE_CHECKING:  # type checkers would accept any name
+
+        def __getattr__(cls, name: str) -> Any:
+            raise AttributeError(_no_attribute(name))
+
+
+class FusionTTT(metaclass=_Hints):
     """scFusionTTT: fuse RNA and proteins of CITE-seq, predict cell types, and transfer both to RNA-only data.
 
     Parameters
@@ -83,12 +93,24 @@ class FusionTTT:
         nodes: int = 1,
         **settings: Any,
     ):
+        if not isinstance(preset, str):
+            raise SettingError(
+                f"FusionTTT() takes the name of a preset, not {type(preset).__name__}; data go to its methods: "
+                "FusionTTT().pretrain(data)"
+            )
+        for name in settings.keys() & ARGUMENTS.keys():
+            raise SettingError(f"there is no setting {name!r}; use {ARGUMENTS[name]}")
         self._config = named_preset(preset).with_settings(settings)
         self._state: TrainedState | None = None
         self.device = device
         self.memory = None if memory is None else parse_size(memory)
         self.progress = progress
         self.devices, self.nodes = devices, nodes
+
+    if not TYPE_CHECKING:  # type checkers would accept any name
+
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(_no_attribute(name))
 
     def __repr__(self) -> str:
         state = self._state
@@ -585,3 +607,8 @@ class FusionTTT:
         device = choose_device(self.device)
         distributed.join(self.devices, self.nodes, device)
         return device
+
+
+def _no_attribute(name: str) -> str:
+    hint = f"; use {METHODS[name]}" if name in METHODS else ""
+    return f"FusionTTT has no attribute {name!r}{hint}"

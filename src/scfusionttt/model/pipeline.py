@@ -30,6 +30,7 @@ from scfusionttt.data.validate import drop_empty as without_empty
 from scfusionttt.errors import InputDataError, SettingError, name_some
 from scfusionttt.evaluation import baselines, evaluate_predictions
 from scfusionttt.labels import usable_labels
+from scfusionttt.model.scvi_names import ARGUMENTS
 from scfusionttt.model.state import TrainedState
 from scfusionttt.nn.heads import KernelHead
 from scfusionttt.nn.networks import ClassifierNetwork, PretrainNetwork, build_network, carry_over
@@ -82,6 +83,9 @@ def check_cells(
     SettingError
         An option was given for a store or a CiteSeq, for which it has no effect.
     """
+    for name in options.keys() - CountOptions.__annotations__.keys():
+        known = ", ".join([*CountOptions.__annotations__, "drop_empty"])
+        raise SettingError(f"there is no argument {name!r}; use {ARGUMENTS.get(name, f'one of {known}')}")
     if isinstance(data, StoredCiteSeq):  # checked when it was written
         require_no_options({**options, "drop_empty": drop_empty}, "a store")
         return data

@@ -97,6 +97,20 @@ def _unfiltered(data, folder):
     )
 
 
+def _corrected(layer):
+    """Every 30th count of the RNA is 0.4 too large, in X or in a layer."""
+
+    def make(data, folder):
+        counts = data["rna"].X.copy()
+        counts.data = np.where(np.arange(counts.nnz) % 30, counts.data, counts.data + 0.4)
+        if layer is None:
+            data["rna"].X = counts
+        else:
+            data["rna"].layers[layer] = counts
+
+    return make
+
+
 def _text(x):
     return np.where(x.toarray() > 0, "yes", "no").astype(object)
 
@@ -139,7 +153,17 @@ CASES = {
     "RNA: infinite": refused("RNA has infinite values in 1 cell (cell-000000)", entry(np.inf)),
     "RNA: minus infinite": refused("RNA has infinite values in 1 cell", entry(-np.inf)),
     "RNA: negative": refused("RNA has negative values in 1 cell", entry(-1)),
-    "RNA: one fraction": refused("RNA has fractional values in 1 cell", entry(0.5)),
+    "RNA: one fraction": refused("% of those above zero) in 1 cell", entry(0.5)),
+    "RNA: 3 % fractions, as from EM": refused(
+        "RNA has fractional values (3.3 % of those above zero)", _corrected(None)
+    ),
+    "RNA: 3 % fractions, as from EM, --round": same(
+        _corrected(None), "RNA: counts with fractions were rounded", options="--round"
+    ),
+    "RNA: fractions in layers['counts'], whole numbers in X": refused(
+        "from EM or ambient correction?", _corrected("counts")
+    ),
+    "RNA: fractions in layers['counts'], X chosen": same(_corrected("counts"), options="--layer X"),
     "RNA: log-normalised": refused(NORMALISED, matrix(np.log1p)),
     "RNA: z-scored": refused(NORMALISED, matrix(lambda x: (x.toarray() - x.toarray().mean(0)) / 3)),
     "RNA: beyond float32 (1e300)": refused("RNA has infinite values", entry(1e300)),

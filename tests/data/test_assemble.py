@@ -278,6 +278,57 @@ def test_normalised_values_are_refused():
     fails(mudata(protein=table(np.log1p(PROTEIN), features=PROTEINS)), "protein", "look normalised")
 
 
+def with_fractions(share):
+    """RNA of which a share of the counts is 0.4 too large, as after EM."""
+    counts = sparse.csr_matrix(RNA)
+    changed = max(1, round(share * counts.nnz))
+    counts.data[:changed] += 0.4
+    return counts, 100 * changed / counts.nnz
+
+
+def test_a_few_fractions_are_not_called_normalised_and_can_be_rounded():
+    """EM and ambient correction give them; "put raw counts in layers" was of no use to those users."""
+    counts, share = with_fractions(0.2)
+    data = table(counts)
+    fails(data, f"RNA has fractional values ({share:.2g} % of those above zero)", "ambient correction", "round=True")
+    with pytest.warns(UserWarning, match="RNA: counts with fractions were rounded"):
+        cite = as_citeseq(data, round=True)
+    np.testing.assert_array_equal(cite.rna.X.toarray(), RNA)
+    np.testing.assert_array_equal(data.X.toarray(), counts.toarray())
+    with pytest.warns(UserWarning, match="RNA: values that look normalised, not counts were rounded"):
+        as_citeseq(table(np.log1p(RNA)), round=True)
+
+
+def test_proteins_are_rounded_and_stay_missing():
+    protein = np.where(PROTEIN > 0, PROTEIN + 0.3, PROTEIN)
+    protein[0, 0] = np.nan
+    with pytest.warns(UserWarning, match="protein: .* rounded"):
+        rounded = as_citeseq(mudata(protein=table(protein, features=PROTEINS)), round=True).protein.X
+    assert np.isnan(rounded[0, 0])
+    np.testing.assert_array_equal(rounded.ravel()[1:], PROTEIN.ravel()[1:])
+
+
+def test_whole_counts_are_rounded_without_a_warning():
+    np.testing.assert_array_equal(as_citeseq(table(RNA), round=True).rna.X.toarray(), RNA)
+
+
+def test_x_can_be_chosen_over_layers():
+    """layers["counts"] of SoupX had precedence, and there was no name for X."""
+    data = table(RNA)
+    data.layers["counts"] = with_fractions(0.2)[0].toarray()
+    data.layers["log"] = np.log1p(RNA)
+    np.testing.assert_array_equal(as_citeseq(data, layer="X").rna.X.toarray(), RNA)
+    with pytest.warns(UserWarning) as caught:
+        fails(data, "fractional values")
+    text = str(caught[0].message)
+    assert "RNA: layers['counts'] has fractional values" in text
+    assert "other matrices: log (fractional values), X (whole values)" in text
+    assert "layer='X'" in text
+    both = mudata()
+    both["prot"].layers["counts"] = both["prot"].X + 1
+    np.testing.assert_array_equal(as_citeseq(both, layer="X").protein.X, PROTEIN)
+
+
 @pytest.mark.parametrize(
     ("value", "words"), [(np.nan, "has NaN"), (np.inf, "infinite"), (-np.inf, "infinite"), (-1, "negative values")]
 )

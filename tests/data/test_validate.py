@@ -59,7 +59,7 @@ def test_good_data_have_no_findings():
         (np.nan, "nan", "NaN"),
         (np.inf, "infinite", "infinite"),
         (-3, "negative", "negative"),
-        (0.5, "not_counts", "look normalised"),
+        (0.5, "not_counts", "round=True"),
     ],
 )
 def test_bad_rna_values(value, code, words):

@@ -14,6 +14,7 @@ from scfusionttt.cli.options import (
     Preset,
     Protein,
     Rna,
+    Round,
     Settings,
     WhichCells,
     input_options,
@@ -49,6 +50,7 @@ def benchmark(
     seeds: Seeds = 5, protocols: Protocols = None, train_fractions: Fractions = "0.75,0.05",
     settings: Settings = None, device: Compute = Device.auto,
     layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None, cells: WhichCells = None,
+    round: Round = False,
 ) -> None:  # fmt: skip
     """Compare scFusionTTT with other methods: same cells, same clustering, same metrics, for each of three protocols.
 
@@ -63,7 +65,7 @@ def benchmark(
     names = list(DEFAULT) if methods is None else _listed(methods)
     chosen = choose(names, models=out / "models", settings=as_settings(settings), device=device.value)
     todo = tasks(list(PROTOCOLS) if protocols is None else _listed(protocols), _numbers(train_fractions))
-    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty=True)
+    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty=True, round=round)
     _compare(_datasets(inputs, labels_key, options), chosen, todo, seeds, out, interval=False)
 
 
@@ -81,6 +83,7 @@ def ablate(
     seeds: Seeds = 5, protocols: Protocols = None, train_fractions: Fractions = "0.75,0.05",
     settings: Settings = None, device: Compute = Device.auto,
     layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None, cells: WhichCells = None,
+    round: Round = False,
 ) -> None:  # fmt: skip
     """Compare variants of scFusionTTT that differ in one setting: means and 95 % confidence intervals over seeds.
 
@@ -100,7 +103,7 @@ def ablate(
         raise SettingError(f"no input given; use scfusionttt ablate {study} INPUT --labels-key KEY")
     names = [protocol_of(study, vary or [])] if protocols is None else _listed(protocols)
     todo = tasks(names, _numbers(train_fractions))
-    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty=True)
+    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty=True, round=round)
     _compare(_datasets(inputs, labels_key, options), variants, todo, seeds, out, interval=True)
 
 

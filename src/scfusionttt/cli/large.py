@@ -16,6 +16,7 @@ from scfusionttt.cli.options import (
     Preset,
     Protein,
     Rna,
+    Round,
     Settings,
     Species,
     WhichCells,
@@ -28,7 +29,7 @@ def store(
     out: Annotated[Path, typer.Option("--out", metavar="STORE", help="store to write, such as cells.zarr")],
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="seed of the order of the cells on disk")] = 0,
     species: Species = None, layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None,
-    cells: WhichCells = None, drop_empty: DropEmpty = False,
+    cells: WhichCells = None, round: Round = False, drop_empty: DropEmpty = False,
 ) -> None:  # fmt: skip
     """Write the cells of one or more inputs to a store, which is streamed from disk instead of loaded into memory.
 
@@ -40,7 +41,7 @@ def store(
     from scfusionttt.data.store.write import check_store_path, write_store
 
     check_store_path(out)
-    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty=False)
+    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty=False, round=round)
     sources = [open_source(path, **options) for path in inputs]
     n_cells = write_store(sources, out, seed=seed, drop_empty=drop_empty, species=species)
     typer.echo(f"{out}: {n_cells} cells of {len(inputs)} input{'' if len(inputs) == 1 else 's'}", err=True)
@@ -49,7 +50,7 @@ def store(
 def plan(
     input: Input, preset: Preset = "default", settings: Settings = None, species: Species = None,
     device: Compute = Device.auto, layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None,
-    cells: WhichCells = None, json_file: Json = None,
+    cells: WhichCells = None, round: Round = False, json_file: Json = None,
 ) -> None:  # fmt: skip
     """Estimate the memory, disk space and time that pretraining and embedding need, measured on some of the cells.
 
@@ -62,7 +63,7 @@ def plan(
 
     check_input(input)
     config = named_preset(preset).with_settings(as_settings(settings))
-    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty=False)
+    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty=False, round=round)
     from scfusionttt.model.estimate import estimate  # loads torch
     from scfusionttt.model.pipeline import require_no_options
 

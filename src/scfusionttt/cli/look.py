@@ -19,6 +19,7 @@ from scfusionttt.cli.options import (
     OutFile,
     Protein,
     Rna,
+    Round,
     Species,
     WhichCells,
     input_options,
@@ -38,7 +39,7 @@ def demo(out: Annotated[Path, typer.Option("--out", metavar="DIR", help="folder 
 
 def validate(
     input: InputFile, layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None,
-    cells: WhichCells = None, json_file: Json = None,
+    cells: WhichCells = None, round: Round = False, json_file: Json = None,
 ) -> None:  # fmt: skip
     """Summarise an input and report problems.
 
@@ -47,7 +48,7 @@ def validate(
     from scfusionttt.data.validate import require_usable
     from scfusionttt.data.validate import validate as check_input
 
-    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty=False)
+    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty=False, round=round)
     report = check_input(input, **options)
     for line in report.lines():
         typer.echo(with_flags(line))
@@ -61,7 +62,7 @@ def report(
     title: Annotated[str | None, typer.Option(metavar="TEXT", help="title; default: the name of the input")] = None,
     device: Compute = Device.auto,
     layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None,
-    cells: WhichCells = None, drop_empty: DropEmpty = False,
+    cells: WhichCells = None, round: Round = False, drop_empty: DropEmpty = False,
 ) -> None:  # fmt: skip
     """Write an HTML report: interactive map of the cells, clusters, cell types, scores, genome, settings.
 
@@ -76,7 +77,7 @@ def report(
     from scfusionttt.model.pipeline import check_cells
     from scfusionttt.report import write_report
 
-    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty)
+    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty, round=round)
     cite = check_cells(open_input(input, stream=False), **options)
     title = title or f"scFusionTTT: {input.name}"
     write_report(trained, cite, out, labels_key=labels_key, genes=gene or (), title=title, command=command_line())

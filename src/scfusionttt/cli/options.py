@@ -124,8 +124,10 @@ Protein = Annotated[
     typer.Option("--protein-modality", metavar="NAME", help="modality (or obsm key) with the protein counts"),
 ]
 Layer = Annotated[
-    str | None, typer.Option("--layer", metavar="NAME", help='layer with the raw counts; default: "counts", else X')
+    str | None,
+    typer.Option("--layer", metavar="NAME", help='layer with the raw counts, or X; default: "counts", else X'),
 ]
+Round = Annotated[bool, typer.Option("--round", help="round counts with fractions, as from EM or ambient correction")]
 WhichCells = Annotated[
     Cells | None,
     typer.Option(
@@ -138,7 +140,12 @@ DropEmpty = Annotated[bool, typer.Option("--drop-empty", help="leave out cells w
 
 
 def input_options(
-    layer: str | None, rna_modality: str | None, protein_modality: str | None, cells: Cells | None, drop_empty: bool
+    layer: str | None,
+    rna_modality: str | None,
+    protein_modality: str | None,
+    cells: Cells | None,
+    drop_empty: bool,
+    round: bool,
 ) -> dict[str, Any]:
     """Return the options that were given, as keyword arguments of the methods of FusionTTT."""
     options = {
@@ -147,5 +154,6 @@ def input_options(
         "protein_modality": protein_modality,
         "cells": None if cells is None else cells.value,
         "drop_empty": drop_empty or None,
+        "round": round or None,
     }
     return {name: value for name, value in options.items() if value is not None}

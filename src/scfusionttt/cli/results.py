@@ -23,6 +23,7 @@ from scfusionttt.cli.options import (
     OutTable,
     Protein,
     Rna,
+    Round,
     Space,
     WhichCells,
     input_options,
@@ -60,7 +61,7 @@ def load(input: Path, out: Path, endings: tuple[str, ...], options: dict[str, An
 def embed(
     input: Input, model: Model, out: OutFile, device: Compute = Device.auto, devices: Devices = 1, nodes: Nodes = 1,
     layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None,
-    cells: WhichCells = None, drop_empty: DropEmpty = False,
+    cells: WhichCells = None, round: Round = False, drop_empty: DropEmpty = False,
 ) -> None:  # fmt: skip
     """Write the embedding of each cell.
 
@@ -73,7 +74,7 @@ def embed(
 
     check_target(input, out, EMBEDDING_ENDINGS)
     trained = load_model(model, input, device=device.value, devices=devices, nodes=nodes)
-    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty)
+    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty, round=round)
     cite, source = load(input, out, EMBEDDING_ENDINGS, options)
     z = trained.embed(cite)
     if is_first():
@@ -84,7 +85,7 @@ def embed(
 def impute(
     input: Input, model: Model, out: OutFile, device: Compute = Device.auto, devices: Devices = 1, nodes: Nodes = 1,
     layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None,
-    cells: WhichCells = None, drop_empty: DropEmpty = False,
+    cells: WhichCells = None, round: Round = False, drop_empty: DropEmpty = False,
 ) -> None:  # fmt: skip
     """Impute the proteins of each cell with a pretrained model; the input needs no proteins.
 
@@ -98,7 +99,7 @@ def impute(
 
     check_target(input, out, IMPUTED_ENDINGS)
     trained = load_model(model, input, device=device.value, devices=devices, nodes=nodes)
-    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty)
+    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty, round=round)
     cite, source = load(input, out, IMPUTED_ENDINGS, options)
     table = trained.impute(cite)
     if is_first():
@@ -114,7 +115,7 @@ def predict(
     ] = None,
     device: Compute = Device.auto, devices: Devices = 1, nodes: Nodes = 1,
     layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None,
-    cells: WhichCells = None, drop_empty: DropEmpty = False,
+    cells: WhichCells = None, round: Round = False, drop_empty: DropEmpty = False,
 ) -> None:  # fmt: skip
     """Predict cell types: a table with cell, label, probability and one column per class.
 
@@ -125,7 +126,7 @@ def predict(
 
     check_file_path(out, TABLE_ENDINGS)
     trained = load_model(model, input, device=device.value, devices=devices, nodes=nodes)
-    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty)
+    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty, round=round)
     table = trained.predict(open_input(input), unknown=unknown, **options)
     if is_first():
         write_table(out, table)
@@ -145,7 +146,7 @@ def explain(
     ] = 0.05,
     device: Compute = Device.auto,
     layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None,
-    cells: WhichCells = None, drop_empty: DropEmpty = False,
+    cells: WhichCells = None, round: Round = False, drop_empty: DropEmpty = False,
 ) -> None:  # fmt: skip
     """List the genes and proteins that contribute to a protein or a class more than expected by chance.
 
@@ -157,7 +158,7 @@ def explain(
 
     check_file_path(out, TABLE_ENDINGS)
     trained = load_model(model, input, device=device.value)
-    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty)
+    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty, round=round)
     table = trained.explain(
         open_input(input), target, labels_key=labels_key, n_cells=n_cells, level=level, **options
     ).set_index("name")  # fmt: skip

@@ -36,6 +36,7 @@ from scfusionttt.cli.options import (
     Protein,
     Resume,
     Rna,
+    Round,
     Settings,
     Species,
     Split,
@@ -55,7 +56,7 @@ def pretrain(
     device: Compute = Device.auto, memory: Memory = None, devices: Devices = 1, nodes: Nodes = 1,
     resume: Resume = False, overwrite: Overwrite = False, layer: Layer = None,
     rna_modality: Rna = None, protein_modality: Protein = None,
-    cells: WhichCells = None, drop_empty: DropEmpty = False,
+    cells: WhichCells = None, round: Round = False, drop_empty: DropEmpty = False,
 ) -> None:  # fmt: skip
     """Stage 1: learn the fused representation from CITE-seq (or RNA alone), without labels.
 
@@ -69,7 +70,7 @@ def pretrain(
     short = {"pretrain.epochs": epochs, "seed": seed}
     changed = as_settings(settings) | {name: value for name, value in short.items() if value is not None}
     config_of_run = named_preset(preset).with_settings({**given, **changed})
-    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty)
+    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty, round=round)
     check_input(input)
     with run_folder(out, resume=resume, overwrite=overwrite) as checkpoints:
         from scfusionttt.model.fusionttt import FusionTTT  # loads torch, after what can be checked without it
@@ -86,7 +87,7 @@ def finetune(
     settings: Settings = None, device: Compute = Device.auto, memory: Memory = None,
     devices: Devices = 1, nodes: Nodes = 1, resume: Resume = False, overwrite: Overwrite = False, layer: Layer = None,
     rna_modality: Rna = None, protein_modality: Protein = None,
-    cells: WhichCells = None, drop_empty: DropEmpty = False, json_file: Json = None,
+    cells: WhichCells = None, round: Round = False, drop_empty: DropEmpty = False, json_file: Json = None,
 ) -> None:  # fmt: skip
     """Stage 2: learn cell types from labelled CITE-seq, starting from a pretrained model.
 
@@ -94,7 +95,7 @@ def finetune(
     """
     start(devices, nodes)
     config_of_run = training_config(model, settings)
-    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty)
+    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty, round=round)
     check_input(input)
     with run_folder(out, resume=resume, overwrite=overwrite, start=model) as checkpoints:
         trained = load_model(model, input, device=device.value, memory=memory, devices=devices, nodes=nodes)
@@ -113,7 +114,7 @@ def transfer(
     settings: Settings = None, device: Compute = Device.auto, memory: Memory = None,
     devices: Devices = 1, nodes: Nodes = 1, resume: Resume = False, overwrite: Overwrite = False, layer: Layer = None,
     rna_modality: Rna = None, protein_modality: Protein = None,
-    cells: WhichCells = None, drop_empty: DropEmpty = False, json_file: Json = None,
+    cells: WhichCells = None, round: Round = False, drop_empty: DropEmpty = False, json_file: Json = None,
 ) -> None:  # fmt: skip
     """Stage 3: transfer a fine-tuned model to RNA-only data, with labels or without (zero-shot).
 
@@ -127,7 +128,7 @@ def transfer(
     config_of_run = training_config(model, settings)
     if config_of_run.finetune.hide_protein != training_config(model, None).finetune.hide_protein:
         raise SettingError("finetune.hide_protein has no effect in scfusionttt transfer, which uses RNA alone")
-    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty)
+    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty, round=round)
     check_input(input)
     with run_folder(out, resume=resume, overwrite=overwrite, start=model) as checkpoints:
         trained = load_model(model, input, device=device.value, memory=memory, devices=devices, nodes=nodes)

@@ -11,7 +11,7 @@ from mudata import MuData
 from scipy import sparse
 
 from scfusionttt.data.cells import Cells, CiteSeq, count_findings
-from scfusionttt.data.counts import raw_counts, to_csr, to_dense
+from scfusionttt.data.counts import MANY_FRACTIONS, has_layer, raw_counts, rounded, share_of_fractions, to_csr, to_dense
 from scfusionttt.data.findings import Finding, named
 from scfusionttt.data.modalities import (
     antibody_findings,
@@ -34,6 +34,7 @@ def as_citeseq(
     protein_modality: str | None = None,
     cells: Cells = "same",
     layer: str | None = None,
+    round: bool = False,
 ) -> CiteSeq:
     """Extract raw counts of RNA and proteins for the same cells; `data` is not changed.
 
@@ -48,7 +49,9 @@ def as_citeseq(
         Which cells to keep if the modalities differ: ``same`` raises an error, ``overlap`` keeps cells with both,
         ``rna`` keeps all cells with RNA (their proteins are NaN, not measured, where missing).
     layer
-        Layer with the raw counts, of each modality that has it; by default ``layers["counts"]``, else X.
+        Layer with the raw counts, of each modality that has it, or ``X``; by default ``layers["counts"]``, else X.
+    round
+        Round counts that are not whole, as from EM or a correction for ambient RNA.
 
     Raises
     ------
@@ -57,7 +60,7 @@ def as_citeseq(
         counts.
     """
     cite, findings = assemble(
-        data, rna_modality=rna_modality, protein_modality=protein_modality, cells=cells, layer=layer
+        data, rna_modality=rna_modality, protein_modality=protein_modality, cells=cells, layer=layer, round=round
     )
     raise_or_warn(findings if cite.findings is not None else [*findings, *count_findings(cite)])
     return cite
@@ -79,6 +82,7 @@ def assemble(
     protein_modality: str | None = None,
     cells: Cells = "same",
     layer: str | None = None,
+    round: bool = False,
 ) -> tuple[CiteSeq, list[Finding]]:
     """Do the same as `as_citeseq` without checking the values; return also what to report to the user."""
     if cells not in ("same", "overlap", "rna"):
@@ -98,8 +102,21 @@ def assemble(
         obs = data.obs.copy()
     else:
         raise InputDataError(f"expected AnnData or MuData, got {type(data).__name__}")
+    if round:
+        findings = [finding for finding in findings if finding.code != "fractional_matrix"]
+        findings += [note for name, part in (("RNA", rna), ("protein", protein)) for note in _round(part, name)]
     obs.index = rna.obs_names.copy()
     return _same_cells(rna, protein, obs, cells), [*findings, *antibody_findings(rna.var)]
+
+
+def _round(part: AnnData | None, modality: str) -> list[Finding]:
+    """Round the counts of a new AnnData in place, and report what was rounded."""
+    share = 0.0 if part is None else share_of_fractions(part.X)
+    if part is None or not share:
+        return []
+    part.X = rounded(part.X)
+    kind = "values that look normalised, not counts" if share > MANY_FRACTIONS else "counts with fractions"
+    return [Finding("warning", "rounded", f"{modality}: {kind} were rounded")]
 
 
 def joined_obs(mdata: MuData, rna: str) -> pd.DataFrame:
@@ -167,7 +184,7 @@ def _genes(counts: sparse.csr_matrix, adata: AnnData, is_gene: np.ndarray) -> An
 
 def _layer_of_each(parts: dict[str, AnnData], layer: str | None) -> tuple[dict[str, str | None], list[Finding]]:
     """Return the layer to read from each modality, and a finding if only one has the requested layer."""
-    lacking = [name for name, adata in parts.items() if layer is not None and layer not in adata.layers]
+    lacking = [name for name, adata in parts.items() if layer is not None and not has_layer(adata, layer)]
     if len(lacking) in (0, len(parts)):  # if none has it, `raw_counts` raises an error that lists the layers
         return dict.fromkeys(parts, layer), []
     (absent,) = lacking

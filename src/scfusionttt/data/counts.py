@@ -15,13 +15,17 @@ from scfusionttt.keys import COUNTS
 
 #: The largest whole number up to which float32 is exact; larger counts may be rounded.
 EXACT_FLOAT32 = 2**24
+#: Percentage of fractional values from which they look normalised rather than corrected.
+MANY_FRACTIONS = 50
+X = "X"
 _ROWS = 4096  # rows per block, so that no pass over the cells doubles the memory
 
 
 def raw_counts(adata: AnnData, *, modality: str, layer: str | None = None) -> tuple[Any, list[Finding]]:
-    """Find the matrix of raw counts: the given layer, else ``layers["counts"]``, else X, else ``.raw``.
+    """Find the matrix of raw counts: the given layer or X, else ``layers["counts"]``, else X, else ``.raw``.
 
-    ``.raw`` is used only where it has whole numbers and every feature, and X has not; this is reported.
+    ``.raw`` is used only where it has whole numbers and every feature, and X has not; this is reported, as are the
+    other matrices if the one chosen by default has fractional values.
 
     Returns
     -------
@@ -33,24 +37,51 @@ def raw_counts(adata: AnnData, *, modality: str, layer: str | None = None) -> tu
     InputDataError
         The layer does not exist, or there is no matrix at all.
     """
-    if layer is not None:
-        if layer not in adata.layers:
-            available = (
-                ", ".join(name for name in adata.layers if name is not None) or "none"
-            )  # anndata 0.13: None is X
-            raise InputDataError(f"{modality} has no layer '{layer}'; available layers: {available}")
+    if has_layer(adata, layer) and layer != X:
         return adata.layers[layer], []
-    if COUNTS in adata.layers:
-        return adata.layers[COUNTS], []
+    if layer not in (None, X):
+        raise InputDataError(
+            f"{modality} has no layer '{layer}'; available layers: {', '.join(_layers(adata)) or 'none'}"
+        )
+    if COUNTS in adata.layers and layer is None:
+        return adata.layers[COUNTS], _other_matrices(adata, modality)
     if adata.X is None:
         raise InputDataError(f"{modality} has no matrix; put raw counts in X or layers['{COUNTS}']")
+    if layer == X:
+        return adata.layers.get(X, adata.X), []
     if adata.raw is None or is_whole(adata.X) or not _covers(adata.raw.var_names, adata.var_names):
-        return adata.X, []
+        return adata.X, _other_matrices(adata, modality)
     matrix = adata.raw[:, adata.var_names].X
     if not is_whole(matrix):
-        return adata.X, []
+        return adata.X, _other_matrices(adata, modality)
     message = f"{modality}: X has fractional values, so the raw counts were taken from .raw"
     return matrix, [Finding("warning", "counts_from_raw", message, f"store them in layers['{COUNTS}'] to be explicit")]
+
+
+def has_layer(adata: AnnData, layer: str | None) -> bool:
+    """Return whether there is a matrix of this name; ``X`` is that of the AnnData."""
+    return layer is not None and (layer == X or layer in _layers(adata))
+
+
+def _layers(adata: AnnData) -> list[str]:
+    return [name for name in adata.layers if name is not None]  # anndata 0.13: None is X
+
+
+def _other_matrices(adata: AnnData, modality: str) -> list[Finding]:
+    """Return a finding that lists the other matrices, if that chosen by default has fractional values."""
+    layers = _layers(adata)
+    matrices = {name: adata.layers[name] for name in layers} | ({} if adata.X is None else {X: adata.X})
+    chosen = matrices.pop(COUNTS if COUNTS in layers else X)
+    if not matrices or is_whole(chosen):
+        return []
+    place = f"layers['{COUNTS}']" if COUNTS in layers else X
+    others = ", ".join(
+        f"{name} ({'whole' if is_whole(other) else 'fractional'} values)" for name, other in matrices.items()
+    )
+    best = next((name for name, other in matrices.items() if is_whole(other)), next(iter(matrices)))
+    remedy = f"choose one with layer='{best}'"
+    message = f"{modality}: {place} has fractional values; other matrices: {others}"
+    return [Finding("warning", "fractional_matrix", message, remedy)]
 
 
 def to_csr(matrix: Any) -> sparse.csr_matrix:
@@ -86,16 +117,19 @@ def value_findings(matrix: sparse.csr_matrix | np.ndarray, cells: pd.Index, *, m
     """
     is_rna = modality == "RNA"
     normalised = "values look normalised, not raw counts; put raw counts in layers['counts'] or X, or choose a layer"
+    share = share_of_fractions(matrix)
+    remedy = normalised if share > MANY_FRACTIONS else "from EM or ambient correction? round them with round=True"
+    fractional = f"has fractional values ({share:.2g} % of those above zero)"
     tests: list[tuple[str, Callable[[np.ndarray], np.ndarray], str, str]] = [
         ("infinite", np.isinf, "has infinite values", "correct or remove these cells"),
         ("negative", lambda x: (x < 0) & np.isfinite(x), "has negative values", normalised),
-        ("not_counts", lambda x: np.isfinite(x) & (x != np.rint(x)), "has fractional values", normalised),
+        ("not_counts", _is_fraction, fractional, remedy),
     ]
     if is_rna:
         tests.insert(0, ("nan", np.isnan, "has NaN", "correct or remove these cells"))
     findings = [
-        Finding("error", code, f"{modality} {what} in {named(names, 'cell')}", remedy, names)
-        for code, test, what, remedy in tests
+        Finding("error", code, f"{modality} {what} in {named(names, 'cell')}", advice, names)
+        for code, test, what, advice in tests
         if (names := _cells_where(matrix, cells, test))
     ]
     huge = _cells_where(matrix, cells, lambda x: np.isfinite(x) & (x > EXACT_FLOAT32))
@@ -122,7 +156,28 @@ def is_whole(matrix: Any) -> bool:
     matrix = _in_memory(matrix)
     values = matrix.data if _is_sparse(matrix) else matrix
     parts = (_float32(values[rows]) for rows in row_blocks(len(values)))
-    return all(not np.any(np.isfinite(part) & (part != np.rint(part))) for part in parts)
+    return all(not np.any(_is_fraction(part)) for part in parts)
+
+
+def rounded(matrix: Any) -> Any:
+    """Return a float32 matrix rounded to whole numbers, without stored zeros; NaN stays NaN."""
+    if not _is_sparse(matrix):
+        return np.rint(matrix)
+    matrix = matrix.copy()
+    matrix.data = np.rint(matrix.data)
+    matrix.eliminate_zeros()
+    return matrix
+
+
+def _is_fraction(values: np.ndarray) -> np.ndarray:
+    return np.isfinite(values) & (values != np.rint(values))
+
+
+def share_of_fractions(matrix: sparse.csr_matrix | np.ndarray) -> float:
+    """Return how many of the nonzero values are fractional, in percent."""
+    values: np.ndarray = np.asarray(matrix.data) if isinstance(matrix, sparse.csr_matrix) else matrix
+    fractions = sum(int(_is_fraction(values[rows]).sum()) for rows in row_blocks(len(values)))
+    return 100 * fractions / max(int(np.count_nonzero(values)), 1)
 
 
 def columns_without_numbers(table: pd.DataFrame) -> list[str]:

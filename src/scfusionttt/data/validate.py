@@ -92,6 +92,7 @@ def validate(
     protein_modality: str | None = None,
     cells: Cells = "same",
     layer: str | None = None,
+    round: bool = False,
     species: str | None = None,
 ) -> Report:
     """Read and check an input; errors in it are findings of the report, not exceptions.
@@ -102,7 +103,7 @@ def validate(
     try:
         loaded = read(data) if isinstance(data, str | Path) else data
         cite, findings = assemble(
-            loaded, rna_modality=rna_modality, protein_modality=protein_modality, cells=cells, layer=layer
+            loaded, rna_modality=rna_modality, protein_modality=protein_modality, cells=cells, layer=layer, round=round
         )
     except UserError as error:
         return Report(source, None, (Finding("error", type(error).__name__, str(error)),))

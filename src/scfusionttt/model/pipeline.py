@@ -46,8 +46,10 @@ _COLUMNS = ("cell", "label", "probability", "p_value")
 class CountOptions(TypedDict, total=False):
     """Where the counts are in AnnData or MuData."""
 
-    #: Layer with the raw counts; None: ``layers["counts"]`` if present, else X.
+    #: Layer with the raw counts; None: ``layers["counts"]`` if present, else X; ``X`` also chooses X.
     layer: str | None
+    #: Round counts that are not whole, as from EM or a correction for ambient RNA, instead of refusing them.
+    round: bool
     #: Modalities of a MuData; None: found by their names (rna, gex; prot, protein, adt).
     #: `protein_modality` also selects the obsm table of an AnnData.
     rna_modality: str | None

@@ -49,6 +49,7 @@ def open_source(
     protein_modality: str | None = None,
     cells: Cells = "same",
     layer: str | None = None,
+    round: bool = False,
 ) -> Source:
     """Open an input of any kind.
 
@@ -63,6 +64,7 @@ def open_source(
     path = Path(path)
     options: dict[str, Any] = {
         "rna_modality": rna_modality, "protein_modality": protein_modality, "cells": cells, "layer": layer,
+        "round": round,
     }  # fmt: skip
     data = _open_lazily(path)
     if data is None:

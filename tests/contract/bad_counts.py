@@ -26,6 +26,15 @@ def _raw(data, folder):
     data["rna"].X = np.log1p(data["rna"].X)
 
 
+def _genes_in_raw(data, folder):
+    """Every second gene, normalised, in X; the counts of all in .raw."""
+    rna = data["rna"].copy()
+    rna.raw = rna.copy()
+    rna = rna[:, ::2].copy()
+    rna.X = np.log1p(rna.X)
+    return modalities(lambda whole: {"rna": rna, "prot": whole["prot"]})(data, folder)
+
+
 def _no_matrix(data, folder):
     data["rna"].X = None
 
@@ -147,6 +156,9 @@ CASES = {
     ),
     "counts in another layer, not named": refused(NORMALISED, _other_layer),
     "counts in .raw, normalised X": same(_raw, "so the raw counts were taken from .raw"),
+    "counts of all genes in .raw, half of them in a normalised X": same(
+        _genes_in_raw, "so the raw counts of all 300 features were taken from .raw"
+    ),
     "no matrix at all": refused("RNA has no matrix; put raw counts in X", _no_matrix),
     "RNA: NaN": refused("RNA has NaN in 1 cell (cell-000000)", entry(np.nan)),
     "RNA: NaN throughout": refused("RNA has NaN in 160 cells", block(np.nan)),

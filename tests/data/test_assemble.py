@@ -278,6 +278,33 @@ def test_normalised_values_are_refused():
     fails(mudata(protein=table(np.log1p(PROTEIN), features=PROTEINS)), "protein", "look normalised")
 
 
+def test_all_genes_of_raw_are_used():
+    """CELLxGENE keeps the variable genes in X and all in .raw; a model then missed genes that the file had."""
+    data = table(RNA)
+    data.raw = data.copy()
+    data = data[:, ::2].copy()
+    data.X = np.log1p(data.X)
+    for source, protein in ((data, None), (mudata(rna=data), PROTEIN)):
+        with pytest.warns(UserWarning, match=f"raw counts of all {RNA.shape[1]} features were taken from .raw"):
+            cite = as_citeseq(source)
+        np.testing.assert_array_equal(cite.rna.X.toarray(), RNA)
+        assert list(cite.rna.var_names) == list(table(RNA).var_names)
+        if protein is not None:
+            np.testing.assert_array_equal(cite.protein.X, protein)
+
+
+def test_raw_without_feature_types_does_not_turn_antibodies_into_genes():
+    data = table(RNA)
+    data.raw = data.copy()
+    data = data[:, 1:].copy()
+    data.X = np.log1p(data.X)
+    data.var["feature_types"] = ["Gene Expression"] * (data.n_vars - 1) + ["Antibody Capture"]
+    with pytest.warns(UserWarning, match="taken from .raw"):
+        cite = as_citeseq(data)
+    np.testing.assert_array_equal(cite.rna.X.toarray(), RNA[:, 1:-1])
+    np.testing.assert_array_equal(cite.protein.X, RNA[:, -1:])
+
+
 def with_fractions(share):
     """RNA of which a share of the counts is 0.4 too large, as after EM."""
     counts = sparse.csr_matrix(RNA)

@@ -11,7 +11,16 @@ from mudata import MuData
 from scipy import sparse
 
 from scfusionttt.data.cells import Cells, CiteSeq, count_findings
-from scfusionttt.data.counts import MANY_FRACTIONS, has_layer, raw_counts, rounded, share_of_fractions, to_csr, to_dense
+from scfusionttt.data.counts import (
+    MANY_FRACTIONS,
+    features_of_raw,
+    has_layer,
+    raw_counts,
+    rounded,
+    share_of_fractions,
+    to_csr,
+    to_dense,
+)
 from scfusionttt.data.findings import Finding, named
 from scfusionttt.data.modalities import (
     antibody_findings,
@@ -148,10 +157,12 @@ def _from_mudata(
             f"no RNA found: the modalities are {', '.join(mdata.mod) or 'none'}; "
             "choose those of RNA and proteins with rna_modality and protein_modality"
         )
-    parts = {"RNA": mdata.mod[rna_name]}
+    rna_part, from_raw = _all_genes(mdata.mod[rna_name], layer)
+    parts = {"RNA": rna_part}
     if protein_name is not None:
         parts["protein"] = mdata.mod[protein_name]
     layers, findings = _layer_of_each(parts, layer)
+    findings = from_raw + findings
     matrices = {}
     for name, adata in parts.items():
         matrices[name], more = raw_counts(adata, modality=name, layer=layers[name])
@@ -182,6 +193,14 @@ def _genes(counts: sparse.csr_matrix, adata: AnnData, is_gene: np.ndarray) -> An
     return _table(counts if is_gene.all() else to_csr(counts[:, is_gene]), adata, is_gene)
 
 
+def _all_genes(adata: AnnData, layer: str | None) -> tuple[AnnData, list[Finding]]:
+    """Return the RNA with all genes of ``.raw`` if the counts are there, and its feature types are known as well."""
+    whole, findings = features_of_raw(adata, modality="RNA", layer=layer)
+    if findings and (feature_types(whole) is None) != (feature_types(adata) is None):
+        return adata, []
+    return whole, findings
+
+
 def _layer_of_each(parts: dict[str, AnnData], layer: str | None) -> tuple[dict[str, str | None], list[Finding]]:
     """Return the layer to read from each modality, and a finding if only one has the requested layer."""
     lacking = [name for name, adata in parts.items() if layer is not None and not has_layer(adata, layer)]
@@ -197,7 +216,9 @@ def _layer_of_each(parts: dict[str, AnnData], layer: str | None) -> tuple[dict[s
 def _from_anndata(
     adata: AnnData, protein_modality: str | None, layer: str | None
 ) -> tuple[AnnData, AnnData | None, list[Finding]]:
-    matrix, findings = raw_counts(adata, modality="RNA", layer=layer)
+    adata, findings = _all_genes(adata, layer)
+    matrix, more = raw_counts(adata, modality="RNA", layer=layer)
+    findings += more
     by_type = protein_modality if protein_modality not in adata.obsm else None
     by_type = by_type if has_feature_type(adata, by_type) else None
     is_gene, is_antibody, left_out = split_features(adata, by_type)

@@ -11,6 +11,7 @@ from scipy import sparse
 
 from scfusionttt.data.findings import Finding, named
 from scfusionttt.errors import InputDataError
+from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.keys import COUNTS
 
 #: The largest whole number up to which float32 is exact; larger counts may be rounded.
@@ -56,6 +57,24 @@ def raw_counts(adata: AnnData, *, modality: str, layer: str | None = None) -> tu
         return adata.X, _other_matrices(adata, modality)
     message = f"{modality}: X has fractional values, so the raw counts were taken from .raw"
     return matrix, [Finding("warning", "counts_from_raw", message, f"store them in layers['{COUNTS}'] to be explicit")]
+
+
+def features_of_raw(adata: AnnData, *, modality: str, layer: str | None = None) -> tuple[AnnData, list[Finding]]:
+    """Return `adata` with the counts and all features of ``.raw``, if X has fractional values of only some of them."""
+    raw = adata.raw
+    has_counts = layer is not None or COUNTS in adata.layers or adata.X is None or raw is None or is_whole(adata.X)
+    if has_counts or raw.n_vars == adata.n_vars or not _covers(raw.var_names, adata.var_names):
+        return adata, []
+    matrix = raw[:, raw.var_names].X
+    if not is_whole(matrix):
+        return adata, []
+    message = (
+        f"{modality}: X has fractional values of {adata.n_vars} features, so the raw counts of all {raw.n_vars} "
+        "features were taken from .raw"
+    )
+    finding = Finding("warning", "counts_from_raw", message, f"store them in layers['{COUNTS}'] to be explicit")
+    with quiet():
+        return AnnData(matrix, obs=adata.obs, var=raw.var, obsm=dict(adata.obsm), uns=adata.uns), [finding]
 
 
 def has_layer(adata: AnnData, layer: str | None) -> bool:

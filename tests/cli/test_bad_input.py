@@ -200,6 +200,14 @@ BAD_CALLS = {
         "does not exist; create it or choose another",
     ),
     "output: h5mu of one AnnData": ("embed rna.h5ad --model model --out z.h5mu", "use .h5ad or .zarr"),
+    "output: a file in place of the folder of results": (
+        "benchmark good.h5mu --labels-key cell_type --out t.csv/results",
+        "cannot be created, as ",
+    ),
+    "output: a name that is too long": (
+        f"pretrain good.h5mu --out {'m' * 250}",
+        "File name too long; choose another name",
+    ),
     "output: somebody's folder": ("pretrain good.h5mu --out folder", "other content and is not overwritten"),
     "output: a file for a folder": (
         "pretrain good.h5mu --out t.csv",
@@ -241,6 +249,9 @@ WITHOUT_TORCH = [
     "finetune missing.h5mu --model typed --labels-key cell_type --out new",
     "transfer missing.h5mu --model typed --out new",
     "plan missing.h5mu",
+    "benchmark missing.h5mu --labels-key cell_type",
+    "benchmark good.h5mu --labels-key cell_type --out t.csv",
+    "ablate order good.h5mu --labels-key cell_type --preset slow",
     "pretrain good.h5mu --out new --preset slow",
     "pretrain good.h5mu --out new --set network.widht=3",
     "pretrain good.h5mu --out new --memory lots",

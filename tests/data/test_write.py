@@ -14,7 +14,7 @@ from scfusionttt.errors import InputDataError, OutputError
 from scfusionttt.io.atomic import replacing
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.io.read import read
-from scfusionttt.io.tables import write_table
+from scfusionttt.io.tables import check_file_path, write_table
 
 CELLS = pd.Index(["a", "b", "c", "d"])
 Z = np.arange(8, dtype=np.float32).reshape(4, 2)
@@ -249,6 +249,15 @@ def test_unwritable_folder(tmp_path, monkeypatch):
 
     monkeypatch.setattr("tempfile.mkdtemp", refuse)
     fails(lambda: write_table(tmp_path / "t.csv", pd.DataFrame()), "t.csv", "no permission")
+
+
+@pytest.mark.parametrize("length", [300, 250])
+def test_a_name_that_is_too_long_is_refused_before_the_work(tmp_path, length):
+    """250 characters are allowed, but not with the ending of the temporary folder."""
+    name = "x" * (length - 4) + ".csv"
+    fails(lambda: check_file_path(tmp_path / name, (".csv",)), "cannot be written: File name too long; choose another")
+    check_file_path(tmp_path / name[-200:], (".csv",))
+    assert not list(tmp_path.iterdir())
 
 
 def test_files_are_replaced_whole_and_links_stay(tmp_path):

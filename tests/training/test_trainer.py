@@ -130,6 +130,12 @@ def test_the_state_is_kept_after_every_epoch_better_or_not(pretrain, validation_
     assert epochs == {"best": 0, "last": 2}
 
 
+def test_a_folder_for_checkpoints_that_cannot_be_created_is_refused(pretrain, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(OutputError, match=r"file cannot be created \(File exists\); choose another folder"):
+        pretrain(checkpoints=tmp_path / "file")
+
+
 def test_ctrl_c_is_a_keyboard_interrupt_and_still_works_afterwards(pretrain, interrupted):
     """Lightning switches the signal off and calls sys.exit: a notebook's kernel died of it."""
     before = signal.getsignal(signal.SIGINT)

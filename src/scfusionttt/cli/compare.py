@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scfusionttt.cli.common import as_settings, open_input, print_table
+from scfusionttt.cli.common import as_settings, check_input, open_input, print_table
 from scfusionttt.cli.options import (
     Compute,
     Device,
@@ -19,7 +19,7 @@ from scfusionttt.cli.options import (
     WhichCells,
     input_options,
 )
-from scfusionttt.errors import LabelError, SettingError
+from scfusionttt.errors import LabelError, OutputError, SettingError
 
 if TYPE_CHECKING:
     from scfusionttt.comparison import cells as data
@@ -59,11 +59,13 @@ def benchmark(
 
     Example: scfusionttt benchmark pbmc.h5mu --labels-key cell_type --methods fusionttt,concat,wnn --out results
     """
+    _check(inputs, out)
+    changed = as_settings(settings)
     from scfusionttt.comparison.methods import DEFAULT, choose
     from scfusionttt.comparison.tasks import PROTOCOLS, tasks
 
     names = list(DEFAULT) if methods is None else _listed(methods)
-    chosen = choose(names, models=out / "models", settings=as_settings(settings), device=device.value)
+    chosen = choose(names, models=out / "models", settings=changed, device=device.value)
     todo = tasks(list(PROTOCOLS) if protocols is None else _listed(protocols), _numbers(train_fractions))
     options = input_options(layer, rna_modality, protein_modality, cells, drop_empty=True, round=round)
     _compare(_datasets(inputs, labels_key, options), chosen, todo, seeds, out, interval=False)
@@ -90,21 +92,39 @@ def ablate(
     Example: scfusionttt ablate order pbmc.h5mu --labels-key cell_type --seeds 5
     Example: scfusionttt ablate pbmc.h5mu --labels-key cell_type --vary pretrain.mask_ratio=0.15,0.5,0.75
     """
+    from scfusionttt.config import preset as named_preset
+
+    config = named_preset(preset).with_settings(as_settings(settings))
     from scfusionttt.comparison.ablations import STUDY_NAMES, Variants, protocol_of
     from scfusionttt.comparison.tasks import tasks
-    from scfusionttt.config import preset as named_preset
 
     study = what[0] if what[0] in STUDY_NAMES or not vary else None
     inputs = [Path(text) for text in (what[1:] if study else what)]
-    base = Variants(named_preset(preset).with_settings(as_settings(settings)), out / "models", device.value)
+    base = Variants(config, out / "models", device.value)
     variants = base.of_study(study) if study else []
     variants += [method for text in vary or [] for method in base.of_setting(text)]
     if not inputs:
         raise SettingError(f"no input given; use scfusionttt ablate {study} INPUT --labels-key KEY")
+    _check(inputs, out)
     names = [protocol_of(study, vary or [])] if protocols is None else _listed(protocols)
     todo = tasks(names, _numbers(train_fractions))
     options = input_options(layer, rna_modality, protein_modality, cells, drop_empty=True, round=round)
     _compare(_datasets(inputs, labels_key, options), variants, todo, seeds, out, interval=True)
+
+
+def _check(inputs: list[Path], out: Path) -> None:
+    """Report a missing input, or a folder that cannot be written, before the work."""
+    from scfusionttt.io.atomic import check_target
+
+    for path in inputs:
+        check_input(path)
+    try:
+        above = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    except OSError as error:  # a name that is too long
+        raise OutputError(f"{out}: cannot be created ({error.strerror}); choose another folder") from error
+    if not above.is_dir():
+        raise OutputError(f"{out}: cannot be created, as {above} is a file; choose another folder")
+    check_target(above / "results.json", folder=False)
 
 
 def _datasets(inputs: list[Path], labels_key: str, options: dict[str, Any]) -> "list[data.Cells]":
@@ -130,7 +150,6 @@ def _compare(
     datasets: "list[data.Cells]", methods: "list[Method]", todo: "list[Task]", seeds: int, out: Path, *, interval: bool
 ) -> None:
     from scfusionttt.comparison import results, rows
-    from scfusionttt.errors import OutputError
 
     jobs = rows.jobs(datasets, methods, todo, range(seeds))
     if not jobs:

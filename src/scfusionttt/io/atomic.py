@@ -40,8 +40,8 @@ def replacing(path: str | Path, *, ours: Callable[[Path], bool] = never) -> Iter
     """
     target = Path(path).resolve()  # follows a symbolic link, which is kept
     try:
-        check_target(target, ours=ours)
-        hidden = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        _check_kind(target, ours=ours)
+        hidden = _hidden_folder(target)
         try:
             yield hidden / target.name
             _move(hidden / target.name, target, aside=hidden / "earlier")
@@ -59,15 +59,27 @@ def check_target(path: str | Path, *, folder: bool | None = None, ours: Callable
     `folder` is True if a folder will be written and False for a file; neither replaces the other.
     """
     target = Path(path).resolve()
+    try:
+        _check_kind(target, folder=folder, ours=ours)
+        _hidden_folder(target).rmdir()  # a read-only disk, or a name that is too long with the temporary ending
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {_reason(error)}; choose another name or folder") from error
+
+
+def _check_kind(target: Path, *, folder: bool | None = None, ours: Callable[[Path], bool]) -> None:
     if not target.parent.is_dir():
-        raise OutputError(f"{path}: the folder {target.parent} does not exist; create it or choose another")
+        raise OutputError(f"{target}: the folder {target.parent} does not exist; create it or choose another")
     if not os.access(target.parent, os.W_OK):
-        raise OutputError(f"{path} cannot be written: no permission to write in {target.parent}")
+        raise OutputError(f"{target} cannot be written: no permission to write in {target.parent}")
     if target.is_dir() and any(target.iterdir()) and not ours(target):
         raise OutputError(f"{target} is a folder with other content and is not overwritten; choose another name")
     if folder is not None and target.exists() and target.is_dir() != folder:
         kinds = ("folder", "file") if target.is_dir() else ("file", "folder")
         raise OutputError(f"{target} is a {kinds[0]} and is not overwritten; choose another name for the {kinds[1]}")
+
+
+def _hidden_folder(target: Path) -> Path:
+    return Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
 
 
 def _move(new: Path, target: Path, *, aside: Path) -> None:

@@ -21,7 +21,7 @@ from torch import nn
 
 from scfusionttt.config import StageConfig
 from scfusionttt.data.loader import CellDataset, make_loader
-from scfusionttt.errors import SettingError
+from scfusionttt.errors import OutputError, SettingError
 from scfusionttt.io.atomic import replacing
 from scfusionttt.training import distributed, memory
 from scfusionttt.training.callbacks import (
@@ -159,7 +159,10 @@ def load_weights(module: nn.Module, checkpoint: Path) -> None:
 def _checkpoint_folder(folder: Path | None) -> Iterator[Path]:
     """Yield the folder for checkpoints; a temporary one is removed in the end."""
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{folder} cannot be created ({error.strerror}); choose another folder") from error
         yield folder
         return
     own = tempfile.mkdtemp(prefix="scfusionttt-")

@@ -120,6 +120,24 @@ def test_10x_h5_of_both_versions_keeps_all_features_and_their_names(tmp_path, gr
         assert list(found.var["feature_types"]) == TYPES
 
 
+@pytest.mark.parametrize("group", ["matrix", "hg19"])
+@pytest.mark.parametrize("name", ["matrix_v2", "background_removed"])
+def test_matrices_of_cellbender(tmp_path, group, name):
+    """It names the group of the counts after its own version, next to groups of its fit."""
+    write_10x_h5(tmp_path / "f.h5", group)
+    with h5py.File(tmp_path / "f.h5", "r+") as file:
+        file.move(group, name)
+        file[name]["latent_cell_probability"] = np.ones(3)
+        file.create_group("droplet_latents")["cell_size"] = np.ones(3)
+        file.create_group("metadata")["barcodes_analyzed"] = np.arange(3)
+    result = read(tmp_path / "f.h5")
+    assert_counts(result)
+    assert list(result.var_names) == SYMBOLS
+    assert list(result.var["gene_ids"]) == IDS
+    if group == "matrix":
+        assert list(result.var["feature_types"]) == TYPES
+
+
 def test_a_10x_h5_of_two_genomes_is_not_called_damaged(tmp_path):
     write_10x_h5(tmp_path / "f.h5", "hg19")
     with h5py.File(tmp_path / "f.h5", "a") as file:

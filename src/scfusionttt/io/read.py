@@ -89,29 +89,45 @@ def _read_file(path: Path) -> AnnData | MuData:
                     raise
                 with h5py.File(path, "r") as file:
                     return read_supported(path, file)
-        if kind == "10x":
+        if kind == "matrix":
             import scanpy as sc
 
             return sc.read_10x_h5(path, gex_only=False)
+        if kind is not None:
+            with h5py.File(path, "r") as file:
+                return _read_10x_group(file[kind])
     raise InputFileError(f"{path} is HDF5 of another kind (it has {inside}); expected {_KNOWN}")
 
 
 def _hdf5_kind(path: Path, file: h5py.File) -> str | None:
-    """Return h5mu, h5ad or 10x (version 3 and later, or earlier); None for another kind."""
+    """Return h5mu, h5ad, or the group of a 10x matrix; None for another kind."""
     if "mod" in file:
         return "h5mu"
     if "obs" in file and "var" in file:
         return "h5ad"
-    if isinstance(file.get("matrix"), h5py.Group) and "barcodes" in file["matrix"]:
-        return "10x"
-    groups = [file[name] for name in file]
-    is_legacy = groups and all(isinstance(group, h5py.Group) and "gene_names" in group for group in groups)
-    if is_legacy and len(groups) > 1:
+    matrices = [name for name in file if isinstance(file[name], h5py.Group) and "barcodes" in file[name]]
+    if "matrix" in matrices:
+        return "matrix"
+    if len(matrices) > 1:
         raise InputFileError(
-            f"{path} has {len(groups)} genomes ({name_some(list(file))}), as 10x wrote them before version 3; read "
+            f"{path} has {len(matrices)} genomes ({name_some(matrices)}), as 10x wrote them before version 3; read "
             "one with scanpy.read_10x_h5(..., genome=...) and write it as .h5ad"
         )
-    return "10x" if is_legacy else None
+    return matrices[0] if matrices else None
+
+
+def _read_10x_group(group: h5py.Group) -> AnnData:
+    """Read a 10x matrix under another name than ``matrix``: a genome (before version 3), or that of CellBender."""
+    parts = (group["data"][()].astype(np.float32), group["indices"][()], group["indptr"][()])
+    n_features, n_cells = group["shape"][()]
+    features = group.get("features", group)
+    columns = {"gene_ids": ("id", "genes"), FEATURE_TYPES: ("feature_type",), "name": ("name", "gene_names")}
+    var = pd.DataFrame(
+        {column: features[name].asstr()[()] for column, names in columns.items() for name in names if name in features}
+    ).set_index("name")
+    var.index.name = None
+    counts = sparse.csr_matrix(parts, shape=(n_cells, n_features))
+    return AnnData(counts, obs=pd.DataFrame(index=group["barcodes"].asstr()[()]), var=var)
 
 
 def _other_kind(path: Path, start: bytes) -> str:

@@ -46,12 +46,17 @@ def check_input(path: Path) -> None:
         return
 
 
-def load_model(folder: Path, input: Path, **options: Any) -> Any:
-    """Return a model; a missing model or input is reported before torch is loaded."""
+def check_model(folder: Path, input: Path) -> None:
+    """Report a missing model or input before anything heavy is loaded."""
     from scfusionttt.model.folder import read_manifest
 
     check_input(input)
     read_manifest(folder)
+
+
+def load_model(folder: Path, input: Path, **options: Any) -> Any:
+    """Return a model; a missing model or input is reported before torch is loaded."""
+    check_model(folder, input)
     from scfusionttt.model.fusionttt import FusionTTT
 
     return FusionTTT.load(folder, **options)

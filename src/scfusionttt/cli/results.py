@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scfusionttt.cli.common import load_model, open_input, print_table, write_json
+from scfusionttt.cli.common import check_model, load_model, open_input, print_table, write_json
 from scfusionttt.cli.options import (
     Compute,
     Device,
@@ -70,6 +70,7 @@ def embed(
     Example: scfusionttt embed pbmc.h5mu --model pbmc-model --out fused.h5mu
     """
     start(devices, nodes)
+    check_model(model, input)
     from scfusionttt.data.write import EMBEDDING_ENDINGS, write_embedding
 
     check_target(input, out, EMBEDDING_ENDINGS)
@@ -95,6 +96,7 @@ def impute(
     Example: scfusionttt impute rna.h5ad --model pbmc-model --out proteins.csv
     """
     start(devices, nodes)
+    check_model(model, input)
     from scfusionttt.data.write import IMPUTED_ENDINGS, write_imputed
 
     check_target(input, out, IMPUTED_ENDINGS)

@@ -3,7 +3,7 @@
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from scfusionttt.errors import OutputError, SettingError
@@ -27,17 +27,17 @@ def locked(folder: Path) -> Iterator[list[str]]:
     """
     try:
         folder.mkdir(exist_ok=True)
-        file = (folder / LOCK).open("a+", encoding="utf-8")
+        file = (folder / LOCK).open("a+b", buffering=0)
     except OSError as error:
         raise OutputError(f"{folder} cannot be written ({error.strerror}); choose another name for --out") from error
     with file:
         if not _take(file.fileno()):
             file.seek(0)
-            owner = file.read().strip() or "another process"
+            owner = file.read().decode(errors="replace").strip() or "another process"
             raise SettingError(f"{folder} is in use by {owner}: wait for its end, or choose another name for --out")
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
+        with suppress(OSError):  # on a full disk the lock holds without its owner's name
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
         try:
             yield sorted(path.name for path in folder.iterdir() if path.name != LOCK)
         finally:

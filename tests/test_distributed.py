@@ -127,7 +127,7 @@ def test_a_run_that_lost_a_process_goes_on_bit_for_bit(place):
     _, output = run.communicate(timeout=3000)
     assert run.returncode == 2, output
     assert output.splitlines()[-1] == (
-        "scfusionttt: another process of this run was lost; continue a training run with resume=True (--resume)"
+        "scfusionttt: another process of this run was lost; continue a training run with --resume"
     )
     done(start(f"{PRETRAIN} --devices 2 --out stopped --resume", place))
     assert weights(place / "stopped") == weights(place / "whole")

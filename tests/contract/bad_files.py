@@ -251,7 +251,8 @@ CASES = {
         "it is damaged", _hdf5(lambda file: file["X"].attrs.__setitem__("shape", [150, 300]))
     ),
     ".h5ad of an unknown encoding": refused(
-        "it is damaged", _hdf5(lambda file: file["X"].attrs.__setitem__("encoding-type", "tensor"))
+        "cannot be read with the installed packages",
+        _hdf5(lambda file: file["X"].attrs.__setitem__("encoding-type", "tensor")),
     ),
     ".h5ad whose X/indptr goes back": refused(
         "the sparse matrix is corrupt", _hdf5(_shuffled_indptr), verbs=READS_LABELS

@@ -87,9 +87,7 @@ def lost_process_reported() -> Iterator[None]:
     except RuntimeError as error:
         if not any(word in str(error) for word in ("gloo", "Gloo", "NCCL", "TCPStore", "onnection")):
             raise
-        raise LostRankError(
-            "another process of this run was lost; continue a training run with resume=True (--resume)"
-        ) from error
+        raise LostRankError("another process of this run was lost; continue a training run with resume=True") from error
 
 
 def trainer_options(device: torch.device) -> dict[str, Any]:

@@ -195,7 +195,7 @@ BAD_CALLS = {
         "validate good.h5mu --json model/manifest.json",
         "model is a model folder; write to another folder",
     ),
-    "output: no folder for the scores, told before training": (
+    "output: no folder for the scores, reported before training": (
         "finetune good.h5mu --model model --labels cell_type --out new --json no/scores.json",
         "does not exist; create it or choose another",
     ),
@@ -229,14 +229,14 @@ BAD_CALLS = {
 
 @pytest.mark.parametrize("name", BAD_CALLS)
 def test_a_bad_call(name, refused):
-    command, told = BAD_CALLS[name]
-    assert told in refused(command)
+    command, message = BAD_CALLS[name]
+    assert message in refused(command)
 
 
 def test_a_device_that_is_not_there_is_told_before_the_input_is_read(refused, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    told = refused("pretrain missing.h5mu --out new --device cuda")
-    assert "the device 'cuda' is not available on this machine; choose auto or cpu" in told
+    message = refused("pretrain missing.h5mu --out new --device cuda")
+    assert "the device 'cuda' is not available on this machine; choose auto or cpu" in message
 
 
 NO_DEVICE = "cuda" if sys.platform == "darwin" else "mps"

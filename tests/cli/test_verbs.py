@@ -44,16 +44,16 @@ def done(result):
 
 def test_version_and_help(scfusionttt):
     assert done(scfusionttt("--version")).out == version("scfusionttt") + "\n"
-    told = done(scfusionttt("--help")).out
-    assert all(verb in told for verb in VERBS)
+    text = done(scfusionttt("--help")).out
+    assert all(verb in text for verb in VERBS)
     assert scfusionttt("").code == 2
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_an_example(verb, scfusionttt):
-    told = " ".join(done(scfusionttt(f"{verb} --help")).out.split())
-    assert f"Usage: scfusionttt {verb}" in told
-    assert f"Example: scfusionttt {verb}" in told
+    text = " ".join(done(scfusionttt(f"{verb} --help")).out.split())
+    assert f"Usage: scfusionttt {verb}" in text
+    assert f"Example: scfusionttt {verb}" in text
 
 
 def test_the_whole_road(here, scfusionttt):

@@ -33,7 +33,7 @@ class BadInput:
         Creates it from valid cells.
     refused
         Whether it must be refused, with one line and exit code 2; otherwise it must be used.
-    told
+    message
         Words that the line or the warning must contain, if any.
     same
         The result must be that of the valid cells, bit for bit, whatever their container, order or names.
@@ -49,7 +49,7 @@ class BadInput:
     what: str
     make: Make
     refused: bool
-    told: str = ""
+    message: str = ""
     same: bool = False
     verbs: Mapping[str, str] = field(default_factory=dict)
     labels: str = "cell_type"
@@ -57,8 +57,8 @@ class BadInput:
 
     def refusal(self, verb: str) -> str | None:
         """Return the words with which a command must refuse it, or None if it must use it."""
-        told = self.verbs.get(verb, self.told if self.refused and self._is_judged_by(verb) else DONE)
-        return told or None
+        message = self.verbs.get(verb, self.message if self.refused and self._is_judged_by(verb) else DONE)
+        return message or None
 
     def _is_judged_by(self, verb: str) -> bool:
         if self.group == "Labels":
@@ -120,12 +120,12 @@ def _peers() -> list[str]:
 
 
 def _verdict(case: BadInput) -> str:
-    told = f': "{case.told}"' if case.told else ""
+    message = f': "{case.message}"' if case.message else ""
     verdict = "refused" if case.refused else "same result" if case.same else "used"
     others = [f'`{verb}` refuses: "{words}"' for verb, words in case.verbs.items() if words]
     others += [f"`{verb}` uses it" for verb, words in case.verbs.items() if not words]
     options = f" with `{case.options}`" if case.options else ""
-    return "; ".join([verdict + options + told, *others])
+    return "; ".join([verdict + options + message, *others])
 
 
 if __name__ == "__main__":

@@ -16,19 +16,19 @@ from scfusionttt.io.quiet_warnings import quiet
 Make = Callable[[MuData, Path], "MuData | AnnData | Path | None"]
 
 
-def refused(told: str, make: Make, **more: Any) -> dict[str, Any]:
+def refused(message: str, make: Make, **more: Any) -> dict[str, Any]:
     """Expect a refusal: one line, exit code 2."""
-    return {"make": make, "refused": True, "told": told, **more}
+    return {"make": make, "refused": True, "message": message, **more}
 
 
-def used(make: Make, told: str = "", **more: Any) -> dict[str, Any]:
-    """Expect a correct result, and a warning if `told` is set."""
-    return {"make": make, "refused": False, "told": told, **more}
+def used(make: Make, message: str = "", **more: Any) -> dict[str, Any]:
+    """Expect a correct result, and a warning if `message` is set."""
+    return {"make": make, "refused": False, "message": message, **more}
 
 
-def same(make: Make, told: str = "", **more: Any) -> dict[str, Any]:
+def same(make: Make, message: str = "", **more: Any) -> dict[str, Any]:
     """Expect, bit for bit, the result of the valid cells."""
-    return used(make, told, same=True, **more)
+    return used(make, message, same=True, **more)
 
 
 def write(data: MuData | AnnData, path: Path) -> Path:

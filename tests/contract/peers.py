@@ -85,7 +85,7 @@ def muon(path):
 TOOLS = (totalvi, muon)
 
 
-def judge(case, error, told):
+def judge(case, error, warned):
     """Return the verdict of a run by the error it ended with, None for none, and the unusual warnings on its way."""
     if error is not None:
         frames = [Path(frame.filename).parts for frame in traceback.extract_tb(error.__traceback__)]
@@ -93,7 +93,7 @@ def judge(case, error, told):
         return CLEAR if str(error) and (not inside or inside[-1] in OF_THE_TOOL) else DEEP
     if not case.refused:
         return USED
-    return TOLD if told else SILENT
+    return TOLD if warned else SILENT
 
 
 def attempt(tool, case, path, usual, pipe):
@@ -103,14 +103,14 @@ def attempt(tool, case, path, usual, pipe):
     """
     resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
     error = None
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", UserWarning)
         try:
             assert np.isfinite(tool(path)).all(), "the result is not finite"
         except Exception as caught:
             error = caught
-    said = list(dict.fromkeys(one_line(warning.message) for warning in told))
+    said = list(dict.fromkeys(one_line(warning.message) for warning in caught))
     news = [text for text in said if text[:SAME] not in usual]
     pipe.send((judge(case, error, news), one_line(error or "; ".join(news)), [text[:SAME] for text in said]))
 

@@ -75,7 +75,7 @@ def made(place, cells):
 
 @pytest.fixture
 def given(place, made, scfusionttt, monkeypatch):
-    """Give a case to a verb; check exit code and lines; return what was told and written."""
+    """Give a case to a verb; check exit code and lines; return its output."""
     monkeypatch.chdir(place)
 
     def run(verb, case):
@@ -87,25 +87,25 @@ def given(place, made, scfusionttt, monkeypatch):
         result = scfusionttt(
             VERBS[verb].format(input=shlex.quote(str(path)), options=case.options, labels=shlex.quote(case.labels))
         )
-        told, refusal = result.out + result.err, case.refusal(verb)
+        output, refusal = result.out + result.err, case.refusal(verb)
         if refusal is None:
-            assert result.code == 0, told
-            return told
-        assert result.code == 2, told
+            assert result.code == 0, output
+            return output
+        assert result.code == 2, output
         *notes, line = result.err.splitlines()
-        assert line.startswith("scfusionttt: ") and refusal in line, told
+        assert line.startswith("scfusionttt: ") and refusal in line, output
         assert not any(note.startswith(("scfusionttt:", "Traceback")) for note in notes)
         assert not list((place / "out").iterdir()), "a refusal writes nothing"
-        return told
+        return output
 
     return run
 
 
-def check(verb, case, told, place, z):
+def check(verb, case, output, place, z):
     if case.refusal(verb) is not None:
         return
     if verb == "validate" and not case.refused:
-        assert case.told in told
+        assert case.message in output
     if verb == "embed":
         found = np.load(place / "out" / "z.npy")
         assert np.isfinite(found).all()

@@ -167,7 +167,7 @@ def test_arguments_of_scvi_tools_get_a_hint(cells):
     for call in (lambda: FusionTTT(max_epochs=3), lambda: FusionTTT().pretrain(cells, max_epochs=3)):
         with pytest.raises(SettingError, match=r"'max_epochs'; use FusionTTT\(pretrain={'epochs': 10}\)"):
             call()
-    with pytest.raises(SettingError, match="there is no argument 'colour'; use one of layer, rna_modality"):
+    with pytest.raises(SettingError, match="there is no argument 'colour'; use one of layer, round, rna_modality"):
         FusionTTT().pretrain(cells, colour="red")
 
 

@@ -204,6 +204,12 @@ def test_each_variant_changes_one_setting(tmp_path):
     orders = variants.of_study("order")
     assert [method.settings["data"]["order"] for method in orders] == ["genome", "reverse", "shuffled", "expression"]
     assert [method.settings["network"] for method in orders] == [orders[0].settings["network"]] * 4
+    layers = [
+        {name: method.settings["network"][name] for name in ("mixer", "fusion")} for method in variants.of_study("ttt")
+    ]
+    assert [*map(tuple, map(dict.values, layers))] == [
+        ("ttt", "ttt"), ("ttt", "add"), ("none", "ttt"), ("none", "add"), ("attention", "attention"),
+    ]  # fmt: skip
     assert [method.settings["pretrained"] for method in variants.of_study("stages")] == [True, False, False]
     assert [m.settings["pretrain"]["lr"] for m in variants.of_setting("pretrain.lr=0.001,0.01")] == [0.001, 0.01]
     assert protocol_of("stages", []) == protocol_of(None, ["finetune.lr=1,2"]) == "held-out"

@@ -73,7 +73,7 @@ def benchmark(
 
 def ablate(
     what: Annotated[
-        list[str], typer.Argument(metavar="[order|mixer|fusion|stages|length] INPUT...", help="study; labelled cells")
+        list[str], typer.Argument(metavar="[order|ttt|length|stages] INPUT...", help="study; labelled cells")
     ],
     labels_key: Labels,
     vary: Annotated[
@@ -87,7 +87,9 @@ def ablate(
     layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None, cells: WhichCells = None,
     round: Round = False,
 ) -> None:  # fmt: skip
-    """Compare variants of scFusionTTT that differ in one setting: means and 95 % confidence intervals over seeds.
+    """Compare variants of scFusionTTT: means and 95 % confidence intervals over seeds.
+
+    The study ttt has TTT everywhere, in the encoders alone, in the fusion alone, nowhere, and attention everywhere.
 
     Example: scfusionttt ablate order pbmc.h5mu --labels-key cell_type --seeds 5
     Example: scfusionttt ablate pbmc.h5mu --labels-key cell_type --vary pretrain.mask_ratio=0.15,0.5,0.75

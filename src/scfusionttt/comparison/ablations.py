@@ -13,12 +13,21 @@ from scfusionttt.errors import SettingError
 #: The predefined studies: the setting that varies and its values.
 STUDIES = {
     "order": ("data.order", ("genome", "reverse", "shuffled", "expression")),
-    "mixer": ("network.mixer", ("ttt", "ttt_mlp", "attention", "none")),
-    "fusion": ("network.fusion", ("ttt", "attention", "add")),
     "length": ("data.n_genes", ("500", "1000", "2000", "4000", "8000", "all")),
 }
+#: The layers that exchange information between tokens: those of encoders and decoders, and those of the fusion. A
+#: variant names both, since one alone leaves the other as it is.
+MIXER, FUSION = "network.mixer", "network.fusion"
+#: The study ``ttt``: the two layers of each variant.
+TTT = {
+    "TTT everywhere": ("ttt", "ttt"),
+    "TTT in the encoders alone": ("ttt", "add"),
+    "TTT in the fusion alone": ("none", "ttt"),
+    "no TTT": ("none", "add"),
+    "attention everywhere": ("attention", "attention"),
+}
 STAGES = "stages"
-STUDY_NAMES = (*STUDIES, STAGES)
+STUDY_NAMES = (*STUDIES, "ttt", STAGES)
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,8 @@ class Variants:
         """Return the variants of a predefined study."""
         if name == STAGES:
             return self._stages()
+        if name == "ttt":
+            return [self._variant({MIXER: mixer, FUSION: fusion}, name) for name, (mixer, fusion) in TTT.items()]
         if name not in STUDIES:
             raise SettingError(f"there is no ablation {name!r}; choose one of {', '.join(STUDY_NAMES)}, or use --vary")
         setting, values = STUDIES[name]
@@ -45,9 +56,12 @@ class Variants:
             raise SettingError(f"--vary {text!r} has no values; write --vary section.key=v1,v2")
         return [self._variant({setting: value}) for value in values.split(",")]
 
-    def _variant(self, settings: Mapping[str, Any]) -> Method:
+    def _variant(self, settings: Mapping[str, Any], title: str = "") -> Method:
+        config = self.base.with_settings(settings)
+        if settings.keys() & {MIXER, FUSION}:
+            settings = {**settings, MIXER: config.network.mixer, FUSION: config.network.fusion}
         name = ", ".join(f"{setting}={value}" for setting, value in settings.items())
-        return self._method(name, ModelRunner(self.base.with_settings(settings), self.models, self.device))
+        return self._method(f"{title} ({name})" if title else name, ModelRunner(config, self.models, self.device))
 
     def _stages(self) -> list[Method]:
         """Return stage 2 after stage 1, without stage 1, and without it but trained for as long as stage 1."""

@@ -79,10 +79,12 @@ class NetworkConfig:
     mlp_ratio: float = 2.0
     #: Dropout in the blocks [fraction]. Raise it when the validation loss rises while the training loss falls.
     dropout: float = 0.0
-    #: The layer that mixes tokens in encoders and decoders; ``none``: each token stays alone. Change it to compare TTT
-    #: with attention.
+    #: The layer that mixes tokens in encoders and decoders, but not in the fusion; ``none``: each token stays alone
+    #: there. Change it together with ``network.fusion`` to compare TTT with attention, or with neither (``none`` and
+    #: ``add``).
     mixer: Mixer = "ttt"
-    #: How each modality reads the other; ``add``: its mean is added. Change it to compare TTT with attention.
+    #: How each modality reads the other; ``add``: its mean is added, without a layer. Change it together with
+    #: ``network.mixer``.
     fusion: Fusion = "ttt"
     #: Weight of the fused part relative to the modality's own, lambda of the paper [ratio]. 0 turns fusion off.
     fusion_weight: float = 1.0

@@ -15,6 +15,9 @@ from scfusionttt.nn.tokens import CellInputs
 from scfusionttt.training import distributed
 from scfusionttt.training.memory import cells_at_once
 
+#: Parts that features are dealt to in order to hide one part at a time: a seventh, as many as the published masking.
+HIDDEN_PARTS = 7
+
 
 def embed(network: Network, cells: CellDataset, device: torch.device, *, rna_only: bool = False) -> np.ndarray:
     """Return the embedding (the whitened latent vector), float32 [n, l]; with `rna_only` proteins are ignored."""
@@ -80,8 +83,38 @@ def probabilities(
 
 
 def reconstructed_proteins(network: PretrainNetwork, cells: CellDataset, device: torch.device) -> np.ndarray:
-    """Return the scaled protein values that the bottleneck reconstructs, float32 [n, p]."""
-    return read_cells(network, cells, device, lambda inputs: network(inputs, from_tokens=False).protein_z)
+    """Return the scaled protein values of n cells as the network reconstructs them, float32 [n, p].
+
+    The bottleneck reconstructs them all; a decoder of tokens, only what is hidden: each protein in turn with others.
+    """
+    if not network.rebuilds_tokens:
+        return read_cells(network, cells, device, lambda inputs: network(inputs, from_tokens=False).protein_z)
+    n_genes, n_proteins = (len(scaler.mean) for scaler in (cells.preprocessing.rna, cells.preprocessing.protein))
+    parts = np.concatenate([np.full(n_genes, -1), np.arange(n_proteins) % HIDDEN_PARTS])
+    return reconstructed_when_hidden(network, cells, device, parts)[:, n_genes:]
+
+
+def reconstructed_when_hidden(
+    network: PretrainNetwork, cells: CellDataset, device: torch.device, parts: np.ndarray
+) -> np.ndarray:
+    """Return the scaled values of n cells, float32 [n, g + p], each as reconstructed while its part is hidden.
+
+    Parameters
+    ----------
+    parts
+        Part of each gene and protein, [g + p]; values of the part -1 are never hidden and returned as 0. If tokens are
+        reconstructed, the genes of a token must share a part.
+    """
+    part_of = torch.from_numpy(parts).to(device)
+
+    def read(inputs: CellInputs) -> Tensor:
+        values = torch.zeros(len(inputs.rna), len(parts), device=device)
+        for part in np.unique(parts[parts >= 0]).tolist():
+            hidden = part_of == part
+            values = torch.where(hidden, network.rebuild(inputs, hidden), values)
+        return values
+
+    return read_cells(network, cells, device, read)
 
 
 def read_cells(

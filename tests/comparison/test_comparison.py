@@ -11,14 +11,18 @@ from scfusionttt.comparison import autoencoder, fingerprints, results
 from scfusionttt.comparison.ablations import Variants, protocol_of
 from scfusionttt.comparison.cells import Cells
 from scfusionttt.comparison.methods import Method, choose
+from scfusionttt.comparison.pairs import paired, paired_tables
+from scfusionttt.comparison.reconstruction import _parts, reconstruction_scores
 from scfusionttt.comparison.rows import Job, jobs, read_rows, run_all
 from scfusionttt.comparison.tasks import tasks
 from scfusionttt.config import preset
 from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.errors import LabelError, SettingError
 from scfusionttt.evaluation.baselines import zscore
+from scfusionttt.model.fusionttt import FusionTTT
 
 TINY = {"network.width": 16, "network.latent": 8, "pretrain.epochs": 1}
+TINY_SECTIONS = {"network": {"width": 16, "latent": 8}}
 
 
 @pytest.fixture(scope="module")
@@ -199,6 +203,56 @@ def test_intervals_are_students_t_over_seeds():
     assert results.tables(rows[:1])[0].rows.loc["m", "ARI ↑"] == "0.100"
 
 
+def test_differences_are_paired_by_seed():
+    """The spread over seeds, common to both, had hidden a difference that every seed shows."""
+    row = {"protocol": "ablation", "dataset": "d", "labels": "l", "share": 0.05, "status": "done", "note": "",
+           "seconds": 1.0, "peak_memory": None}  # fmt: skip
+    values = {"base": (0.1, 0.9, 0.5), "other": (0.12, 0.93, 0.51)}
+    rows = [
+        {**row, "method": method, "seed": seed, "metrics": {"hidden_gene_r2": value}}
+        for method, of_seeds in values.items() for seed, value in enumerate(of_seeds)
+    ]  # fmt: skip
+    lone = {**row, "method": "other", "seed": 7, "metrics": {"hidden_gene_r2": 0.0}}
+    line = paired([*rows, lone], "base").set_index("metric").loc["hidden_gene_r2"]
+    assert (line["n"], line["difference"]) == (3, pytest.approx(0.02))
+    assert line["effect"] == pytest.approx(2)  # differences 0.02, 0.03, 0.01
+    assert line["high"] - line["low"] == pytest.approx(2 * 4.302653 * 0.01 / np.sqrt(3))
+    table = paired_tables(rows, "base")[0]
+    assert table.rows.loc["other", "hidden genes R² ↑"] == "+0.020 ± 0.025 (+2.0)"
+
+
+@pytest.mark.parametrize("objective", ["bottleneck", "masked"])
+def test_an_ablation_scores_cells_that_the_model_never_saw(dataset, tmp_path, objective):
+    settings = TINY | {"pretrain.objective": objective}
+    if objective == "masked":
+        settings |= {"network.latent": 0, "network.decoder_blocks": 1}
+    rows, _ = run(dataset, choose(["fast"], models=tmp_path, settings=settings), tasks(["ablation"], [0.2]), tmp_path)
+    assert rows[0]["status"] == "done", rows[0]["note"]
+    assert {"ARI", "hidden_gene_r2", "hidden_protein_r2", "protein_from_rna_r", "few_labels_f1"} <= set(
+        rows[0]["metrics"]
+    )
+    assert not list(tmp_path.glob("*/manifest.json"))  # a model of all cells would have seen them
+
+
+def test_every_order_hides_the_same_features(dataset):
+    parts = []
+    for order in ("genome", "shuffled"):
+        model = FusionTTT("fast", data={"order": order}, **TINY_SECTIONS).build(dataset.cite)
+        table = model.features.table.assign(part=_parts(model, 3), other=_parts(model, 4))
+        parts.append(table.set_index(["modality", "name"])[["part", "other"]].sort_index())
+    pd.testing.assert_frame_equal(*parts)
+    assert not (parts[0]["part"] == parts[0]["other"]).all()
+
+
+def test_a_trained_model_explains_hidden_values_and_a_random_one_does_not(dataset):
+    settings = {"network": {"width": 16, "latent": 8}, "pretrain": {"epochs": 12, "lr": 1e-2}}
+    model = FusionTTT("fast", progress=False, **settings).pretrain(dataset.cite[np.arange(120)])
+    trained = reconstruction_scores(model, dataset.cite[np.arange(120, 160)], seed=0)
+    random = reconstruction_scores(model.build(dataset.cite), dataset.cite[np.arange(120, 160)], seed=0)
+    assert trained["hidden_protein_r2"] > 0.1 > random["hidden_protein_r2"]
+    assert trained["protein_from_rna_r"] > 0.1
+
+
 def test_each_variant_changes_one_setting(tmp_path):
     variants = Variants(preset("fast"), tmp_path)
     orders = variants.of_study("order")
@@ -210,10 +264,11 @@ def test_each_variant_changes_one_setting(tmp_path):
     assert [*map(tuple, map(dict.values, layers))] == [
         ("ttt", "ttt"), ("ttt", "add"), ("none", "ttt"), ("none", "add"), ("attention", "attention"),
     ]  # fmt: skip
+    assert variants.of_setting("network.mixer=none")[0].name == "network.mixer=none, network.fusion=ttt"
     assert [method.settings["pretrained"] for method in variants.of_study("stages")] == [True, False, False]
     assert [m.settings["pretrain"]["lr"] for m in variants.of_setting("pretrain.lr=0.001,0.01")] == [0.001, 0.01]
     assert protocol_of("stages", []) == protocol_of(None, ["finetune.lr=1,2"]) == "held-out"
-    assert protocol_of("order", []) == protocol_of(None, ["pretrain.lr=1,2"]) == "unsupervised"
+    assert protocol_of("order", []) == protocol_of(None, ["pretrain.lr=1,2"]) == "ablation"
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,10 @@ from scipy import sparse
 from scfusionttt.evaluation import (
     evaluate_graph,
     evaluate_representation,
+    mean_correlation,
     neighbour_agreement,
     neighbours,
+    r_squared,
     ridge_correlation,
 )
 
@@ -38,3 +40,19 @@ def test_ridge_regression_predicts_signal_but_not_noise(blobs):
     assert ridge_correlation(x, x[:, :2] + 3) > 0.99
     assert abs(ridge_correlation(x, noise)) < 0.3
     assert np.isnan(ridge_correlation(x, np.ones((91, 2))))
+
+
+def test_r_squared_is_one_for_the_truth_and_zero_for_the_mean():
+    truth = np.array([[1.0, 5.0], [3.0, np.nan], [5.0, 9.0]])
+    assert r_squared(np.nan_to_num(truth), truth) == 1
+    assert r_squared(np.full((3, 2), [3.0, 7.0]), truth) == 0
+    assert r_squared(np.full((3, 2), [4.0, 7.0]), truth) == pytest.approx(-3 / 16)
+    assert np.isnan(r_squared(np.ones((2, 1)), np.ones((2, 1))))
+
+
+def test_the_correlation_leaves_out_constant_features():
+    truth = np.array([[1.0, 2.0, 7.0], [2.0, 1.0, 7.0], [3.0, 0.0, 7.0]])
+    predicted = np.array([[1.0, 0.0, 1.0], [2.0, 1.0, 2.0], [3.0, 2.0, 0.0]])
+    assert mean_correlation(predicted[:, [0]], truth[:, [0]]) == pytest.approx(1)
+    assert mean_correlation(predicted, truth) == pytest.approx(0)
+    assert np.isnan(mean_correlation(predicted[:, 2:], truth[:, 2:]))

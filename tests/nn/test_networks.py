@@ -209,3 +209,20 @@ def test_only_requested_reconstructions_are_computed(network, cells):
     assert [x is None for x in from_z[:4]] == [True, True, False, False]
     assert [x is None for x in from_tokens[:4]] == [False, False, True, True]
     assert [x is None for x in network(decoder_blocks=0)(cells())[:4]] == [True, True, False, False]
+
+
+@pytest.mark.parametrize("settings", [{}, {"latent": 0}])
+def test_rebuilt_values_do_not_depend_on_what_is_hidden(network, cells, settings):
+    """Features are hidden by gene, within tokens too, if the bottleneck is read, and by token if tokens are."""
+    tested = network(decoder_blocks=1, **settings).eval()
+    inputs = cells(n=5)
+    hidden = torch.zeros(N_GENES + inputs.protein.shape[1], dtype=torch.bool)
+    hidden[:4] = hidden[N_GENES] = True
+    genes, proteins = hidden[:N_GENES], hidden[N_GENES:]
+    other = inputs._replace(rna=inputs.rna + 9 * genes, protein=inputs.protein + 9 * proteins)
+    with torch.no_grad():
+        rebuilt = tested.rebuild(inputs, hidden)
+        torch.testing.assert_close(tested.rebuild(other, hidden), rebuilt)
+        assert rebuilt.shape == (5, len(hidden))
+        seen = tested.rebuild(other, torch.zeros_like(hidden))
+    assert not torch.allclose(seen, rebuilt)

@@ -36,7 +36,7 @@ Fractions = Annotated[
 ]
 Protocols = Annotated[
     str | None,
-    typer.Option("--protocols", metavar="NAME,...", help="any of unsupervised, held-out and paper; default: all"),
+    typer.Option("--protocols", metavar="NAME,...", help="any of unsupervised, held-out, paper, ablation"),
 ]
 
 
@@ -62,13 +62,13 @@ def benchmark(
     _check(inputs, out)
     changed = as_settings(settings)
     from scfusionttt.comparison.methods import DEFAULT, choose
-    from scfusionttt.comparison.tasks import PROTOCOLS, tasks
+    from scfusionttt.comparison.tasks import BENCHMARK_PROTOCOLS, tasks
 
     names = list(DEFAULT) if methods is None else _listed(methods)
     chosen = choose(names, models=out / "models", settings=changed, device=device.value)
-    todo = tasks(list(PROTOCOLS) if protocols is None else _listed(protocols), _numbers(train_fractions))
+    todo = tasks(list(BENCHMARK_PROTOCOLS) if protocols is None else _listed(protocols), _numbers(train_fractions))
     options = input_options(layer, rna_modality, protein_modality, cells, drop_empty=True, round=round)
-    _compare(_datasets(inputs, labels_key, options), chosen, todo, seeds, out, interval=False)
+    _compare(_datasets(inputs, labels_key, options), chosen, todo, seeds, out)
 
 
 def ablate(
@@ -87,7 +87,10 @@ def ablate(
     layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None, cells: WhichCells = None,
     round: Round = False,
 ) -> None:  # fmt: skip
-    """Compare variants of scFusionTTT: means and 95 % confidence intervals over seeds.
+    """Compare variants of scFusionTTT: means over seeds, and differences from the first variant, paired by seed.
+
+    Each variant is pretrained on three quarters of the cells. The others score how well it reconstructs hidden genes
+    and proteins, predicts proteins from RNA and learns cell types from few labels; clusters are those of all cells.
 
     The study ttt has TTT everywhere, in the encoders alone, in the fusion alone, nowhere, and attention everywhere.
 
@@ -111,7 +114,7 @@ def ablate(
     names = [protocol_of(study, vary or [])] if protocols is None else _listed(protocols)
     todo = tasks(names, _numbers(train_fractions))
     options = input_options(layer, rna_modality, protein_modality, cells, drop_empty=True, round=round)
-    _compare(_datasets(inputs, labels_key, options), variants, todo, seeds, out, interval=True)
+    _compare(_datasets(inputs, labels_key, options), variants, todo, seeds, out, reference=variants[0].name)
 
 
 def _check(inputs: list[Path], out: Path) -> None:
@@ -149,8 +152,10 @@ def _datasets(inputs: list[Path], labels_key: str, options: dict[str, Any]) -> "
 
 
 def _compare(
-    datasets: "list[data.Cells]", methods: "list[Method]", todo: "list[Task]", seeds: int, out: Path, *, interval: bool
-) -> None:
+    datasets: "list[data.Cells]", methods: "list[Method]", todo: "list[Task]", seeds: int, out: Path,
+    *, reference: str | None = None,
+) -> None:  # fmt: skip
+    """Run and score all methods; with a reference, also show how the others differ from it."""
     from scfusionttt.comparison import results, rows
 
     jobs = rows.jobs(datasets, methods, todo, range(seeds))
@@ -162,9 +167,9 @@ def _compare(
         raise OutputError(f"{out}: cannot be created ({error.strerror}); choose another folder") from error
     rows.run_all(jobs, out / "rows", show=typer.echo)
     scored = rows.read_rows(out / "rows")
-    for table in results.tables(scored, interval=interval):
+    for table in results.tables(scored, reference=reference):
         print_table(f"{table.protocol}: {table.caption}", table.rows)
-    for path in results.write(scored, out, interval=interval):
+    for path in results.write(scored, out, reference=reference):
         typer.echo(f"{path}: written", err=True)
 
 

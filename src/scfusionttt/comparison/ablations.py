@@ -82,6 +82,6 @@ class Variants:
 
 
 def protocol_of(study: str | None, vary: list[str]) -> str:
-    """Return the protocol that can show a difference: held-out if only later stages vary, else unsupervised."""
+    """Return the protocol that can show a difference: held-out if only later stages vary, else ablation."""
     later = all(text.startswith("finetune.") for text in vary)
-    return "held-out" if study == STAGES or (study is None and later) else "unsupervised"
+    return "held-out" if study == STAGES or (study is None and later) else "ablation"

@@ -16,6 +16,7 @@ from scfusionttt.comparison.cost import Cost
 from scfusionttt.comparison.model_runner import ModelRunner
 from scfusionttt.config import PRESETS, preset
 from scfusionttt.errors import SettingError
+from scfusionttt.model.fusionttt import FusionTTT
 
 #: A representation [n, d], or a weighted neighbour graph [n, n] from a method that gives no representation.
 Result: TypeAlias = "np.ndarray | sparse.csr_matrix"
@@ -34,6 +35,8 @@ class Method:
         `train`.
     represent_trained
         Maps ``(cells, train, seed)`` to a representation of all cells, given the same labels.
+    pretrain
+        Maps ``(cells, train, seed)`` to a model that was pretrained without labels on the rows `train` alone.
     prepare
         Work that several rows share and that runs once. Returns its cost, which is added to each of these rows.
     library
@@ -46,6 +49,7 @@ class Method:
     represent: Callable[[Cells, int], Result] | None = None
     classify: Callable[[Cells, np.ndarray, int], pd.DataFrame] | None = None
     represent_trained: Callable[[Cells, np.ndarray, int], np.ndarray] | None = None
+    pretrain: Callable[[Cells, np.ndarray, int], FusionTTT] | None = None
     prepare: Callable[[Cells, int], Cost] | None = None
     needs_protein: bool = True
     library: str = ""
@@ -88,7 +92,7 @@ def fusionttt(name: str, runner: ModelRunner) -> list[Method]:
     common: dict[str, Any] = {"prepare": runner.prepare, "settings": runner.settings}
     both = Method(
         name=name, represent=runner.represent, classify=runner.classify,
-        represent_trained=runner.represent_trained, needs_protein=False, **common,
+        represent_trained=runner.represent_trained, pretrain=runner.pretrain, needs_protein=False, **common,
     )  # fmt: skip
     return [both, Method(name=f"{name}_rna", classify=runner.classify_rna, **common)]
 

@@ -60,6 +60,11 @@ class ModelRunner:
                 path.write_text(json.dumps(asdict(cost)), encoding="utf-8")
         return Cost(**json.loads(stored.read_text(encoding="utf-8")))
 
+    def pretrain(self, cells: Cells, train: np.ndarray, seed: int) -> FusionTTT:
+        """Return a model that knows the rows `train` alone, pretrained unless it starts from random weights."""
+        known = cells.cite[train]
+        return self._new(seed).pretrain(known) if self.pretrained else self._new(seed).build(known)
+
     def represent(self, cells: Cells, seed: int) -> np.ndarray:
         """Return the embedding after stage 1."""
         return self._start(cells, seed).embed(cells.cite)

@@ -10,19 +10,23 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from scfusionttt.comparison.rows import DONE, Row
+from scfusionttt.comparison.pairs import paired, paired_tables
+from scfusionttt.comparison.rows import DONE, TABLE_KEYS, Row, scores
 from scfusionttt.comparison.tasks import PROTOCOLS
 from scfusionttt.io.atomic import replacing
 from scfusionttt.plotting import figures
 from scfusionttt.report.html import png
 from scfusionttt.report.tables import Table, metric_table
 
-#: Rows that differ in one of these are never shown in one table.
-TABLE_KEYS = ["protocol", "dataset", "labels", "share"]
-#: Metrics of cost, and what they are divided by in tables.
-COSTS = {"seconds": 1.0, "peak_memory": 2.0**30}
+#: What the metrics of cost are divided by in tables.
+UNITS = {"seconds": 1.0, "peak_memory": 2.0**30}
 #: The metrics in the figure of each protocol.
-_DRAWN = {"unsupervised": ("ARI", "NMI"), "held-out": ("ARI", "macro_f1"), "paper": ("ARI", "NMI")}
+_DRAWN = {
+    "unsupervised": ("ARI", "NMI"),
+    "held-out": ("ARI", "macro_f1"),
+    "paper": ("ARI", "NMI"),
+    "ablation": ("hidden_gene_r2", "ARI"),
+}
 
 
 def summarise(rows: list[Row]) -> pd.DataFrame:
@@ -31,30 +35,24 @@ def summarise(rows: list[Row]) -> pd.DataFrame:
     Seconds and peak memory (bytes) are metrics, too. `sd`, `low` and `high` are NaN with a single seed. Only
     rows with status "done" are used.
     """
-    long = [
-        {**{name: row[name] for name in TABLE_KEYS}, "method": row["method"], "metric": metric, "value": value}
-        for row in rows
-        if row["status"] == DONE
-        for metric, value in {**row["metrics"], **{name: row[name] for name in COSTS}}.items()
-        if value is not None
-    ]
-    by = [*TABLE_KEYS, "method", "metric"]
-    table = pd.DataFrame(long, columns=[*by, "value"]).groupby(by, sort=False, dropna=False)["value"]
+    table = scores(rows).groupby([*TABLE_KEYS, "method", "metric"], sort=False, dropna=False)["value"]
     summary = table.agg(mean="mean", sd="std", n="count").reset_index()
     half = stats.t.ppf(0.975, summary["n"].clip(lower=2) - 1) * summary["sd"] / np.sqrt(summary["n"])
     return summary.assign(low=summary["mean"] - half, high=summary["mean"] + half)
 
 
-def tables(rows: list[Row], *, interval: bool = False) -> list[Table]:
-    """Return a table per protocol, data set and share.
+def tables(rows: list[Row], *, reference: str | None = None) -> list[Table]:
+    """Return a table per protocol, data set and share: mean ± standard deviation over seeds.
 
-    Values are mean ± sd over seeds, or mean ± half the 95 % interval if `interval` is set.
+    With the name of a method as `reference`, values are mean ± half the 95 % interval, and tables of the differences
+    from the reference follow.
     """
+    interval = reference is not None
     summary = summarise(rows)
     result = []
     for key, own in _by_table(rows):
-        scores = summary[(summary[TABLE_KEYS].astype(object).fillna("") == pd.Series(key).fillna("")).all(axis=1)]
-        lines = {method: _cells(scores[scores["method"] == method], interval) for method in _methods(own)}
+        own_scores = summary[(summary[TABLE_KEYS].astype(object).fillna("") == pd.Series(key).fillna("")).all(axis=1)]
+        lines = {method: _cells(own_scores[own_scores["method"] == method], interval) for method in _methods(own)}
         share = "" if key["share"] is None else f", {key['share']:.0%} of the labels"
         spread = "95 % interval" if interval else "standard deviation"
         caption = f"{key['dataset']} ({key['labels']}{share}), mean ± {spread} over seeds"
@@ -62,18 +60,23 @@ def tables(rows: list[Row], *, interval: bool = False) -> list[Table]:
         table = metric_table(frame, protocol=key["protocol"], caption=caption)
         notes = dict.fromkeys(f"{row['method']}: {row['note']}" for row in own if row["status"] != DONE)
         result.append(replace(table, notes="\n\n".join([table.notes, *notes, *_warn_of_other_code(own)]).strip()))
-    return result
+    return result if reference is None else [*result, *paired_tables(rows, reference)]
 
 
-def write(rows: list[Row], out: Path, *, interval: bool = False) -> list[Path]:
-    """Write ``results.json``, ``results.csv``, ``results.md`` and a figure per protocol; return their paths."""
+def write(rows: list[Row], out: Path, *, reference: str | None = None) -> list[Path]:
+    """Write ``results.json``, ``results.csv``, ``results.md`` and a figure per protocol; return their paths.
+
+    With a `reference`, ``paired.csv`` has the differences from it.
+    """
     summary = summarise(rows)
     plain = json.loads(summary.to_json(orient="records"))
     text = {
         "results.json": json.dumps({"rows": rows, "summary": plain}, indent=1),
         "results.csv": summary.to_csv(index=False),
-        "results.md": markdown(rows, interval=interval),
+        "results.md": markdown(rows, reference=reference),
     }
+    if reference is not None:
+        text["paired.csv"] = paired(rows, reference).to_csv(index=False)
     written = []
     for name, content in text.items():
         with replacing(out / name) as path:
@@ -86,10 +89,10 @@ def write(rows: list[Row], out: Path, *, interval: bool = False) -> list[Path]:
     return written
 
 
-def markdown(rows: list[Row], *, interval: bool = False) -> str:
+def markdown(rows: list[Row], *, reference: str | None = None) -> str:
     """Return all tables as Markdown, grouped by protocol."""
     parts: list[str] = []
-    for table in tables(rows, interval=interval):
+    for table in tables(rows, reference=reference):
         heading = f"## {table.protocol}"
         parts += [*([] if heading in parts else [heading]), table.markdown()]
     versions = {name: version for row in rows for name, version in row.get("versions", {}).items()}
@@ -133,7 +136,7 @@ def _cells(lines: pd.DataFrame, interval: bool) -> dict[str, str]:
     texts: dict[str, str] = {}
     for line in lines.to_dict(orient="records"):
         metric = str(line["metric"])
-        unit, digits = COSTS.get(metric, 1.0), 1 if metric in COSTS else 3
+        unit, digits = UNITS.get(metric, 1.0), 1 if metric in UNITS else 3
         half = (line["high"] - line["mean"] if interval else line["sd"]) / unit
         spread = "" if np.isnan(half) else f" ± {half:.{digits}f}"
         texts[metric] = f"{line['mean'] / unit:.{digits}f}{spread}"

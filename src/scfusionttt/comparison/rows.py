@@ -8,6 +8,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from scfusionttt.comparison.cells import Cells
 from scfusionttt.comparison.fingerprints import code_version
 from scfusionttt.comparison.methods import Method
@@ -15,6 +17,10 @@ from scfusionttt.comparison.tasks import Task
 from scfusionttt.io.atomic import replacing
 
 DONE = "done"
+#: Rows that differ in one of these are never shown in one table.
+TABLE_KEYS = ["protocol", "dataset", "labels", "share"]
+#: Metrics of cost, which a row has beside its scores.
+COSTS = ("seconds", "peak_memory")
 _PACKAGES = ("scfusionttt", "torch", "numpy", "scanpy", "scikit-learn")
 Row = dict[str, Any]
 
@@ -110,6 +116,19 @@ def read_rows(folder: Path) -> list[Row]:
     return [row for row in rows if row is not None and "method" in row]
 
 
+def scores(rows: Sequence[Row]) -> pd.DataFrame:
+    """Return a line per row that is done and metric: the keys of the table, method, seed, metric, value."""
+    names = [*TABLE_KEYS, "method", "seed"]
+    lines = [
+        [*(row[name] for name in names), metric, value]
+        for row in rows
+        if row["status"] == DONE
+        for metric, value in {**row["metrics"], **{name: row[name] for name in COSTS}}.items()
+        if value is not None
+    ]
+    return pd.DataFrame(lines, columns=[*names, "metric", "value"])
+
+
 def _same(row: Row, identity: Row) -> bool:
     return {name: row.get(name) for name in identity} == json.loads(json.dumps(identity))
 
@@ -119,6 +138,6 @@ def _line(row: Row) -> str:
     job = f"{row['dataset']} {row['protocol']}{share} {row['method']} seed {row['seed']}"
     if row["status"] != DONE:
         return f"{job}: {row['note']}"
-    second = "macro_f1" if row["protocol"] == "held-out" else "NMI"
+    second = {"held-out": "macro_f1", "ablation": "hidden_gene_r2"}.get(row["protocol"], "NMI")
     scores = ", ".join(f"{name} {row['metrics'][name]:.3f}" for name in ("ARI", second))
     return f"{job}: {scores}, {row['seconds']:.1f} s"

@@ -1,15 +1,17 @@
 """The tasks of a benchmark: what a method sees under each protocol, and which cells it is scored on."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from scfusionttt.comparison.cells import Cells
+from scfusionttt.comparison.cells import SPLIT, Cells
 from scfusionttt.comparison.cost import Cost, measure
 from scfusionttt.comparison.methods import Method, Result
-from scfusionttt.data.split import stratified_split
+from scfusionttt.comparison.reconstruction import reconstruction_scores
+from scfusionttt.data.split import random_split, stratified_split
 from scfusionttt.errors import SettingError
 from scfusionttt.evaluation import (
     Evaluation,
@@ -21,8 +23,11 @@ from scfusionttt.evaluation import (
     ridge_correlation,
 )
 
-#: The protocols of :data:`scfusionttt.evaluation.PROTOCOLS` that a benchmark can run.
-PROTOCOLS = ("unsupervised", "held-out", "paper")
+#: The protocols of :data:`scfusionttt.evaluation.PROTOCOLS` that a benchmark runs by default, and all that it can run.
+BENCHMARK_PROTOCOLS = ("unsupervised", "held-out", "paper")
+PROTOCOLS = (*BENCHMARK_PROTOCOLS, "ablation")
+#: Fraction of the cells that the models of an ablation are trained on.
+TRAINED = 0.75
 #: Clustering seeds per row; row s takes 3s, 3s + 1, 3s + 2, so that the spread over rows includes the clustering.
 CLUSTERINGS = 3
 
@@ -36,14 +41,13 @@ class Task:
 
     def suits(self, method: Method) -> bool:
         """Return whether a method can be scored under the protocol."""
-        run = {"unsupervised": method.represent, "held-out": method.classify, "paper": method.represent_trained}
-        return run[self.protocol] is not None
+        return getattr(method, _SCORING[self.protocol].needs) is not None
 
     def score(self, method: Method, cells: Cells, seed: int) -> tuple[dict[str, Any], Cost]:
         """Run and score a method; return plain values for JSON, and the cost of the run without the scoring."""
-        shared = method.prepare(cells, seed) if method.prepare else Cost()
-        run = {"unsupervised": _unsupervised, "held-out": _held_out, "paper": _paper}[self.protocol]
-        scores, own = run(method, cells, seed, self.share)
+        prepare = None if self.protocol == "ablation" else method.prepare  # which would pretrain on all cells
+        shared = prepare(cells, seed) if prepare else Cost()
+        scores, own = _SCORING[self.protocol].run(method, cells, seed, self.share)
         return scores, shared + own
 
 
@@ -64,6 +68,7 @@ def tasks(protocols: list[str], train_fractions: list[float]) -> list[Task]:
         "unsupervised": [Task("unsupervised")],
         "held-out": [Task("held-out", fraction) for fraction in train_fractions],
         "paper": [Task("paper", train_fractions[0])],
+        "ablation": [Task("ablation", min(train_fractions))],
     }
     return [task for name in protocols for task in by_name[name]]
 
@@ -89,6 +94,23 @@ def _paper(method: Method, cells: Cells, seed: int, share: float | None) -> tupl
     result, cost = measure(partial(method.represent_trained, cells, train, seed))
     seeds = _clustering_seeds(seed)
     return _plain(evaluate_representation(result, cells.labels, space="umap", seeds=seeds, protocol="paper")), cost
+
+
+def _ablation(method: Method, cells: Cells, seed: int, share: float | None) -> tuple[dict[str, Any], Cost]:
+    """Score all that a pretrained model is for, on cells that it has never seen; the clusters are those of all cells.
+
+    The classifier learns from the fraction `share` of the labels of the cells that the model was trained on.
+    """
+    assert method.pretrain is not None and share is not None
+    known, new = random_split(len(cells.codes), fraction=TRAINED, seed=seed)
+    model, cost = measure(partial(method.pretrain, cells, known, seed))
+    clustered = _clustered(model.embed(cells.cite), cells, seed)
+    scores = reconstruction_scores(model, cells.cite[new], seed=seed)
+    labelled = np.where(np.isin(np.arange(len(cells.codes)), known), cells.codes, -1)
+    train, _ = stratified_split(labelled, fraction=share, seed=seed)
+    model.finetune(cells.with_split(train), labels_key=cells.labels_key, split=SPLIT)
+    predicted = evaluate_predictions(model.predict(cells.cite[new])["label"], cells.labels[new]).mean
+    return _plain(clustered, **scores, few_labels_f1=predicted["macro_f1"]), cost
 
 
 def _clustering_seeds(seed: int) -> range:
@@ -118,3 +140,18 @@ def _plain(scores: Evaluation, **more: float) -> dict[str, Any]:
     values = scores.to_dict()
     counts = {name: values[name] for name in ("n_cells", "n_unlabelled", "n_classes", "n_clusters")}
     return {"metrics": values["metrics"] | more, **counts}
+
+
+class _Scoring(NamedTuple):
+    """How a protocol scores a method, and the function of the method that it needs."""
+
+    run: Callable[[Method, Cells, int, float | None], tuple[dict[str, Any], Cost]]
+    needs: str
+
+
+_SCORING = {
+    "unsupervised": _Scoring(_unsupervised, "represent"),
+    "held-out": _Scoring(_held_out, "classify"),
+    "paper": _Scoring(_paper, "represent_trained"),
+    "ablation": _Scoring(_ablation, "pretrain"),
+}

@@ -17,7 +17,7 @@ from scfusionttt.evaluation.evaluate import (
 )
 from scfusionttt.evaluation.markers import top_features
 from scfusionttt.evaluation.metrics import ten_metrics
-from scfusionttt.evaluation.quality import neighbour_agreement, ridge_correlation
+from scfusionttt.evaluation.quality import mean_correlation, neighbour_agreement, r_squared, ridge_correlation
 from scfusionttt.evaluation.vocabulary import METRICS, PROTOCOLS, TEN_METRICS
 
 __all__ = [
@@ -36,8 +36,10 @@ __all__ = [
     "evaluate_predictions",
     "evaluate_representation",
     "expected_calibration_error",
+    "mean_correlation",
     "neighbour_agreement",
     "neighbours",
+    "r_squared",
     "reliability",
     "ridge_correlation",
     "ten_metrics",

@@ -27,6 +27,38 @@ def neighbour_agreement(graph: sparse.csr_matrix, labels: ArrayLike) -> float:
     return float(((votes_nc.argmax(axis=1) == codes) & (votes_nc.max(axis=1) > 0)).mean())
 
 
+def r_squared(predicted: ArrayLike, values: ArrayLike) -> float:
+    """Return the fraction of the variance of all features together that predictions explain, R squared.
+
+    Parameters
+    ----------
+    predicted, values
+        ``[n, f]``; values that are NaN are left out. The variance is about the mean of each feature.
+
+    Returns
+    -------
+    1 for perfect predictions, 0 for the mean of each feature, below 0 for worse; NaN if no value varies.
+    """
+    y_nf = np.asarray(values, dtype=np.float64)
+    known = np.isfinite(y_nf)
+    y_nf = np.where(known, y_nf, 0.0)
+    mean_f = y_nf.sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    total = np.sum(((y_nf - mean_f) * known) ** 2)
+    error = np.sum((np.where(known, predicted, 0.0) - y_nf) ** 2)
+    return float(1 - error / total) if total > 0 else np.nan
+
+
+def mean_correlation(predicted: ArrayLike, values: ArrayLike) -> float:
+    """Return the mean Pearson correlation over features ``[n, f]``; constant values are left out, NaN if all are."""
+    x_nf, y_nf = np.asarray(predicted, dtype=np.float64), np.asarray(values, dtype=np.float64)
+    varies = y_nf.std(axis=0) > 0
+    if not varies.any():
+        return np.nan
+    x_nf, y_nf = (both[:, varies] - both[:, varies].mean(axis=0) for both in (x_nf, y_nf))
+    spread = np.sqrt((x_nf**2).sum(axis=0) * (y_nf**2).sum(axis=0))
+    return float(np.mean((x_nf * y_nf).sum(axis=0) / np.maximum(spread, 1e-12)))
+
+
 def ridge_correlation(representation: ArrayLike, values: ArrayLike, *, seed: int = 0) -> float:
     """Return the mean Pearson correlation over features of values predicted for held-out cells by ridge regression.
 
@@ -50,6 +82,4 @@ def ridge_correlation(representation: ArrayLike, values: ArrayLike, *, seed: int
         x, y = x_nd[~held_out], y_nf[~held_out]
         weights = np.linalg.solve(x.T @ x + _RIDGE * np.eye(x.shape[1]), x.T @ (y - y.mean(axis=0)))
         predicted_nf[held_out] = x_nd[held_out] @ weights + y.mean(axis=0)
-    predicted, true = (values - values.mean(axis=0) for values in (predicted_nf, y_nf))
-    spread = np.sqrt((predicted**2).sum(axis=0) * (true**2).sum(axis=0))
-    return float(np.mean((predicted * true).sum(axis=0) / np.maximum(spread, 1e-12)))
+    return mean_correlation(predicted_nf, y_nf)

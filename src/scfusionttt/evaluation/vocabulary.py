@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Protocol = Literal["unsupervised", "held-out", "zero-shot", "paper"]
+Protocol = Literal["unsupervised", "held-out", "zero-shot", "ablation", "paper"]
 
 #: How scores were obtained; scores of different protocols are never shown in one table.
 PROTOCOLS: dict[str, str] = {
     "unsupervised": "no labels were used in training",
     "held-out": "scored on cells whose labels were not used in training",
     "zero-shot": "no labels of this data set were used in training",
+    "ablation": "pretrained without labels on three quarters of the cells; all but the clusters scored on the others",
     "paper": "as published: trained with labels, scored on all cells, geometric metrics computed on the UMAP",
 }
 
@@ -61,6 +62,10 @@ METRICS = {
     "kNN": Metric("kNN", "fraction of cells whose neighbours vote for their label"),
     "gene_r": Metric("gene r", "mean correlation of genes predicted by ridge regression, held-out cells, -1 to 1"),
     "protein_r": Metric("protein r", "the same for proteins"),
+    "hidden_gene_r2": Metric("hidden genes R²", "explained variance of hidden genes, cells never trained on, up to 1"),
+    "hidden_protein_r2": Metric("hidden proteins R²", "the same for proteins"),
+    "protein_from_rna_r": Metric("proteins from RNA", "mean correlation, cells never trained on, -1 to 1"),
+    "few_labels_f1": Metric("macro F1, few labels", "mean F1 over classes, cells never trained on"),
     "seconds": Metric("seconds", "wall-clock time", lower_is_better=True),
     "peak_memory": Metric("GiB", "peak memory of the process", lower_is_better=True),
 }

@@ -421,6 +421,9 @@ class FusionTTT(metaclass=_Hints):
     def impute(self, data: Data, **input_options: Unpack[InputOptions]) -> pd.DataFrame:
         """Reconstruct the proteins of each cell from its fused representation; the input needs no proteins.
 
+        With ``pretrain.objective=masked``, each protein is hidden along with a seventh of the others and reconstructed
+        from the rest or, in cells without proteins, from RNA and the protein tokens projected from it.
+
         Parameters
         ----------
         data, **input_options
@@ -441,8 +444,6 @@ class FusionTTT(metaclass=_Hints):
             raise SettingError("imputing proteins needs the decoders of a pretrained model; fine-tuning drops them")
         if not len(state.features.proteins):
             raise SettingError("this model was trained without proteins and cannot impute them")
-        if state.config.pretrain.objective != "bottleneck":
-            raise SettingError("this model did not learn to reconstruct proteins; set pretrain.objective=bottleneck")
         cite = pipeline.check_cells(data, **input_options)
         return pipeline.impute_proteins(state, state.network, cite, self._join_processes())
 

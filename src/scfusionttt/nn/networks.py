@@ -63,6 +63,32 @@ class PretrainNetwork(nn.Module):
             protein_z = self.protein_from_z(fused.bottleneck)
         return Reconstruction(rna_tokens, protein_tokens, rna_z, protein_z, fused)
 
+    @property
+    def rebuilds_tokens(self) -> bool:
+        """Whether values are reconstructed from tokens, as published, and not from the bottleneck."""
+        return self.rna_decoder is not None and self.backbone.representation.pools is None
+
+    def rebuild(self, inputs: CellInputs, hidden: Tensor) -> Tensor:
+        """Reconstruct n cells of which the features in `hidden` [g + p] are not seen; returns all values [n, g + p].
+
+        A cell without any protein gives the decoder of tokens those projected from its RNA, except the hidden ones.
+        """
+        genes, proteins = hidden.split([inputs.rna.shape[1], inputs.protein.shape[1]])
+        seen = inputs._replace(
+            rna_present=inputs.rna_present & ~genes, protein_present=inputs.protein_present & ~proteins
+        )
+        if self.rna_decoder is None or not self.rebuilds_tokens:
+            rebuilt = self(seen, from_tokens=False)
+            parts = [rebuilt.rna_z, rebuilt.protein_z]
+        else:
+            fused = self.backbone(seen)
+            parts = [self.rna_decoder(fused.rna, fused.rna_visible), None]
+            if self.protein_decoder is not None and fused.protein is not None:
+                visible = fused.protein.visible
+                shown = torch.where(visible.any(dim=1, keepdim=True), visible, ~proteins)
+                parts[1] = self.protein_decoder(fused.protein.tokens, shown)
+        return torch.cat([part for part in parts if part is not None], dim=1)
+
 
 class ClassifierNetwork(nn.Module):
     """Stage 2: the pretrained backbone and a head on z.

@@ -1,0 +1,63 @@
+"""Differences between the variants of an ablation, paired by seed: mean, 95 % interval, effect size."""
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from scfusionttt.comparison.rows import TABLE_KEYS, Row, scores
+from scfusionttt.evaluation import METRICS
+from scfusionttt.report.tables import Table
+
+#: Metrics whose differences are shown; the CSV has all.
+_SHOWN = ("hidden_gene_r2", "hidden_protein_r2", "protein_from_rna_r", "ARI", "NMI", "few_labels_f1", "macro_f1")
+_NOTE = (
+    "Mean difference of runs with the same seed ± half of its 95 % interval (Student), and in brackets the effect "
+    "size: the mean difference in units of its standard deviation. Nothing corrects for the number of comparisons."
+)
+
+
+def paired(rows: list[Row], reference: str) -> pd.DataFrame:
+    """Return the differences of each method from the reference, one line per table, method and metric.
+
+    Seeds that only one of the two has are left out: what varies with the seed (cells held out, weights, clustering) is
+    the same in both and cancels.
+
+    Returns
+    -------
+    difference, low and high (95 %, Student), effect (difference / standard deviation of the differences), n seeds. With
+    a single seed only the difference is known; the others are NaN.
+    """
+    table, by = scores(rows), [*TABLE_KEYS, "metric"]
+    base = table[table["method"] == reference].drop(columns="method")
+    both = table[table["method"] != reference].merge(base, on=[*by, "seed"], suffixes=("", "_reference"))
+    both["difference"] = both["value"] - both["value_reference"]
+    lines = both.groupby([*by, "method"], sort=False, dropna=False)["difference"]
+    summary = lines.agg(difference="mean", sd="std", n="count").reset_index()
+    half = stats.t.ppf(0.975, summary["n"].clip(lower=2) - 1) * summary["sd"] / np.sqrt(summary["n"])
+    effect = summary["difference"] / summary["sd"].where(summary["sd"] > 0)
+    return summary.assign(
+        low=summary["difference"] - half, high=summary["difference"] + half, effect=effect
+    ).drop(columns="sd")  # fmt: skip
+
+
+def paired_tables(rows: list[Row], reference: str) -> list[Table]:
+    """Return a table of the differences for each protocol, data set and share."""
+    summary = paired(rows, reference)
+    result = []
+    for key, lines in summary.groupby(TABLE_KEYS, sort=False, dropna=False):
+        protocol, dataset, labels, _ = map(str, key)
+        shown = [name for name in _SHOWN if name in set(lines["metric"])]
+        cells = {
+            method: {METRICS[name].heading: _cell(own, name) for name in shown} | {"seeds": str(own["n"].max())}
+            for method, own in lines.groupby("method", sort=False)
+        }
+        frame = pd.DataFrame.from_dict(cells, orient="index").rename_axis("method")
+        result.append(Table(frame, f"{dataset} ({labels}), difference from {reference}", protocol, _NOTE))
+    return result
+
+
+def _cell(lines: pd.DataFrame, metric: str) -> str:
+    line = lines[lines["metric"] == metric].iloc[0]
+    if line["n"] < 2:
+        return f"{line['difference']:+.3f}"
+    return f"{line['difference']:+.3f} ± {line['high'] - line['difference']:.3f} ({line['effect']:+.1f})"

@@ -48,7 +48,7 @@ def main() -> None:
     if given.results:
         keep("comparison", plot.comparison(pd.read_csv(given.results), protocol="unsupervised")[0])
     if given.orders:
-        keep("order_study", plot.order_study(pd.read_csv(given.orders)))
+        keep("order_study", plot.order_study(pd.read_csv(given.orders), protocol="unsupervised", metric="ARI"))
 
 
 if __name__ == "__main__":

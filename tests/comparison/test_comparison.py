@@ -256,8 +256,10 @@ def test_a_trained_model_explains_hidden_values_and_a_random_one_does_not(datase
 def test_each_variant_changes_one_setting(tmp_path):
     variants = Variants(preset("fast"), tmp_path)
     orders = variants.of_study("order")
-    assert [method.settings["data"]["order"] for method in orders] == ["genome", "reverse", "shuffled", "expression"]
-    assert [method.settings["network"] for method in orders] == [orders[0].settings["network"]] * 4
+    assert [method.settings["data"]["order"] for method in orders] == [
+        "genome", "reverse", "shuffled", "chromosomes", "family", "expression",
+    ]  # fmt: skip
+    assert [method.settings["network"] for method in orders] == [orders[0].settings["network"]] * len(orders)
     layers = [
         {name: method.settings["network"][name] for name in ("mixer", "fusion")} for method in variants.of_study("ttt")
     ]

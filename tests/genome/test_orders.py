@@ -28,8 +28,8 @@ def test_karyotypic_rank():
 def test_every_order_is_a_permutation(rows, seed):
     table = features(rows)
     mean = np.random.default_rng(seed).random(len(table))
-    options = {"expression": {"expression": mean}, "shuffled": {"seed": seed}}
-    for kind in ("genome", "reverse", "shuffled", "expression"):
+    options = {"expression": {"expression": mean}, "shuffled": {"seed": seed}, "chromosomes": {"seed": seed}}
+    for kind in ("genome", "reverse", "shuffled", "chromosomes", "family", "expression"):
         order = order_features(table, kind, **options.get(kind, {}))
         inverse = np.argsort(order)
         assert np.array_equal(np.sort(order), np.arange(len(table)))
@@ -63,6 +63,21 @@ def test_shuffled_by_seed():
     table = features([("1", i) for i in range(1, 40)])
     assert np.array_equal(order_features(table, "shuffled", seed=3), order_features(table, "shuffled", seed=3))
     assert not np.array_equal(order_features(table, "shuffled", seed=3), order_features(table, "shuffled", seed=4))
+
+
+def test_chromosomes_are_kept_and_shuffled_within():
+    table = features([("2", i) for i in range(20)] + [(None, 1)] + [("1", i) for i in range(20)])
+    orders = [order_features(table, "chromosomes", seed=seed) for seed in (3, 3, 4)]
+    assert np.array_equal(orders[0], orders[1]) and not np.array_equal(orders[0], orders[2])
+    assert table["chromosome"].iloc[orders[0]].tolist() == ["1"] * 20 + ["2"] * 20 + [None]
+    assert not np.array_equal(orders[0][:20], np.arange(21, 41))
+
+
+def test_families_share_the_letters_of_their_symbols():
+    names = ["RPL13A", "CD3E", "RPL3", "Cd3d", "RPS2", "nameless", "RPL4"]
+    table = features([("1", 1)] * 7).assign(symbol=[*names[:5], None, "RPL4"], name=names)
+    order = order_features(table, "family")
+    assert [names[i] for i in order] == ["Cd3d", "CD3E", "nameless", "RPL3", "RPL4", "RPL13A", "RPS2"]
 
 
 def test_expression_highest_first_missing_last():

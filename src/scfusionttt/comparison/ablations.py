@@ -12,7 +12,7 @@ from scfusionttt.errors import SettingError
 
 #: The predefined studies: the setting that varies and its values.
 STUDIES = {
-    "order": ("data.order", ("genome", "reverse", "shuffled", "expression")),
+    "order": ("data.order", ("genome", "reverse", "shuffled", "chromosomes", "family", "expression")),
     "length": ("data.n_genes", ("500", "1000", "2000", "4000", "8000", "all")),
 }
 #: The layers that exchange information between tokens: those of encoders and decoders, and those of the fusion. A
@@ -49,12 +49,12 @@ class Variants:
         setting, values = STUDIES[name]
         return [self._variant({setting: value}) for value in values]
 
-    def of_setting(self, text: str) -> list[Method]:
-        """Return one variant for each value of ``section.key=v1,v2,...``."""
+    def of_setting(self, text: str, *, title: str = "") -> list[Method]:
+        """Return one variant for each value of ``section.key=v1,v2,...``; a `title` begins their names."""
         setting, equals, values = text.partition("=")
         if not equals or not all(values.split(",")):
             raise SettingError(f"--vary {text!r} has no values; write --vary section.key=v1,v2")
-        return [self._variant({setting: value}) for value in values.split(",")]
+        return [self._variant({setting: value}, title) for value in values.split(",")]
 
     def _variant(self, settings: Mapping[str, Any], title: str = "") -> Method:
         config = self.base.with_settings(settings)

@@ -25,7 +25,7 @@ class ModelRunner:
     Parameters
     ----------
     config
-        Settings of the model; their seed is replaced by the seed of the row.
+        Settings of the model; their seed is replaced by the seed of the row, which is also added to that of the order.
     models
         Folder for pretrained models.
     pretrained
@@ -91,13 +91,18 @@ class ModelRunner:
         if not self.pretrained:
             return self._new(seed).build(cells.cite)
         model = FusionTTT.load(self._folder(cells, seed), device=self.device)
-        model.config = replace(self.config, seed=seed)  # rows may differ in the settings of later stages
+        model.config = self._config(seed)  # rows may differ in the settings of later stages
         return model
 
     def _new(self, seed: int) -> FusionTTT:
         model = FusionTTT(device=self.device)
-        model.config = replace(self.config, seed=seed)
+        model.config = self._config(seed)
         return model
+
+    def _config(self, seed: int) -> Config:
+        """Return the settings of a row; every seed shuffles the features anew, so that not one order decides."""
+        data = replace(self.config.data, order_seed=self.config.data.order_seed + seed)
+        return replace(self.config, seed=seed, data=data)
 
     def _folder(self, cells: Cells, seed: int) -> Path:
         used = {name: asdict(getattr(self.config, name)) for name in ("data", "network", "pretrain")}

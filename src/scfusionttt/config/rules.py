@@ -32,7 +32,9 @@ def _has_heads(config: Any) -> bool:
 
 RULES = (
     Rule("data.order_file", lambda c: c.data.order == "list", "data.order=list"),
-    Rule("data.order_seed", lambda c: c.data.order == "shuffled", "data.order=shuffled"),
+    Rule(
+        "data.order_seed", lambda c: c.data.order in ("shuffled", "chromosomes"), "data.order=shuffled or chromosomes"
+    ),
     Rule("network.mixer", _has_blocks, "network.encoder_blocks of at least 1"),
     Rule("network.heads", _has_heads, "network.fusion=ttt or attention, or network.encoder_blocks and a network.mixer"),
     Rule("network.direction network.mini_batch", _has_ttt, "network.fusion=ttt, or network.mixer=ttt in blocks"),

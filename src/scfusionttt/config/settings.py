@@ -17,7 +17,7 @@ from scfusionttt.config.rules import refuse_unused
 Mixer = Literal["ttt", "ttt_mlp", "attention", "none"]
 Fusion = Literal["ttt", "attention", "add"]
 Direction = Literal["both", "alternate", "forward", "causal"]
-Order = Literal["genome", "reverse", "shuffled", "expression", "list"]
+Order = Literal["genome", "reverse", "shuffled", "chromosomes", "family", "expression", "list"]
 Scale = Literal["shrunk", "per_feature", "global", "none"]
 Precision = Literal["float32", "bf16"]
 Objective = Literal["bottleneck", "masked"]
@@ -43,11 +43,13 @@ class DataConfig:
     #: Most variable genes that become features, or ``all`` [genes]. Lower it to save memory and time; raise it when
     #: markers of small populations are missing.
     n_genes: int | None = 4000
-    #: Order of the tokens. Change it to study the effect of order, or to ``list`` to bring your own.
+    #: Order of the tokens. ``genome``: by position; ``reverse``: from the end; ``shuffled``: at random;
+    #: ``chromosomes``: at random within each chromosome; ``family``: by gene family, as the symbols name it;
+    #: ``expression``: highest first. Change it to study the effect of order, or to ``list`` to bring your own.
     order: Order = "genome"
     #: Text file with one feature name per line, read by ``data.order=list`` [path]. Features that it lacks go last.
     order_file: str | None = None
-    #: Seed of ``data.order=shuffled`` [integer]. Change it to draw another order.
+    #: Seed of ``data.order=shuffled`` and ``chromosomes`` [integer]. Change it to draw another order.
     order_seed: int = 0
     #: How log-normalised values are scaled. ``shrunk``: genes are divided by their standard deviation to the power
     #: 3/4 and proteins are z-scored; ``per_feature``: all are z-scored; ``global``: centred and divided by one common

@@ -1,5 +1,6 @@
 """The order of features in the sequence."""
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,7 +9,7 @@ import pandas as pd
 from scfusionttt.errors import FeatureError, SettingError
 from scfusionttt.genome.chromosomes import UNPLACED, karyotypic_rank
 
-KINDS = ("genome", "reverse", "shuffled", "expression", "list")
+KINDS = ("genome", "reverse", "shuffled", "chromosomes", "family", "expression", "list")
 
 
 def order_features(
@@ -25,14 +26,16 @@ def order_features(
     ----------
     table
         Features, one row each, [f]: chromosome and start as in `Resolution.table` (for a protein, those of its coding
-        gene; missing if unplaced); for ``list`` also name and symbol.
+        gene; missing if unplaced); for ``family`` and ``list`` also name and symbol.
     kind
         ``genome``: by chromosome (karyotypic order), then start. ``reverse``: the same from the end. In both, unplaced
         features come last in input order, and equal positions keep the input order (``reverse``: the opposite).
-        ``shuffled``: random. ``expression``: highest first, missing values last. ``list``: as in `names`, followed by
-        the other features in input order.
+        ``shuffled``: random. ``chromosomes``: chromosomes as in the genome, random within each. ``family``: by symbol,
+        its letters first and then its numbers, since genes of one family and often one function share the letters
+        (RPL3, RPL4; CD3D, CD3E), as the nomenclature committees name them; by name without a symbol. ``expression``:
+        highest first, missing values last. ``list``: as in `names`, followed by the other features in input order.
     seed
-        Seed of ``shuffled``.
+        Seed of ``shuffled`` and ``chromosomes``.
     expression
         Mean expression per feature, any unit, [f].
     names
@@ -57,6 +60,14 @@ def order_features(
         return np.concatenate([placed[::-1], unplaced])
     if kind == "shuffled":
         return np.random.default_rng(seed).permutation(len(table))
+    if kind == "chromosomes":
+        placed, unplaced = _by_place(table)
+        rank = karyotypic_rank(table["chromosome"])[placed]
+        return np.concatenate([placed[np.lexsort((np.random.default_rng(seed).random(len(placed)), rank))], unplaced])
+    if kind == "family":
+        symbols = table["symbol"].fillna(table["name"]).astype(str).str.upper()
+        keys = symbols.map(_letters_and_numbers).tolist()
+        return np.array(sorted(range(len(table)), key=keys.__getitem__), dtype=np.int64)
     if kind == "expression":
         if expression is None or len(expression) != len(table):
             given = "none" if expression is None else len(expression)
@@ -65,6 +76,11 @@ def order_features(
     if kind == "list":
         return _by_list(table, names)
     raise SettingError(f"order must be one of {', '.join(KINDS)} (got {kind!r})")
+
+
+def _letters_and_numbers(symbol: str) -> list[str | int]:
+    """Split RPL13A into RPL, 13, A, so that it sorts after RPL3."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", symbol)]
 
 
 def _by_place(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:

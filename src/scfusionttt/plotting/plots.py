@@ -170,7 +170,9 @@ def comparison(
         return figures.intervals(panels)
 
 
-def order_study(summary: pd.DataFrame, *, protocol: str = "unsupervised", metric: str = "ARI") -> Axes:
+def order_study(
+    summary: pd.DataFrame, *, protocol: str = "ablation", metric: str = "hidden_gene_r2"
+) -> Axes:  # fmt: skip
     """Plot the results of ``scfusionttt ablate order``: the effect of the order in which genes are read.
 
     Parameters

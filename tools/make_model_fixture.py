@@ -1,6 +1,6 @@
 """Write a tiny model in the current format, with cells and its results, to test that old models still load.
 
-python tools/make_model_fixture.py tests/model/folders/format-5
+python tools/make_model_fixture.py tests/model/folders/format-6
 
 Run this once when a format version is released; never overwrite the folder afterwards.
 """
@@ -24,14 +24,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
-    cells = simulate(30, 60, 4, 2)
-    model = FusionTTT("fast", device="cpu", progress=False, **SETTINGS).pretrain(cells)
+    cells = simulate(60, 60, 4, 2, n_batches=2)
+    model = FusionTTT("fast", device="cpu", progress=False, **SETTINGS).pretrain(cells, batch_key="batch")
     model.finetune(cells, labels_key="cell_type").save(folder)
     np.savez_compressed(
         folder / "cells.npz",
         genes=cells["rna"].var_names.to_numpy(str), rna=cells["rna"].X.toarray().astype(np.uint16),
         proteins=cells["prot"].var_names.to_numpy(str), protein=np.asarray(cells["prot"].X).astype(np.uint16),
-        z=model.embed(cells), label=model.predict(cells)["label"].to_numpy(str),
+        batch=cells.obs["batch"].to_numpy(str), z=model.embed(cells),
+        label=model.predict(cells)["label"].to_numpy(str),
         probability=model.predict(cells)["probability"].to_numpy(),
     )  # fmt: skip
 

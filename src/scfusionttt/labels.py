@@ -106,12 +106,16 @@ def usable_labels(obs: pd.DataFrame, key: str, *, learn: bool = True) -> tuple[n
     return pd.Index(classes).get_indexer(pd.Index(names)).astype(np.int64), classes
 
 
-def obs_column(obs: pd.DataFrame, key: str) -> pd.Series:
-    """Return one obs column; a LabelError suggests the closest name and lists the columns that could be labels."""
+def obs_column(obs: pd.DataFrame, key: str, *, role: str = "labels") -> pd.Series:
+    """Return one obs column; a LabelError suggests the closest name and lists the columns that could be labels.
+
+    `role` names what the column is needed for: labels, or batches.
+    """
     if not pd.api.types.is_hashable(key):
+        name = {"labels": "cell_type", "batches": "donor"}[role]
         raise LabelError(
-            f"labels are chosen by the name of an obs column, not passed as a {type(key).__name__}; "
-            "set data.obs['cell_type'] = ... and pass 'cell_type'"
+            f"{role} are chosen by the name of an obs column, not passed as a {type(key).__name__}; "
+            f"set data.obs['{name}'] = ... and pass '{name}'"
         )
     if key in obs.columns:
         values = obs[key]
@@ -122,7 +126,7 @@ def obs_column(obs: pd.DataFrame, key: str) -> pd.Series:
     close = [by_lower[name] for name in get_close_matches(str(key).lower(), by_lower, n=1)]
     hint = f"; did you mean '{close[0]}'?" if close else ";"
     candidates = ", ".join(label_columns(obs)) or "none"
-    raise LabelError(f"there is no obs['{key}']{hint} columns that could be labels: {candidates}")
+    raise LabelError(f"there is no obs['{key}']{hint} columns that could be {role}: {candidates}")
 
 
 def _text(value: Any) -> str:

@@ -98,7 +98,7 @@ def test_a_batch_is_what_dense_arithmetic_gives(dataset, cite):
     ratio = np.log1p(protein / np.exp(np.nanmean(np.log1p(protein), axis=0)))
     scaled = np.clip((ratio - np.nanmean(ratio, axis=0)) / np.nanstd(ratio, axis=0), -10, 10)
     np.testing.assert_allclose(batch.protein[:, :8], np.nan_to_num(scaled[rows]), rtol=1e-4, atol=1e-5)
-    assert [x.dtype for x in batch] == [torch.float32, torch.bool, torch.float32, torch.bool, torch.int64, torch.int64]
+    assert [x.dtype for x in batch] == [torch.float32, torch.bool, torch.float32, torch.bool, *[torch.int64] * 3]
 
 
 def test_what_was_not_measured_is_said_to_be_absent_and_holds_zero(dataset):

@@ -27,7 +27,8 @@ from scfusionttt.nn.networks import build_network
 def embed(genes):
     network = build_network("pretrain", genes, 49, 0, preset("whole").network, Sizes()).eval()
     inputs = (torch.randn(1, genes), torch.randn(1, 49))
-    inputs = CellInputs(inputs[0], torch.ones(1, genes, dtype=bool), inputs[1], torch.ones(1, 49, dtype=bool))
+    measured = (torch.ones(1, f, dtype=bool) for f in (genes, 49))
+    inputs = CellInputs(inputs[0], next(measured), inputs[1], next(measured), torch.empty(1, 0).long())
     Path("/proc/self/clear_refs").write_text("5")
     before = held("VmRSS")
     with torch.inference_mode():

@@ -30,6 +30,8 @@ def test_a_model_of_every_format_predicts_as_it_did(version):
         parts["rna"].var_names, parts["prot"].var_names = recorded["genes"], recorded["proteins"]
         with quiet():
             cells = MuData(parts)
+        if "batch" in recorded:  # from format 6
+            cells.obs["batch"] = recorded["batch"]
         model = FusionTTT.load(folder, device="cpu")
         np.testing.assert_allclose(model.embed(cells), recorded["z"], rtol=1e-4, atol=1e-5)
         table = model.predict(cells)
@@ -50,7 +52,7 @@ def of_format_4(stage="pretrain", **changes):
 
 def test_interlocked_numbers_become_the_choices_that_replaced_them():
     config, sizes = of_format_4("finetune")
-    assert sizes == {"pool_slots": 1, "landmarks": 500, "skip_components": 50}
+    assert sizes == {"pool_slots": 1, "landmarks": 500, "skip_components": 50, "batch_levels": 0, "batch_kinds": 0}
     assert (config.network.direction, config.pretrain.objective, config.finetune.classifier) == (
         "both", "bottleneck", "kernel",
     )  # fmt: skip

@@ -42,7 +42,7 @@ def cells():
         generator = torch.Generator().manual_seed(seed)
         rna, protein = (torch.randn(n, f, generator=generator) for f in (g, p))
         rna_present, protein_present = (torch.rand(x.shape, generator=generator) >= absent for x in (rna, protein))
-        return CellInputs(rna, rna_present, protein, protein_present)
+        return CellInputs(rna, rna_present, protein, protein_present, torch.empty(n, 0, dtype=torch.int64))
 
     return make
 

@@ -99,7 +99,7 @@ def test_exact_masking_holds_for_any_pattern(data):
     pattern = st.lists(st.booleans(), min_size=18, max_size=18)
     present = torch.tensor(data.draw(pattern)).view(2, 9)
     hidden = torch.tensor(data.draw(st.lists(st.booleans(), min_size=10, max_size=10))).view(2, 5)
-    inputs = CellInputs(torch.randn(2, 7), present[:, :7], torch.randn(2, 2), present[:, 7:])
+    inputs = CellInputs(torch.randn(2, 7), present[:, :7], torch.randn(2, 2), present[:, 7:], torch.empty(2, 0).long())
     visible = VisibleTokens(~hidden[:, :3], ~hidden[:, 3:])
     value = data.draw(st.sampled_from(POISON) | st.floats(width=32))
     assert_same(outputs(network, poisoned(inputs, value), visible), outputs(network, inputs, visible))

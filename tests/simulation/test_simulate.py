@@ -247,3 +247,21 @@ def test_bad_arguments_are_named():
     del renamed.uns["simulation"]
     with pytest.raises(InputDataError, match="create it with simulate"):
         simulate_query(renamed)
+
+
+def test_batches_differ_in_composition_only_where_asked():
+    equal, shifted = (
+        pd.crosstab(mdata.obs["cell_type"], mdata.obs["batch"], normalize="index").to_numpy()
+        for mdata in (simulate(1200, 100, n_batches=2, composition_shift=shift) for shift in (0.0, 1.5))
+    )
+    assert np.abs(equal - 0.5).max() < 0.2  # the rarest type has 36 cells
+    assert np.abs(shifted - 0.5).max() > 0.3
+    assert (shifted > 0).all()
+
+
+def test_a_type_of_the_last_batch_alone():
+    obs = simulate(600, 100, n_batches=3, batch_only="NK").obs
+    assert set(obs["batch"][obs["cell_type"] == "NK"]) == {"batch 3"}
+    assert set(obs["batch"]) == {"batch 1", "batch 2", "batch 3"}
+    with pytest.raises(SettingError, match=r"batch_only must be one of the types CD4 naive T, .*\(got pDC\)"):
+        simulate(600, 100, n_batches=3, batch_only="pDC")

@@ -116,6 +116,15 @@ Devices = Annotated[
 Nodes = Annotated[
     int, typer.Option("--nodes", min=1, help="number of machines; start the command on each with torchrun or srun")
 ]
+Batches = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--batch-key",
+        metavar="KEY",
+        help="obs column with donors, lanes or runs, whose effects are removed; repeatable; none: remove no effects; "
+        "default: the inputs of a store",
+    ),
+]
 Resume = Annotated[bool, typer.Option("--resume", help="continue an interrupted run")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace an earlier model of that name")]
 Rna = Annotated[str | None, typer.Option("--rna-modality", metavar="NAME", help="modality with the RNA counts")]
@@ -137,6 +146,11 @@ WhichCells = Annotated[
     ),
 ]
 DropEmpty = Annotated[bool, typer.Option("--drop-empty", help="leave out cells without RNA counts")]
+
+
+def batch_keys(keys: list[str] | None) -> list[str] | None:
+    """Return the columns of ``--batch-key``; ``none`` stands for no column."""
+    return [] if keys == ["none"] else keys
 
 
 def input_options(

@@ -17,6 +17,7 @@ from scfusionttt.cli.common import (
 )
 from scfusionttt.cli.options import (
     Baseline,
+    Batches,
     Compute,
     Device,
     Devices,
@@ -41,6 +42,7 @@ from scfusionttt.cli.options import (
     Species,
     Split,
     WhichCells,
+    batch_keys,
     input_options,
 )
 from scfusionttt.cli.processes import start
@@ -48,7 +50,7 @@ from scfusionttt.errors import SettingError
 
 
 def pretrain(
-    input: Input, out: OutModel, preset: Preset = "default", settings: Settings = None,
+    input: Input, out: OutModel, batch_key: Batches = None, preset: Preset = "default", settings: Settings = None,
     config: Annotated[Path | None, typer.Option("--config", metavar="FILE", help="settings in a TOML file")] = None,
     epochs: Annotated[int | None, typer.Option(metavar="N", help="short for --set pretrain.epochs=N")] = None,
     seed: Annotated[int | None, typer.Option(metavar="N", help="short for --set seed=N")] = None,
@@ -77,7 +79,10 @@ def pretrain(
 
         model = FusionTTT(device=device.value, memory=memory, devices=devices, nodes=nodes)
         model.config = config_of_run
-        model.pretrain(open_input(input), species=species, checkpoints=checkpoints, resume=resume, **options)
+        model.pretrain(
+            open_input(input), batch_key=batch_keys(batch_key), species=species, checkpoints=checkpoints,
+            resume=resume, **options,
+        )  # fmt: skip
         save(model, out, checkpoints, overwrite=overwrite or resume)
 
 

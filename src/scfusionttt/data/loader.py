@@ -29,6 +29,7 @@ class CellBatch(NamedTuple):
     protein_present: Tensor  # [n, p] bool
     label: Tensor  # [n] int64, -1: unlabelled
     row: Tensor  # [n] int64, the cell's row in the input
+    batch: Tensor  # [n, keys] int64, level of the cell in each batch key; no columns without batch keys
 
     def to(self, device: str | torch.device) -> "CellBatch":
         """Return the batch on a device."""
@@ -46,6 +47,8 @@ class CellDataset(Dataset):
         Constants of the model.
     labels
         [n] class codes, -1 where unlabelled.
+    batches
+        [n, keys] levels of the batch keys; None: the model has none.
     rows
         Positions of the cells to use, in this order; None: all.
     """
@@ -57,11 +60,13 @@ class CellDataset(Dataset):
         preprocessing: Preprocessing,
         *,
         labels: np.ndarray | None = None,
+        batches: np.ndarray | None = None,
         rows: np.ndarray | None = None,
     ) -> None:
         self.preprocessing = preprocessing
         self.cell_names = cite.rna.obs_names
         self.labels = np.full(cite.rna.n_obs, -1) if labels is None else np.asarray(labels)
+        self.batches = np.empty((cite.rna.n_obs, 0), dtype=np.int64) if batches is None else batches
         self.rows = np.arange(cite.rna.n_obs) if rows is None else np.asarray(rows)
         self._take(cite, match)
 
@@ -104,6 +109,7 @@ class CellDataset(Dataset):
             protein_present=protein_present,
             label=torch.from_numpy(self.labels[rows].astype(np.int64)),
             row=torch.from_numpy(rows.astype(np.int64)),
+            batch=torch.from_numpy(self.batches[rows]),
         )
 
     def __getitem__(self, position: int) -> CellBatch:
@@ -128,7 +134,9 @@ class StreamedCells(CellDataset):
     def read(self, positions: np.ndarray) -> CellDataset:
         """Return the cells at these positions with their values in memory; rows are numbered from 0."""
         rows = self.rows[positions]
-        return CellDataset(self.cite.read(rows), self.match, self.preprocessing, labels=self.labels[rows])
+        return CellDataset(
+            self.cite.read(rows), self.match, self.preprocessing, labels=self.labels[rows], batches=self.batches[rows]
+        )
 
     def __getitems__(self, positions: list[int]) -> CellBatch:
         """Return the batch at these positions (the loader reads several batches at once)."""
@@ -137,11 +145,16 @@ class StreamedCells(CellDataset):
 
 
 def cell_dataset(
-    cite: CiteSeq, match: Match, preprocessing: Preprocessing, *, labels: np.ndarray | None = None
+    cite: CiteSeq,
+    match: Match,
+    preprocessing: Preprocessing,
+    *,
+    labels: np.ndarray | None = None,
+    batches: np.ndarray | None = None,
 ) -> CellDataset:
     """Return the preprocessed cells of an input in memory or in a store."""
     kind = StreamedCells if isinstance(cite, StoredCiteSeq) else CellDataset
-    return kind(cite, match, preprocessing, labels=labels)
+    return kind(cite, match, preprocessing, labels=labels, batches=batches)
 
 
 class Batches(Protocol):

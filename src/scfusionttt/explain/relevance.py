@@ -194,9 +194,9 @@ def _integrated_gradients(
     except ImportError as error:
         raise SettingError("integrated gradients need captum: pip install captum") from error
 
-    def read(values: Tensor, rna_present: Tensor, protein_present: Tensor) -> Tensor:
+    def read(values: Tensor, rna_present: Tensor, protein_present: Tensor, batch: Tensor) -> Tensor:
         rna, protein = values.split([rna_present.shape[1], protein_present.shape[1]], dim=1)
-        return output(CellInputs(rna, rna_present, protein, protein_present))
+        return output(CellInputs(rna, rna_present, protein, protein_present, batch))
 
     gradients, parts, last_line = IntegratedGradients(read), [], time.monotonic()
     for number, batch in enumerate(make_loader(cells, batch_size=batch_size)):
@@ -204,7 +204,7 @@ def _integrated_gradients(
             log.info("%s: %d of %d cells explained", target.name, number * batch_size, len(cells))
             last_line = time.monotonic()
         inputs = _inputs(batch, target, device)
-        present = (inputs.rna_present, inputs.protein_present)
+        present = (inputs.rna_present, inputs.protein_present, inputs.batch)
         values = torch.cat([inputs.rna, inputs.protein], dim=1)
         parts.append(gradients.attribute(values, additional_forward_args=present, n_steps=steps).detach().cpu())
     return torch.cat(parts).double().numpy()

@@ -1,6 +1,7 @@
 """After pretraining: fit the PCA skip, which adds principal components and proteins to the bottleneck."""
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -39,9 +40,9 @@ def fit_pca_skip(
     bottleneck, by_rna, genes, proteins = _read(network, cells, device)
     if not (np.isfinite(bottleneck).all() and np.isfinite(genes).all()):
         return
-    axes = _principal_axes(genes, skip.n_components, seed)
-    components = (genes - genes.mean(axis=0)) @ axes
-    axes /= _spread(components)
+    within = _within_batches(genes, cells.batches[cells.rows])
+    axes = _principal_axes(within, skip.n_components, seed)
+    axes /= _spread((within - within.mean(axis=0)) @ axes)
     with torch.no_grad():
         skip.axes[:, : axes.shape[1]] = torch.from_numpy(axes)
         skip.reach.fill_(REACH * _spread(bottleneck))
@@ -70,6 +71,16 @@ def _read(network: PretrainNetwork, cells: CellDataset, device: torch.device) ->
     widths: list[int] = []
     values = read_cells(network, cells, device, read)
     return [np.ascontiguousarray(part) for part in np.split(values, np.cumsum(widths)[:-1], axis=1)]
+
+
+def _within_batches(genes: np.ndarray, batches: np.ndarray) -> np.ndarray:
+    """Return genes [n, g] less the mean of the cell's batches, so that no axis is spent on differences of batches."""
+    if not batches.shape[1]:
+        return genes
+    within = genes.copy()
+    for rows in pd.DataFrame(batches).groupby(list(range(batches.shape[1]))).indices.values():
+        within[rows] -= genes[rows].mean(axis=0)
+    return within
 
 
 def _principal_axes(genes: np.ndarray, n: int, seed: int) -> np.ndarray:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:  # paths are checked before torch is loaded
     from torch import Tensor
 
 #: Raised when older readers could no longer understand what is written. 2: kernel head, novelty. 3: PCA components.
-#: 4: whitening. 5: fewer settings, sizes of the architecture apart.
-FORMAT_VERSION = 5
+#: 4: whitening. 5: fewer settings, sizes of the architecture apart. 6: batches.
+FORMAT_VERSION = 6
 
 WEIGHTS, MANIFEST, HISTORY = "weights.safetensors", "manifest.json", "history.csv"
 _KEYS = ("stage", "settings", "species", "features", "preprocessing", "classes", "metrics")

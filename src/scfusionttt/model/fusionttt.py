@@ -1,6 +1,7 @@
 """The public class: one model that is pretrained, fine-tuned, transferred, queried and saved."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
@@ -16,6 +17,7 @@ from scfusionttt.config import Config
 from scfusionttt.config import preset as named_preset
 from scfusionttt.config.parse import is_fraction, parse_size, require
 from scfusionttt.data.cells import CiteSeq
+from scfusionttt.data.cohort import Cohort, cohort_of, warn_if_confounded
 from scfusionttt.data.features import Features
 from scfusionttt.data.loader import CellDataset
 from scfusionttt.data.preprocess import Preprocessing
@@ -181,6 +183,7 @@ class FusionTTT(metaclass=_Hints):
         self,
         data: Data,
         *,
+        batch_key: str | Sequence[str] | None = None,
         species: str | None = None,
         checkpoints: str | Path | None = None,
         resume: bool = False,
@@ -192,14 +195,17 @@ class FusionTTT(metaclass=_Hints):
         ----------
         data, **input_options
             Cells to train on; see Notes of :class:`FusionTTT`.
+        batch_key
+            obs columns of donors, lanes or runs, whose effects are removed from the embedding. None: the inputs of a
+            store, if it has several; an empty sequence: none.
         species
             ``human`` or ``mouse``; None: inferred from the gene names.
         checkpoints, resume
             Folder for the state of training after each epoch, and whether to resume from it.
         """
         cite = pipeline.check_cells(data, training=True, **input_options)
-        state = self._untrained_state(cite, species)
-        dataset = pipeline.make_dataset(cite, state.features, state.preprocessing)
+        state = self._untrained_state(cite, species, cohort_of(cite, batch_key))
+        dataset = pipeline.make_dataset(cite, state.features, state.preprocessing, state.cohort)
         assert isinstance(state.network, PretrainNetwork)
         run = self._run(state, dataset, checkpoints, resume)
         history = train_pretraining(state.network, dataset, state.config.pretrain, run)
@@ -211,7 +217,7 @@ class FusionTTT(metaclass=_Hints):
     ) -> Self:  # fmt: skip
         """Choose features and constants as :meth:`pretrain` does, and leave the weights random: to fine-tune from."""
         cite = pipeline.check_cells(data, training=True, **input_options)
-        self._state = self._untrained_state(cite, species)
+        self._state = self._untrained_state(cite, species, Cohort())
         return self
 
     def finetune(
@@ -245,6 +251,7 @@ class FusionTTT(metaclass=_Hints):
         state = self._trained()
         cite = pipeline.check_cells(data, training=True, **input_options)
         labels = pipeline.split_labels(cite, labels_key, train_fraction, split, state.config.seed)
+        warn_if_confounded(cite.obs, state.cohort, labels_key, labels.codes)
         network = pipeline.finetune_network(state, labels.classes)
         start = replace(state, network=network, classes=labels.classes, stage="finetune")
         self._state = self._train_classifier(start, network, cite, labels, checkpoints, resume, baseline)
@@ -551,19 +558,20 @@ class FusionTTT(metaclass=_Hints):
             raise SettingError("the model is not trained; run pretrain first, or load a model folder")
         return self._state
 
-    def _untrained_state(self, cite: CiteSeq, species: str | None) -> TrainedState:
+    def _untrained_state(self, cite: CiteSeq, species: str | None, cohort: Cohort) -> TrainedState:
         """Return the state that stage 1 starts from, with random weights."""
         features, preprocessing = pipeline.learn_features(cite, self.config, species)
         return TrainedState(
             config=self.config,
             features=features,
             preprocessing=preprocessing,
-            network=pipeline.pretrain_network(features, self.config),
+            network=pipeline.pretrain_network(features, self.config, cohort, n_cells=cite.rna.n_obs),
             stage="pretrain",
             classes=[],
             history=pd.DataFrame(),
             metrics={},
             provenance=Provenance.untrained(),
+            cohort=cohort,
         )
 
     def _train_classifier(

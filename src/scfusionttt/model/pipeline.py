@@ -20,6 +20,7 @@ from scfusionttt import inference, keys
 from scfusionttt.config import Config, Sizes
 from scfusionttt.data.assemble import assemble, raise_or_warn
 from scfusionttt.data.cells import Cells, CiteSeq
+from scfusionttt.data.cohort import Cohort
 from scfusionttt.data.features import Features, choose_features, match_features
 from scfusionttt.data.loader import CellDataset, StreamedCells, cell_dataset
 from scfusionttt.data.preprocess import Preprocessing
@@ -29,6 +30,7 @@ from scfusionttt.data.validate import check, require_usable
 from scfusionttt.data.validate import drop_empty as without_empty
 from scfusionttt.errors import InputDataError, SettingError, name_some
 from scfusionttt.evaluation import baselines, evaluate_predictions
+from scfusionttt.fitting.batch_correction import n_kinds
 from scfusionttt.labels import usable_labels
 from scfusionttt.model.scvi_names import ARGUMENTS
 from scfusionttt.model.state import TrainedState
@@ -161,10 +163,11 @@ def split_labels(cite: CiteSeq, key: str, train_fraction: float | None, split: s
 
 
 def make_dataset(
-    cite: CiteSeq, features: Features, preprocessing: Preprocessing, codes: np.ndarray | None = None
+    cite: CiteSeq, features: Features, preprocessing: Preprocessing, cohort: Cohort | None = None
 ) -> CellDataset:
     """Return the cells as values of the model's features, from which batches are drawn."""
-    return cell_dataset(cite, match_features(cite, features), preprocessing, labels=codes)
+    batches = None if cohort is None else cohort.codes(cite.obs)
+    return cell_dataset(cite, match_features(cite, features), preprocessing, batches=batches)
 
 
 def dataset_for(state: TrainedState, cite: CiteSeq, codes: np.ndarray | None = None) -> CellDataset:
@@ -177,7 +180,7 @@ def dataset_for(state: TrainedState, cite: CiteSeq, codes: np.ndarray | None = N
             "proteins: 0 of %d measured: by RNA alone; transfer adapts a fine-tuned model to RNA-only cells, in "
             "particular to those of another platform", n_proteins,
         )  # fmt: skip
-    return cell_dataset(cite, match, state.preprocessing, labels=codes)
+    return cell_dataset(cite, match, state.preprocessing, labels=codes, batches=state.cohort.codes(cite.obs))
 
 
 def log_match(cite: CiteSeq, state: TrainedState) -> None:
@@ -185,11 +188,16 @@ def log_match(cite: CiteSeq, state: TrainedState) -> None:
     log_notes(match_features(cite, state.features).notes)
 
 
-def pretrain_network(features: Features, config: Config) -> PretrainNetwork:
-    """Return the network of stage 1 with random weights."""
+def pretrain_network(
+    features: Features, config: Config, cohort: Cohort | None = None, *, n_cells: int = 0
+) -> PretrainNetwork:
+    """Return the network of stage 1 with random weights; `n_cells` are those that batch effects are estimated from."""
+    sizes = Sizes()
+    if cohort is not None and cohort.n_levels:
+        sizes = replace(sizes, batch_levels=cohort.n_levels, batch_kinds=n_kinds(n_cells))
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        return PretrainNetwork(len(features.genes), len(features.proteins), config.network, Sizes())
+        return PretrainNetwork(len(features.genes), len(features.proteins), config.network, sizes)
 
 
 def finetune_network(state: TrainedState, classes: list[str]) -> ClassifierNetwork:
@@ -233,6 +241,7 @@ def identity(state: TrainedState, dataset: CellDataset) -> dict[str, Any]:
         "features": _digest(state.features.table[["modality", "name"]].to_csv(index=False).encode()),
         "classes": state.classes,
         "labels": _digest(dataset.labels[dataset.rows].tobytes()),
+        "batches": _digest(dataset.batches[dataset.rows].tobytes()),
         "begins with": _digest(*(tensor.cpu().numpy().tobytes() for tensor in backbone.values())),
     }
 

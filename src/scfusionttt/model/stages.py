@@ -9,6 +9,7 @@ import torch
 from scfusionttt.config import FinetuneConfig, PretrainConfig
 from scfusionttt.data.loader import CellDataset
 from scfusionttt.data.split import random_split, stratified_split
+from scfusionttt.fitting.batch_correction import fit_batch_correction
 from scfusionttt.fitting.calibration import calibrate
 from scfusionttt.fitting.kernel_head import fit_head
 from scfusionttt.fitting.latent_scaling import scale_latent
@@ -35,6 +36,9 @@ def train_pretraining(network: PretrainNetwork, cells: CellDataset, stage: Pretr
     if network.backbone.view is not None:
         log.info("pretrain: fitting principal components")
         fit_pca_skip(network, network.backbone.view, cells, run.device, seed=run.seed)
+    if network.backbone.correction is not None:
+        log.info("pretrain: fitting the correction of batch effects")
+        fit_batch_correction(network, network.backbone.correction, cells, run.device, seed=run.seed)
     if network.backbone.whitening:
         log.info("pretrain: whitening the embedding")
         whiten(network, cells, run.device, seed=run.seed)

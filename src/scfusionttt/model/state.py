@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 
 from scfusionttt.config import Config, Sizes
+from scfusionttt.data.cohort import Cohort
 from scfusionttt.data.features import Features
 from scfusionttt.data.preprocess import Preprocessing
 from scfusionttt.errors import ModelFolderError, SettingError
@@ -38,6 +39,8 @@ class TrainedState:
         Scores on held-out cells by stage, as plain values.
     provenance
         The commands that made the model, and the cells whose labels it was trained on.
+    cohort
+        The batches whose effects it removes; empty without batch keys.
     """
 
     config: Config
@@ -49,6 +52,7 @@ class TrainedState:
     history: pd.DataFrame
     metrics: dict[str, Any]
     provenance: Provenance
+    cohort: Cohort
 
     def write(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write the model folder; see :class:`~scfusionttt.model.folder.ModelFolder`."""
@@ -63,6 +67,7 @@ class TrainedState:
             "features": [{**row, "order": order} for order, row in enumerate(features)],
             "preprocessing": self.preprocessing.to_dict(),
             "classes": self.classes,
+            "batches": self.cohort.to_dict(),
             "metrics": self.metrics,
             **self.provenance.to_dict(),
         }
@@ -109,4 +114,5 @@ class TrainedState:
             history=folder.history,
             metrics=dict(manifest["metrics"]),
             provenance=Provenance.from_dict(manifest),
+            cohort=Cohort.from_dict(manifest.get("batches", {})),  # not before format 6
         )

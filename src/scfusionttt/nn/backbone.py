@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from scfusionttt.config import NetworkConfig, Sizes
+from scfusionttt.nn.correction import BatchCorrection
 from scfusionttt.nn.layers import Block, Stack
 from scfusionttt.nn.tokens import CellInputs, FeatureEmbedding, SlotPool, VisibleTokens, masked_mean
 
@@ -29,8 +30,8 @@ class FusedCells(NamedTuple):
     """What the backbone computes of n cells."""
 
     bottleneck: Tensor  # [n, l] what the decoders reconstruct a cell from
-    z: Tensor  # [n, l + ...] the latent vector: bottleneck and a part of the PCA skip
-    skip: Tensor | None  # [n, k + p] components and proteins, see PCASkip
+    z: Tensor  # [n, l + ...] the latent vector: bottleneck and a part of the PCA skip, without batch effects
+    skip: Tensor | None  # [n, k + p] components and proteins, see PCASkip, without batch effects
     rna: Tensor  # [n, t, d] fused tokens
     rna_visible: Tensor  # [n, t]
     protein: FusedProteins | None  # None in a model without proteins
@@ -158,7 +159,7 @@ class PCASkip(nn.Module):
 
 
 class FusionBackbone(nn.Module):
-    """Encoders, fusion in both directions, bottleneck and PCA skip.
+    """Encoders, fusion in both directions, bottleneck and PCA skip, correction of batch effects.
 
     Cells without visible protein tokens (RNA-only data) get tokens projected from their RNA.
     """
@@ -182,6 +183,10 @@ class FusionBackbone(nn.Module):
         if n_components := max(config.components, sizes.skip_components):
             self.view = PCASkip(n_genes, n_proteins, self.representation.n_latent, n_components)
         self.n_components = config.components
+        self.correction: BatchCorrection | None = None
+        if sizes.batch_levels:
+            n_values = self.representation.n_latent + (n_components + n_proteins if n_components else 0)
+            self.correction = BatchCorrection(sizes.batch_levels, sizes.batch_kinds, n_values)
         self.whitening = config.whitening
         if self.whitening:
             self.register_buffer("metric", torch.eye(self.n_latent))
@@ -223,15 +228,23 @@ class FusionBackbone(nn.Module):
         self, bottleneck: Tensor, inputs: CellInputs, rna_visible: Tensor, protein_visible: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         """Return z and the values of the PCA skip, which reads visible tokens only, as the encoders."""
-        if self.view is None:
-            return bottleneck, None
-        visible = self.rna_encoder.embedding.per_feature(rna_visible) & inputs.rna_present
-        if protein_visible is None:
-            protein_visible = inputs.protein_present
-        skip = self.view(bottleneck, torch.where(visible, inputs.rna, 0.0), inputs.protein, protein_visible)
-        if not self.n_components:
-            return bottleneck, skip
-        return torch.cat([bottleneck, self.view.reach * self.view.first(skip, self.n_components)], dim=1), skip
+        values = bottleneck
+        if self.view is not None:
+            visible = self.rna_encoder.embedding.per_feature(rna_visible) & inputs.rna_present
+            if protein_visible is None:
+                protein_visible = inputs.protein_present
+            skip = self.view(bottleneck, torch.where(visible, inputs.rna, 0.0), inputs.protein, protein_visible)
+            values = torch.cat([bottleneck, skip], dim=1)
+        if self.correction is not None:
+            values = self.correction(values, inputs.batch, self.latent)
+        return self.latent(values), None if self.view is None else values[:, bottleneck.shape[1] :]
+
+    def latent(self, values: Tensor) -> Tensor:
+        """Return z [n, l + ...], given bottleneck and PCA skip side by side, [n, m]."""
+        bottleneck, skip = values.tensor_split([self.representation.n_latent], dim=1)
+        if self.view is None or not self.n_components:
+            return bottleneck
+        return torch.cat([bottleneck, self.view.reach * self.view.first(skip, self.n_components)], dim=1)
 
     def whitened(self, z: Tensor) -> Tensor:
         """Return the embedding [n, l]: z [n, l], whitened. Heads read z itself."""

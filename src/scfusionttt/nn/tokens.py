@@ -17,6 +17,7 @@ class CellInputs(NamedTuple):
     rna_present: Tensor  # [n, g] bool
     protein: Tensor  # [n, p]
     protein_present: Tensor  # [n, p] bool
+    batch: Tensor  # [n, keys] int64, level of the cell in each batch key, -1: none; no columns without batch keys
 
     @classmethod
     def of(cls, batch: Any) -> "CellInputs":
@@ -30,6 +31,10 @@ class CellInputs(NamedTuple):
     def without_proteins(self) -> "CellInputs":
         """Return the cells as if only their RNA had been measured."""
         return self._replace(protein_present=torch.zeros_like(self.protein_present))
+
+    def without_batches(self) -> "CellInputs":
+        """Return the cells as if they were of no known batch, so that no effect is removed."""
+        return self._replace(batch=torch.full_like(self.batch, -1))
 
 
 class VisibleTokens(NamedTuple):

@@ -47,6 +47,8 @@ def simulate(
     n_isotypes: int = 0,
     n_batches: int = 1,
     batch_effect: float = 0.3,
+    composition_shift: float = 0.0,
+    batch_only: str = "",
     rare_fraction: float = 0.03,
     depth: float = 0.2,
     coregulation: float = 0.8,
@@ -64,9 +66,13 @@ def simulate(
     n_isotypes
         Isotype controls (``IgG1_control``, ...) added to the panel.
     n_batches
-        Batches of equal size (``obs["batch"]`` if more than one).
+        Batches (``obs["batch"]`` if more than one), of about equal size.
     batch_effect
         Standard deviation of a batch's shift of every gene and protein, natural log.
+    composition_shift
+        Standard deviation of the log odds of a type in a batch; 0: all batches have the same composition.
+    batch_only
+        A type that occurs in the last batch alone; empty: none.
     rare_fraction
         Fraction of cells of the last type; the others have similar sizes.
     depth
@@ -98,6 +104,8 @@ def simulate(
         n_isotypes=n_isotypes,
         n_batches=n_batches,
         batch_effect=batch_effect,
+        composition_shift=composition_shift,
+        batch_only=batch_only,
         rare_fraction=rare_fraction,
         depth=depth,
         coregulation=coregulation,
@@ -106,7 +114,7 @@ def simulate(
     tissue = grow(settings)
     rng = np.random.default_rng([settings.seed, 1])
     types = _draw_types(settings, n_cells, rng)
-    batches = rng.permutation(np.arange(n_cells) % n_batches)
+    batches = _draw_batches(tissue, types, rng)
     rna, protein = _draw_cells(tissue, types, batches, rng)
     return _as_mudata(tissue, types, batches, rna, protein)
 
@@ -155,6 +163,20 @@ def _draw_types(settings: Settings, n_cells: int, rng: np.random.Generator) -> n
     share = rng.dirichlet(np.full(settings.n_types - 1, 20.0)) * (1 - settings.rare_fraction)
     spare = rng.multinomial(n_cells - least * settings.n_types, [*share, settings.rare_fraction])
     return rng.permutation(np.repeat(np.arange(settings.n_types), spare + least))
+
+
+def _draw_batches(tissue: Tissue, types: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return the batch of every cell, ``[n]``."""
+    settings = tissue.settings
+    batches = rng.permutation(np.arange(len(types)) % settings.n_batches)
+    if settings.composition_shift:
+        own = np.random.default_rng([settings.seed, 3])  # other draws stay as they are
+        odds_kb = np.exp(settings.composition_shift * own.standard_normal((settings.n_types, settings.n_batches)))
+        reached_kb = np.cumsum(odds_kb / odds_kb.sum(axis=1, keepdims=True), axis=1)
+        batches = (own.random((len(types), 1)) > reached_kb[types, :-1]).sum(axis=1)
+    if settings.batch_only:
+        batches[types == tissue.types.index(settings.batch_only)] = settings.n_batches - 1
+    return batches
 
 
 def _draw_cells(

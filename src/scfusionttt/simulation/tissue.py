@@ -30,6 +30,8 @@ class Settings:
     n_isotypes: int
     n_batches: int
     batch_effect: float
+    composition_shift: float
+    batch_only: str
     rare_fraction: float
     depth: float
     coregulation: float
@@ -45,6 +47,7 @@ class Settings:
             ("n_isotypes", 0, len(ISOTYPES)),
             ("n_batches", 1, np.inf),
             ("batch_effect", 0, np.inf),
+            ("composition_shift", 0, np.inf),
             ("rare_fraction", 0, 1 / self.n_types),
             ("depth", 0.01, np.inf),
             ("coregulation", 0, np.inf),
@@ -54,6 +57,9 @@ class Settings:
             if not low <= value <= high:
                 bound = f"at least {low}" if high == np.inf else f"between {low} and {high:g}"
                 raise SettingError(f"{name} must be {bound} (got {value})")
+        types = list(LINEAGE)[: self.n_types]
+        if self.batch_only not in ("", *types):
+            raise SettingError(f"batch_only must be one of the types {', '.join(types)} (got {self.batch_only})")
 
 
 @dataclass(frozen=True)

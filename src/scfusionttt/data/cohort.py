@@ -1,0 +1,171 @@
+"""The batches of a cohort: obs columns that name donors, lanes or runs, and their levels."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+
+from scfusionttt.data.cells import CiteSeq
+from scfusionttt.errors import InputDataError, name_some
+from scfusionttt.keys import INPUT
+from scfusionttt.labels import class_names, obs_column
+
+log = logging.getLogger("scfusionttt")
+
+#: Fewest cells from which the effect of a batch can be estimated.
+FEWEST = 20
+#: obs columns that are likely to hold batches, in lower case.
+_LIKELY = ("batch", "donor", "donor_id", "sample", "sample_id", "lane", "library", "run")
+#: Association of batches and labels, 0 to 1, from which they are called confounded.
+CONFOUNDED = 0.9
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The batch keys of a model, and the levels that it was trained on.
+
+    Attributes
+    ----------
+    levels
+        For each obs column, the names of its batches in the order of their codes; empty if there are no batches.
+    """
+
+    levels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def n_levels(self) -> int:
+        """Number of levels of all keys together."""
+        return sum(map(len, self.levels.values()))
+
+    @classmethod
+    def of(cls, obs: pd.DataFrame, keys: str | Sequence[str]) -> Self:
+        """Read the batches of the cells that a model is trained on.
+
+        Raises
+        ------
+        InputDataError, LabelError
+            A column does not exist, has missing values or a single level, or most of its batches are too small.
+        """
+        return cls({key: _levels(obs, key) for key in _as_list(keys)})
+
+    def codes(self, obs: pd.DataFrame) -> np.ndarray:
+        """Return the level of each cell in each key, int64 [n, keys], numbered through all keys.
+
+        Raises
+        ------
+        InputDataError, LabelError
+            A column is missing, or has batches that are not levels of this cohort.
+        """
+        columns, first = [np.empty((len(obs), 0), dtype=np.int64)], 0
+        for key, levels in self.levels.items():
+            names = class_names(_batch_column(obs, key))
+            own = pd.Index(levels).get_indexer(pd.Index(names))
+            if (own < 0).any():
+                new = [name or "missing" for name in dict.fromkeys(names[own < 0])]
+                raise InputDataError(
+                    f"obs['{key}'] has batches that the model was not trained on: {name_some(new)}; "
+                    "embed these cells with map"
+                )
+            columns.append(first + own[:, None])
+            first += len(levels)
+        return np.hstack(columns).astype(np.int64)
+
+    def with_levels(self, obs: pd.DataFrame, names: Mapping[str, np.ndarray]) -> Self:
+        """Return the cohort with new levels of its keys appended; `names` are those of each cell, by key."""
+        added = {key: tuple(dict.fromkeys(names[key])) for key in self.levels}
+        return type(self)({key: (*levels, *added[key]) for key, levels in self.levels.items()})
+
+    def to_dict(self) -> dict[str, list[str]]:
+        """Return plain values, ready for JSON."""
+        return {key: list(levels) for key, levels in self.levels.items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Build from the result of :meth:`to_dict`."""
+        return cls({str(key): tuple(map(str, levels)) for key, levels in values.items()})
+
+
+def cohort_of(cite: CiteSeq, batch_key: str | Sequence[str] | None) -> Cohort:
+    """Return the batches to train with: those of `batch_key`, else the inputs of a store, else none.
+
+    An empty sequence means none in any case.
+    """
+    if batch_key is not None:
+        cohort = Cohort.of(cite.obs, batch_key)
+    elif INPUT in cite.obs and cite.obs[INPUT].nunique() > 1:
+        cohort = Cohort.of(cite.obs, INPUT)
+        log.info("no batch_key given: the inputs of the store are the batches")
+    else:
+        _suggest(cite.obs)
+        return Cohort()
+    for key, levels in cohort.levels.items():
+        log.info("batches: %d levels of obs['%s']: %s", len(levels), key, name_some(levels, most=8))
+    return cohort
+
+
+def warn_if_confounded(obs: pd.DataFrame, cohort: Cohort, labels_key: str, codes: np.ndarray) -> None:
+    """Log a warning if batches and labels (`codes` [n], -1: unlabelled) can hardly be told apart."""
+    for key in cohort.levels:
+        association = cramers_v(class_names(obs[key])[codes >= 0], codes[codes >= 0]) if key in obs else 0.0
+        if association >= CONFOUNDED:
+            log.warning(
+                "warning: obs['%s'] and obs['%s'] are confounded (Cramer's V %.2f): removing the batches may have "
+                "removed differences between these labels; choose another batch_key", key, labels_key, association,
+            )  # fmt: skip
+
+
+def cramers_v(first: np.ndarray, second: np.ndarray) -> float:
+    """Return Cramer's V of two groupings of the same cells, 0 (independent) to 1 (one determines the other)."""
+    table = pd.crosstab(first, second).to_numpy(dtype=np.float64)
+    smaller = min(table.shape) - 1
+    if smaller < 1:
+        return 0.0
+    expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum()
+    return float(np.sqrt(((table - expected) ** 2 / expected).sum() / table.sum() / smaller))
+
+
+def _levels(obs: pd.DataFrame, key: str) -> tuple[str, ...]:
+    """Return the batches of a column, sorted."""
+    names = class_names(_batch_column(obs, key))
+    missing = np.flatnonzero(names == "")
+    if len(missing):
+        raise InputDataError(
+            f"obs['{key}'] is missing in {len(missing)} of {len(names)} cells ({name_some(list(obs.index[missing]))}); "
+            "fill it in, or leave these cells out"
+        )
+    sizes = pd.Series(names, dtype=object).value_counts().sort_index()
+    if len(sizes) < 2:
+        raise InputDataError(f"obs['{key}'] has a single batch ({sizes.index[0]}); leave batch_key out")
+    small = sizes[sizes < FEWEST]
+    if len(small) > len(sizes) / 2:
+        raise InputDataError(
+            f"obs['{key}'] has {len(sizes)} batches in {len(names)} cells, {len(small)} of them with fewer than "
+            f"{FEWEST} cells; choose a column of donors, lanes or runs"
+        )
+    if len(small):
+        log.warning(
+            "warning: obs['%s'] has batches of fewer than %d cells, whose effect can hardly be estimated: %s",
+            key, FEWEST, name_some([f"{name} ({n})" for name, n in small.items()]),
+        )  # fmt: skip
+    return tuple(map(str, sizes.index))
+
+
+def _batch_column(obs: pd.DataFrame, key: str) -> pd.Series:
+    return obs_column(obs, key, role="batches")
+
+
+def _as_list(keys: str | Sequence[str]) -> list[str]:
+    return [keys] if isinstance(keys, str) else list(dict.fromkeys(keys))
+
+
+def _suggest(obs: pd.DataFrame) -> None:
+    """Log the first column that is named like one of batches and could be used as such."""
+    for key in obs.columns:
+        if str(key).lower() in _LIKELY:
+            sizes = pd.Series(class_names(obs[key]), dtype=object).value_counts()
+            if len(sizes) > 1 and sizes.min() >= FEWEST:
+                log.info("obs['%s'] may hold %d batches; batch_key='%s' removes their effects", key, len(sizes), key)
+                return

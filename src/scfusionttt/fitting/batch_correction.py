@@ -1,0 +1,114 @@
+"""After pretraining: fit the correction of batch effects, and later extend it to the batches of a query."""
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from scfusionttt.data.loader import CellDataset
+from scfusionttt.inference import read_cells
+from scfusionttt.nn.correction import BatchCorrection
+from scfusionttt.nn.networks import Network
+from scfusionttt.nn.tokens import CellInputs
+
+#: Cells per kind, and most kinds; Harmony's defaults.
+CELLS_PER_KIND, MOST_KINDS = 30, 100
+#: Most cells to fit to; more change little.
+MOST_CELLS = 50_000
+#: Penalty of a shift, relative to the cells of the batch that a kind would have if batches had the same composition.
+ALPHA = 0.2
+
+
+def n_kinds(n_cells: int) -> int:
+    """Return the number of kinds that a correction fitted to this many cells has."""
+    return int(np.clip(round(min(n_cells, MOST_CELLS) / CELLS_PER_KIND), 2, MOST_KINDS))
+
+
+def fit_batch_correction(
+    network: Network, correction: BatchCorrection, cells: CellDataset, device: torch.device, *, seed: int
+) -> None:
+    """Set the centroids of the kinds and their shifts in each batch, by Harmony on the latent. Needs no labels.
+
+    Parameters
+    ----------
+    network
+        Pretrained, after latent scaling and the fit of the PCA skip.
+    correction
+        Its correction.
+    cells
+        The cells of pretraining; `seed` draws a sample of many.
+    """
+    from harmonypy import run_harmony
+
+    cells = _sample(cells, seed)
+    values, has_protein = _read(network, cells, device)
+    if not np.isfinite(values).all():
+        return
+    batch = cells.batches[cells.rows]
+    kept = np.ones(values.shape[1], dtype=np.float32)
+    kept[len(kept) - has_protein.shape[1] :] = _measured_everywhere(has_protein, batch)
+    values *= kept
+    table = pd.DataFrame(batch).rename(columns=str)
+    z = network.backbone.cpu().latent(torch.from_numpy(values)).numpy()
+    found = run_harmony(
+        z, table, [key for key in table if table[key].nunique() > 1],
+        nclust=len(correction.centroids), sigma=correction.SIGMA, random_state=seed, verbose=False,
+    )  # fmt: skip
+    correction.kept.copy_(torch.from_numpy(kept))
+    _solve(correction, torch.from_numpy(values).double(), torch.from_numpy(found.R).double(), batch)
+
+
+def _sample(cells: CellDataset, seed: int) -> CellDataset:
+    """Return at most `MOST_CELLS` cells; large batches lose cells first."""
+    if len(cells) <= MOST_CELLS:
+        return cells
+    rng = np.random.default_rng(seed)
+    drawn = pd.DataFrame(cells.batches[cells.rows]).sample(frac=1, random_state=rng)
+    groups = drawn.groupby(list(drawn.columns), observed=True)
+    return cells.subset(cells.rows[np.sort(groups.head(MOST_CELLS // groups.ngroups).index)])
+
+
+def _read(network: Network, cells: CellDataset, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
+    """Return bottleneck and PCA skip with the effects of the batches [n, m], and which proteins were measured [n, p].
+
+    Without a PCA skip there are no proteins in the latent, and p is 0.
+    """
+
+    def read(inputs: CellInputs) -> Tensor:
+        fused = network.backbone(inputs.without_batches())
+        if fused.skip is None:
+            return fused.bottleneck
+        return torch.cat([fused.bottleneck, fused.skip, inputs.protein_present], dim=1)
+
+    values = read_cells(network, cells, device, read)
+    n_proteins = 0 if network.backbone.view is None else network.backbone.view.n_proteins
+    return values[:, : values.shape[1] - n_proteins], values[:, values.shape[1] - n_proteins :] > 0
+
+
+def _measured_everywhere(has_protein: np.ndarray, batch: np.ndarray) -> np.ndarray:
+    """Return which proteins [p] most cells of every batch have; batches without any protein are left out."""
+    shares = pd.DataFrame(has_protein).groupby([*batch.T]).mean()
+    return (shares[(shares > 0).any(axis=1)] > 0.5).all(axis=0).to_numpy()
+
+
+def _solve(correction: BatchCorrection, values: Tensor, degrees: Tensor, batch: np.ndarray) -> None:
+    """Set centroids and shifts by the ridge regression of the values [n, m] on the batches, in each kind.
+
+    `degrees` [n, k] are those to which cells belong to the kinds, `batch` [n, keys] their levels.
+    """
+    n_levels = len(correction.shifts)
+    design = torch.cat([torch.ones(len(values), 1), _one_hot(batch, n_levels)], dim=1).double()
+    counts = degrees.sum(dim=0)
+    gram = torch.einsum("nk,ni,nj->kij", degrees, design, design)
+    target = torch.stack([(degrees * column[:, None]).T @ values for column in design.T], dim=1)
+    penalty = ALPHA * counts[:, None] * torch.cat([torch.zeros(1), design[:, 1:].mean(dim=0)])
+    gram = gram + torch.diag_embed(penalty + 1e-6)
+    solved = torch.linalg.solve(gram, target).float()
+    correction.centroids.copy_(solved[:, 0])
+    correction.shifts.copy_(solved[:, 1:].transpose(0, 1))
+    correction.counts.copy_(counts)
+
+
+def _one_hot(batch: np.ndarray, n_levels: int) -> Tensor:
+    """Return which levels each cell has, [n, b], of its level in each key [n, keys]."""
+    return torch.stack([torch.from_numpy((batch == level).any(axis=1)) for level in range(n_levels)], dim=1)

@@ -1,0 +1,99 @@
+import logging
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from scfusionttt.data.cohort import Cohort, cohort_of, cramers_v, warn_if_confounded
+from scfusionttt.errors import InputDataError, LabelError
+
+OBS = pd.DataFrame({
+    "donor": np.repeat(["d2", "d1", "d3"], 40), "lane": np.tile([1, 2], 60), "one": "a",
+    "type": np.repeat(["T", "B", "T"], 40), "barcode": [f"c{n}" for n in range(120)],
+}, index=[f"cell-{n}" for n in range(120)])  # fmt: skip
+
+
+def test_levels_are_numbered_through_all_keys():
+    cohort = Cohort.of(OBS, ["donor", "lane"])
+    assert cohort.levels == {"donor": ("d1", "d2", "d3"), "lane": ("1", "2")}
+    assert cohort.n_levels == 5
+    np.testing.assert_array_equal(cohort.codes(OBS)[[0, 41, 119]], [[1, 3], [0, 4], [2, 4]])
+    assert Cohort.from_dict(cohort.to_dict()) == cohort
+
+
+def test_levels_are_the_same_whatever_the_dtype():
+    cohort = Cohort.of(OBS, "lane")
+    for dtype in (float, str, "category"):
+        np.testing.assert_array_equal(cohort.codes(OBS.astype({"lane": dtype})), cohort.codes(OBS))
+
+
+def test_without_keys_there_are_no_codes():
+    assert Cohort().codes(OBS).shape == (120, 0)
+
+
+def with_missing(obs):
+    return obs.assign(donor=obs["donor"].where(np.arange(len(obs)) > 2))
+
+
+@pytest.mark.parametrize(
+    ("key", "change", "message"),
+    [
+        ("doner", None, r"no obs\['doner'\]; did you mean 'donor'\? columns that could be batches: donor"),
+        ("one", None, r"obs\['one'\] has a single batch \(a\); leave batch_key out"),
+        ("barcode", None, r"obs\['barcode'\] has 120 batches in 120 cells, 120 of them with fewer than 20"),
+        ("donor", with_missing, r"obs\['donor'\] is missing in 3 of 120 cells \(cell-0, cell-1, cell-2\); fill it in"),
+    ],
+)
+def test_a_column_that_cannot_be_batches_is_refused(key, change, message):
+    with pytest.raises((InputDataError, LabelError), match=message):
+        Cohort.of(change(OBS) if change else OBS, key)
+
+
+def test_a_small_batch_is_warned_of(caplog):
+    donors = ["tiny"] * 7 + ["d1"] * 50 + ["d2"] * 63
+    Cohort.of(OBS.assign(donor=donors), "donor")
+    assert "obs['donor'] has batches of fewer than 20 cells, whose effect can hardly be estimated: tiny (7)" in (
+        caplog.text
+    )
+
+
+def test_a_batch_that_the_model_does_not_know_needs_map():
+    cohort = Cohort.of(OBS, "donor")
+    with pytest.raises(InputDataError, match=r"not trained on: d4; embed these cells with map"):
+        cohort.codes(OBS.replace("d3", "d4"))
+    with pytest.raises(InputDataError, match=r"not trained on: missing; "):
+        cohort.codes(with_missing(OBS))
+
+
+@pytest.mark.parametrize(
+    ("obs", "key", "levels", "line"),
+    [
+        (OBS, None, {}, "obs['donor'] may hold 3 batches; batch_key='donor' removes their effects"),
+        (OBS.assign(store_input=OBS["donor"]), None, {"store_input": ("d1", "d2", "d3")}, "inputs of the store"),
+        (OBS.assign(store_input="only"), None, {}, "may hold"),
+        (OBS.assign(store_input=OBS["donor"]), "lane", {"lane": ("1", "2")}, "2 levels of obs['lane']: 1, 2"),
+        (OBS.assign(store_input=OBS["donor"]), [], {}, ""),
+        (OBS[["type", "barcode"]], None, {}, ""),
+    ],
+)
+def test_without_a_key_the_inputs_of_a_store_are_the_batches(obs, key, levels, line, caplog):
+    caplog.set_level(logging.INFO)
+    assert cohort_of(SimpleNamespace(obs=obs), key).levels == levels
+    assert line in caplog.text
+    assert bool(line) == bool(caplog.records)
+
+
+def test_labels_that_are_confounded_with_batches_are_warned_of(caplog):
+    obs, cohort = OBS.assign(copy=OBS["donor"]), Cohort.of(OBS, "donor")
+    warn_if_confounded(obs, cohort, "lane", obs["lane"].to_numpy())
+    assert not caplog.records
+    warn_if_confounded(obs, cohort, "copy", pd.factorize(obs["copy"])[0])
+    assert "obs['donor'] and obs['copy'] are confounded (Cramer's V 1.00)" in caplog.text
+
+
+def test_cramers_v():
+    assert cramers_v(OBS["donor"], OBS["donor"]) == pytest.approx(1)
+    assert cramers_v(OBS["donor"], OBS["lane"]) == pytest.approx(0)
+    assert cramers_v(OBS["donor"], OBS["type"]) == pytest.approx(1)  # every donor has one type
+    assert cramers_v(OBS["donor"], OBS["one"]) == 0

@@ -1,0 +1,103 @@
+"""Cohorts: the embedding is free of the batches and keeps the cell types."""
+
+import numpy as np
+import pytest
+from sklearn.neighbors import NearestNeighbors
+
+from scfusionttt.errors import InputDataError
+from scfusionttt.io.quiet_warnings import quiet
+from scfusionttt.model.fusionttt import FusionTTT
+from scfusionttt.simulation.simulate import simulate
+
+ONLY = "CD14 monocyte"
+
+
+@pytest.fixture(scope="module")
+def cohort():
+    """Two batches with a strong effect, other compositions, and a type that is in the second alone."""
+    return simulate(500, 300, 12, 4, n_batches=2, batch_effect=0.8, composition_shift=0.7, batch_only=ONLY)
+
+
+@pytest.fixture(scope="module")
+def models(cohort):
+    """Models without and with the batches."""
+
+    def trained(batch_key):
+        model = FusionTTT("fast", progress=False, network={"width": 16}, pretrain={"epochs": 4})
+        return model.pretrain(cohort, batch_key=batch_key)
+
+    return {"": trained([]), "batch": trained("batch")}
+
+
+def copy_of(cohort, cells=slice(None)):
+    """Return a copy of some cells that a test may change."""
+    with quiet():
+        return cohort[cells].copy()
+
+
+def shares(z, names):
+    """Return the share of each cell's 15 neighbours that has the same name as the cell, [n]."""
+    neighbours = NearestNeighbors(n_neighbors=15).fit(z).kneighbors(return_distance=False)
+    names = np.asarray(names)
+    return (names[neighbours] == names[:, None]).mean(axis=1)
+
+
+def test_types_of_several_batches_are_mixed(models, cohort):
+    types = cohort.obs["cell_type"].astype(str)
+    shared = (types != ONLY).to_numpy()
+    obs = cohort.obs[shared]
+    chance = obs.groupby("cell_type", observed=True)["batch"].transform(lambda b: b.map(b.value_counts(normalize=True)))
+    own = {
+        key: shares(model.embed(cohort)[shared], obs["batch"]).mean() / chance.astype(float).mean()
+        for key, model in models.items()
+    }
+    assert own[""] > 1.3
+    assert own["batch"] < 1.15
+
+
+def test_a_type_of_one_batch_is_not_merged_with_others(models, cohort):
+    only = (cohort.obs["cell_type"] == ONLY).to_numpy()
+    assert shares(models["batch"].embed(cohort), only)[only].mean() > 0.95
+
+
+def test_types_are_kept(models, cohort):
+    kept = {key: shares(model.embed(cohort), cohort.obs["cell_type"]).mean() for key, model in models.items()}
+    assert kept["batch"] > kept[""] - 0.01
+
+
+def test_a_cell_and_its_batch_decide_the_embedding(models, cohort):
+    some = copy_of(cohort, slice(None, None, 7))
+    np.testing.assert_allclose(models["batch"].embed(some), models["batch"].embed(cohort)[::7], atol=1e-4)
+
+
+def test_the_classifier_reads_the_corrected_latent(models, cohort, tmp_path):
+    models["batch"].save(tmp_path / "model")
+    model = FusionTTT.load(tmp_path / "model").finetune(cohort, labels_key="cell_type", train_fraction=0.5)
+    assert model.metrics["finetune"]["metrics"]["macro_f1"] > 0.9
+    np.testing.assert_array_equal(model.embed(cohort), models["batch"].embed(cohort))
+
+
+def test_a_batch_that_was_not_trained_on_is_refused(models, cohort):
+    other = copy_of(cohort)
+    other.obs["batch"] = "batch 3"
+    with pytest.raises(InputDataError, match="trained on: batch 3; embed these cells with map"):
+        models["batch"].embed(other)
+
+
+def test_a_protein_that_a_batch_lacks_does_not_tell_it(cohort):
+    partial = copy_of(cohort)
+    partial["prot"].X[np.ix_((cohort.obs["batch"] == "batch 1").to_numpy(), [0, 3])] = np.nan
+    model = FusionTTT("fast", progress=False, network={"width": 16}, pretrain={"epochs": 2})
+    model.pretrain(partial, batch_key="batch")
+    kept = model.network.backbone.correction.kept.numpy()[-12:]
+    names = model.features.proteins["name"].to_numpy()
+    assert set(names[kept == 0]) == set(partial["prot"].var_names[[0, 3]])
+
+
+def test_several_keys(cohort):
+    both = copy_of(cohort)
+    both.obs["lane"] = np.where(np.arange(500) % 3, "a", "b")
+    model = FusionTTT("fast", progress=False, network={"width": 16}, pretrain={"epochs": 1})
+    z = model.pretrain(both, batch_key=["batch", "lane"]).embed(both)
+    assert np.isfinite(z).all()
+    assert len(model.network.backbone.correction.shifts) == 4

@@ -1,4 +1,4 @@
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 
 import pytest
 from hypothesis import given
@@ -18,7 +18,7 @@ def values(config):
 
 
 def test_the_presets_are_those_of_the_contract():
-    assert set(PRESETS) == {"default", "paper", "whole", "fast"}
+    assert set(PRESETS) == {"default", "paper", "scmmae", "whole", "fast"}
     assert preset("default") == Config()
     assert (preset("whole").network.patch, preset("whole").data.n_genes) == (1, None)
 
@@ -31,11 +31,18 @@ def test_the_paper_preset_has_the_published_numbers():
     assert (paper.pretrain.alpha, paper.pretrain.mask_ratio) == (0.7, 0.15)
     assert (paper.pretrain.lr, paper.pretrain.epochs, paper.pretrain.warmup) == (5e-4 * 128 / 256, 500, 10 / 500)
     assert (paper.network.latent, paper.network.components, paper.data.scale) == (0, 0, "none")
-    assert (paper.finetune.classifier, paper.finetune.lr, paper.finetune.epochs) == ("finetune", 2.5e-4, 100)
+    assert (paper.finetune.classifier, paper.finetune.lr, paper.finetune.epochs) == ("finetune", 2.5e-4, 500)
+    assert (paper.pretrain.beta2, paper.finetune.beta2) == (0.999, 0.999)
+    assert (paper.pretrain.patience, paper.finetune.patience) == (5, 5)
+    assert 0.3 * (1 - paper.finetune.validation_fraction) == pytest.approx(0.27)
+    opponent = preset("scmmae")
+    assert (opponent.network.mixer, opponent.network.fusion) == ("attention", "attention")
+    same = {"mixer": "ttt", "fusion": "ttt", "direction": "causal"}
+    assert replace(opponent, network=replace(opponent.network, **same)) == paper
 
 
 def test_a_preset_that_does_not_exist_is_refused():
-    with pytest.raises(SettingError, match="no preset 'slow'; choose one of default, paper, whole, fast"):
+    with pytest.raises(SettingError, match="no preset 'slow'; choose one of default, paper, scmmae, whole, fast"):
         preset("slow")
 
 
@@ -172,6 +179,7 @@ WITHOUT_EFFECT = [
     ({}, {"finetune.epochs": 3}, "finetune.classifier=finetune"),
     ({}, {"finetune.batch_size": 3}, "finetune.classifier=finetune"),
     ({}, {"finetune.lr": 3}, "finetune.classifier=finetune"),
+    ({}, {"finetune.beta2": 0.9}, "finetune.classifier=finetune"),
     ({"finetune.classifier": "linear"}, {"finetune.patience": 3}, "finetune.classifier=finetune"),
     ({}, {"finetune.validation_fraction": 0.3}, "finetune.classifier=finetune"),
     ({}, {"finetune.mask_ratio": 0.3}, "finetune.classifier=finetune"),

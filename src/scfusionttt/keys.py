@@ -13,6 +13,8 @@ LABEL = "fusionttt_label"
 PROBABILITY = "fusionttt_probability"
 #: obs: surprise of a cell, the mean inner loss of its tokens.
 CELL_SURPRISE = "surprise"
+#: uns: the protocol under which an embedding can be scored, by what its model was trained on.
+PROTOCOL = "fusionttt_protocol"
 #: layers: raw counts, used instead of X if present.
 COUNTS = "counts"
 

@@ -98,7 +98,7 @@ BAD_CALLS = {
     "call: no such device": ("pretrain good.h5mu --out new --device abacus", "Invalid value for '--device'"),
     "setting: no such preset": (
         "pretrain good.h5mu --out new --preset slow",
-        "no preset 'slow'; choose one of default, paper, whole, fast",
+        "no preset 'slow'; choose one of default, paper, scmmae, whole, fast",
     ),
     "setting: no such key": (
         "pretrain good.h5mu --out new --set network.widht=3",

@@ -18,6 +18,7 @@ from scfusionttt.comparison.tasks import tasks
 from scfusionttt.config import preset
 from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.errors import LabelError, SettingError
+from scfusionttt.evaluation import evaluate_as_published
 from scfusionttt.evaluation.baselines import zscore
 from scfusionttt.model.fusionttt import FusionTTT
 
@@ -53,12 +54,14 @@ def test_a_class_of_one_cell_is_left_out(cells, caplog):
 
 
 def test_each_protocol_has_its_own_table(dataset, tmp_path):
-    methods = choose(["fast", "fast_rna", "concat", "logistic"], models=tmp_path / "models", settings=TINY)
+    trained = TINY | {"finetune.classifier": "finetune", "finetune.epochs": 1}
+    methods = choose(["fast", "fast_rna", "concat", "logistic"], models=tmp_path / "models", settings=trained)
     rows, _ = run(dataset, methods, tasks(["unsupervised", "held-out", "paper"], [0.5]), tmp_path)
     assert {row["status"] for row in rows} == {"done"}, [row["note"] for row in rows]
     by_protocol = {table.protocol: set(table.rows.index) for table in results.tables(rows)}
     assert by_protocol == {
-        "unsupervised": {"fast", "concat"}, "held-out": {"fast", "fast_rna", "logistic"}, "paper": {"fast"},
+        "unsupervised": {"fast", "concat"}, "held-out": {"fast", "fast_rna", "logistic"},
+        "paper": {"fast", "fast_rna", "concat"},
     }  # fmt: skip
     assert len(list((tmp_path / "models").glob("*/manifest.json"))) == 1  # one pretraining for all rows of a seed
     held_out = next(row for row in rows if row["method"] == "fast" and row["protocol"] == "held-out")
@@ -71,6 +74,26 @@ def test_each_protocol_has_its_own_table(dataset, tmp_path):
     assert all(path.stat().st_size for path in files) and len(files) == 6
     assert json.loads(files[0].read_text())["rows"] == rows
     assert set(pd.read_csv(files[1])["protocol"]) == set(by_protocol)
+
+
+def test_the_published_protocol_has_its_own_share_and_resolution(dataset, tmp_path):
+    """A head that leaves the network as it is would repeat the unsupervised row."""
+    asked = []
+
+    def represent(cells, train, seed):
+        asked.append(len(train))
+        return zscore(cells.protein)
+
+    todo = tasks(["paper"], [0.75])
+    rows, shown = run(dataset, [Method(name="mine", represent_trained=represent)], todo, tmp_path)
+    assert asked == [48] and todo[0].share == 0.3  # of 160 cells
+    row = rows[0]
+    again = evaluate_as_published(zscore(dataset.protein), dataset.labels)
+    assert row["metrics"]["DBI"] == pytest.approx(again.mean["DBI"])
+    assert row["n_clusters"] == list(again.n_clusters)
+    assert again.protocol == "paper" and again.space == "umap"
+    rows, shown = run(dataset, choose(["fast"], models=tmp_path, settings=TINY), todo, tmp_path / "kernel")
+    assert rows[0]["status"] == "not applicable" and "finetune.classifier=finetune" in shown[0]
 
 
 def test_labels_of_held_out_cells_are_not_used(dataset, tmp_path):

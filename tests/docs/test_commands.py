@@ -78,4 +78,6 @@ def test_the_settings_page_has_every_setting_with_its_default_and_every_number_w
         assert "; default " in text, name
         assert not text.startswith((": whole number;", ": number;", ": whole number or `auto`;")), f"{name} has no unit"
         assert text.endswith("."), name
-    assert entries["`network.patch`"].startswith(": whole number [genes]; default 20, `paper` 10, `whole` 1. ")
+    assert entries["`network.patch`"].startswith(
+        ": whole number [genes]; default 20, `paper` 10, `scmmae` 10, `whole` 1. "
+    )

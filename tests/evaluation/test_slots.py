@@ -79,3 +79,17 @@ def test_masks_of_modalities_are_not_offered_as_representations(mdata):
     """MuData stores a mask of the cells of each modality in obsm."""
     with pytest.raises(InputDataError, match=r"\(existing: X_fusionttt\)"):
         evaluate_slots(mdata, labels_key="cell_type", rep="X_pca")
+
+
+def test_what_labels_were_trained_on_is_never_called_unsupervised(trained, cells, adata):
+    """`evaluate` had called the embedding of a fine-tuned model unsupervised."""
+    found = {name: getattr(trained, name).protocol(cells.obs_names) for name in ("pretrained", "finetuned")}
+    assert found == {"pretrained": "unsupervised", "finetuned": "paper"}
+    assert trained.finetuned.protocol(["new", "cells"]) == "zero-shot"
+    with quiet():
+        embedded = cells.copy()
+    trained.finetuned.embed(embedded, inplace=True)
+    assert evaluate_slots(embedded, labels_key="cell_type").protocol == "paper"
+    adata.uns["fusionttt_protocol"] = "paper"
+    assert evaluate_slots(adata, labels_key="cell_type", clusters="leiden").protocol == "paper"
+    assert evaluate_slots(adata, labels_key="cell_type", rep="X_mine").protocol == "unsupervised"

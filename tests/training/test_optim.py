@@ -7,7 +7,7 @@ from scfusionttt.training.optim import WEIGHT_DECAY, adamw_with_cosine
 
 
 def rates(module, *, n_steps=100, **settings):
-    made = adamw_with_cosine(module, lr=0.1, n_steps=n_steps, **settings)
+    made = adamw_with_cosine(module, lr=0.1, beta2=0.95, n_steps=n_steps, **settings)
     optimizer, scheduler = made["optimizer"], made["lr_scheduler"]["scheduler"]
     found = []
     for _ in range(n_steps):
@@ -33,7 +33,8 @@ def test_without_warm_up_the_first_step_is_at_the_peak():
 def test_only_matrices_decay(network):
     """Biases and scales that are kept per head or per token look like matrices, and once decayed as such."""
     body = network().backbone
-    made = adamw_with_cosine(body, lr=0.1, warmup=0.0, n_steps=9)
+    made = adamw_with_cosine(body, lr=0.1, beta2=0.999, warmup=0.0, n_steps=9)
+    assert {group["betas"] for group in made["optimizer"].param_groups} == {(0.9, 0.999)}
     name_of = {id(p): name for name, p in body.named_parameters()}
     groups = {
         group["weight_decay"]: {name_of[id(p)] for p in group["params"]} for group in made["optimizer"].param_groups
@@ -48,6 +49,6 @@ def test_only_matrices_decay(network):
 
 def test_what_is_frozen_is_not_handed_to_the_optimiser(network):
     student = network("transfer")
-    made = adamw_with_cosine(student, lr=0.1, warmup=0.0, n_steps=9)
+    made = adamw_with_cosine(student, lr=0.1, beta2=0.999, warmup=0.0, n_steps=9)
     handed = {id(p) for group in made["optimizer"].param_groups for p in group["params"]}
     assert handed == {id(p) for p in student.parameters() if p.requires_grad}

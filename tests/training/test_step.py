@@ -88,7 +88,7 @@ def test_the_weights_after_a_step_in_parts_are_those_of_an_undivided_step(module
     weights = []
     for parts in (64, 13):
         tested = module("pretrain").double()
-        made = adamw_with_cosine(tested, lr=0.01, warmup=0.125, n_steps=3)
+        made = adamw_with_cosine(tested, lr=0.01, beta2=0.95, warmup=0.125, n_steps=3)
         learned(tested, batch, parts=parts)
         made["optimizer"].step()
         weights.append(tested.state_dict())

@@ -52,7 +52,10 @@ def benchmark(
     layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None, cells: WhichCells = None,
     round: Round = False,
 ) -> None:  # fmt: skip
-    """Compare scFusionTTT with other methods: same cells, same clustering, same metrics, for each of three protocols.
+    """Compare scFusionTTT with other methods: same cells, same clustering, same metrics; no table for two protocols.
+
+    By default these are unsupervised (no labels) and held-out (cell types of cells whose labels were not used); paper
+    scores as published, which only shows something with presets that train on labels, such as paper and scmmae.
 
     Scores that are in the folder already are not computed again, so an interrupted run continues where it stopped.
     --set changes the settings of scFusionTTT; use another folder for other settings.

@@ -92,7 +92,7 @@ Baseline = Annotated[
     bool,
     typer.Option("--baseline", help="also score logistic regression on the held-out cells; needs all cells in memory"),
 ]
-Preset = Annotated[str, typer.Option("--preset", metavar="NAME", help="default, paper, whole or fast")]
+Preset = Annotated[str, typer.Option("--preset", metavar="NAME", help="default, paper, scmmae, whole or fast")]
 Species = Annotated[
     str | None,
     typer.Option("--species", metavar="NAME", help="human or mouse; default: inferred from the names"),

@@ -79,7 +79,8 @@ def embed(
     cite, source = load(input, out, EMBEDDING_ENDINGS, options)
     z = trained.embed(cite)
     if is_first():
-        write_embedding(out, z, cite.rna.obs_names, source, rna_modality=rna_modality)
+        protocol = trained.protocol(cite.rna.obs_names)
+        write_embedding(out, z, cite.rna.obs_names, source, rna_modality=rna_modality, protocol=protocol)
     typer.echo(f"{out}: {z.shape[0]} cells, {z.shape[1]} dimensions", err=True)
 
 

@@ -1,7 +1,7 @@
 """The methods that can be compared: names, requirements, and the functions that run them."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -43,6 +43,8 @@ class Method:
         Required distribution from the extra ``bench``; empty if none.
     settings
         What determines the result besides cells and seed; a stored row with other settings is not reused.
+    unsuited
+        Protocols that would show nothing new, and why.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Method:
     needs_protein: bool = True
     library: str = ""
     settings: Any = None
+    unsuited: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def installed(self) -> bool:
@@ -83,18 +86,28 @@ BASELINES = {
 }
 #: Our model by the name of the method: one per preset, ``fusionttt`` for ``default``.
 _PRESET_OF = {"fusionttt" if name == "default" else name: name for name in PRESETS}
-#: Methods that are compared by default, without the presets that take hours (paper, whole) or trade accuracy for speed.
+#: Methods that are compared by default: no presets that take hours (paper, scmmae, whole) or trade accuracy for speed.
 DEFAULT = ("fusionttt", "fusionttt_rna", *BASELINES)
+#: Why a model whose stage 2 fits a head alone has no row under the protocol ``paper``.
+_SAME_EMBEDDING = (
+    "stage 2 fits a classifier and leaves the network as it is: the embedding is that of the unsupervised protocol; "
+    "finetune.classifier=finetune trains the network"
+)
 
 
 def fusionttt(name: str, runner: ModelRunner) -> list[Method]:
     """Return our model as two methods: `name` with both modalities, ``name_rna`` with RNA only, after transfer."""
     common: dict[str, Any] = {"prepare": runner.prepare, "settings": runner.settings}
+    if runner.config.finetune.classifier != "finetune":
+        common["unsuited"] = {"paper": _SAME_EMBEDDING}
     both = Method(
         name=name, represent=runner.represent, classify=runner.classify,
         represent_trained=runner.represent_trained, pretrain=runner.pretrain, needs_protein=False, **common,
     )  # fmt: skip
-    return [both, Method(name=f"{name}_rna", classify=runner.classify_rna, **common)]
+    rna = Method(
+        name=f"{name}_rna", classify=runner.classify_rna, represent_trained=runner.represent_rna, **common
+    )  # fmt: skip
+    return [both, rna]
 
 
 def choose(

@@ -1,6 +1,7 @@
 """Our model as a method of the benchmark; rows that start from the same pretrained model share it."""
 
 import json
+import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -47,15 +48,20 @@ class ModelRunner:
         return file_hash(self.config.data.order_file)
 
     def prepare(self, cells: Cells, seed: int) -> Cost:
-        """Pretrain unless a pretrained model is stored; return the cost of the pretraining."""
+        """Pretrain unless a pretrained model is stored; return the cost of the pretraining.
+
+        An interrupted pretraining continues after its last epoch; its cost is then that of the last part.
+        """
         if not self.pretrained:
             return Cost()
         folder = self._folder(cells, seed)
         stored = folder.with_suffix(".json")
         if not stored.exists():
-            model, cost = measure(lambda: self._new(seed).pretrain(cells.cite))
             self.models.mkdir(parents=True, exist_ok=True)
+            training = folder.with_suffix(".training")
+            model, cost = measure(lambda: self._new(seed).pretrain(cells.cite, checkpoints=training, resume=True))
             model.save(folder, overwrite=True)  # without its cost it was not finished
+            shutil.rmtree(training, ignore_errors=True)
             with replacing(stored) as path:
                 path.write_text(json.dumps(asdict(cost)), encoding="utf-8")
         return Cost(**json.loads(stored.read_text(encoding="utf-8")))
@@ -73,6 +79,10 @@ class ModelRunner:
         """Return the embedding after stage 2."""
         return self._finetuned(cells, train, seed).embed(cells.cite)
 
+    def represent_rna(self, cells: Cells, train: np.ndarray, seed: int) -> np.ndarray:
+        """Return the embedding after stage 3 from RNA alone; the training cells had proteins and labels."""
+        return self._transferred(cells, train, seed).embed(cells.with_split(train, rna_only=True))
+
     def classify(self, cells: Cells, train: np.ndarray, seed: int) -> pd.DataFrame:
         """Return the class probabilities of stage 2."""
         return _probabilities(self._finetuned(cells, train, seed), cells.cite)
@@ -80,11 +90,14 @@ class ModelRunner:
     def classify_rna(self, cells: Cells, train: np.ndarray, seed: int) -> pd.DataFrame:
         """Return the class probabilities of stage 3 from RNA alone; the training cells had proteins and labels."""
         rna = cells.with_split(train, rna_only=True)
-        student = self._finetuned(cells, train, seed).transfer(rna, labels_key=cells.labels_key, split=SPLIT)
-        return _probabilities(student, rna)
+        return _probabilities(self._transferred(cells, train, seed), rna)
 
     def _finetuned(self, cells: Cells, train: np.ndarray, seed: int) -> FusionTTT:
         return self._start(cells, seed).finetune(cells.with_split(train), labels_key=cells.labels_key, split=SPLIT)
+
+    def _transferred(self, cells: Cells, train: np.ndarray, seed: int) -> FusionTTT:
+        rna = cells.with_split(train, rna_only=True)
+        return self._finetuned(cells, train, seed).transfer(rna, labels_key=cells.labels_key, split=SPLIT)
 
     def _start(self, cells: Cells, seed: int) -> FusionTTT:
         """Return the model after stage 1, or one with random weights."""

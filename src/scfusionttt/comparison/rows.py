@@ -62,6 +62,8 @@ class Job:
         row: Row = {**self.identity, "metrics": {}, "note": ""}
         if not self.method.installed:
             return row | {"status": "not installed", "note": "not installed; pip install 'scfusionttt[bench]'"}
+        if reason := self.method.unsuited.get(self.task.protocol):
+            return row | {"status": "not applicable", "note": reason}
         if self.method.needs_protein and not self.cells.has_protein:
             return row | {"status": "not applicable", "note": "the data set has no proteins"}
         row["versions"] = {name: version(name) for name in packages}

@@ -47,7 +47,7 @@ RULES = (
     Rule("network.decoder_blocks", lambda c: c.pretrain.objective == "masked", "pretrain.objective=masked"),
     Rule("pretrain.patience", lambda c: c.pretrain.validation_fraction > 0, "pretrain.validation_fraction above 0"),
     Rule(
-        "finetune.epochs finetune.batch_size finetune.lr finetune.patience finetune.validation_fraction "
+        "finetune.epochs finetune.batch_size finetune.lr finetune.beta2 finetune.patience finetune.validation_fraction "
         "finetune.mask_ratio",
         lambda c: c.finetune.classifier == "finetune",
         "finetune.classifier=finetune",

@@ -143,6 +143,9 @@ class StageConfig:
     batch_size: int = 64
     #: Peak learning rate of AdamW [unitless]. Lower it when the loss becomes NaN; raise it for short runs.
     lr: float = 2e-3
+    #: Decay of AdamW's running mean of squared gradients, beta 2 [fraction]; 0.999 as published. Raise it when the loss
+    #: is noisy.
+    beta2: float = 0.95
     #: Epochs without a lower validation loss after which training stops [epochs]. Lower it to save time.
     patience: int = 10
     #: Fraction of the training cells held back for early stopping [fraction]; 0: none, and the last epoch is kept.
@@ -162,7 +165,7 @@ class StageConfig:
         for name in ("batch_size", "patience"):
             require(getattr(self, name) >= 1, f"{section}.{name} must be at least 1")
         require(self.lr > 0, f"{section}.lr must be positive")
-        for name in ("warmup", "validation_fraction", "mask_ratio", "protein_mask_ratio", "hide_protein"):
+        for name in ("warmup", "validation_fraction", "mask_ratio", "protein_mask_ratio", "hide_protein", "beta2"):
             require(0 <= getattr(self, name, 0) < 1, f"{section}.{name} must be at least 0 and less than 1")
 
     def n_epochs(self, n_cells: int) -> int:

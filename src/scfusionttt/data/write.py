@@ -20,7 +20,7 @@ from scfusionttt.errors import InputDataError, OutputError, UserError
 from scfusionttt.io.atomic import check_target, replacing
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.io.tables import TABLE_ENDINGS, checked_ending, write_table
-from scfusionttt.keys import PROTEIN_IMPUTED, RNA_MODALITIES, X_FUSIONTTT
+from scfusionttt.keys import PROTEIN_IMPUTED, PROTOCOL, RNA_MODALITIES, X_FUSIONTTT
 
 ANNOTATED_ENDINGS = (".h5ad", ".h5mu", ".zarr")
 EMBEDDING_ENDINGS = (".npy", ".csv", *ANNOTATED_ENDINGS)
@@ -34,6 +34,7 @@ def write_embedding(
     source: AnnData | MuData | None = None,
     *,
     rna_modality: str | None = None,
+    protocol: str | None = None,
 ) -> None:
     """Write one vector per cell, in the format given by the file name.
 
@@ -50,6 +51,8 @@ def write_embedding(
         The input data, which is not changed; None for a file with only cell names and embedding.
     rna_modality
         RNA modality of a MuData, by default the one with a name in `keys.RNA_MODALITIES`.
+    protocol
+        Protocol under which the embedding can be scored, for ``uns["fusionttt_protocol"]``.
 
     Raises
     ------
@@ -71,6 +74,8 @@ def write_embedding(
         with quiet():
             copy = _cells_of(source, cells, ending, rna_modality)
             copy.obsm[X_FUSIONTTT] = array[cells.get_indexer(copy.obs_names)]
+            others = {key: value for key, value in copy.uns.items() if key != PROTOCOL}  # of an earlier embedding
+            copy.uns = others | ({} if protocol is None else {PROTOCOL: protocol})
             _write_annotated(path, copy, ending)
 
 

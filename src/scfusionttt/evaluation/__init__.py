@@ -10,6 +10,7 @@ from scfusionttt.evaluation.classification import (
 from scfusionttt.evaluation.clustering import Clustering, cluster, cluster_graph, neighbours, umap
 from scfusionttt.evaluation.evaluate import (
     Evaluation,
+    evaluate_as_published,
     evaluate_clusters,
     evaluate_graph,
     evaluate_predictions,
@@ -31,6 +32,7 @@ __all__ = [
     "cluster",
     "cluster_graph",
     "confusion",
+    "evaluate_as_published",
     "evaluate_clusters",
     "evaluate_graph",
     "evaluate_predictions",

@@ -130,6 +130,20 @@ def evaluate_representation(
     return _score_graph(cells.obsp["connectivities"], labels, geometry, space, seeds, n_clusters, protocol)
 
 
+def evaluate_as_published(
+    representation: ArrayLike, labels: ArrayLike | pd.Series, *, seeds: Sequence[int] = (0, 1, 2)
+) -> Evaluation:
+    """Score a representation as the scripts of scMMAE do, the predecessor of scFusionTTT: protocol ``paper``.
+
+    Clusters are Leiden clusters of resolution 1 on the unweighted graph of 20 neighbours of all cells, whatever their
+    number; ASW, SC, CHI and DBI are computed on the UMAP. Parameters and errors as for `evaluate_representation`.
+    """
+    cells = neighbours(representation, n_neighbors=20)
+    graph = cells.obsp["connectivities"].astype(bool).astype(np.float64)
+    geometry = umap(cells, seed=seeds[0])
+    return _score_graph(graph, labels, geometry, "umap", seeds, None, "paper", resolution=1.0)
+
+
 def evaluate_graph(
     graph: sparse.spmatrix,
     labels: ArrayLike | pd.Series,
@@ -137,22 +151,24 @@ def evaluate_graph(
     seeds: Sequence[int] = (0, 1, 2),
     n_clusters: int | None = None,
     protocol: Protocol = "unsupervised",
+    resolution: float | None = None,
 ) -> Evaluation:
     """Cluster and score a weighted neighbour graph ``[n, n]``, as `evaluate_representation` does a representation.
 
-    The geometric metrics are NaN.
+    The geometric metrics are NaN. With a `resolution` of Leiden, the number of clusters is left open.
     """
-    return _score_graph(graph, labels, None, None, seeds, n_clusters, protocol)
+    return _score_graph(graph, labels, None, None, seeds, n_clusters, protocol, resolution=resolution)
 
 
 def _score_graph(
     graph: sparse.spmatrix, labels: ArrayLike | pd.Series, geometry: np.ndarray | None, space: Space | None,
-    seeds: Sequence[int], n_clusters: int | None, protocol: Protocol,
+    seeds: Sequence[int], n_clusters: int | None, protocol: Protocol, *, resolution: float | None = None,
 ) -> Evaluation:  # fmt: skip
     known, truth = _known(labels, graph.shape[0])
     n_classes = _count_classes(truth)
     x_nd = None if geometry is None else geometry[known]
-    clusters = [cluster_graph(graph, n_clusters or n_classes, seed=seed) for seed in seeds]
+    how: dict[str, Any] = {"n_clusters": n_clusters or n_classes} if resolution is None else {"resolution": resolution}
+    clusters = [cluster_graph(graph, **how, seed=seed) for seed in seeds]
     rows = [ten_metrics(truth, one.labels[known], x_nd, seed=seed) for one, seed in zip(clusters, seeds)]
     return Evaluation(
         protocol=protocol,

@@ -7,7 +7,8 @@ from mudata import MuData
 
 from scfusionttt.errors import InputDataError, LabelError, SettingError
 from scfusionttt.evaluation.evaluate import Evaluation, Space, evaluate_clusters, evaluate_representation
-from scfusionttt.keys import X_FUSIONTTT
+from scfusionttt.evaluation.vocabulary import Protocol
+from scfusionttt.keys import PROTOCOL, X_FUSIONTTT
 
 
 def evaluate_slots(
@@ -19,6 +20,9 @@ def evaluate_slots(
     space: Space = "rep",
 ) -> Evaluation:
     """Score a representation in obsm, or clusters in obs, against labels in obs.
+
+    The protocol is the one that `embed` wrote to ``uns["fusionttt_protocol"]``, also for clusters, which may come from
+    the embedding; without it, and for other representations, the scores are taken as unsupervised.
 
     Parameters
     ----------
@@ -39,12 +43,15 @@ def evaluate_slots(
     SettingError
         ``space="umap"`` is combined with `clusters`.
     """
-    labels = find_column(data, labels_key)
+    labels, protocol = find_column(data, labels_key), _protocol(data, rep, clusters)
     if clusters is None:
-        return evaluate_representation(_representation(data, rep or X_FUSIONTTT), labels, space=space)
+        return evaluate_representation(
+            _representation(data, rep or X_FUSIONTTT), labels, space=space, protocol=protocol
+        )  # fmt: skip
     if space == "umap":
         raise SettingError("space='umap' applies to a representation, not to clusters; omit clusters or space")
-    return evaluate_clusters(find_column(data, clusters), labels, None if rep is None else _representation(data, rep))
+    x = None if rep is None else _representation(data, rep)
+    return evaluate_clusters(find_column(data, clusters), labels, x, protocol=protocol)
 
 
 def find_column(data: AnnData | MuData, key: str) -> pd.Series:
@@ -61,6 +68,12 @@ def find_column(data: AnnData | MuData, key: str) -> pd.Series:
             return table[key].reindex(data.obs_names)
     existing = sorted({str(column) for table in tables for column in table.columns})
     raise LabelError(f"there is no obs['{key}']; the columns are: {', '.join(existing) or 'none'}")
+
+
+def _protocol(data: AnnData | MuData, rep: str | None, clusters: str | None) -> Protocol:
+    """Return the protocol of the embedding of this package, or of clusters if the data have such an embedding."""
+    is_ours = clusters is not None or rep in (None, X_FUSIONTTT)
+    return data.uns.get(PROTOCOL, "unsupervised") if is_ours else "unsupervised"
 
 
 def _representation(data: AnnData | MuData, key: str) -> np.ndarray:

@@ -11,7 +11,7 @@ PROTOCOLS: dict[str, str] = {
     "held-out": "scored on cells whose labels were not used in training",
     "zero-shot": "no labels of this data set were used in training",
     "ablation": "pretrained without labels on three quarters of the cells; all but the clusters scored on the others",
-    "paper": "as published: trained with labels, scored on all cells, geometric metrics computed on the UMAP",
+    "paper": "as published: cells whose labels were trained on are scored, too, with geometric metrics on the UMAP",
 }
 
 

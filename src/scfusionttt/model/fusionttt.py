@@ -1,7 +1,7 @@
 """The public class: one model that is pretrained, fine-tuned, transferred, queried and saved."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
@@ -22,6 +22,7 @@ from scfusionttt.data.features import Features
 from scfusionttt.data.loader import CellDataset
 from scfusionttt.data.preprocess import Preprocessing
 from scfusionttt.errors import SettingError
+from scfusionttt.evaluation.vocabulary import Protocol
 from scfusionttt.explain.relevance import find_target, relevance
 from scfusionttt.explain.surprise import as_track, write_track
 from scfusionttt.labels import usable_labels
@@ -54,7 +55,7 @@ class FusionTTT(metaclass=_Hints):
     Parameters
     ----------
     preset
-        ``default``, ``paper``, ``whole`` (every gene a token) or ``fast``.
+        ``default``, ``paper``, ``scmmae`` (`paper` with attention), ``whole`` (every gene a token) or ``fast``.
     device
         ``auto``, ``cpu``, ``cuda`` or ``mps``.
     memory
@@ -176,6 +177,17 @@ class FusionTTT(metaclass=_Hints):
     def provenance(self) -> Provenance:
         """The commands that made the model, and the cells whose labels it was trained on."""
         return Provenance.untrained() if self._state is None else self._state.provenance
+
+    def protocol(self, cell_names: Iterable[object]) -> Protocol:
+        """Return the protocol under which an embedding of these cells can be scored.
+
+        ``unsupervised`` if the model was trained without labels, ``zero-shot`` if with labels of none of these cells,
+        else ``paper``, also if it was not recorded.
+        """
+        if not self.classes:
+            return "unsupervised"
+        learned = self.provenance.learned(cell_names)
+        return "paper" if learned is None or learned.any() else "zero-shot"
 
     # -- training ----------------------------------------------------------------------------------------------------
 
@@ -339,8 +351,8 @@ class FusionTTT(metaclass=_Hints):
         data, **input_options
             Cells to embed; see Notes of :class:`FusionTTT`.
         inplace
-            Also write the embedding to ``data.obsm["X_fusionttt"]``, and the surprise with
-            :func:`scfusionttt.explain.write_track`.
+            Also write the embedding to ``data.obsm["X_fusionttt"]``, its protocol to ``data.uns["fusionttt_protocol"]``
+            and the surprise with :func:`scfusionttt.explain.write_track`.
         surprise
             Also return the inner loss of the RNA encoder's TTT layers at each gene token: how poorly a layer predicts a
             token from the tokens before it.
@@ -370,6 +382,7 @@ class FusionTTT(metaclass=_Hints):
             z = inference.embed(state.network, dataset, device)
         if target is not None:
             target.obsm[keys.X_FUSIONTTT] = z
+            target.uns[keys.PROTOCOL] = self.protocol(cite.rna.obs_names)
             if track is not None:
                 write_track(target, track)
         return z if track is None else (z, track)

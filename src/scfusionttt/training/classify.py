@@ -56,7 +56,7 @@ class ClassifierModule(StageModule[ClassifierNetwork, FinetuneConfig]):
     def configure_optimizers(self) -> Any:
         """AdamW over the parameters that learn."""
         n_steps = int(self.trainer.estimated_stepping_batches)
-        return adamw_with_cosine(self.network, lr=self.stage.lr, warmup=WARMUP, n_steps=n_steps)
+        return adamw_with_cosine(self.network, lr=self.stage.lr, beta2=self.stage.beta2, warmup=WARMUP, n_steps=n_steps)
 
     def totals(self, batch: CellBatch, visible: VisibleTokens) -> dict[str, Tensor]:
         """Return the weight of all cells, and their number."""

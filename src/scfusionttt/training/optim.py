@@ -12,7 +12,7 @@ WEIGHT_DECAY = 1e-4
 _VECTOR = re.compile("bias|scale|shift")
 
 
-def adamw_with_cosine(module: nn.Module, *, lr: float, warmup: float, n_steps: int) -> dict[str, Any]:
+def adamw_with_cosine(module: nn.Module, *, lr: float, beta2: float, warmup: float, n_steps: int) -> dict[str, Any]:
     """Return Lightning's optimiser configuration.
 
     Weight decay acts on matrices only, not on biases, scales and step sizes.
@@ -23,6 +23,8 @@ def adamw_with_cosine(module: nn.Module, *, lr: float, warmup: float, n_steps: i
         Its parameters that are not frozen are optimised.
     lr
         Peak learning rate.
+    beta2
+        Decay of the running mean of squared gradients; that of the gradients is 0.9.
     warmup
         Fraction of the `n_steps` steps with linear warm-up.
     """
@@ -30,7 +32,7 @@ def adamw_with_cosine(module: nn.Module, *, lr: float, warmup: float, n_steps: i
     matrices = [p for name, p in learning.items() if p.ndim > 1 and not _VECTOR.search(name)]
     vectors = [p for name, p in learning.items() if p.ndim <= 1 or _VECTOR.search(name)]
     groups = [{"params": matrices, "weight_decay": WEIGHT_DECAY}, {"params": vectors, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=lr, betas=(0.9, 0.95), fused=True)
+    optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=lr, betas=(0.9, beta2), fused=True)
     n_warmup = max(1, round(warmup * n_steps))
 
     def factor(step: int) -> float:

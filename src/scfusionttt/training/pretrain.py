@@ -32,7 +32,9 @@ class PretrainModule(StageModule[PretrainNetwork, PretrainConfig]):
     def configure_optimizers(self) -> Any:
         """AdamW over all parameters."""
         n_steps = int(self.trainer.estimated_stepping_batches)
-        return adamw_with_cosine(self.network, lr=self.stage.lr, warmup=self.stage.warmup, n_steps=n_steps)
+        return adamw_with_cosine(
+            self.network, lr=self.stage.lr, beta2=self.stage.beta2, warmup=self.stage.warmup, n_steps=n_steps
+        )
 
     def totals(self, batch: CellBatch, visible: VisibleTokens) -> dict[str, Tensor]:
         """Return the number of entries of each mean squared error."""

@@ -166,7 +166,16 @@ def test_impute_writes_a_column_per_protein(here, scfusionttt, trained, rna_cell
     assert list(table.index) == list(rna_cells.obs_names)
     pd.testing.assert_frame_equal(table, trained.pretrained.impute(rna_cells), check_names=False, rtol=1e-5)
     assert f"proteins.csv: {len(table)} cells, {table.shape[1]} proteins" in result.err
-    assert "decoders of a pretrained model" in scfusionttt("impute rna.h5ad --model typed --out p.csv").err
+
+
+def test_impute_writes_intervals_beside_the_values(here, scfusionttt, trained, rna_cells):
+    done(scfusionttt("impute rna.h5ad --model typed --out p.csv --intervals --units counts"))
+    imputed = trained.finetuned.impute(rna_cells, intervals=True, units="counts")
+    table = pd.read_csv("p.csv", index_col="cell")
+    assert list(table)[:9] == [*imputed.mean, f"{imputed.mean.columns[0]}_sd"]
+    np.testing.assert_allclose(table[imputed.high.columns + "_high"], imputed.high, rtol=1e-5)
+    done(scfusionttt("impute rna.h5ad --model typed --out p.h5ad --intervals"))
+    assert {"protein_imputed", "protein_imputed_low"} <= set(read("p.h5ad").obsm)
 
 
 def test_predict_names_no_more_cells_unknown_than_asked_for(here, scfusionttt):

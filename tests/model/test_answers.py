@@ -208,12 +208,60 @@ def test_explaining_takes_two_cells_or_more(trained, cells, n_cells):
         trained.pretrained.explain(cells, "CD3", n_cells=n_cells)
 
 
-def test_imputing_needs_decoders_that_know_proteins(trained, tiny, cells, rna_cells):
-    with pytest.raises(SettingError, match="fine-tuning drops them"):
-        trained.finetuned.impute(cells)
+def test_imputing_needs_a_model_that_knows_proteins(tiny, cells, rna_cells):
     brief = tiny | {"pretrain": {"epochs": 1}}
     with pytest.raises(SettingError, match="without proteins"):
         FusionTTT("fast", progress=False, **brief).pretrain(rna_cells).impute(cells)
+    with pytest.raises(SettingError, match="pretrain it again"):
+        FusionTTT("fast", progress=False, **brief).build(cells).impute(cells, intervals=True)
+
+
+def test_one_model_predicts_and_imputes(trained, cells, rna_cells):
+    """Fine-tuning dropped what imputing needed, so that users had to keep two models."""
+    expected = trained.pretrained.impute(cells)
+    pd.testing.assert_frame_equal(trained.finetuned.impute(cells), expected)
+    student = trained.finetuned.transfer(rna_cells)
+    assert np.isfinite(student.impute(rna_cells)).all(axis=None)
+
+
+def test_imputed_proteins_depend_on_rna_alone(trained, cells):
+    with quiet():
+        without = cells["rna"].copy()
+    pd.testing.assert_frame_equal(trained.pretrained.impute(without), trained.pretrained.impute(cells), rtol=1e-5)
+
+
+def test_intervals_surround_the_mean_and_have_its_units(trained, cells):
+    imputed = trained.finetuned.impute(cells, intervals=True)
+    counts = trained.finetuned.impute(cells, intervals=True, units="counts")
+    for each in (imputed, counts):
+        assert (each.low <= each.mean).all(axis=None)
+        assert (each.mean <= each.high).all(axis=None)
+        assert (each.sd > 0).all(axis=None)
+    geometric_mean = np.exp(np.log1p(cells["prot"].to_df()[list(imputed.mean)]).mean())
+    np.testing.assert_allclose(counts.high, np.expm1(imputed.high).clip(lower=0) * geometric_mean, rtol=1e-4)
+    with pytest.raises(SettingError, match="units must be"):
+        trained.finetuned.impute(cells, units="cpm")
+
+
+def test_imputed_proteins_are_written_into_the_input(trained, cells):
+    with quiet():
+        target = cells.copy()
+    imputed = trained.finetuned.impute(target, intervals=True, inplace=True)
+    pd.testing.assert_frame_equal(target.obsm["protein_imputed"], imputed.mean)
+    for name in ("sd", "low", "high"):
+        pd.testing.assert_frame_equal(target.obsm[f"protein_imputed_{name}"], getattr(imputed, name))
+
+
+def test_refined_predictions_keep_their_form(trained, cells):
+    """And a query with too few cells for a vote keeps the predictions of its cells."""
+    plain, refined = (trained.finetuned.predict(cells, refine=refine) for refine in (False, True))
+    assert list(refined) == list(plain)
+    np.testing.assert_allclose(refined[trained.finetuned.classes].sum(axis=1), 1, rtol=1e-5)
+    assert not np.allclose(refined["probability"], plain["probability"])
+    with quiet():
+        few = cells[:8].copy()
+    expected = trained.finetuned.predict(few)
+    pd.testing.assert_frame_equal(trained.finetuned.predict(few, refine=True), expected)
 
 
 def test_a_masked_autoencoder_imputes_each_protein_without_its_own_value(tiny, cells, rna_cells):

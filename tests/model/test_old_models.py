@@ -52,7 +52,14 @@ def of_format_4(stage="pretrain", **changes):
 
 def test_interlocked_numbers_become_the_choices_that_replaced_them():
     config, sizes = of_format_4("finetune")
-    assert sizes == {"pool_slots": 1, "landmarks": 500, "skip_components": 50, "batch_levels": 0, "batch_kinds": 0}
+    assert sizes == {
+        "pool_slots": 1,
+        "landmarks": 500,
+        "skip_components": 50,
+        "protein_landmarks": 0,
+        "batch_levels": 0,
+        "batch_kinds": 0,
+    }
     assert (config.network.direction, config.pretrain.objective, config.finetune.classifier) == (
         "both", "bottleneck", "kernel",
     )  # fmt: skip

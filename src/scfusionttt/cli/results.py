@@ -1,5 +1,6 @@
 """Results of a trained model: embeddings, cell types, proteins, explanations, scores."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,6 +31,7 @@ from scfusionttt.cli.options import (
 )
 from scfusionttt.cli.processes import is_first, start
 from scfusionttt.errors import OutputError
+from scfusionttt.keys import PROTEIN_IMPUTED
 
 if TYPE_CHECKING:
     from scfusionttt.data.cells import CiteSeq
@@ -84,15 +86,29 @@ def embed(
     typer.echo(f"{out}: {z.shape[0]} cells, {z.shape[1]} dimensions", err=True)
 
 
+class Units(StrEnum):
+    """Units of imputed proteins."""
+
+    log_ratio = "log_ratio"
+    counts = "counts"
+
+
 def impute(
-    input: Input, model: Model, out: OutFile, device: Compute = Device.auto, devices: Devices = 1, nodes: Nodes = 1,
+    input: Input, model: Model, out: OutFile,
+    intervals: Annotated[
+        bool, typer.Option("--intervals", help="also write standard deviations and 90 % intervals")
+    ] = False,
+    units: Annotated[Units, typer.Option(help="log-ratios, or counts at the depth of the training cells")]
+    = Units.log_ratio,
+    device: Compute = Device.auto, devices: Devices = 1, nodes: Nodes = 1,
     layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None,
     cells: WhichCells = None, round: Round = False, drop_empty: DropEmpty = False,
 ) -> None:  # fmt: skip
-    """Impute the proteins of each cell with a pretrained model; the input needs no proteins.
+    """Impute the proteins of each cell from its RNA.
 
-    Values are log-ratios: log(1 + count / geometric mean of the training cells). The file name's extension sets the
-    format: .csv, .tsv, or .h5ad, .h5mu, .zarr with obsm["protein_imputed"].
+    Values are log-ratios: log(1 + count / geometric mean of the training cells). With --intervals there are columns
+    NAME_sd, NAME_low and NAME_high, too. The file name's extension sets the format: .csv, .tsv, or .h5ad, .h5mu, .zarr
+    with obsm["protein_imputed"].
 
     Example: scfusionttt impute rna.h5ad --model pbmc-model --out proteins.csv
     """
@@ -104,10 +120,13 @@ def impute(
     trained = load_model(model, input, device=device.value, devices=devices, nodes=nodes)
     options = input_options(layer, rna_modality, protein_modality, cells, drop_empty, round=round)
     cite, source = load(input, out, IMPUTED_ENDINGS, options)
-    table = trained.impute(cite)
+    from scfusionttt.model.imputation import obsm_tables
+
+    tables = obsm_tables(trained.impute(cite, units=units.value, intervals=intervals))
     if is_first():
-        write_imputed(out, table, source, rna_modality=rna_modality)
-    typer.echo(f"{out}: {len(table)} cells, {table.shape[1]} proteins", err=True)
+        write_imputed(out, tables, source, rna_modality=rna_modality)
+    n_cells, n_proteins = tables[PROTEIN_IMPUTED].shape
+    typer.echo(f"{out}: {n_cells} cells, {n_proteins} proteins", err=True)
 
 
 def predict(
@@ -116,6 +135,9 @@ def predict(
         float | None,
         typer.Option(metavar="P", help='label a cell "unknown" if its p-value is at most P (e.g. 0.01)'),
     ] = None,
+    refine: Annotated[
+        bool, typer.Option("--refine", help="let similar cells of the input vote on one another's class")
+    ] = False,
     device: Compute = Device.auto, devices: Devices = 1, nodes: Nodes = 1,
     layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None,
     cells: WhichCells = None, round: Round = False, drop_empty: DropEmpty = False,
@@ -130,7 +152,7 @@ def predict(
     check_file_path(out, TABLE_ENDINGS)
     trained = load_model(model, input, device=device.value, devices=devices, nodes=nodes)
     options = input_options(layer, rna_modality, protein_modality, cells, drop_empty, round=round)
-    table = trained.predict(open_input(input), unknown=unknown, **options)
+    table = trained.predict(open_input(input), unknown=unknown, refine=refine, **options)
     if is_first():
         write_table(out, table)
     typer.echo(f"{out}: {len(table)} cells, {len(trained.classes)} classes", err=True)

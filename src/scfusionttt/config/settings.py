@@ -34,6 +34,8 @@ class Sizes:
     landmarks: int = 1000
     #: Principal components of the genes that the kernel head's PCA skip reads; 0: no skip.
     skip_components: int = 50
+    #: Landmark cells of the protein head; 0: none.
+    protein_landmarks: int = 0
     #: Levels of all batch keys together, and kinds of cells whose batch effects are told apart; 0: no correction.
     batch_levels: int = 0
     batch_kinds: int = 0

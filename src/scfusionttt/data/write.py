@@ -1,6 +1,6 @@
 """Results for each cell to files, complete or not at all."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -80,17 +80,17 @@ def write_embedding(
 
 
 def write_imputed(
-    path: str | Path, table: pd.DataFrame, source: AnnData | MuData, *, rna_modality: str | None = None
+    path: str | Path, tables: Mapping[str, pd.DataFrame], source: AnnData | MuData, *, rna_modality: str | None = None
 ) -> None:
     """Write imputed proteins, in the format given by the file name.
 
     Parameters
     ----------
     path
-        ``.csv``, ``.tsv``: the table; ``.h5ad``, ``.h5mu``, ``.zarr``: a copy of `source` with
-        ``obsm["protein_imputed"]``, as for :func:`write_embedding`.
-    table
-        [n, p], as returned by :meth:`scfusionttt.FusionTTT.impute`.
+        ``.csv``, ``.tsv``: the tables side by side, names of columns with the suffix that distinguishes the slots;
+        ``.h5ad``, ``.h5mu``, ``.zarr``: a copy of `source` with the tables in obsm, as for :func:`write_embedding`.
+    tables
+        [n, p] each, by their slots in obsm: ``protein_imputed``, ``protein_imputed_sd``, ...
     source, rna_modality
         As for :func:`write_embedding`.
 
@@ -101,11 +101,13 @@ def write_imputed(
     """
     ending = check_result_path(path, IMPUTED_ENDINGS, source, rna_modality=rna_modality)
     if ending in TABLE_ENDINGS:
-        write_table(path, table.rename_axis("cell"))
+        parts = [table.add_suffix(key.removeprefix(PROTEIN_IMPUTED)) for key, table in tables.items()]
+        write_table(path, pd.concat(parts, axis=1).rename_axis("cell"))
         return
     with quiet():
-        copy = _cells_of(source, table.index, ending, rna_modality)
-        copy.obsm[PROTEIN_IMPUTED] = table.loc[copy.obs_names]
+        copy = _cells_of(source, next(iter(tables.values())).index, ending, rna_modality)
+        for key, table in tables.items():
+            copy.obsm[key] = table.loc[copy.obs_names]
         _write_annotated(path, copy, ending)
 
 

@@ -14,8 +14,9 @@ from scfusionttt.data.loader import CellDataset
 from scfusionttt.data.split import stratified_split
 from scfusionttt.errors import NonFiniteLossError, name_some
 from scfusionttt.fitting.calibration import best_temperature, set_novelty
+from scfusionttt.fitting.nystroem import draw_landmarks, kernel_features
 from scfusionttt.inference import read_cells, uses_proteins
-from scfusionttt.nn.heads import KernelHead, gaussian_similarity
+from scfusionttt.nn.heads import KernelHead
 from scfusionttt.nn.networks import ClassifierNetwork
 from scfusionttt.nn.tokens import CellInputs
 from scfusionttt.training.classify import class_weights
@@ -33,8 +34,6 @@ MOST_CELLS = 20_000
 #: Fraction of the cells held out for calibration, and repeats; with many cells one is enough.
 HELD_OUT = 0.2
 TIMES, MANY_CELLS = 5, 5000
-#: Smallest eigenvalue of the landmarks' kernel; smaller ones are rounding noise.
-FLOOR = 1e-6
 
 
 def fit_head(
@@ -172,24 +171,12 @@ def _features(network: ClassifierNetwork, z: np.ndarray, seed: int) -> tuple[np.
 
 
 def _kernel_features(z: np.ndarray, head: KernelHead, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Place the landmarks; return features whose inner products are the kernel (Nystroem), and the map to them.
-
-    Returns
-    -------
-    features [n, m] and ``back`` [m, m] with ``features = similarity @ back.T``.
-    """
-    n_landmarks = head.in_features
-    drawn = np.random.default_rng(seed).choice(len(z), n_landmarks, replace=len(z) < n_landmarks)
+    """Place the landmarks; return features whose inner products are the kernel, and the map to them."""
     with torch.no_grad():
-        head.landmarks.copy_(torch.from_numpy(z[drawn]))
-        landmarks = head.landmarks.double().cpu()
-        squares = torch.cdist(landmarks, landmarks).square()
-        apart = squares[squares > 0]
-        head.gamma.fill_(SHARPNESS / float(apart.median()) if len(apart) else 1.0)
-        gamma = head.gamma.double().cpu()
-        scale, axes = torch.linalg.eigh((-gamma * squares).exp())
-        back = (axes / scale.clamp(min=FLOOR).sqrt()).T
-        return (gaussian_similarity(torch.from_numpy(z), landmarks, gamma) @ back.T).numpy(), back.numpy()
+        head.landmarks.copy_(torch.from_numpy(z[draw_landmarks(len(z), head.in_features, seed)]))
+        features, back, gamma = kernel_features(z, head.landmarks, sharpness=SHARPNESS)
+        head.gamma.fill_(gamma)
+    return features, back
 
 
 def _set(network: ClassifierNetwork, classes: np.ndarray, slopes: list[np.ndarray], intercept: np.ndarray) -> None:

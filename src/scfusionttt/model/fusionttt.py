@@ -27,8 +27,10 @@ from scfusionttt.explain.relevance import find_target, relevance
 from scfusionttt.explain.surprise import as_track, write_track
 from scfusionttt.labels import usable_labels
 from scfusionttt.model import pipeline
+from scfusionttt.model.imputation import ImputedProteins, Units, impute, obsm_tables, require_imputable
 from scfusionttt.model.pipeline import Data, InputOptions, Labels
 from scfusionttt.model.provenance import Provenance
+from scfusionttt.model.refinement import refine as refined
 from scfusionttt.model.scvi_names import ARGUMENTS, METHODS
 from scfusionttt.model.stages import train_classifier, train_pretraining
 from scfusionttt.model.state import TrainedState
@@ -392,6 +394,7 @@ class FusionTTT(metaclass=_Hints):
         data: Data,
         *,
         unknown: float | None = None,
+        refine: bool = False,
         inplace: bool = False,
         **input_options: Unpack[InputOptions],
     ) -> pd.DataFrame:
@@ -404,6 +407,9 @@ class FusionTTT(metaclass=_Hints):
         unknown
             Label a cell ``unknown`` if its p-value is at most this (e.g. 0.01). The p-value is the fraction of known
             cells that lie at least as far from every class; see :class:`~scfusionttt.nn.heads.Novelty`.
+        refine
+            Let similar cells of `data` vote on one another's class, see :func:`~scfusionttt.model.refinement.refine`:
+            more accurate, but a cell's prediction then depends on the other cells.
         inplace
             Also write label (categorical) and probability to ``data.obs``.
 
@@ -432,40 +438,87 @@ class FusionTTT(metaclass=_Hints):
                 "this model cannot detect unknown cells; fine-tune it with validation_fraction above 0",
             )
         dataset = pipeline.dataset_for(state, cite)
-        table = pipeline.predict_classes(network, dataset, state.classes, self._join_processes(), unknown)
+        probability, p_value = inference.probabilities(network, dataset, self._join_processes())
+        if refine:
+            adapted = pipeline.adapt_preprocessing(cite, state)
+            own = pipeline.make_dataset(cite, state.features, adapted)
+            probability = refined(probability, own, seed=state.config.seed)
+        table = pipeline.class_table(probability, p_value, dataset, state.classes, unknown)
         if target is not None:
             target.obs[keys.LABEL] = table["label"].array.copy()
             target.obs[keys.PROBABILITY] = table["probability"].to_numpy()
         return table
 
-    def impute(self, data: Data, **input_options: Unpack[InputOptions]) -> pd.DataFrame:
-        """Reconstruct the proteins of each cell from its fused representation; the input needs no proteins.
+    @overload
+    def impute(
+        self,
+        data: Data,
+        *,
+        units: Units = "log_ratio",
+        intervals: Literal[False] = False,
+        inplace: bool = False,
+        **input_options: Unpack[InputOptions],
+    ) -> pd.DataFrame: ...
 
-        With ``pretrain.objective=masked``, each protein is hidden along with a seventh of the others and reconstructed
-        from the rest or, in cells without proteins, from RNA and the protein tokens projected from it.
+    @overload
+    def impute(
+        self,
+        data: Data,
+        *,
+        units: Units = "log_ratio",
+        intervals: Literal[True],
+        inplace: bool = False,
+        **input_options: Unpack[InputOptions],
+    ) -> ImputedProteins: ...
+
+    def impute(
+        self,
+        data: Data,
+        *,
+        units: Units = "log_ratio",
+        intervals: bool = False,
+        inplace: bool = False,
+        **input_options: Unpack[InputOptions],
+    ) -> pd.DataFrame | ImputedProteins:
+        """Predict the proteins of each cell from its RNA; measured proteins are not used.
+
+        The prediction is the mean of ridge regression on all genes and kernel ridge regression on their principal
+        components, fitted in pretraining.
 
         Parameters
         ----------
         data, **input_options
             Cells to impute; see Notes of :class:`FusionTTT`.
+        units
+            ``log_ratio``: ``log1p(count / geometric mean)``, natural logarithm, geometric mean over the training cells;
+            ``counts``: the same as counts at the sequencing depth of the training cells.
+        intervals
+            Also return standard deviations and 90 % intervals, for cells of another donor than those trained on.
+        inplace
+            Also write the values to ``data.obsm["protein_imputed"]`` and, with `intervals`, the others to
+            ``protein_imputed_sd``, ``protein_imputed_low`` and ``protein_imputed_high``.
 
         Returns
         -------
-        DataFrame [n, p] of log-ratios: ``log1p(count / geometric mean)``, natural logarithm, geometric mean over the
-        training cells.
+        DataFrame [n, p] or, with `intervals`, :class:`~scfusionttt.model.imputation.ImputedProteins`.
 
         Raises
         ------
         SettingError
-            The model was not trained with proteins, or was fine-tuned, which drops the decoders.
+            The model was trained without proteins, or by a version that could not impute after fine-tuning, or that
+            had no intervals.
+        InputDataError
+            `inplace` with an object that results cannot be written into, such as a store.
         """
         state = self._trained()
-        if not isinstance(state.network, PretrainNetwork):
-            raise SettingError("imputing proteins needs the decoders of a pretrained model; fine-tuning drops them")
-        if not len(state.features.proteins):
-            raise SettingError("this model was trained without proteins and cannot impute them")
+        require_imputable(state, intervals=intervals, units=units)
         cite = pipeline.check_cells(data, **input_options)
-        return pipeline.impute_proteins(state, state.network, cite, self._join_processes())
+        target = pipeline.inplace_target(data, cite) if inplace else None
+        imputed = impute(state, cite, self._join_processes(), units=units, intervals=intervals)
+        if target is not None:
+            for key, table in obsm_tables(imputed).items():
+                target.obsm[key] = table
+        return imputed
 
     def explain(
         self,

@@ -41,6 +41,8 @@ log = logging.getLogger("scfusionttt")
 
 Data: TypeAlias = "AnnData | MuData | CiteSeq"
 
+#: Landmark cells of the protein head.
+PROTEIN_LANDMARKS = 1000
 #: Columns of a table of predictions that are not classes, and the name of its index.
 _COLUMNS = ("cell", "label", "probability", "p_value")
 
@@ -192,7 +194,7 @@ def pretrain_network(
     features: Features, config: Config, cohort: Cohort | None = None, *, n_cells: int = 0
 ) -> PretrainNetwork:
     """Return the network of stage 1 with random weights; `n_cells` are those that batch effects are estimated from."""
-    sizes = Sizes()
+    sizes = Sizes(protein_landmarks=PROTEIN_LANDMARKS)
     if cohort is not None and cohort.n_levels:
         sizes = replace(sizes, batch_levels=cohort.n_levels, batch_kinds=n_kinds(n_cells))
     with torch.random.fork_rng():
@@ -274,14 +276,20 @@ def score_held_out(
 
 
 def predict_classes(
-    network: ClassifierNetwork,
-    dataset: CellDataset,
-    classes: list[str],
-    device: torch.device,
-    unknown: float | None = None,
+    network: ClassifierNetwork, dataset: CellDataset, classes: list[str], device: torch.device
 ) -> pd.DataFrame:
     """Return the table of :meth:`scfusionttt.FusionTTT.predict`."""
-    probability, p_value = inference.probabilities(network, dataset, device)
+    return class_table(*inference.probabilities(network, dataset, device), dataset, classes)
+
+
+def class_table(
+    probability: np.ndarray,
+    p_value: np.ndarray,
+    dataset: CellDataset,
+    classes: list[str],
+    unknown: float | None = None,
+) -> pd.DataFrame:
+    """Return the table of :meth:`scfusionttt.FusionTTT.predict` from probabilities [n, c] and p-values [n]."""
     best = probability.argmax(axis=1)
     index = pd.Index(dataset.cell_names[dataset.rows], name="cell")
     label = pd.Series(pd.Categorical.from_codes(best, categories=pd.Index(classes)), index=index)
@@ -301,14 +309,6 @@ def class_columns(classes: list[str]) -> list[str]:
         return free(f"class {name}") if name in taken else name
 
     return [free(f"class {name}") if name in _COLUMNS else name for name in classes]
-
-
-def impute_proteins(state: TrainedState, network: PretrainNetwork, cite: CiteSeq, device: torch.device) -> pd.DataFrame:
-    """Return the table of :meth:`scfusionttt.FusionTTT.impute`."""
-    scaler = state.preprocessing.protein
-    scaled = inference.reconstructed_proteins(network, dataset_for(state, cite), device)
-    values = scaled * scaler.std + scaler.mean
-    return pd.DataFrame(values, index=cite.rna.obs_names, columns=state.features.proteins["name"].tolist())
 
 
 def inplace_target(data: Data, cite: CiteSeq) -> "AnnData | MuData":

@@ -14,6 +14,7 @@ from scfusionttt.fitting.calibration import calibrate
 from scfusionttt.fitting.kernel_head import fit_head
 from scfusionttt.fitting.latent_scaling import scale_latent
 from scfusionttt.fitting.pca_skip import fit_pca_skip
+from scfusionttt.fitting.protein_head import fit_protein_head
 from scfusionttt.fitting.whitening import whiten
 from scfusionttt.nn.networks import ClassifierNetwork, PretrainNetwork, TransferNetwork
 from scfusionttt.training.classify import ClassifierModule
@@ -36,6 +37,9 @@ def train_pretraining(network: PretrainNetwork, cells: CellDataset, stage: Pretr
     if network.backbone.view is not None:
         log.info("pretrain: fitting principal components")
         fit_pca_skip(network, network.backbone.view, cells, run.device, seed=run.seed)
+    if network.backbone.protein_head is not None:
+        log.info("pretrain: fitting the imputation of proteins")
+        fit_protein_head(network.backbone, cells, seed=run.seed)
     if network.backbone.correction is not None:
         log.info("pretrain: fitting the correction of batch effects")
         fit_batch_correction(network, network.backbone.correction, cells, run.device, seed=run.seed)

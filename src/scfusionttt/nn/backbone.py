@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from scfusionttt.config import NetworkConfig, Sizes
 from scfusionttt.nn.correction import BatchCorrection
+from scfusionttt.nn.heads import ProteinHead
 from scfusionttt.nn.layers import Block, Stack
 from scfusionttt.nn.tokens import CellInputs, FeatureEmbedding, SlotPool, VisibleTokens, masked_mean
 
@@ -187,6 +188,9 @@ class FusionBackbone(nn.Module):
         if sizes.batch_levels:
             n_values = self.representation.n_latent + (n_components + n_proteins if n_components else 0)
             self.correction = BatchCorrection(sizes.batch_levels, sizes.batch_kinds, n_values)
+        self.protein_head: ProteinHead | None = None
+        if n_proteins and n_components and sizes.protein_landmarks:
+            self.protein_head = ProteinHead(n_genes, n_proteins, n_components, sizes.protein_landmarks)
         self.whitening = config.whitening
         if self.whitening:
             self.register_buffer("metric", torch.eye(self.n_latent))
@@ -245,6 +249,12 @@ class FusionBackbone(nn.Module):
         if self.view is None or not self.n_components:
             return bottleneck
         return torch.cat([bottleneck, self.view.reach * self.view.first(skip, self.n_components)], dim=1)
+
+    def proteins_from_rna(self, inputs: CellInputs) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation of the scaled proteins [n, p] by RNA alone."""
+        assert self.protein_head is not None and self.view is not None
+        genes = torch.where(inputs.rna_present, inputs.rna, 0.0)
+        return self.protein_head(genes, genes @ self.view.axes)
 
     def whitened(self, z: Tensor) -> Tensor:
         """Return the embedding [n, l]: z [n, l], whitened. Heads read z itself."""

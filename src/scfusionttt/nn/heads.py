@@ -1,4 +1,4 @@
-"""Heads on the latent vector: classification, and the distance of a cell to the known classes."""
+"""Fitted heads: classification, the distance of a cell to the known classes, and proteins from RNA alone."""
 
 import torch
 from torch import Tensor, nn
@@ -64,3 +64,65 @@ class Novelty(nn.Module):
         """Return the fraction of cells of known classes at this distance [n] or farther; `by_rna` [n]: by RNA alone."""
         ranks = [torch.searchsorted(row, distance.contiguous()) for row in self.quantiles]
         return 1 - torch.where(by_rna, ranks[1], ranks[0]) / self.N_QUANTILES
+
+
+class ProteinHead(nn.Module):
+    """Scaled proteins from RNA alone, and how far they may be off: the mean of three regressions on the RNA.
+
+    Ridge regression on all genes extrapolates and finds what single genes tell; kernel ridge regression on the
+    principal components, the first few and all of them, finds what combinations tell. Each has errors of its own, which
+    the mean reduces. Fitted after pretraining, not trained.
+    """
+
+    #: Components that the first kernel reads; the second reads all.
+    FEW = 20
+
+    slopes: Tensor  # [g, p] of the genes
+    bias: Tensor  # [p]
+    landmarks: Tensor  # [m, k] components of landmark cells
+    gammas: Tensor  # [2] of the two kernels
+    kernel_slopes: Tensor  # [2, m, p]
+    spread_slopes: Tensor  # [m, p] of the standard deviation within a donor, on the first kernel
+    spread_bias: Tensor  # [p]
+    least_spread: Tensor  # [p]
+    donor: Tensor  # [p] standard deviation between donors, if the out-of-fold errors do not include it
+    margins: Tensor  # [2, p] 5 % and 95 % quantiles of the error in standard deviations; inf: not fitted
+
+    def __init__(self, n_genes: int, n_proteins: int, n_components: int, n_landmarks: int) -> None:
+        super().__init__()
+        of_proteins = ("bias", "spread_bias", "least_spread", "donor")
+        shapes = {
+            "slopes": (n_genes, n_proteins), "landmarks": (n_landmarks, n_components), "gammas": (2,),
+            "kernel_slopes": (2, n_landmarks, n_proteins), "spread_slopes": (n_landmarks, n_proteins),
+            **dict.fromkeys(of_proteins, (n_proteins,)),
+        }  # fmt: skip
+        for name, shape in shapes.items():
+            self.register_buffer(name, torch.zeros(shape))
+        self.register_buffer("margins", torch.full((2, n_proteins), torch.inf))
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Number of components that each kernel reads."""
+        n_components = self.landmarks.shape[1]
+        return min(self.FEW, n_components), n_components
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether the head has been fitted to any protein."""
+        return bool(self.margins.isfinite().any())
+
+    def forward(self, genes: Tensor, components: Tensor) -> tuple[Tensor, Tensor]:
+        """Map scaled genes [n, g] and their components [n, k] to mean and standard deviation of the proteins [n, p]."""
+        kernels = [
+            gaussian_similarity(components[:, :n], self.landmarks[:, :n], gamma)
+            for n, gamma in zip(self.widths, self.gammas, strict=True)
+        ]
+        mean = self.bias + genes @ self.slopes
+        for kernel, slopes in zip(kernels, self.kernel_slopes, strict=True):
+            mean = mean + kernel @ slopes
+        within = (self.spread_bias + kernels[0] @ self.spread_slopes).maximum(self.least_spread)
+        return mean, (within.square() + self.donor.square()).sqrt()
+
+    def interval(self, mean: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the ends of the 90 % interval [n, p] about `mean` [n, p]."""
+        return mean + self.margins[0] * deviation, mean + self.margins[1] * deviation

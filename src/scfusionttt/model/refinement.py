@@ -1,0 +1,60 @@
+"""Predicted classes refined by the query itself: similar cells vote on one another's class."""
+
+import numpy as np
+import torch
+
+from scfusionttt.data.loader import CellDataset, make_loader
+
+#: Cells that vote on a cell, itself included, and the principal components in which they are nearest.
+N_NEIGHBORS, N_COMPONENTS = 15, 20
+#: Fewest cells per voter; in smaller queries each cell keeps its own prediction.
+CELLS_PER_VOTER = 5
+#: Weight of the votes relative to the cell's own prediction.
+WEIGHT = 0.8
+#: Most cells to fit the components to.
+MOST_CELLS = 5000
+
+
+def refine(probability: np.ndarray, cells: CellDataset, *, seed: int) -> np.ndarray:
+    """Return class probabilities [n, c] of cells after a vote of their nearest neighbours.
+
+    The classifier knows how reference cells differ, the query how its own cells do: a cell that lost the transcripts of
+    its markers lies among others that kept them. Votes are divided by the square root of the class's frequency in the
+    query, so that frequent classes do not outvote rare neighbours.
+
+    Parameters
+    ----------
+    probability
+        By the classifier, [n, c].
+    cells
+        The same cells, each gene scaled by its mean and standard deviation in them.
+    """
+    n_neighbors = min(N_NEIGHBORS, len(cells) // CELLS_PER_VOTER)
+    if n_neighbors < 2:
+        return probability
+    from sklearn.neighbors import NearestNeighbors
+
+    components = _components(cells, seed)
+    nearest = NearestNeighbors(n_neighbors=n_neighbors).fit(components).kneighbors(return_distance=True)[1]
+    nearest[:, -1] = np.arange(len(cells))  # scikit-learn leaves out the cell itself
+    votes = probability / np.sqrt(probability.mean(axis=0)).clip(min=1e-6)
+    votes = np.mean([votes[column] for column in nearest.T], axis=0)
+    votes /= votes.sum(axis=1, keepdims=True)
+    return (1 - WEIGHT) * probability + WEIGHT * votes
+
+
+def _components(cells: CellDataset, seed: int) -> np.ndarray:
+    """Return principal components [n, k] of the scaled genes."""
+    from sklearn.decomposition import PCA
+
+    rows = np.sort(np.random.default_rng(seed).permutation(cells.rows)[:MOST_CELLS])
+    sample = torch.cat([batch.rna for batch in make_loader(cells.subset(rows), batch_size=1000)]).numpy()
+    pca = PCA(min(N_COMPONENTS, *sample.shape), svd_solver="randomized", random_state=seed).fit(sample)
+    parts, order = zip(
+        *((pca.transform(batch.rna.numpy()), batch.row.numpy()) for batch in make_loader(cells, batch_size=1000)),
+        strict=True,
+    )
+    place = np.argsort(np.concatenate(order))  # a store is read in the order on disk
+    back = np.empty(len(place), dtype=np.int64)
+    back[np.argsort(cells.rows)] = place
+    return np.concatenate(parts)[back]

@@ -1,0 +1,43 @@
+"""Similar cells vote on one another's class."""
+
+import numpy as np
+import pytest
+
+from scfusionttt.model import refinement
+from scfusionttt.model.refinement import refine
+
+
+@pytest.fixture
+def cells(monkeypatch):
+    """Return a class that stands for cells with given components."""
+
+    class Sized:
+        def __init__(self, components):
+            monkeypatch.setattr(refinement, "_components", lambda cells, seed: components)
+            self.n = len(components)
+
+        def __len__(self):
+            return self.n
+
+    return Sized
+
+
+def test_a_cell_follows_its_neighbours(cells):
+    rng = np.random.default_rng(0)
+    kind = np.arange(200) % 2
+    components = rng.normal(0, 0.1, (200, 2)) + 5 * kind[:, None]
+    probability = np.where(np.eye(2)[kind] > 0, 0.9, 0.1)
+    probability[:10] = probability[:10, ::-1]  # ten cells that lost their markers
+    result = refine(probability, cells(components), seed=0)
+    np.testing.assert_array_equal(result.argmax(axis=1), kind)
+    np.testing.assert_allclose(result.sum(axis=1), 1)
+
+
+def test_a_rare_class_is_not_outvoted(cells):
+    """Four cells of a rare class have more neighbours of the frequent one than of their own."""
+    rng = np.random.default_rng(1)
+    kind = np.repeat([0, 1], [396, 4])
+    components = rng.normal(0, 0.1, (400, 2)) + 0.6 * kind[:, None]
+    probability = np.where(np.eye(2)[kind] > 0, 0.95, 0.05)
+    result = refine(probability, cells(components), seed=0)
+    np.testing.assert_array_equal(result.argmax(axis=1), kind)

@@ -74,7 +74,7 @@ def probabilities(
     def read(inputs: CellInputs) -> Tensor:
         scores, fused = network(inputs)
         everything = scores.new_ones(len(scores), dtype=torch.bool)
-        by_rna = everything if fused.protein is None else ~fused.protein.visible.any(dim=1)
+        by_rna = everything if fused.protein is None else ~fused.protein.tokens.present.any(dim=1)
         p_value = network.novelty.p_value(network.novelty(fused.z), by_rna)
         return torch.cat([scores.softmax(dim=1), p_value[:, None]], dim=1)
 

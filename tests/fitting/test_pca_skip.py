@@ -5,10 +5,10 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
-from scfusionttt.fitting import pca_skip as module
 from scfusionttt.fitting.calibration import calibrate
 from scfusionttt.fitting.kernel_head import fit_head
 from scfusionttt.fitting.pca_skip import REACH, fit_pca_skip
+from scfusionttt.fitting.sample import read_sample
 from scfusionttt.inference import embed, probabilities, read_cells
 from scfusionttt.nn.tokens import CellInputs, VisibleTokens
 
@@ -16,10 +16,14 @@ CPU = torch.device("cpu")
 N_COMPONENTS, N_PROTEINS, N_BOTTLENECK = 5, 8, 6
 
 
+def fit(network, cells):
+    fit_pca_skip(network.backbone.view, read_sample(network, cells, CPU, seed=0), seed=0)
+
+
 @pytest.fixture
 def fitted(network, cells):
     fresh = network(components=2, skip_components=N_COMPONENTS)
-    fit_pca_skip(fresh, fresh.backbone.view, cells, CPU, seed=0)
+    fit(fresh, cells)
     return fresh
 
 
@@ -67,20 +71,9 @@ def test_hidden_and_absent_values_leave_no_trace(fitted, cells):
         assert torch.equal(fitted.backbone(inputs, visible).z, fitted.backbone(noise, visible).z)
 
 
-def test_the_seed_draws_a_sample_of_many_cells(network, cells, monkeypatch):
-    monkeypatch.setattr(module, "MOST_VALUES", 300 * 50)
-    axes = []
-    for seed in (0, 0, 1):
-        fresh = network(components=2, skip_components=N_COMPONENTS)
-        fit_pca_skip(fresh, fresh.backbone.view, cells, CPU, seed=seed)
-        axes.append(fresh.backbone.view.axes)
-    assert torch.equal(axes[0], axes[1])
-    assert not torch.equal(axes[0], axes[2])
-
-
 def test_fewer_cells_than_components_leave_the_others_empty(network, cells):
     fresh = network(components=2, skip_components=50)
-    fit_pca_skip(fresh, fresh.backbone.view, cells.subset(cells.rows[:7]), CPU, seed=0)
+    fit(fresh, cells.subset(cells.rows[:7]))
     assert (fresh.backbone.view.axes[:, 7:] == 0).all()
     assert np.isfinite(embed(fresh, cells, CPU)).all()
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scfusionttt.config import NetworkConfig, Sizes
 from scfusionttt.nn.networks import ClassifierNetwork, PretrainNetwork, TransferNetwork, build_network
 from scfusionttt.nn.tokens import CellInputs, VisibleTokens
+from scfusionttt.training.masking import visible_tokens
 
 N_GENES, N_PROTEINS, N_TOKENS = 26, 3, 7
 MIXERS, FUSIONS = ("ttt", "ttt_mlp", "attention", "none"), ("ttt", "attention", "add")
@@ -115,6 +116,30 @@ def test_hidden_tokens_reach_neither_the_latent_vector_nor_reconstructions(netwo
     )
     tested = network(mixer=mixer, fusion=fusion)
     assert_same(outputs(tested, other, visible), outputs(tested, inputs, visible))
+
+
+@pytest.mark.parametrize(("mixer", "fusion"), [("attention", "attention"), ("none", "add")])
+def test_removing_hidden_tokens_equals_masking_them_where_places_do_not_matter(network, cells, mixer, fusion):
+    """TTT layers differ: their inner mini-batches count the tokens that are left."""
+    visible = visible_tokens(
+        5, N_TOKENS, N_PROTEINS, mask_ratio=0.4, protein_mask_ratio=0.3, hide_protein=0.4,
+        generator=torch.Generator().manual_seed(0), device=torch.device("cpu"),
+    )  # fmt: skip
+    masked = VisibleTokens(visible.rna, visible.protein)
+    tested, inputs = network(mixer=mixer, fusion=fusion), cells(absent=0.2)
+    has_protein = visible.protein.any(dim=1)
+    for one, other in zip(outputs(tested.eval(), inputs, visible), outputs(tested, inputs, masked), strict=True):
+        torch.testing.assert_close(one[has_protein], other[has_protein])
+
+
+@pytest.mark.parametrize(("mixer", "fusion"), KINDS)
+def test_a_network_without_its_hidden_tokens_has_a_gradient_for_every_parameter(network, cells, mixer, fusion):
+    visible = visible_tokens(
+        5, N_TOKENS, N_PROTEINS, mask_ratio=0.4, protein_mask_ratio=0.3, hide_protein=0.4,
+        generator=torch.Generator().manual_seed(0), device=torch.device("cpu"),
+    )  # fmt: skip
+    results = gradients(network(mixer=mixer, fusion=fusion), cells(absent=0.2), visible)
+    assert [name for name, g in results.items() if g is None or not torch.isfinite(g).all() or not g.any()] == []
 
 
 @pytest.mark.parametrize(("mixer", "fusion"), KINDS)

@@ -19,9 +19,23 @@ def draw(*, seed=0, step=0, mask_ratio=0.15, protein_mask_ratio=None, n=6, t=40,
 
 @given(st.integers(1, 50), st.integers(0, 20), st.floats(0, 0.99))
 def test_exactly_the_ratio_of_each_modality_is_hidden(t, p, ratio):
-    rna, protein = draw(t=t, p=p, mask_ratio=ratio)
-    assert ((~rna).sum(dim=1) == round(ratio * t)).all()
-    assert ((~protein).sum(dim=1) == round(ratio * p)).all()
+    visible = draw(t=t, p=p, mask_ratio=ratio)
+    assert ((~visible.rna).sum(dim=1) == min(round(ratio * t), t - 1)).all()
+    assert ((~visible.protein).sum(dim=1) == min(round(ratio * p), max(p - 1, 0))).all()
+
+
+@given(st.integers(1, 50), st.floats(0, 0.99))
+def test_the_tokens_that_are_not_removed_are_the_visible_ones_in_order(t, ratio):
+    visible = draw(t=t, mask_ratio=ratio)
+    for row in range(len(visible.rna)):
+        kept = torch.arange(t) if visible.rna_positions is None else visible.rna_positions[row]
+        assert kept.tolist() == visible.rna[row].nonzero().flatten().tolist()
+
+
+def test_a_cell_without_visible_proteins_has_as_many_positions_as_the_others():
+    visible = draw(n=50, hide_protein=0.5)
+    assert visible.protein_positions.shape == (50, 8)
+    assert len(visible.protein.any(dim=1).unique()) == 2
 
 
 def test_what_is_hidden_depends_on_seed_and_step_alone():
@@ -58,6 +72,6 @@ def test_a_target_that_was_not_measured_is_in_neither_the_loss_nor_its_gradient(
 
 
 def test_proteins_are_hidden_at_a_rate_of_their_own():
-    rna, protein = draw(mask_ratio=0.5, protein_mask_ratio=0.2)
-    assert (~rna).sum(dim=1).tolist() == [20] * 6
-    assert (~protein).sum(dim=1).tolist() == [2] * 6
+    visible = draw(mask_ratio=0.5, protein_mask_ratio=0.2)
+    assert (~visible.rna).sum(dim=1).tolist() == [20] * 6
+    assert (~visible.protein).sum(dim=1).tolist() == [2] * 6

@@ -29,7 +29,7 @@ def pretrain(network, cells, config, run):
         fresh = network()
         with pytest.MonkeyPatch.context() as patch:
             # Weights are compared with those of checkpoints, to which latent scaling comes later.
-            patch.setattr(stages, "scale_latent", lambda *_: None)
+            patch.setattr(stages, "fit_latent", lambda *_: None)
             history = train_pretraining(fresh, cells, stage, run(**settings))
         return {name: value.clone() for name, value in fresh.state_dict().items()}, history
 
@@ -218,7 +218,7 @@ def test_without_validation_cells_the_last_weights_remain(network, cells, config
     monkeypatch.setattr(
         PretrainModule, "on_train_epoch_end", lambda self: last.append(self.network.rna_from_z.layers[0].weight.clone())
     )
-    monkeypatch.setattr(stages, "scale_latent", lambda *_: None)
+    monkeypatch.setattr(stages, "fit_latent", lambda *_: None)
     trained = network()
     train_pretraining(trained, cells, replace(config.pretrain, epochs=2, validation_fraction=0.0), run())
     assert torch.equal(trained.rna_from_z.layers[0].weight, last[-1])

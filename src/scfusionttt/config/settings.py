@@ -73,7 +73,7 @@ class NetworkConfig:
     """The network: encoders, fusion, representation."""
 
     #: Consecutive genes per token [genes]. 1 makes every gene a token: finer, but slower and larger in memory.
-    patch: int = 20
+    patch: int = 40
     #: Width of a token [units], a multiple of ``2 * network.heads``. Raise it for very large data.
     width: int = 64
     #: Heads of each mixer [heads]. Change it together with ``network.width``.
@@ -130,7 +130,7 @@ class NetworkConfig:
 
 
 #: ``epochs=auto`` trains for this many steps, so that small data sets are read more often, but at least so many epochs.
-AUTO_STEPS, LEAST_EPOCHS = 750, 3
+AUTO_STEPS, LEAST_EPOCHS = 500, 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +139,7 @@ class StageConfig:
 
     section: ClassVar[str] = "stage"
 
-    #: Passes over the training cells [epochs]; ``auto``: 750 steps, but at least 3 passes. Set it to limit the time.
+    #: Passes over the training cells [epochs]; ``auto``: 500 steps, but at least one pass. Set it to limit the time.
     epochs: int | Literal["auto"] = "auto"
     #: Cells per step of the optimiser [cells]. Raise it with the number of devices.
     batch_size: int = 64

@@ -3,74 +3,29 @@
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
-from scfusionttt.data.loader import CellDataset
-from scfusionttt.inference import read_cells
+from scfusionttt.fitting.sample import Sample
 from scfusionttt.nn.backbone import PCASkip
-from scfusionttt.nn.networks import PretrainNetwork
-from scfusionttt.nn.tokens import CellInputs
-from scfusionttt.training.memory import cells_at_once
 
 #: Standard deviation of the components in the latent vector relative to that of the bottleneck; also of the proteins.
 REACH = 0.7
-#: Most gene values to fit to; more change little.
-MOST_VALUES = 40_000_000
 #: Ridge penalties of the regression that predicts unmeasured proteins, chosen by leave-one-out error.
 PENALTIES = np.logspace(-2, 4, 7)
 
 
-def fit_pca_skip(
-    network: PretrainNetwork, skip: PCASkip, cells: CellDataset, device: torch.device, *, seed: int
-) -> None:
+def fit_pca_skip(skip: PCASkip, sample: Sample, *, seed: int) -> None:
     """Set the axes, the scales and the regression of unmeasured proteins on RNA. Needs no labels.
 
-    Parameters
-    ----------
-    network
-        A pretrained network.
-    skip
-        Its PCA skip.
-    cells
-        The cells of pretraining; `seed` draws a sample of many.
+    `seed` starts the randomised decomposition.
     """
-    most = max(MOST_VALUES // len(skip.axes), 2)
-    if len(cells) > most:
-        cells = cells.subset(np.sort(np.random.default_rng(seed).choice(cells.rows, most, replace=False)))
-    bottleneck, by_rna, genes, proteins = _read(network, cells, device)
-    if not (np.isfinite(bottleneck).all() and np.isfinite(genes).all()):
-        return
-    within = _within_batches(genes, cells.batches[cells.rows])
+    within = _within_batches(sample.genes, sample.batches)
     axes = _principal_axes(within, skip.n_components, seed)
     axes /= _spread((within - within.mean(axis=0)) @ axes)
     with torch.no_grad():
-        skip.axes[:, : axes.shape[1]] = torch.from_numpy(axes)
-        skip.reach.fill_(REACH * _spread(bottleneck))
+        skip.cpu().axes[:, : axes.shape[1]] = torch.from_numpy(axes)
+        skip.reach.fill_(REACH * _spread(sample.bottleneck))
         if skip.n_proteins:
-            batches = torch.from_numpy(genes).split(cells_at_once(network, device))
-            components = torch.cat([(batch.to(device) @ skip.axes).cpu() for batch in batches]).numpy()
-            _fit_proteins(skip, np.hstack([by_rna, components]), proteins)
-
-
-def _read(network: PretrainNetwork, cells: CellDataset, device: torch.device) -> list[np.ndarray]:
-    """Return, in one pass, the bottleneck, the bottleneck by RNA alone, and the scaled genes and proteins.
-
-    Proteins are NaN where not measured; without proteins in the model, the two that concern them have no columns.
-    """
-
-    def read(inputs: CellInputs) -> Tensor:
-        bottleneck = network.backbone(inputs).bottleneck
-        widths[:] = [bottleneck.shape[1], 0, inputs.rna.shape[1], inputs.protein.shape[1]]
-        parts = [bottleneck, inputs.rna]
-        if inputs.protein.shape[1]:
-            by_rna = network.backbone(inputs.without_proteins()).bottleneck
-            widths[1] = by_rna.shape[1]
-            parts = [bottleneck, by_rna, inputs.rna, torch.where(inputs.protein_present, inputs.protein, torch.nan)]
-        return torch.cat(parts, dim=1)
-
-    widths: list[int] = []
-    values = read_cells(network, cells, device, read)
-    return [np.ascontiguousarray(part) for part in np.split(values, np.cumsum(widths)[:-1], axis=1)]
+            _fit_proteins(skip, np.hstack([sample.by_rna, sample.genes @ skip.axes.numpy()]), sample.proteins)
 
 
 def _within_batches(genes: np.ndarray, batches: np.ndarray) -> np.ndarray:

@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from sklearn.utils.extmath import randomized_svd
 
-from scfusionttt.data.loader import CellDataset, make_loader
 from scfusionttt.fitting.nystroem import draw_landmarks, kernel_features
+from scfusionttt.fitting.sample import Sample
 from scfusionttt.nn.backbone import FusionBackbone
 from scfusionttt.nn.heads import ProteinHead
 
-#: Most cells, half as many where whole batches are left out, and most gene values to fit to; more change little.
-MOST_CELLS, MOST_VALUES = 5000, 40_000_000
+#: Most cells to fit to where whole batches are left out, which takes longer; more change little.
+MOST_CELLS = 2500
 #: If cells and features are more than this, a regression uses so many directions of the features; others are noise.
 MANY, MOST_DIRECTIONS = 1500, 500
 #: Fewest cells with a measured protein to fit its regression to.
@@ -29,7 +29,7 @@ LEAST_SPREAD = 0.3
 DONOR = 0.4
 
 
-def fit_protein_head(backbone: FusionBackbone, cells: CellDataset, *, seed: int) -> None:
+def fit_protein_head(backbone: FusionBackbone, sample: Sample, *, seed: int) -> None:
     """Fit the head to the genes and their principal components; set the margins of its intervals.
 
     Errors are estimated on cells that were not fitted to: whole batches are left out if the model has a batch key,
@@ -39,30 +39,22 @@ def fit_protein_head(backbone: FusionBackbone, cells: CellDataset, *, seed: int)
     ----------
     backbone
         Its PCA skip has been fitted.
-    cells
-        The cells of pretraining; `seed` draws a sample of many.
+    sample
+        Cells of pretraining.
+    seed
+        Draws the landmarks and, if whole batches are left out, fewer of the cells.
     """
     head, skip = backbone.protein_head, backbone.view
     assert head is not None and skip is not None
-    genes, proteins, batch = _sample(cells, seed)
+    genes, proteins, batches = sample.genes, sample.proteins, sample.batches
+    if batches.shape[1] and len(genes) > MOST_CELLS:
+        kept = np.sort(np.random.default_rng(seed).choice(len(genes), MOST_CELLS, replace=False))
+        genes, proteins, batches = genes[kept], proteins[kept], batches[kept]
+    batch = batches[:, 0] if batches.shape[1] else np.zeros(len(genes), dtype=np.int64)
     components = genes @ skip.axes.cpu().numpy()
     head.cpu().landmarks.copy_(torch.from_numpy(components[draw_landmarks(len(genes), len(head.landmarks), seed)]))
     for rows, columns in _panels(np.isfinite(proteins)):
         _fit_panel(head, genes[rows], components[rows], proteins[np.ix_(rows, columns)], batch[rows], columns)
-
-
-def _sample(cells: CellDataset, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return scaled genes [n, g], scaled proteins [n, p], NaN where not measured, and the batch of each cell [n]."""
-    most = MOST_CELLS // (2 if cells.batches.shape[1] else 1)
-    most = max(min(most, MOST_VALUES // len(cells.preprocessing.rna.mean)), 2)
-    if len(cells) > most:
-        cells = cells.subset(np.sort(np.random.default_rng(seed).choice(cells.rows, most, replace=False)))
-    parts = [
-        (batch.rna.numpy(), torch.where(batch.protein_present, batch.protein, torch.nan).numpy(), batch.batch.numpy())
-        for batch in make_loader(cells, batch_size=1000)
-    ]
-    genes, proteins, batches = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return genes, proteins, batches[:, 0] if batches.shape[1] else np.zeros(len(genes), dtype=np.int64)
 
 
 def _panels(measured: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -3,38 +3,33 @@
 import numpy as np
 import torch
 
-from scfusionttt.data.loader import CellDataset
-from scfusionttt.inference import latent
-from scfusionttt.nn.networks import PretrainNetwork
+from scfusionttt.fitting.sample import Sample
+from scfusionttt.nn.backbone import FusionBackbone
 
 #: Nearest neighbours that stand for cells of the same kind; scanpy's default.
 N_NEIGHBORS = 15
-#: Most cells to estimate the noise from; more change little.
-MOST_CELLS = 10_000
 #: Noise added to every direction, relative to the mean variance.
 FLOOR = 1e-3
 
 
-def whiten(network: PretrainNetwork, cells: CellDataset, device: torch.device, *, seed: int) -> None:
+def whiten(backbone: FusionBackbone, sample: Sample) -> None:
     """Set the whitening of the latent vector z: divide each direction by its noise to the power `whitening`.
 
     The noise is the standard deviation of cells about the mean of their nearest neighbours. A power of 1 equalises it
     in all directions: relevant component analysis (Bar-Hillel et al. 2005, JMLR 6), with neighbours in place of cells
     that are known to be alike; 0 leaves z as it is. The total variance of z stays the same. Needs no labels.
 
-    Parameters
-    ----------
-    network
-        Pretrained, after latent scaling and the fit of the PCA skip.
-    cells
-        The cells of pretraining; `seed` draws a sample of many.
+    Call it after latent scaling and the fit of the PCA skip.
     """
-    if len(cells) > MOST_CELLS:
-        cells = cells.subset(np.sort(np.random.default_rng(seed).choice(cells.rows, MOST_CELLS, replace=False)))
-    z = latent(network, cells, device).astype(np.float64)
-    if len(z) > 2 and np.isfinite(z).all() and z.var(axis=0).sum() > 0:
-        with torch.no_grad():
-            network.backbone.metric.copy_(torch.from_numpy(_metric(z, network.backbone.whitening)))
+    bottleneck, genes, proteins, batches = map(
+        torch.from_numpy, (sample.bottleneck, sample.genes, sample.proteins, sample.batches)
+    )
+    with torch.no_grad():
+        z, _ = backbone.cpu().without_batch_effects(
+            bottleneck, genes, proteins.nan_to_num(), ~proteins.isnan(), batches
+        )  # fmt: skip
+        if len(z) > 2 and float(z.var(dim=0).sum()) > 0:
+            backbone.metric.copy_(torch.from_numpy(_metric(z.double().numpy(), backbone.whitening)))
 
 
 def _metric(z: np.ndarray, power: float) -> np.ndarray:

@@ -15,6 +15,7 @@ from scfusionttt.fitting.kernel_head import fit_head
 from scfusionttt.fitting.latent_scaling import scale_latent
 from scfusionttt.fitting.pca_skip import fit_pca_skip
 from scfusionttt.fitting.protein_head import fit_protein_head
+from scfusionttt.fitting.sample import read_sample
 from scfusionttt.fitting.whitening import whiten
 from scfusionttt.nn.networks import ClassifierNetwork, PretrainNetwork, TransferNetwork
 from scfusionttt.training.classify import ClassifierModule
@@ -31,22 +32,32 @@ def train_pretraining(network: PretrainNetwork, cells: CellDataset, stage: Pretr
         rows, others = random_split(len(cells), fraction=1 - stage.validation_fraction, seed=run.seed)
         train, validation = cells.subset(cells.rows[rows]), cells.subset(cells.rows[others])
     history = fit(PretrainModule(network, stage, seed=run.seed), train, validation, stage, run, name="pretrain")
-    if stage.objective == "bottleneck" and network.backbone.representation.pools is not None:
-        log.info("pretrain: scaling the latent of %d cells", len(cells))
-        scale_latent(network, cells, run.device)
-    if network.backbone.view is not None:
-        log.info("pretrain: fitting principal components")
-        fit_pca_skip(network, network.backbone.view, cells, run.device, seed=run.seed)
-    if network.backbone.protein_head is not None:
-        log.info("pretrain: fitting the imputation of proteins")
-        fit_protein_head(network.backbone, cells, seed=run.seed)
-    if network.backbone.correction is not None:
-        log.info("pretrain: fitting the correction of batch effects")
-        fit_batch_correction(network, network.backbone.correction, cells, run.device, seed=run.seed)
-    if network.backbone.whitening:
-        log.info("pretrain: whitening the embedding")
-        whiten(network, cells, run.device, seed=run.seed)
+    fit_latent(network, cells, run)
     return history
+
+
+def fit_latent(network: PretrainNetwork, cells: CellDataset, run: Run) -> None:
+    """Fit latent scaling, PCA skip, batch correction and whitening, as far as the network has them."""
+    backbone = network.backbone
+    is_scaled = backbone.representation.pools is not None
+    if not is_scaled and backbone.view is None and not backbone.whitening:
+        return
+    log.info("pretrain: fitting latent scaling, principal components and whitening")
+    sample = read_sample(network, cells, run.device, seed=run.seed)
+    if not sample.is_finite:
+        return
+    if is_scaled:
+        sample = scale_latent(network, sample)
+    if backbone.view is not None:
+        fit_pca_skip(backbone.view, sample, seed=run.seed)
+    if backbone.protein_head is not None:
+        log.info("pretrain: fitting the imputation of proteins")
+        fit_protein_head(backbone, sample, seed=run.seed)
+    if backbone.correction is not None:
+        log.info("pretrain: fitting the correction of batch effects")
+        fit_batch_correction(network, backbone.correction, cells, run.device, seed=run.seed)
+    if backbone.whitening:
+        whiten(backbone, sample)
 
 
 def train_classifier(network: ClassifierNetwork, cells: CellDataset, stage: FinetuneConfig, run: Run) -> pd.DataFrame:

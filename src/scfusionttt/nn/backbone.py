@@ -13,14 +13,13 @@ from scfusionttt.config import NetworkConfig, Sizes
 from scfusionttt.nn.correction import BatchCorrection
 from scfusionttt.nn.heads import ProteinHead
 from scfusionttt.nn.layers import Block, Stack
-from scfusionttt.nn.tokens import CellInputs, FeatureEmbedding, SlotPool, VisibleTokens, masked_mean
+from scfusionttt.nn.tokens import CellInputs, FeatureEmbedding, SlotPool, Tokens, VisibleTokens, masked_mean
 
 
 class FusedProteins(NamedTuple):
     """The protein tokens of n cells after fusion, and what the projection from RNA is trained on."""
 
-    tokens: Tensor  # [n, p, d] fused tokens
-    visible: Tensor  # [n, p] measured and not hidden
+    tokens: Tokens  # fused; present if measured and not hidden
     encoded: Tensor  # [n, p, d] encoded tokens before fusion, detached: the projection's target
     #: Sum of the squared errors of the projection on visible tokens, a scalar that trains the projection alone; None
     #: outside of training.
@@ -33,8 +32,7 @@ class FusedCells(NamedTuple):
     bottleneck: Tensor  # [n, l] what the decoders reconstruct a cell from
     z: Tensor  # [n, l + ...] the latent vector: bottleneck and a part of the PCA skip, without batch effects
     skip: Tensor | None  # [n, k + p] components and proteins, see PCASkip, without batch effects
-    rna: Tensor  # [n, t, d] fused tokens
-    rna_visible: Tensor  # [n, t]
+    rna: Tokens  # fused; present if measured and not hidden
     protein: FusedProteins | None  # None in a model without proteins
 
 
@@ -46,7 +44,9 @@ class ModalityEncoder(nn.Module):
         self.embedding = FeatureEmbedding(n_features, patch=patch, width=config.width)
         self.stack = Stack(config, config.encoder_blocks)
 
-    def forward(self, values: Tensor, present: Tensor, visible: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, values: Tensor, present: Tensor, visible: Tensor | None = None, positions: Tensor | None = None
+    ) -> Tokens:
         """Encode values [n, f].
 
         Parameters
@@ -55,15 +55,17 @@ class ModalityEncoder(nn.Module):
             [n, f], and which of them were measured.
         visible
             [n, t], tokens that are not hidden (masked autoencoding); None: all.
+        positions
+            [n, u], the tokens that are not removed; None: all.
 
         Returns
         -------
-        Tokens [n, t, d], and which of them are present and visible [n, t].
+        Encoded tokens, present if measured and not hidden.
         """
-        tokens, token_present = self.embedding(values, present)
+        tokens = self.embedding(values, present, positions)
         if visible is not None:
-            token_present = token_present & visible
-        return self.stack(tokens, token_present), token_present
+            tokens = tokens._replace(present=tokens.present & tokens.take(visible))
+        return tokens._replace(values=self.stack(tokens.values, tokens.present))
 
 
 class Fusion(nn.Module):
@@ -77,12 +79,13 @@ class Fusion(nn.Module):
         self.weight = config.fusion_weight
         self.block = None if config.fusion == "add" else Block(replace(config, mixer=config.fusion))
 
-    def forward(self, own: Tensor, own_present: Tensor, other: Tensor, other_present: Tensor) -> Tensor:
-        """Fuse own [n, t, d] with other [n, u, d]; returns [n, t, d]."""
+    def forward(self, own: Tokens, other: Tokens) -> Tokens:
+        """Fuse own tokens with those of the other modality."""
         if self.block is None:
-            return own + self.weight * masked_mean(other, other_present)[:, None]
-        tokens, present = torch.cat([other, own], dim=1), torch.cat([other_present, own_present], dim=1)
-        return own + self.weight * self.block(tokens, present, first=other.shape[1])
+            return own._replace(values=own.values + self.weight * masked_mean(other)[:, None])
+        tokens, present = (torch.cat(parts, dim=1) for parts in zip(other[:2], own[:2], strict=True))
+        fused = self.block(tokens, present, first=other.values.shape[1])
+        return own._replace(values=own.values + self.weight * fused)
 
 
 class CellRepresentation(nn.Module):
@@ -100,11 +103,11 @@ class CellRepresentation(nn.Module):
             self.pools = nn.ModuleList(pools)
             self.bottleneck = nn.Linear(sum(pool.n_out for pool in pools), config.latent)
 
-    def forward(self, *modalities: tuple[Tensor, Tensor]) -> Tensor:
-        """Map (tokens [n, t, d], present [n, t]) of each modality to z [n, l]."""
+    def forward(self, *modalities: Tokens) -> Tensor:
+        """Map the tokens of each modality to z [n, l]."""
         if self.pools is None:
-            return torch.cat([masked_mean(tokens, present) for tokens, present in modalities], dim=1)
-        pooled = [pool(tokens, present) for pool, (tokens, present) in zip(self.pools, modalities, strict=True)]
+            return torch.cat([masked_mean(tokens) for tokens in modalities], dim=1)
+        pooled = [pool(tokens) for pool, tokens in zip(self.pools, modalities, strict=True)]
         return self.bottleneck(torch.cat(pooled, dim=1))
 
 
@@ -120,9 +123,9 @@ class ProteinProjection(nn.Module):
             nn.Linear(self.pool.n_out, hidden), nn.GELU(), nn.Linear(hidden, n_proteins * config.width)
         )
 
-    def forward(self, rna: Tensor, rna_present: Tensor) -> Tensor:
-        """Map encoded RNA tokens [n, t, d] to protein tokens [n, p, d]."""
-        return self.layers(self.pool(rna, rna_present)).unflatten(1, self.shape)
+    def forward(self, rna: Tokens) -> Tensor:
+        """Map encoded RNA tokens to protein tokens [n, p, d]."""
+        return self.layers(self.pool(rna)).unflatten(1, self.shape)
 
 
 class PCASkip(nn.Module):
@@ -203,44 +206,51 @@ class FusionBackbone(nn.Module):
 
     def forward(self, inputs: CellInputs, visible: VisibleTokens | None = None) -> FusedCells:
         """Fuse n cells; the encoders see the tokens in `visible`, by default all."""
-        rna, rna_visible = self.rna_encoder(inputs.rna, inputs.rna_present, visible and visible.rna)
+        seen_rna = (visible.rna, visible.rna_positions) if visible else ()
+        rna = self.rna_encoder(inputs.rna, inputs.rna_present, *seen_rna)
         if self.protein_encoder is None:
-            bottleneck = self.representation((rna, rna_visible))
-            z, skip = self._with_skip(bottleneck, inputs, rna_visible, None)
-            return FusedCells(bottleneck, z, skip, rna, rna_visible, None)
+            bottleneck = self.representation(rna)
+            z, skip = self._with_skip(bottleneck, inputs, visible)
+            return FusedCells(bottleneck, z, skip, rna, None)
 
-        encoded, protein_visible = self.protein_encoder(
-            inputs.protein, inputs.protein_present, visible and visible.protein
+        seen_protein = (visible.protein, visible.protein_positions) if visible else ()
+        encoded = self.protein_encoder(inputs.protein, inputs.protein_present, *seen_protein)
+        projected = encoded.take(self.projection(rna))
+        has_protein = encoded.present.any(dim=1)
+        protein = encoded._replace(
+            values=torch.where(has_protein[:, None, None], encoded.values, projected),
+            present=encoded.present | ~has_protein[:, None],
         )
-        projected = self.projection(rna, rna_visible)
-        has_protein = protein_visible.any(dim=1)
-        protein = torch.where(has_protein[:, None, None], encoded, projected)
-        fusible = protein_visible | ~has_protein[:, None]
-
-        fused_rna = self.rna_fusion(rna, rna_visible, protein, fusible)
-        fused_protein = self.protein_fusion(protein, fusible, rna, rna_visible)
-        bottleneck = self.representation((fused_rna, rna_visible), (fused_protein, fusible))
-        z, skip = self._with_skip(bottleneck, inputs, rna_visible, protein_visible)
-        target, error = encoded.detach(), None
+        fused_rna, fused_protein = self.rna_fusion(rna, protein), self.protein_fusion(protein, rna)
+        bottleneck = self.representation(fused_rna, fused_protein)
+        z, skip = self._with_skip(bottleneck, inputs, visible)
+        target, error = encoded.values.detach(), None
         if self.training:
-            projection = self.projection(rna.detach(), rna_visible)  # the encoders do not learn from it
-            error = ((projection - target).square() * protein_visible[..., None]).sum()
-        proteins = FusedProteins(fused_protein, protein_visible, target, error)
-        return FusedCells(bottleneck, z, skip, fused_rna, rna_visible, proteins)
+            # The encoders do not learn from the projection.
+            projection = encoded.take(self.projection(rna._replace(values=rna.values.detach())))
+            error = ((projection - target).square() * encoded.present[..., None]).sum()
+        proteins = FusedProteins(fused_protein._replace(present=encoded.present), target, error)
+        return FusedCells(bottleneck, z, skip, fused_rna, proteins)
 
-    def _with_skip(
-        self, bottleneck: Tensor, inputs: CellInputs, rna_visible: Tensor, protein_visible: Tensor | None
+    def without_batch_effects(
+        self, bottleneck: Tensor, genes: Tensor, proteins: Tensor, protein_visible: Tensor, batch: Tensor
     ) -> tuple[Tensor, Tensor | None]:
-        """Return z and the values of the PCA skip, which reads visible tokens only, as the encoders."""
+        """Return z and the values of the PCA skip.
+
+        Parameters
+        ----------
+        bottleneck
+            [n, l].
+        genes, proteins, protein_visible
+            What the PCA skip reads: [n, g], 0 where hidden or absent; [n, p]; [n, p].
+        batch
+            Levels of the batch keys, [n, keys].
+        """
         values = bottleneck
         if self.view is not None:
-            visible = self.rna_encoder.embedding.per_feature(rna_visible) & inputs.rna_present
-            if protein_visible is None:
-                protein_visible = inputs.protein_present
-            skip = self.view(bottleneck, torch.where(visible, inputs.rna, 0.0), inputs.protein, protein_visible)
-            values = torch.cat([bottleneck, skip], dim=1)
+            values = torch.cat([bottleneck, self.view(bottleneck, genes, proteins, protein_visible)], dim=1)
         if self.correction is not None:
-            values = self.correction(values, inputs.batch, self.latent)
+            values = self.correction(values, batch, self.latent)
         return self.latent(values), None if self.view is None else values[:, bottleneck.shape[1] :]
 
     def latent(self, values: Tensor) -> Tensor:
@@ -249,6 +259,17 @@ class FusionBackbone(nn.Module):
         if self.view is None or not self.n_components:
             return bottleneck
         return torch.cat([bottleneck, self.view.reach * self.view.first(skip, self.n_components)], dim=1)
+
+    def _with_skip(
+        self, bottleneck: Tensor, inputs: CellInputs, visible: VisibleTokens | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return z and the values of the PCA skip, which reads visible tokens only, as the encoders."""
+        gene_visible, protein_visible = inputs.rna_present, inputs.protein_present
+        if visible is not None:
+            gene_visible = gene_visible & self.rna_encoder.embedding.per_feature(visible.rna)
+            protein_visible = protein_visible & visible.protein
+        genes = torch.where(gene_visible, inputs.rna, 0.0)
+        return self.without_batch_effects(bottleneck, genes, inputs.protein, protein_visible, inputs.batch)
 
     def proteins_from_rna(self, inputs: CellInputs) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation of the scaled proteins [n, p] by RNA alone."""

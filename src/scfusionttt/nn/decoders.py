@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from scfusionttt.config import NetworkConfig
 from scfusionttt.nn.layers import RMSNorm, Stack
-from scfusionttt.nn.tokens import FeatureReadout
+from scfusionttt.nn.tokens import FeatureReadout, Tokens
 
 
 class TokenDecoder(nn.Module):
@@ -19,10 +19,16 @@ class TokenDecoder(nn.Module):
         self.norm = RMSNorm(config.width)
         self.readout = FeatureReadout(n_features, patch=patch, width=config.width)
 
-    def forward(self, tokens: Tensor, visible: Tensor) -> Tensor:
-        """Map fused tokens [n, t, d] to values [n, f]."""
-        tokens = torch.where(visible[..., None], tokens, self.mask_token) + self.position
-        return self.readout(self.norm(self.stack(tokens, torch.ones_like(visible))))
+    def forward(self, tokens: Tokens) -> Tensor:
+        """Map fused tokens to values [n, f]."""
+        values, present = tokens.values, tokens.present
+        if tokens.positions is not None:  # put them back in their places
+            shape = len(values), len(self.position)
+            present = present.new_zeros(shape).scatter(1, tokens.positions, present)
+            places = tokens.positions[..., None].expand_as(values)
+            values = values.new_zeros(*shape, values.shape[-1]).scatter(1, places, values)
+        values = torch.where(present[..., None], values, self.mask_token) + self.position
+        return self.readout(self.norm(self.stack(values, torch.ones_like(present))))
 
 
 class RepresentationDecoder(nn.Module):

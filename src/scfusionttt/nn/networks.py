@@ -54,11 +54,11 @@ class PretrainNetwork(nn.Module):
         fused = self.backbone(inputs, visible)
         rna_tokens = protein_tokens = rna_z = protein_z = None
         if self.rna_decoder is not None and from_tokens:
-            rna_tokens = self.rna_decoder(fused.rna, fused.rna_visible)
+            rna_tokens = self.rna_decoder(fused.rna)
         if from_z:
             rna_z = self.rna_from_z(fused.bottleneck)
         if self.protein_decoder is not None and fused.protein is not None and from_tokens:
-            protein_tokens = self.protein_decoder(fused.protein.tokens, fused.protein.visible)
+            protein_tokens = self.protein_decoder(fused.protein.tokens)
         if fused.protein is not None and from_z:
             protein_z = self.protein_from_z(fused.bottleneck)
         return Reconstruction(rna_tokens, protein_tokens, rna_z, protein_z, fused)

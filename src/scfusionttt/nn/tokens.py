@@ -38,14 +38,37 @@ class CellInputs(NamedTuple):
 
 
 class VisibleTokens(NamedTuple):
-    """Which tokens of n cells the encoders may see."""
+    """Which tokens of n cells the encoders may see, and which are removed from the sequence.
+
+    Without positions, a hidden token stays in the sequence as an absent one.
+    """
 
     rna: Tensor  # [n, t] bool
     protein: Tensor  # [n, p] bool
+    rna_positions: Tensor | None = None  # [n, u] int64, the tokens that are not removed, in order
+    protein_positions: Tensor | None = None  # [n, q] int64
 
     def rows(self, rows: slice) -> "VisibleTokens":
         """Return those of some cells."""
-        return VisibleTokens(self.rna[rows], self.protein[rows])
+        return VisibleTokens(*(None if part is None else part[rows] for part in self))
+
+
+class Tokens(NamedTuple):
+    """Tokens of one modality in n cells."""
+
+    values: Tensor  # [n, u, d]
+    present: Tensor  # [n, u] bool
+    positions: Tensor | None = None  # [n, u] int64, place of each among all t tokens; None: all, in order
+
+    def take(self, every: Tensor) -> Tensor:
+        """Return the rows [n, u, d] of `every` token [n, t, d] that belong to these."""
+        return every if self.positions is None else at_positions(every, self.positions)
+
+
+def at_positions(every: Tensor, positions: Tensor) -> Tensor:
+    """Return the rows [n, u, ...] of every token [n, t, ...] at positions [n, u]."""
+    rows = torch.arange(len(every), device=every.device)[:, None] * every.shape[1] + positions
+    return every.flatten(0, 1).index_select(0, rows.flatten()).unflatten(0, positions.shape)
 
 
 class FeatureEmbedding(nn.Module):
@@ -62,17 +85,17 @@ class FeatureEmbedding(nn.Module):
         self.vectors = nn.Parameter(torch.randn(self.n_tokens, patch, width) / math.sqrt(patch))
         self.position = nn.Parameter(0.02 * torch.randn(self.n_tokens, width))
 
-    def forward(self, values: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        """Embed the values [n, f] that are `present` [n, f].
-
-        Returns
-        -------
-        Tokens [n, t, d], and which of them are present [n, t].
-        """
+    def forward(self, values: Tensor, present: Tensor, positions: Tensor | None = None) -> Tokens:
+        """Embed the values [n, f] that are `present` [n, f]; with `positions` [n, u], only these tokens."""
         values_ntk = self.patched(torch.where(present, values, 0.0))
         tokens_tnd = torch.baddbmm(self.position[:, None], values_ntk.transpose(0, 1), self.vectors)
-        # Without a copy now, each of the following layers would make one.
-        return tokens_tnd.transpose(0, 1).contiguous(), self.patched(present).any(dim=-1)
+        token_present = self.patched(present).any(dim=-1)
+        if positions is None:
+            # Without a copy now, each of the following layers would make one.
+            return Tokens(tokens_tnd.transpose(0, 1).contiguous(), token_present)
+        rows = positions * len(values) + torch.arange(len(values), device=values.device)[:, None]
+        tokens = tokens_tnd.flatten(0, 1).index_select(0, rows.flatten()).unflatten(0, positions.shape)
+        return Tokens(tokens, at_positions(token_present, positions), positions)
 
     def per_feature(self, tokens: Tensor) -> Tensor:
         """Repeat the values of tokens [n, t] for each of their features, [n, f]."""
@@ -100,10 +123,10 @@ class FeatureReadout(nn.Module):
         return values_ntk.flatten(1)[:, : self.n_features]
 
 
-def masked_mean(tokens: Tensor, present: Tensor) -> Tensor:
-    """Return the mean of the present tokens [n, t, d], zero without any, [n, d]."""
-    weight = present.to(tokens.dtype)
-    return torch.einsum("ntd,nt->nd", tokens, weight) / weight.sum(dim=1, keepdim=True).clamp(min=1)
+def masked_mean(tokens: Tokens) -> Tensor:
+    """Return the mean of the present tokens, zero without any, [n, d]."""
+    weight = tokens.present.to(tokens.values.dtype)
+    return torch.einsum("ntd,nt->nd", tokens.values, weight) / weight.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 class SlotPool(nn.Module):
@@ -120,9 +143,12 @@ class SlotPool(nn.Module):
         self.weights = nn.Parameter(weights)
         self.n_out = n_slots * width
 
-    def forward(self, tokens: Tensor, present: Tensor) -> Tensor:
-        """Pool tokens [n, t, d] to [n, slots * d]."""
-        n_tokens = present.shape[1]
-        scale_n = n_tokens / present.sum(dim=1).clamp(min=1)
-        weights_nst = (present * scale_n[:, None])[:, None] * self.weights
-        return (weights_nst @ tokens).flatten(1)
+    def forward(self, tokens: Tokens) -> Tensor:
+        """Pool tokens to [n, slots * d]."""
+        scale_n = self.weights.shape[1] / tokens.present.sum(dim=1).clamp(min=1)
+        present = tokens.present * scale_n[:, None]
+        if tokens.positions is None:
+            weights_nsu = present[:, None] * self.weights
+        else:
+            weights_nsu = (present[..., None] * nn.functional.embedding(tokens.positions, self.weights.T)).mT
+        return (weights_nsu @ tokens.values).flatten(1)

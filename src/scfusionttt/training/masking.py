@@ -22,11 +22,16 @@ def visible_tokens(
     generator: torch.Generator,
     device: torch.device,
 ) -> VisibleTokens:
-    """Hide these fractions of each cell's RNA and protein tokens, and all proteins in a fraction of the cells."""
+    """Hide these fractions of each cell's RNA and protein tokens, and all proteins in a fraction of the cells.
+
+    Hidden tokens are removed from the sequence, the same number in each cell; where all proteins are hidden, the
+    remaining ones stay in it as absent.
+    """
     rna = _keep(n_cells, n_rna_tokens, mask_ratio, generator)
     protein = _keep(n_cells, n_proteins, protein_mask_ratio, generator)
     without = torch.rand(n_cells, generator=generator) < hide_protein
-    return VisibleTokens(rna.to(device), (protein & ~without[:, None]).to(device))
+    drawn = rna, protein & ~without[:, None], _positions(rna), _positions(protein)
+    return VisibleTokens(*(None if part is None else part.to(device) for part in drawn))
 
 
 def masked_mse(predicted: Tensor, target: Tensor, where: Tensor, total: Tensor) -> Tensor:
@@ -37,4 +42,9 @@ def masked_mse(predicted: Tensor, target: Tensor, where: Tensor, total: Tensor) 
 
 def _keep(n: int, t: int, mask_ratio: float, generator: torch.Generator) -> Tensor:
     rank = torch.rand(n, t, generator=generator).argsort(dim=1).argsort(dim=1)
-    return rank >= round(mask_ratio * t)
+    return rank >= min(round(mask_ratio * t), max(t - 1, 0))  # a sequence has at least one token
+
+
+def _positions(kept: Tensor) -> Tensor | None:
+    """Return the positions [n, u] of the tokens kept [n, t], as many in each row, in order; None if all are kept."""
+    return None if kept.all() else kept.nonzero()[:, 1].view(len(kept), -1)

@@ -108,7 +108,7 @@ class StageModule(L.LightningModule, ABC, Generic[N, S]):
         if fused.protein is None or fused.protein.projection_error is None:
             return None
         if "projection" not in totals:  # the part is the batch
-            totals["projection"] = sum_of_squares(fused.protein.encoded, fused.protein.visible)
+            totals["projection"] = sum_of_squares(fused.protein.encoded, fused.protein.tokens.present)
         return fused.protein.projection_error / totals["projection"]
 
     def log_losses(self, part: str, losses: Losses, **options: Any) -> None:
@@ -149,7 +149,8 @@ class StageModule(L.LightningModule, ABC, Generic[N, S]):
         encoder = self.network.backbone.protein_encoder
         if encoder is None:
             return {}
-        return {"projection": sum_of_squares(*encoder(batch.protein, batch.protein_present, visible.protein))}
+        encoded = encoder(batch.protein, batch.protein_present, visible.protein, visible.protein_positions)
+        return {"projection": sum_of_squares(encoded.values, encoded.present)}
 
     def _parts(self, batch: CellBatch, visible: VisibleTokens) -> Iterator[tuple[CellBatch, VisibleTokens]]:
         for start in range(0, len(batch.rna), self.cells_at_once):

@@ -17,7 +17,8 @@ from scfusionttt.data.split import random_split
 from scfusionttt.nn.layers import TTTMixer
 from scfusionttt.nn.networks import PretrainNetwork
 from scfusionttt.training.pretrain import PretrainModule
-from scfusionttt.training.trainer import Run, fit
+from scfusionttt.training.run import Run
+from scfusionttt.training.trainer import fit
 
 #: Phases of a training step; the rest of an epoch is validation and checkpoints.
 STEP = ("loading", "forward", "backward", "optimiser")

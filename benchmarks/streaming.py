@@ -33,7 +33,8 @@ from scfusionttt.inference import embed
 from scfusionttt.model.fusionttt import FusionTTT
 from scfusionttt.nn.networks import PretrainNetwork
 from scfusionttt.training.pretrain import PretrainModule
-from scfusionttt.training.trainer import Run, fit
+from scfusionttt.training.run import Run
+from scfusionttt.training.trainer import fit
 
 GENES, PROTEINS, DENSITY, TYPES = 20_000, 100, 0.05, 8
 LIMIT = 3 * 2**30  # most resident memory of pretraining and embedding, in bytes

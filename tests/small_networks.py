@@ -13,7 +13,7 @@ from scfusionttt.data.loader import CellDataset
 from scfusionttt.data.preprocess import Preprocessing
 from scfusionttt.nn.networks import build_network
 from scfusionttt.simulation.simulate import simulate
-from scfusionttt.training.trainer import Run
+from scfusionttt.training.run import Run
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -13,7 +13,7 @@ from scfusionttt.nn.layers import inner_losses
 from scfusionttt.nn.networks import ClassifierNetwork, Network, PretrainNetwork, TransferNetwork
 from scfusionttt.nn.tokens import CellInputs
 from scfusionttt.training import distributed
-from scfusionttt.training.memory import cells_at_once
+from scfusionttt.training.machine import cells_at_once
 
 #: Parts that features are dealt to in order to hide one part at a time: a seventh, as many as the published masking.
 HIDDEN_PARTS = 7

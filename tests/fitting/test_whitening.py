@@ -66,7 +66,9 @@ def test_the_network_gives_z_in_its_metric(network, cells):
     whiten(measured.backbone, read_sample(measured, cells, CPU, seed=0))
     once = embed(measured, cells, CPU)
     np.testing.assert_allclose(once, before @ _metric(before.astype(float), 0.5), atol=1e-4)
-    whiten(measured.backbone, read_sample(measured, cells, CPU, seed=0))  # of z as it was, not of what the first call made of it
+    whiten(
+        measured.backbone, read_sample(measured, cells, CPU, seed=0)
+    )  # of z as it was, not of what the first call made of it
     np.testing.assert_array_equal(embed(measured, cells, CPU), once)
 
 

@@ -12,7 +12,7 @@ import scfusionttt
 from scfusionttt import inference
 from scfusionttt.config import Sizes
 from scfusionttt.nn.networks import build_network
-from scfusionttt.training.memory import cells_at_once
+from scfusionttt.training.machine import cells_at_once
 
 CPU = torch.device("cpu")
 

@@ -23,7 +23,7 @@ from scfusionttt.data.loader import CellBatch, CellDataset, make_loader
 from scfusionttt.errors import SettingError, name_some
 from scfusionttt.nn.networks import ClassifierNetwork, Network, PretrainNetwork
 from scfusionttt.nn.tokens import CellInputs
-from scfusionttt.training.memory import cells_at_once
+from scfusionttt.training.machine import cells_at_once
 
 log = logging.getLogger("scfusionttt")
 

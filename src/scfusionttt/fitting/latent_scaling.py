@@ -39,7 +39,7 @@ def scale_latent(network: PretrainNetwork, sample: Sample) -> Sample:
         bottleneck = network.backbone.representation.bottleneck
         _set(bottleneck, forward @ bottleneck.weight.double(), forward @ (bottleneck.bias.double() - mean))
         for decoder in _decoders(network):
-            first = decoder.layers[0]
+            first = decoder.first
             _set(first, first.weight.double() @ back, first.bias.double() + first.weight.double() @ mean)
 
     def scaled(values: np.ndarray) -> np.ndarray:

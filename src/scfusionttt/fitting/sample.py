@@ -60,5 +60,5 @@ def read_sample(network: PretrainNetwork, cells: CellDataset, device: torch.devi
 
     widths: list[int] = []
     values = read_cells(network, cells, device, read)
-    parts = (np.ascontiguousarray(part) for part in np.split(values, np.cumsum(widths)[:-1], axis=1))
-    return Sample(*parts, batches=cells.batches[cells.rows])
+    bottleneck, by_rna, genes, proteins = map(np.ascontiguousarray, np.split(values, np.cumsum(widths)[:-1], axis=1))
+    return Sample(bottleneck, by_rna, genes, proteins, cells.batches[cells.rows])

@@ -90,7 +90,7 @@ def estimate(
     module = PretrainModule(network, config.pretrain, seed=config.seed)
     step = memory.measure(module, cells, where)
     batch = min(config.pretrain.batch_size, len(cells))
-    module.cells_at_once = min(batch, memory.cells_at_once(network, where))
+    module.cells_at_once = min(batch, machine.cells_at_once(network, where))
     in_step, in_forward = _seconds(module, cells, where, batch)
     values = some.rna.X.nnz / some.rna.n_obs
     proteins = 0 if some.protein is None else some.protein.n_vars

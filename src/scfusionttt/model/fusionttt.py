@@ -32,12 +32,11 @@ from scfusionttt.model.pipeline import Data, InputOptions, Labels
 from scfusionttt.model.provenance import Provenance
 from scfusionttt.model.refinement import refine as refined
 from scfusionttt.model.scvi_names import ARGUMENTS, METHODS
-from scfusionttt.model.stages import train_classifier, train_pretraining
 from scfusionttt.model.state import TrainedState
 from scfusionttt.nn.networks import ClassifierNetwork, Network, PretrainNetwork
 from scfusionttt.training import distributed
 from scfusionttt.training.machine import choose_device
-from scfusionttt.training.trainer import Run
+from scfusionttt.training.run import Run
 
 log = logging.getLogger("scfusionttt")
 
@@ -222,6 +221,8 @@ class FusionTTT(metaclass=_Hints):
         dataset = pipeline.make_dataset(cite, state.features, state.preprocessing, state.cohort)
         assert isinstance(state.network, PretrainNetwork)
         run = self._run(state, dataset, checkpoints, resume)
+        from scfusionttt.model.stages import train_pretraining  # loads Lightning
+
         history = train_pretraining(state.network, dataset, state.config.pretrain, run)
         self._state = replace(state, history=history)
         return self
@@ -654,6 +655,8 @@ class FusionTTT(metaclass=_Hints):
         dataset = pipeline.dataset_for(state, cite, labels.codes)
         cells = dataset.subset(labels.train)
         run = self._run(state, cells, checkpoints, resume)
+        from scfusionttt.model.stages import train_classifier  # loads Lightning
+
         history = train_classifier(network, cells, state.config.finetune, run)
         metrics = {stage: scores for stage, scores in state.metrics.items() if stage != state.stage}
         if len(labels.held_out):

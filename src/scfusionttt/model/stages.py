@@ -20,7 +20,8 @@ from scfusionttt.fitting.whitening import whiten
 from scfusionttt.nn.networks import ClassifierNetwork, PretrainNetwork, TransferNetwork
 from scfusionttt.training.classify import ClassifierModule
 from scfusionttt.training.pretrain import PretrainModule
-from scfusionttt.training.trainer import Run, fit
+from scfusionttt.training.run import Run
+from scfusionttt.training.trainer import fit
 
 log = logging.getLogger("scfusionttt")
 

@@ -38,6 +38,13 @@ class RepresentationDecoder(nn.Module):
         super().__init__()
         self.layers = nn.Sequential(nn.Linear(n_latent, hidden), nn.GELU(), nn.Linear(hidden, n_features))
 
+    @property
+    def first(self) -> nn.Linear:
+        """The layer that reads z."""
+        layer = self.layers[0]
+        assert isinstance(layer, nn.Linear)
+        return layer
+
     def forward(self, z: Tensor) -> Tensor:
         """Map z [n, l] to values [n, f]."""
         return self.layers(z)

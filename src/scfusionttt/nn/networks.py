@@ -82,11 +82,11 @@ class PretrainNetwork(nn.Module):
             parts = [rebuilt.rna_z, rebuilt.protein_z]
         else:
             fused = self.backbone(seen)
-            parts = [self.rna_decoder(fused.rna, fused.rna_visible), None]
+            parts = [self.rna_decoder(fused.rna), None]
             if self.protein_decoder is not None and fused.protein is not None:
-                visible = fused.protein.visible
-                shown = torch.where(visible.any(dim=1, keepdim=True), visible, ~proteins)
-                parts[1] = self.protein_decoder(fused.protein.tokens, shown)
+                tokens = fused.protein.tokens
+                shown = torch.where(tokens.present.any(dim=1, keepdim=True), tokens.present, ~proteins)
+                parts[1] = self.protein_decoder(tokens._replace(present=shown))
         return torch.cat([part for part in parts if part is not None], dim=1)
 
 

@@ -50,7 +50,8 @@ class VisibleTokens(NamedTuple):
 
     def rows(self, rows: slice) -> "VisibleTokens":
         """Return those of some cells."""
-        return VisibleTokens(*(None if part is None else part[rows] for part in self))
+        rna, protein = (None if part is None else part[rows] for part in self[2:])
+        return VisibleTokens(self.rna[rows], self.protein[rows], rna, protein)
 
 
 class Tokens(NamedTuple):

@@ -11,12 +11,17 @@ from pathlib import Path
 import torch
 
 from scfusionttt.errors import SettingError
+from scfusionttt.nn.networks import Network
 
 #: Files of a control group (limit, usage), and the reclaimable part of the usage by its name in ``memory.stat``.
 _GROUPS = {
     "sys/fs/cgroup": ("memory.max", "memory.current", "inactive_file"),
     "sys/fs/cgroup/memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 }
+
+#: Largest size of a [cells, tokens, width] tensor, in numbers; the widest tensors are a few times as large. On Linux,
+#: blocks over 32 MB are mapped anew at each use, and clearing their pages takes as long as the computation.
+MAX_NUMBERS = {"cpu": 2**21, "cuda": 2**25}
 
 #: Bytes that are kept; a tensor of at least LARGE bytes is returned at once.
 KEPT, LARGE = 2**30, 2**26
@@ -51,6 +56,13 @@ def choose_device(name: str | torch.device) -> torch.device:
             f"the device {str(name)!r} does not exist: the last one on this machine is {kind}:{count - 1}"
         )
     return device
+
+
+def cells_at_once(network: Network, device: torch.device) -> int:
+    """Return how many cells to pass through the network at a time, at least one per thread."""
+    size = network.backbone.rna_encoder.embedding.position.numel()
+    cells = MAX_NUMBERS.get(device.type, MAX_NUMBERS["cpu"]) // size
+    return max(cells, torch.get_num_threads() if device.type == "cpu" else 1)
 
 
 def in_use(device: torch.device) -> int:

@@ -30,8 +30,8 @@ def visible_tokens(
     rna = _keep(n_cells, n_rna_tokens, mask_ratio, generator)
     protein = _keep(n_cells, n_proteins, protein_mask_ratio, generator)
     without = torch.rand(n_cells, generator=generator) < hide_protein
-    drawn = rna, protein & ~without[:, None], _positions(rna), _positions(protein)
-    return VisibleTokens(*(None if part is None else part.to(device) for part in drawn))
+    positions = (_positions(kept, device) for kept in (rna, protein))
+    return VisibleTokens(rna.to(device), (protein & ~without[:, None]).to(device), *positions)
 
 
 def masked_mse(predicted: Tensor, target: Tensor, where: Tensor, total: Tensor) -> Tensor:
@@ -45,6 +45,6 @@ def _keep(n: int, t: int, mask_ratio: float, generator: torch.Generator) -> Tens
     return rank >= min(round(mask_ratio * t), max(t - 1, 0))  # a sequence has at least one token
 
 
-def _positions(kept: Tensor) -> Tensor | None:
+def _positions(kept: Tensor, device: torch.device) -> Tensor | None:
     """Return the positions [n, u] of the tokens kept [n, t], as many in each row, in order; None if all are kept."""
-    return None if kept.all() else kept.nonzero()[:, 1].view(len(kept), -1)
+    return None if kept.all() else kept.nonzero()[:, 1].view(len(kept), -1).to(device)

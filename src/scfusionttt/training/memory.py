@@ -11,7 +11,6 @@ from torch.utils._pytree import tree_leaves
 
 from scfusionttt.data.loader import CellDataset
 from scfusionttt.errors import SettingError
-from scfusionttt.nn.networks import Network
 from scfusionttt.training import distributed, machine
 from scfusionttt.training.step import StageModule
 
@@ -21,16 +20,6 @@ log = logging.getLogger("scfusionttt")
 SHARE = 0.8
 #: Growth of the process per byte of tensors, 1.1 to 1.8: freed blocks do not always fit the next tensor.
 OVERHEAD = 1.6
-#: Largest size of a [cells, tokens, width] tensor, in numbers; the widest tensors are a few times as large. On Linux,
-#: blocks over 32 MB are mapped anew at each use, and clearing their pages takes as long as the computation.
-MAX_NUMBERS = {"cpu": 2**21, "cuda": 2**25}
-
-
-def cells_at_once(network: Network, device: torch.device) -> int:
-    """Return how many cells to pass through the network at a time, at least one per thread."""
-    size = network.backbone.rna_encoder.embedding.position.numel()
-    cells = MAX_NUMBERS.get(device.type, MAX_NUMBERS["cpu"]) // size
-    return max(cells, torch.get_num_threads() if device.type == "cpu" else 1)
 
 
 class StepMemory(NamedTuple):
@@ -85,7 +74,7 @@ def plan(module: StageModule, cells: CellDataset, device: torch.device, *, limit
     if limit is None and (free := machine.free(device)) is not None:
         limit = base + round(SHARE * free / (distributed.current().local_size if device.type == "cpu" else 1))
     batch = -(-min(module.stage.batch_size, len(cells)) // distributed.current().size)
-    most = min(batch, cells_at_once(module.network, device))
+    most = min(batch, machine.cells_at_once(module.network, device))
     if limit is not None:
         fitting = min(most, step.fitting(limit - base))
         most = distributed.minimum(fitting)  # the same for all processes; one without enough memory stops them all

@@ -8,11 +8,9 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 import pandas as pd
@@ -35,6 +33,7 @@ from scfusionttt.training.callbacks import (
     WholeCheckpoints,
 )
 from scfusionttt.training.machine import freed_memory_kept
+from scfusionttt.training.run import Run
 from scfusionttt.training.step import StageModule
 
 log = logging.getLogger("scfusionttt")
@@ -48,37 +47,6 @@ _IRRELEVANT_WARNINGS = (
     ".*have no `val_dataloader`.*",
     ".*sync_dist=True.*",  # every process logs the values of all
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """Where and how a stage is trained, apart from its settings.
-
-    Parameters
-    ----------
-    device
-        Device to train on.
-    seed
-        Seeds the order of the cells, the hidden tokens and dropout.
-    checkpoints
-        Folder for the state after each epoch; None: a temporary one. Several machines need one that all can read.
-    resume
-        Continue from the last checkpoint in the folder, if any.
-    progress
-        Show progress on stderr: a bar on a terminal, a line per epoch (and minute) elsewhere.
-    memory
-        Most bytes that the process may use; None: what it uses already and 80 % of the free memory.
-    identity
-        Settings, cells and the like, as plain values; only a run with the same identity can be resumed.
-    """
-
-    device: torch.device
-    seed: int
-    checkpoints: Path | None = None
-    resume: bool = False
-    progress: bool = True
-    memory: int | None = None
-    identity: Mapping[str, Any] = field(default_factory=dict)
 
 
 def fit(

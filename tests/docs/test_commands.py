@@ -79,5 +79,5 @@ def test_the_settings_page_has_every_setting_with_its_default_and_every_number_w
         assert not text.startswith((": whole number;", ": number;", ": whole number or `auto`;")), f"{name} has no unit"
         assert text.endswith("."), name
     assert entries["`network.patch`"].startswith(
-        ": whole number [genes]; default 20, `paper` 10, `scmmae` 10, `whole` 1. "
+        ": whole number [genes]; default 40, `paper` 10, `scmmae` 10, `whole` 1. "
     )

@@ -8,6 +8,7 @@ from scfusionttt.errors import InputDataError, LabelError, SettingError
 from scfusionttt.evaluation.evaluate import evaluate_clusters, evaluate_representation
 from scfusionttt.evaluation.slots import evaluate_slots
 from scfusionttt.io.quiet_warnings import quiet
+from scfusionttt.model.fusionttt import FusionTTT
 
 TYPES = np.repeat(["B", "T", "unknown"], [60, 50, 10])
 Z = np.random.default_rng(0).normal(size=(120, 4)) + 4 * (TYPES == "B")[:, None]
@@ -81,14 +82,18 @@ def test_masks_of_modalities_are_not_offered_as_representations(mdata):
         evaluate_slots(mdata, labels_key="cell_type", rep="X_pca")
 
 
-def test_what_labels_were_trained_on_is_never_called_unsupervised(trained, cells, adata):
-    """`evaluate` had called the embedding of a fine-tuned model unsupervised."""
-    found = {name: getattr(trained, name).protocol(cells.obs_names) for name in ("pretrained", "finetuned")}
-    assert found == {"pretrained": "unsupervised", "finetuned": "paper"}
-    assert trained.finetuned.protocol(["new", "cells"]) == "zero-shot"
+def test_what_labels_were_trained_on_is_never_called_unsupervised(trained, cells, adata, tiny):
+    """`evaluate` had called the embedding of a network that was trained on labels unsupervised."""
+    settings = {**tiny, "finetune": {"classifier": "finetune", "epochs": 1}}
+    learned = FusionTTT("fast", progress=False, **settings).pretrain(cells)
+    learned.finetune(cells, labels_key="cell_type", train_fraction=0.5)
+    assert learned.protocol(cells.obs_names) == "paper"
+    assert learned.protocol(["new", "cells"]) == "zero-shot"
+    for model in (trained.pretrained, trained.finetuned):  # a kernel head leaves the network as it is
+        assert model.protocol(cells.obs_names) == "unsupervised"
     with quiet():
         embedded = cells.copy()
-    trained.finetuned.embed(embedded, inplace=True)
+    learned.embed(embedded, inplace=True)
     assert evaluate_slots(embedded, labels_key="cell_type").protocol == "paper"
     adata.uns["fusionttt_protocol"] = "paper"
     assert evaluate_slots(adata, labels_key="cell_type", clusters="leiden").protocol == "paper"

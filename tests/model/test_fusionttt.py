@@ -178,8 +178,8 @@ def test_each_step_after_training_is_named(trained, cells, tiny, caplog):
     with caplog.at_level("INFO", "scfusionttt"):
         model = FusionTTT("fast", progress=False, **tiny).pretrain(data)
         model.finetune(data, labels_key="some", train_fraction=0.5)
-    steps = ["pretrain: scaling the latent of 160 cells", "pretrain: fitting principal components"]
-    steps += ["pretrain: whitening the embedding", "obs['some']: 9 of 160 cells are unlabelled and left out"]
+    steps = ["pretrain: fitting latent scaling, principal components and whitening"]
+    steps += ["obs['some']: 9 of 160 cells are unlabelled and left out"]
     steps += [f"finetune: fitting the kernel classifier to {model.metrics['finetune']['n_cells'] + 1} cells"]
     steps += [f"scoring {model.metrics['finetune']['n_cells']} held-out cells"]
     assert [text for text in caplog.messages if text in steps] == steps
@@ -243,8 +243,8 @@ def test_a_model_that_could_not_learn_is_as_it_was(learn, error, trained, cells,
                 p.mul_(2)
         raise error
 
-    monkeypatch.setattr("scfusionttt.model.fusionttt.train_pretraining", stopped)
-    monkeypatch.setattr("scfusionttt.model.fusionttt.train_classifier", stopped)
+    monkeypatch.setattr("scfusionttt.model.stages.train_pretraining", stopped)
+    monkeypatch.setattr("scfusionttt.model.stages.train_classifier", stopped)
     with pytest.raises(error):
         getattr(model, learn)(data, **options)
     assert (model.stage, model.metrics, model.classes) == ("finetune", scores, trained.finetuned.classes)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from scfusionttt.data.loader import CellBatch
-from scfusionttt.training import memory
+from scfusionttt.training import machine
 from scfusionttt.training.classify import ClassifierModule
 from scfusionttt.training.optim import adamw_with_cosine
 from scfusionttt.training.pretrain import PretrainModule
@@ -99,7 +99,7 @@ def test_a_run_in_parts_has_the_curves_of_an_undivided_one(module, cells, run, m
     train, validation = cells.subset(cells.rows[:150]), cells.subset(cells.rows[150:])
     curves = []
     for parts in (64, 13):
-        monkeypatch.setattr(memory, "cells_at_once", lambda *_, parts=parts: parts)
+        monkeypatch.setattr(machine, "cells_at_once", lambda *_, parts=parts: parts)
         tested = module("pretrain")
         history = fit(tested, train, validation, replace(tested.stage, epochs=1), run(), name="pretrain")
         curves.append(history.drop(columns="seconds"))

@@ -130,7 +130,7 @@ class NetworkConfig:
 
 
 #: ``epochs=auto`` trains for this many steps, so that small data sets are read more often, but at least so many epochs.
-AUTO_STEPS, LEAST_EPOCHS = 500, 1
+AUTO_STEPS, LEAST_EPOCHS = 300, 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +139,7 @@ class StageConfig:
 
     section: ClassVar[str] = "stage"
 
-    #: Passes over the training cells [epochs]; ``auto``: 500 steps, but at least one pass. Set it to limit the time.
+    #: Passes over the training cells [epochs]; ``auto``: 300 steps, but at least one pass. Set it to limit the time.
     epochs: int | Literal["auto"] = "auto"
     #: Cells per step of the optimiser [cells]. Raise it with the number of devices.
     batch_size: int = 64

@@ -182,10 +182,11 @@ class FusionTTT(metaclass=_Hints):
     def protocol(self, cell_names: Iterable[object]) -> Protocol:
         """Return the protocol under which an embedding of these cells can be scored.
 
-        ``unsupervised`` if the model was trained without labels, ``zero-shot`` if with labels of none of these cells,
-        else ``paper``, also if it was not recorded.
+        ``unsupervised`` if the network was trained without labels, as by ``finetune.classifier=kernel`` and ``linear``,
+        which fit a head to it; ``zero-shot`` if with labels of none of these cells; else ``paper``, also if the cells
+        were not recorded.
         """
-        if not self.classes:
+        if (self.history["stage"] == "pretrain").all():
             return "unsupervised"
         learned = self.provenance.learned(cell_names)
         return "paper" if learned is None or learned.any() else "zero-shot"

@@ -27,6 +27,7 @@ from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.data.cells import CiteSeq
 from scfusionttt.data.split import random_split
 from scfusionttt.data.transforms import clr, highly_variable, library_sizes, log_normalize
+from scfusionttt.evaluation import mean_correlation
 from scfusionttt.evaluation.baselines import features
 from scfusionttt.io.read import read
 from scfusionttt.model.fusionttt import FusionTTT
@@ -71,14 +72,7 @@ def scores(cite: CiteSeq, seed: int, totalvi: bool) -> dict[str, float]:
     }
     if totalvi:
         predictions["totalVI"] = np.log1p(_totalvi(cite, train, seed)[imputed.columns].to_numpy()[held_out])
-    return {name: mean_pearson(values, truth) for name, values in predictions.items()}
-
-
-def mean_pearson(predicted: np.ndarray, truth: np.ndarray) -> float:
-    """Return the mean over columns of the correlation; constant columns are skipped."""
-    varies = truth.std(axis=0) > 0
-    pairs = zip(predicted[:, varies].T, truth[:, varies].T)
-    return float(np.mean([np.corrcoef(one, other)[0, 1] for one, other in pairs]))
+    return {name: mean_correlation(values, truth) for name, values in predictions.items()}
 
 
 def _components(cite: CiteSeq, train: np.ndarray, held_out: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:

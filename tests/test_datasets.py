@@ -10,6 +10,7 @@ import pytest
 from anndata import AnnData
 
 from scfusionttt import datasets
+from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.datasets import Dataset, File
 from scfusionttt.errors import DownloadError, SettingError
 
@@ -116,6 +117,22 @@ def test_the_size_is_checked(register, tmp_path):
         datasets.load("toy")
 
 
+def test_proteins_in_a_bare_array_are_named_by_uns_and_a_set_without_any_is_refused(register, tmp_path):
+    """As in the published spleen and lymph node file; without its proteins it had passed as complete."""
+    cells = AnnData(np.ones((12, 5), "float32"), var=pd.DataFrame(index=[f"g{i}" for i in range(5)]))
+    cells.write_h5ad(tmp_path / "rna.h5ad")
+    register("spleen", {"rna.h5ad": (tmp_path / "rna.h5ad").read_bytes()}, read=datasets._read_one)
+    with pytest.raises(DownloadError, match="spleen is CITE-seq, but no proteins were found"):
+        datasets.load("spleen")
+    names = ["ADT_CD3_A0182", "ADT_CD4_A0001"]
+    cells.obsm["protein_expression"] = np.arange(24).reshape(12, 2)
+    cells.uns["protein_names"] = np.array(names, dtype=object)
+    cells.write_h5ad(tmp_path / "both.h5ad")
+    register("both", {"both.h5ad": (tmp_path / "both.h5ad").read_bytes()}, read=datasets._read_one)
+    protein = as_citeseq(datasets.load("both")).protein
+    assert protein.var_names.tolist() == names and protein.X[3].tolist() == [6, 7]
+
+
 def test_a_10x_archive_is_read(register):
     archive = io.BytesIO()
     files = {
@@ -128,7 +145,7 @@ def test_a_10x_archive_is_read(register):
             entry = tarfile.TarInfo(f"filtered_gene_bc_matrices/hg19/{name}")
             entry.size = len(text)
             tar.addfile(entry, io.BytesIO(text.encode()))
-    register("toy", {"m.tar.gz": archive.getvalue()}, cells=3, genes=2, read=datasets._read_10x_archive)
+    register("toy", {"m.tar.gz": archive.getvalue()}, cells=3, genes=2, proteins=0, read=datasets._read_10x_archive)
     assert datasets.load("toy").X.toarray().tolist() == [[4, 0], [0, 1], [2, 0]]
 
 

@@ -185,6 +185,8 @@ def _check_size(name: str, dataset: Dataset, data: "AnnData | MuData", folder: P
             raise DownloadError(
                 f"{name} has {number} {what} instead of {expected}; remove {folder} and download it again"
             )
+    if dataset.proteins is None and not sizes["proteins"]:
+        raise DownloadError(f"{name} is CITE-seq, but no proteins were found; remove {folder} and download it again")
 
 
 def _read_one(paths: "list[Path]") -> "AnnData | MuData":
@@ -259,7 +261,7 @@ DATASETS: dict[str, Dataset] = {
             File(f"{_GEO}/series/GSE96nnn/GSE96583/suppl/GSE96583_{part}")
             for part in ("RAW.tar", "batch2.genes.tsv.gz", "batch2.total.tsne.df.tsv.gz")
         ),
-        licence="see GEO GSE96583", source="Kang et al. 2018",
+        licence="see GEO GSE96583", source="Kang et al. 2018", proteins=0,
     ),
     "bmcite": Dataset(
         title="bone marrow, 25 antibodies",

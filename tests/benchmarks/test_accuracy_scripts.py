@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import batches, proteins, unknown
+from benchmarks import batches, order, unknown
 from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.labels import usable_labels
 from scfusionttt.simulation.simulate import simulate
@@ -20,12 +20,6 @@ def test_a_class_left_out_is_neither_trained_on_nor_known():
     assert not (codes[held_out] == 1).any()
     assert not learned[held_out].any()
     assert unknown.KNOWN not in cite.obs
-
-
-def test_the_correlation_is_the_mean_over_proteins_that_vary():
-    truth = np.array([[0.0, 1.0, 5.0], [1.0, 2.0, 5.0], [2.0, 3.0, 5.0]])
-    predicted = np.array([[0.0, 3.0, 1.0], [2.0, 2.0, 2.0], [4.0, 1.0, 3.0]])
-    assert proteins.mean_pearson(predicted, truth) == pytest.approx(0.0)
 
 
 def test_distances_are_computed_for_held_out_and_new_cells_only():
@@ -55,3 +49,25 @@ def test_separate_batches_score_higher_than_mixed_ones():
     z = rng.normal(size=(300, 2))
     assert batches.same_batch(z, batch) == pytest.approx(1, abs=0.1)
     assert batches.same_batch(z + 100 * (np.arange(300) % 3)[:, None], batch) == pytest.approx(3)
+
+
+def test_the_control_compares_orders_on_the_same_simulation(tmp_path):
+    todo = order.jobs([0.0, 0.8], range(2), tmp_path)
+    assert [(job.seed, job.cells.name) for job in todo[:: len(order.MIXERS) * 2]] == [
+        (0, "strength 0"), (0, "strength 0.8"), (1, "strength 0"), (1, "strength 0.8"),
+    ]  # fmt: skip
+    assert {job.method.name for job in todo} == {order._name(m, o) for m in order.MIXERS for o in order.ORDERS}
+    names = [set(job.cells.cite.rna.var_names) for job in todo]
+    assert names[0] == names[4] != names[-1]
+    row = {"protocol": "ablation", "labels": "cell_type", "share": 0.2, "status": "done", "note": "", "seconds": 1.0,
+           "peak_memory": None}  # fmt: skip
+    rows = [
+        {**row, "dataset": job.cells.name, "method": job.method.name, "seed": job.seed,
+         "metrics": {order.METRIC: 0.1 * ("genome" in job.method.name) + 0.01 * job.seed}}
+        for job in todo
+    ]  # fmt: skip
+    found = order.differences(rows)
+    assert found["difference"].tolist() == [-0.1] * 4
+    assert found["strength"].tolist() == [0, 0.8, 0, 0.8]
+    order.draw(rows, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 5000

@@ -129,7 +129,8 @@ class NetworkConfig:
         require(0 <= self.dropout < 1, "network.dropout must be at least 0 and less than 1")
 
 
-#: ``epochs=auto`` trains for this many steps, so that small data sets are read more often, but at least so many epochs.
+#: ``epochs=auto`` trains for about this many steps, so that small data sets are read more often, but at least so many
+#: epochs.
 AUTO_STEPS, LEAST_EPOCHS = 300, 1
 
 
@@ -139,7 +140,8 @@ class StageConfig:
 
     section: ClassVar[str] = "stage"
 
-    #: Passes over the training cells [epochs]; ``auto``: 300 steps, but at least one pass. Set it to limit the time.
+    #: Passes over the training cells [epochs]; ``auto``: about 300 steps, but at least one pass. Set it to limit the
+    #: time.
     epochs: int | Literal["auto"] = "auto"
     #: Cells per step of the optimiser [cells]. Raise it with the number of devices.
     batch_size: int = 64
@@ -174,7 +176,7 @@ class StageConfig:
         """Return the number of passes over `n_cells` training cells."""
         if self.epochs != "auto":
             return self.epochs
-        return max(LEAST_EPOCHS, math.ceil(AUTO_STEPS / math.ceil(n_cells / self.batch_size)))
+        return max(LEAST_EPOCHS, round(AUTO_STEPS / math.ceil(n_cells / self.batch_size)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -174,6 +174,7 @@ WITHOUT_EFFECT = [
     ({"network.encoder_blocks": 0, "network.fusion": "add"}, {"network.precision": "bf16"}, "network.fusion"),
     ({"network.encoder_blocks": 0, "network.fusion": "add"}, {"network.checkpoint_blocks": True}, "network.fusion"),
     ({"network.fusion_weight": 0}, {"network.fusion": "attention"}, "network.fusion_weight other than 0"),
+    ({}, {"network.readout": "summary"}, "network.latent=0"),
     ({}, {"network.decoder_blocks": 2}, "pretrain.objective=masked"),
     ({"pretrain.validation_fraction": 0}, {"pretrain.patience": 3}, "pretrain.validation_fraction above 0"),
     ({}, {"finetune.epochs": 3}, "finetune.classifier=finetune"),

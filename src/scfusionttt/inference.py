@@ -55,7 +55,8 @@ def embed_with_inner_loss(network: Network, cells: CellDataset, device: torch.de
             z = network.backbone.whitened(_z(network, inputs, rna_only=False))
         if not losses:
             raise SettingError("surprise is the inner loss of TTT layers, but the RNA encoder of this model has none")
-        return torch.cat([z, torch.stack(losses).mean(dim=0)], dim=1)
+        loss = torch.stack(losses).mean(dim=0)[:, : network.backbone.rna_encoder.embedding.n_tokens]  # no summary
+        return torch.cat([z, loss], dim=1)
 
     both = read_cells(network, cells, device, read)
     return both[:, : network.backbone.n_latent], both[:, network.backbone.n_latent :]

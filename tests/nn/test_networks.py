@@ -251,3 +251,31 @@ def test_rebuilt_values_do_not_depend_on_what_is_hidden(network, cells, settings
         assert rebuilt.shape == (5, len(hidden))
         seen = tested.rebuild(other, torch.zeros_like(hidden))
     assert not torch.allclose(seen, rebuilt)
+
+
+@pytest.mark.parametrize("fusion", ["ttt", "attention", "add"])
+def test_the_summary_token_reads_the_whole_cell(network, cells, fusion):
+    settings = {"latent": 0, "decoder_blocks": 1, "fusion": fusion, "direction": "causal"}
+    tested = network(readout="summary", **settings).eval()
+    inputs = cells(n=4)
+    changed = inputs._replace(rna=inputs.rna + 1.0 * (torch.arange(N_GENES) == 0))
+    with torch.no_grad():
+        z, other = (tested.backbone(given).bottleneck for given in (inputs, changed))
+        assert z.shape == (4, tested.backbone.rna_encoder.embedding.position.shape[1])
+        assert (z != other).any(dim=1).all()  # the first gene, in a causal sequence
+        if fusion == "add":  # else each modality also reads the summary of the other
+            mean = network(**settings).eval()
+            for name in ("rna_encoder", "protein_encoder"):
+                encoder = getattr(tested.backbone, name)
+                getattr(mean.backbone, name).load_state_dict(encoder.state_dict(), strict=False)
+            torch.testing.assert_close(tested.backbone(inputs).rna.values, mean.backbone(inputs).rna.values)
+
+
+def test_hidden_tokens_are_removed_as_in_training(network, cells):
+    """Absent tokens that stayed in the sequence would have shifted the others within their mini-batches."""
+    hidden = torch.tensor([True, False, True]), torch.tensor([False, True])
+    visible = VisibleTokens.all_but(*hidden, 2)
+    assert visible.rna.tolist() == [[False, True, False]] * 2 and visible.rna_positions.tolist() == [[1]] * 2
+    assert visible.protein_positions.tolist() == [[0]] * 2
+    nothing, everything = torch.zeros(3, dtype=torch.bool), torch.ones(2, dtype=torch.bool)
+    assert VisibleTokens.all_but(nothing, everything, 2)[2:] == (None, None)

@@ -44,6 +44,7 @@ RULES = (
         "network.encoder_blocks of at least 1, or network.fusion=ttt or attention",
     ),
     Rule("network.fusion", lambda c: c.network.fusion_weight != 0, "network.fusion_weight other than 0"),
+    Rule("network.readout", lambda c: c.network.latent == 0, "network.latent=0"),
     Rule("network.decoder_blocks", lambda c: c.pretrain.objective == "masked", "pretrain.objective=masked"),
     Rule("pretrain.patience", lambda c: c.pretrain.validation_fraction > 0, "pretrain.validation_fraction above 0"),
     Rule(

@@ -18,6 +18,7 @@ Mixer = Literal["ttt", "ttt_mlp", "attention", "none"]
 Fusion = Literal["ttt", "attention", "add"]
 Direction = Literal["both", "alternate", "forward", "causal"]
 Order = Literal["genome", "reverse", "shuffled", "chromosomes", "family", "expression", "list"]
+Readout = Literal["mean", "summary"]
 Scale = Literal["shrunk", "per_feature", "global", "none"]
 Precision = Literal["float32", "bf16"]
 Objective = Literal["bottleneck", "masked"]
@@ -104,6 +105,10 @@ class NetworkConfig:
     #: Width of the bottleneck [units]; 0: the mean of the fused tokens takes its place, as published. Raise it for many
     #: cell types, lower it for few cells.
     latent: int = 32
+    #: What stands for a cell with ``network.latent=0``. ``mean``: the mean of the fused tokens of each modality;
+    #: ``summary``: a learned token at the end of each sequence, averaged over the modalities, as in scMMAE. Change it
+    #: to compare with the published method, which leaves it open.
+    readout: Readout = "mean"
     #: Principal components of the genes that the embedding adds to the bottleneck, together with the proteins
     #: [components]; 0: the bottleneck alone, as published. Set it to 0 to study the network on its own.
     components: int = 10
@@ -127,6 +132,11 @@ class NetworkConfig:
         require(self.width % (2 * self.heads) == 0, "network.width must be a multiple of 2 * network.heads")
         require(0 <= self.whitening <= 1, "network.whitening must be between 0 and 1")
         require(0 <= self.dropout < 1, "network.dropout must be at least 0 and less than 1")
+
+    @property
+    def has_summary(self) -> bool:
+        """Whether each modality has a summary token."""
+        return self.latent == 0 and self.readout == "summary"
 
 
 #: ``epochs=auto`` trains for about this many steps, so that small data sets are read more often, but at least so many

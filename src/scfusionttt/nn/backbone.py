@@ -43,6 +43,7 @@ class ModalityEncoder(nn.Module):
         super().__init__()
         self.embedding = FeatureEmbedding(n_features, patch=patch, width=config.width)
         self.stack = Stack(config, config.encoder_blocks)
+        self.summary = nn.Parameter(0.02 * torch.randn(config.width)) if config.has_summary else None
 
     def forward(
         self, values: Tensor, present: Tensor, visible: Tensor | None = None, positions: Tensor | None = None
@@ -65,7 +66,9 @@ class ModalityEncoder(nn.Module):
         tokens = self.embedding(values, present, positions)
         if visible is not None:
             tokens = tokens._replace(present=tokens.present & tokens.take(visible))
-        return tokens._replace(values=self.stack(tokens.values, tokens.present))
+        if self.summary is not None:
+            tokens = tokens._replace(summary=self.summary.expand(len(values), -1))
+        return tokens.with_sequence(self.stack(*tokens.sequence))
 
 
 class Fusion(nn.Module):
@@ -81,23 +84,25 @@ class Fusion(nn.Module):
 
     def forward(self, own: Tokens, other: Tokens) -> Tokens:
         """Fuse own tokens with those of the other modality."""
+        (values, own_present), (others, other_present) = own.sequence, other.sequence
         if self.block is None:
-            return own._replace(values=own.values + self.weight * masked_mean(other)[:, None])
-        tokens, present = (torch.cat(parts, dim=1) for parts in zip(other[:2], own[:2], strict=True))
-        fused = self.block(tokens, present, first=other.values.shape[1])
-        return own._replace(values=own.values + self.weight * fused)
+            return own.with_sequence(values + self.weight * masked_mean(other)[:, None])
+        tokens, present = torch.cat([others, values], dim=1), torch.cat([other_present, own_present], dim=1)
+        fused = self.block(tokens, present, first=others.shape[1])
+        return own.with_sequence(values + self.weight * fused)
 
 
 class CellRepresentation(nn.Module):
     """The bottleneck: a linear layer on the pooled tokens of all modalities.
 
-    With ``latent=0`` (as published) it is the mean of the fused tokens of each modality, concatenated.
+    With ``latent=0`` (as published) it is the mean of the fused tokens of each modality, concatenated, or the mean of
+    their fused summary tokens (``readout=summary``).
     """
 
     def __init__(self, tokens_per_modality: list[int], config: NetworkConfig, sizes: Sizes) -> None:
         super().__init__()
         self.pools: nn.ModuleList | None = None
-        self.n_latent = config.latent or config.width * len(tokens_per_modality)
+        self.n_latent = config.latent or config.width * (1 if config.has_summary else len(tokens_per_modality))
         if config.latent:
             pools = [SlotPool(n_tokens, config.width, sizes.pool_slots) for n_tokens in tokens_per_modality]
             self.pools = nn.ModuleList(pools)
@@ -105,6 +110,9 @@ class CellRepresentation(nn.Module):
 
     def forward(self, *modalities: Tokens) -> Tensor:
         """Map the tokens of each modality to z [n, l]."""
+        summaries = [tokens.summary for tokens in modalities if tokens.summary is not None]
+        if summaries:
+            return torch.stack(summaries).mean(dim=0)
         if self.pools is None:
             return torch.cat([masked_mean(tokens) for tokens in modalities], dim=1)
         pooled = [pool(tokens) for pool, tokens in zip(self.pools, modalities, strict=True)]

@@ -81,11 +81,13 @@ class PretrainNetwork(nn.Module):
             rebuilt = self(seen, from_tokens=False)
             parts = [rebuilt.rna_z, rebuilt.protein_z]
         else:
-            fused = self.backbone(seen)
+            tokens_hidden = self.backbone.rna_encoder.embedding.patched(genes[None]).any(dim=-1)[0]
+            fused = self.backbone(seen, VisibleTokens.all_but(tokens_hidden, proteins, len(inputs.rna)))
             parts = [self.rna_decoder(fused.rna), None]
             if self.protein_decoder is not None and fused.protein is not None:
                 tokens = fused.protein.tokens
-                shown = torch.where(tokens.present.any(dim=1, keepdim=True), tokens.present, ~proteins)
+                unhidden = tokens.take((~proteins).expand(len(inputs.rna), -1))
+                shown = torch.where(tokens.present.any(dim=1, keepdim=True), tokens.present, unhidden)
                 parts[1] = self.protein_decoder(tokens._replace(present=shown))
         return torch.cat([part for part in parts if part is not None], dim=1)
 

@@ -48,6 +48,16 @@ class VisibleTokens(NamedTuple):
     rna_positions: Tensor | None = None  # [n, u] int64, the tokens that are not removed, in order
     protein_positions: Tensor | None = None  # [n, q] int64
 
+    @classmethod
+    def all_but(cls, rna: Tensor, protein: Tensor, n_cells: int) -> "VisibleTokens":
+        """Return that the encoders see all but the tokens in `rna` [t] and `protein` [p] of n cells, bool."""
+        shown = [(~hidden).expand(n_cells, -1) for hidden in (rna, protein)]
+        kept = [
+            None if hidden.all() or not hidden.any() else (~hidden).nonzero()[:, 0].expand(n_cells, -1)
+            for hidden in (rna, protein)
+        ]  # as in training, a sequence keeps at least one token
+        return cls(*shown, *kept)
+
     def rows(self, rows: slice) -> "VisibleTokens":
         """Return those of some cells."""
         rna, protein = (None if part is None else part[rows] for part in self[2:])
@@ -60,6 +70,21 @@ class Tokens(NamedTuple):
     values: Tensor  # [n, u, d]
     present: Tensor  # [n, u] bool
     positions: Tensor | None = None  # [n, u] int64, place of each among all t tokens; None: all, in order
+    summary: Tensor | None = None  # [n, d] token of the whole cell, if the readout needs one
+
+    @property
+    def sequence(self) -> tuple[Tensor, Tensor]:
+        """What a mixer reads, [n, u, d] and [n, u]: the tokens and, last, so that it has read them all, the summary."""
+        if self.summary is None:
+            return self.values, self.present
+        present = nn.functional.pad(self.present, (0, 1), value=True)
+        return torch.cat([self.values, self.summary[:, None]], dim=1), present
+
+    def with_sequence(self, values: Tensor) -> "Tokens":
+        """Return the tokens with values of the shape of `sequence`."""
+        if self.summary is None:
+            return self._replace(values=values)
+        return self._replace(values=values[:, :-1], summary=values[:, -1])
 
     def take(self, every: Tensor) -> Tensor:
         """Return the rows [n, u, d] of `every` token [n, t, d] that belong to these."""

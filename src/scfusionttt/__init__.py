@@ -7,11 +7,23 @@ from scfusionttt.threads import rest_soon
 
 rest_soon()
 __version__ = version("scfusionttt")
-__all__ = ["FusionTTT", "__version__", "datasets", "evaluation", "explain", "genome", "plot", "simulate", "ttt"]
+__all__ = [
+    "FusionTTT",
+    "__version__",
+    "annotate",
+    "datasets",
+    "evaluation",
+    "explain",
+    "genome",
+    "plot",
+    "simulate",
+    "ttt",
+]
 
 #: Public names that are not modules of the same name; keep `__init__.pyi` in step.
 _ELSEWHERE = {
     "FusionTTT": ("scfusionttt.model.fusionttt", "FusionTTT"),
+    "annotate": ("scfusionttt.model.reference", "annotate"),
     "plot": ("scfusionttt.plotting", None),
     "simulate": ("scfusionttt.simulation.simulate", "simulate"),
 }

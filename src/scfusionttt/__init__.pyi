@@ -3,7 +3,10 @@
 from scfusionttt import datasets, evaluation, explain, genome, ttt
 from scfusionttt import plotting as plot
 from scfusionttt.model.fusionttt import FusionTTT
+from scfusionttt.model.reference import annotate
 from scfusionttt.simulation.simulate import simulate
 
 __version__: str
-__all__ = ["FusionTTT", "__version__", "datasets", "evaluation", "explain", "genome", "plot", "simulate", "ttt"]
+__all__ = [
+    "FusionTTT", "__version__", "annotate", "datasets", "evaluation", "explain", "genome", "plot", "simulate", "ttt",
+]  # fmt: skip

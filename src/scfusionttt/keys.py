@@ -11,6 +11,8 @@ SURPRISE = "surprise"
 #: obs: predicted class and its probability (0 to 1).
 LABEL = "fusionttt_label"
 PROBABILITY = "fusionttt_probability"
+#: obs: Cell Ontology id of the predicted class, empty where unknown.
+ONTOLOGY = "fusionttt_ontology_id"
 #: obs: surprise of a cell, the mean inner loss of its tokens.
 CELL_SURPRISE = "surprise"
 #: uns: the protocol under which an embedding can be scored, by what its model was trained on.

@@ -149,6 +149,30 @@ def test_impute_writes_every_format(name, here, scfusionttt, trained, cells):
     pd.testing.assert_frame_equal(table, expected, check_names=False, check_dtype=False, rtol=1e-6)
 
 
+def test_annotate_needs_no_training(here, scfusionttt, trained, rna_cells):
+    result = done(scfusionttt("annotate rna.h5ad --reference typed --unknown 0.01"))
+    table = pd.read_csv("rna.annotated.csv", index_col="cell")
+    assert list(table)[:3] == ["fusionttt_label", "fusionttt_probability", "fusionttt_ontology_id"]
+    assert table.shape == (len(rna_cells), 3 + 4 * 8)
+    counts = {line.split(maxsplit=1)[1]: int(line.split()[0]) for line in result.out.splitlines()}
+    assert counts == table["fusionttt_label"].value_counts().to_dict()
+    done(scfusionttt("annotate rna.h5ad --reference typed --unknown 0 --out annotated.h5ad"))
+    annotated = read("annotated.h5ad")
+    assert set(annotated.obs["fusionttt_label"]) <= set(trained.finetuned.classes)
+    assert annotated.obsm["protein_imputed_low"].shape == (len(rna_cells), 8)
+    assert "no reference 'lung'" in scfusionttt("annotate rna.h5ad --reference lung").err
+
+
+def test_references_are_listed_shown_and_built(here, scfusionttt):
+    assert done(scfusionttt("reference list")).out.split() == ["pbmc"]
+    assert "library_name: scfusionttt" in done(scfusionttt("reference show")).out
+    assert "needs INPUT, --labels-key KEY and --out DIR" in scfusionttt("reference build cells.h5mu").err
+    brief = "--preset fast --set pretrain.epochs=1"
+    result = done(scfusionttt(f"reference build cells.h5mu --labels-key cell_type --out built {brief} --title Toy"))
+    assert "macro_f1" in result.out
+    assert "# Toy" in done(scfusionttt("reference show built")).out
+
+
 def test_predict_writes_a_row_per_cell(here, scfusionttt, trained, rna_cells):
     result = done(scfusionttt("predict rna.h5ad --model typed --out types.csv"))
     table = pd.read_csv("types.csv")

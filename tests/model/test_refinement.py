@@ -28,7 +28,7 @@ def test_a_cell_follows_its_neighbours(cells):
     components = rng.normal(0, 0.1, (200, 2)) + 5 * kind[:, None]
     probability = np.where(np.eye(2)[kind] > 0, 0.9, 0.1)
     probability[:10] = probability[:10, ::-1]  # ten cells that lost their markers
-    result = refine(probability, cells(components), seed=0)
+    result, _ = refine(probability, np.ones(200), cells(components), seed=0)
     np.testing.assert_array_equal(result.argmax(axis=1), kind)
     np.testing.assert_allclose(result.sum(axis=1), 1)
 
@@ -39,5 +39,16 @@ def test_a_rare_class_is_not_outvoted(cells):
     kind = np.repeat([0, 1], [396, 4])
     components = rng.normal(0, 0.1, (400, 2)) + 0.6 * kind[:, None]
     probability = np.where(np.eye(2)[kind] > 0, 0.95, 0.05)
-    result = refine(probability, cells(components), seed=0)
+    result, _ = refine(probability, np.ones(400), cells(components), seed=0)
     np.testing.assert_array_equal(result.argmax(axis=1), kind)
+
+
+def test_a_type_that_is_unlike_the_reference_is_told_from_a_single_odd_cell(cells):
+    rng = np.random.default_rng(2)
+    kind = np.repeat([0, 1], [150, 50])
+    components = rng.normal(0, 0.1, (200, 2)) + 5 * kind[:, None]
+    p_value = np.where(kind == 1, 0.0, rng.uniform(0.1, 1, 200))
+    p_value[0], p_value[199] = 0.0, 0.5
+    _, result = refine(np.full((200, 2), 0.5), p_value, cells(components), seed=0)
+    assert result[0] > 0.1
+    assert result[kind == 1].max() < 0.01

@@ -15,14 +15,15 @@ from scfusionttt.cli.compare import ablate, benchmark
 from scfusionttt.cli.flags import FlagFormatter, with_flags
 from scfusionttt.cli.large import plan, store
 from scfusionttt.cli.look import demo, doctor, genes, report, validate
+from scfusionttt.cli.references import annotate, reference
 from scfusionttt.cli.results import embed, evaluate, explain, impute, predict
 from scfusionttt.cli.stages import finetune, pretrain, transfer
 from scfusionttt.errors import UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 VERBS = (
-    demo, validate, pretrain, finetune, transfer, embed, predict, impute, evaluate, explain, report, store, plan,
-    benchmark, ablate, genes, doctor,
+    annotate, demo, validate, pretrain, finetune, transfer, embed, predict, impute, evaluate, explain, report, store,
+    plan, benchmark, ablate, reference, genes, doctor,
 )  # fmt: skip
 for verb in VERBS:
     app.command()(verb)

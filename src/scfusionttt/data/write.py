@@ -80,7 +80,12 @@ def write_embedding(
 
 
 def write_imputed(
-    path: str | Path, tables: Mapping[str, pd.DataFrame], source: AnnData | MuData, *, rna_modality: str | None = None
+    path: str | Path,
+    tables: Mapping[str, pd.DataFrame],
+    source: AnnData | MuData,
+    *,
+    obs: pd.DataFrame | None = None,
+    rna_modality: str | None = None,
 ) -> None:
     """Write imputed proteins, in the format given by the file name.
 
@@ -91,6 +96,8 @@ def write_imputed(
         ``.h5ad``, ``.h5mu``, ``.zarr``: a copy of `source` with the tables in obsm, as for :func:`write_embedding`.
     tables
         [n, p] each, by their slots in obsm: ``protein_imputed``, ``protein_imputed_sd``, ...
+    obs
+        Columns for obs, [n, ...], which come first in a ``.csv`` or ``.tsv``.
     source, rna_modality
         As for :func:`write_embedding`.
 
@@ -99,13 +106,16 @@ def write_imputed(
     OutputError
         The ending is not supported, the format cannot hold `source`, or the file cannot be written.
     """
+    obs = pd.DataFrame(index=next(iter(tables.values())).index) if obs is None else obs
     ending = check_result_path(path, IMPUTED_ENDINGS, source, rna_modality=rna_modality)
     if ending in TABLE_ENDINGS:
         parts = [table.add_suffix(key.removeprefix(PROTEIN_IMPUTED)) for key, table in tables.items()]
-        write_table(path, pd.concat(parts, axis=1).rename_axis("cell"))
+        write_table(path, pd.concat([obs, *parts], axis=1).rename_axis("cell"))
         return
     with quiet():
-        copy = _cells_of(source, next(iter(tables.values())).index, ending, rna_modality)
+        copy = _cells_of(source, obs.index, ending, rna_modality)
+        for name, column in obs.loc[copy.obs_names].items():
+            copy.obs[name] = column
         for key, table in tables.items():
             copy.obsm[key] = table.loc[copy.obs_names]
         _write_annotated(path, copy, ending)

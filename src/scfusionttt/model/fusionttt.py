@@ -27,6 +27,8 @@ from scfusionttt.explain.relevance import find_target, relevance
 from scfusionttt.explain.surprise import as_track, write_track
 from scfusionttt.labels import usable_labels
 from scfusionttt.model import pipeline
+from scfusionttt.model.annotation import Annotation
+from scfusionttt.model.hub import local_folder
 from scfusionttt.model.imputation import ImputedProteins, Units, impute, obsm_tables, require_imputable
 from scfusionttt.model.pipeline import Data, InputOptions, Labels
 from scfusionttt.model.provenance import Provenance
@@ -444,7 +446,7 @@ class FusionTTT(metaclass=_Hints):
         if refine:
             adapted = pipeline.adapt_preprocessing(cite, state)
             own = pipeline.make_dataset(cite, state.features, adapted)
-            probability = refined(probability, own, seed=state.config.seed)
+            probability, p_value = refined(probability, p_value, own, seed=state.config.seed)
         table = pipeline.class_table(probability, p_value, dataset, state.classes, unknown)
         if target is not None:
             target.obs[keys.LABEL] = table["label"].array.copy()
@@ -521,6 +523,46 @@ class FusionTTT(metaclass=_Hints):
             for key, table in obsm_tables(imputed).items():
                 target.obsm[key] = table
         return imputed
+
+    def annotate(
+        self,
+        data: Data,
+        *,
+        unknown: float | None = 0.005,
+        inplace: bool = False,
+        **input_options: Unpack[InputOptions],
+    ) -> Annotation:
+        """Name the types of cells and impute their proteins: the one call for cells of another study.
+
+        Similar cells vote on one another's class (`refine` of :meth:`predict`).
+
+        Parameters
+        ----------
+        data, **input_options
+            Cells with RNA counts; see Notes of :class:`FusionTTT`.
+        unknown
+            As in :meth:`predict`; None labels no cell ``unknown``.
+        inplace
+            Also write label, probability and Cell Ontology id to ``data.obs``, and the proteins to ``data.obsm``.
+
+        Raises
+        ------
+        SettingError, InputDataError
+            As :meth:`predict`.
+        """
+        state = self._trained()
+        cite = pipeline.check_cells(data, **input_options)
+        target = pipeline.inplace_target(data, cite) if inplace else None
+        table = self.predict(cite, unknown=unknown, refine=True)
+        head = state.network.backbone.protein_head
+        proteins = self.impute(cite, intervals=True) if head is not None and head.is_fitted else None
+        annotation = Annotation.of(table, proteins)
+        if target is not None:
+            for name, column in annotation.obs().items():
+                target.obs[name] = column.array.copy()
+            for key, values in annotation.obsm().items():
+                target.obsm[key] = values
+        return annotation
 
     def explain(
         self,
@@ -608,7 +650,7 @@ class FusionTTT(metaclass=_Hints):
         devices: int = 1,
         nodes: int = 1,
     ) -> Self:
-        """Read a model folder; nothing in it can run code.
+        """Read a model folder, or ``hf://owner/name@revision`` from the Hugging Face Hub; nothing in it can run code.
 
         Raises
         ------
@@ -616,7 +658,7 @@ class FusionTTT(metaclass=_Hints):
             The folder is incomplete, damaged or of a newer format.
         """
         model = cls(device=device, memory=memory, progress=progress, devices=devices, nodes=nodes)
-        model._state = TrainedState.read(path)
+        model._state = TrainedState.read(local_folder(path))
         return model
 
     # -- steps that depend on where the model runs -------------------------------------------------------------------

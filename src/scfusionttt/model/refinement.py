@@ -5,42 +5,47 @@ import torch
 
 from scfusionttt.data.loader import CellDataset, make_loader
 
-#: Cells that vote on a cell, itself included, and the principal components in which they are nearest.
+#: Cells that vote on a cell, and the principal components in which they are nearest.
 N_NEIGHBORS, N_COMPONENTS = 15, 20
 #: Fewest cells per voter; in smaller queries each cell keeps its own prediction.
 CELLS_PER_VOTER = 5
 #: Weight of the votes relative to the cell's own prediction.
 WEIGHT = 0.8
+#: Added to p-values before their geometric mean; the null distribution has 1001 quantiles.
+LEAST_P_VALUE = 1e-3
 #: Most cells to fit the components to.
 MOST_CELLS = 5000
 
 
-def refine(probability: np.ndarray, cells: CellDataset, *, seed: int) -> np.ndarray:
-    """Return class probabilities [n, c] of cells after a vote of their nearest neighbours.
+def refine(
+    probability: np.ndarray, p_value: np.ndarray, cells: CellDataset, *, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return class probabilities [n, c] and p-values [n] of cells after a vote of their nearest neighbours.
 
     The classifier knows how reference cells differ, the query how its own cells do: a cell that lost the transcripts of
     its markers lies among others that kept them. Votes are divided by the square root of the class's frequency in the
-    query, so that frequent classes do not outvote rare neighbours.
+    query, so that frequent classes do not outvote rare neighbours. The p-value becomes the geometric mean of those of
+    the neighbours: a type that the reference lacks is unlike it in many cells, a known one in few.
 
     Parameters
     ----------
-    probability
-        By the classifier, [n, c].
+    probability, p_value
+        By the classifier, [n, c] and [n].
     cells
         The same cells, each gene scaled by its mean and standard deviation in them.
     """
     n_neighbors = min(N_NEIGHBORS, len(cells) // CELLS_PER_VOTER)
     if n_neighbors < 2:
-        return probability
+        return probability, p_value
     from sklearn.neighbors import NearestNeighbors
 
     components = _components(cells, seed)
-    nearest = NearestNeighbors(n_neighbors=n_neighbors).fit(components).kneighbors(return_distance=True)[1]
-    nearest[:, -1] = np.arange(len(cells))  # scikit-learn leaves out the cell itself
+    nearest = NearestNeighbors(n_neighbors=n_neighbors).fit(components).kneighbors(return_distance=False)
     votes = probability / np.sqrt(probability.mean(axis=0)).clip(min=1e-6)
     votes = np.mean([votes[column] for column in nearest.T], axis=0)
     votes /= votes.sum(axis=1, keepdims=True)
-    return (1 - WEIGHT) * probability + WEIGHT * votes
+    together = np.exp(np.mean([np.log(p_value[column] + LEAST_P_VALUE) for column in nearest.T], axis=0))
+    return (1 - WEIGHT) * probability + WEIGHT * votes, (together - LEAST_P_VALUE).astype(p_value.dtype)
 
 
 def _components(cells: CellDataset, seed: int) -> np.ndarray:

@@ -34,9 +34,13 @@ def uses_proteins(network: Network) -> bool:
     return network.backbone.protein_encoder is not None and not isinstance(network, TransferNetwork)
 
 
+def seen(network: Network, inputs: CellInputs, *, rna_only: bool = False) -> CellInputs:
+    """Return the inputs as the network reads them: by RNA alone if it does not use proteins."""
+    return inputs.without_proteins() if rna_only or not uses_proteins(network) else inputs
+
+
 def _z(network: Network, inputs: CellInputs, rna_only: bool) -> Tensor:
-    rna_only = rna_only or not uses_proteins(network)
-    return network.backbone(inputs.without_proteins() if rna_only else inputs).z
+    return network.backbone(seen(network, inputs, rna_only=rna_only)).z
 
 
 def embed_with_inner_loss(network: Network, cells: CellDataset, device: torch.device) -> tuple[np.ndarray, np.ndarray]:

@@ -2,6 +2,8 @@
 
 #: obsm: the embedding, [n_cells, n_dimensions], arbitrary units.
 X_FUSIONTTT = "X_fusionttt"
+#: obsm: principal components, as scanpy writes them.
+X_PCA = "X_pca"
 #: obsm: imputed proteins, a DataFrame of log-ratios [n_cells, n_proteins].
 PROTEIN_IMPUTED = "protein_imputed"
 #: obsm and uns: surprise of each token [n_cells, n_tokens], in the format in which infercnvpy writes copy numbers, and
@@ -13,6 +15,8 @@ LABEL = "fusionttt_label"
 PROBABILITY = "fusionttt_probability"
 #: obs: Cell Ontology id of the predicted class, empty where unknown.
 ONTOLOGY = "fusionttt_ontology_id"
+#: obs: fraction of a reference's cells that lie as far from others of them as this one (0 to 1).
+P_VALUE = "fusionttt_p_value"
 #: obs: surprise of a cell, the mean inner loss of its tokens.
 CELL_SURPRISE = "surprise"
 #: uns: the protocol under which an embedding can be scored, by what its model was trained on.

@@ -19,7 +19,7 @@ from scfusionttt.io.read import read
 from scfusionttt.model.fusionttt import FusionTTT
 
 VERBS = ["demo", "validate", "pretrain", "finetune", "transfer", "embed", "predict", "impute", "evaluate"]
-VERBS += ["explain", "report", "store", "plan", "benchmark", "ablate", "genes", "doctor"]
+VERBS += ["map", "explain", "report", "store", "plan", "benchmark", "ablate", "genes", "doctor"]
 SMALL = "--preset fast --set network.width=16 --set network.encoder_blocks=1 --set network.latent=8"
 
 
@@ -112,6 +112,30 @@ def test_the_command_line_gives_what_python_gives(here, scfusionttt, cells):
     done(scfusionttt(f"pretrain cells.h5mu --out m {SMALL} --epochs 2"))
     done(scfusionttt("embed cells.h5mu --model m --out z.npy"))
     np.testing.assert_array_equal(np.load("z.npy"), FusionTTT.load("pretrained").embed(cells))
+
+
+def test_a_cohort_and_a_new_donor(here, scfusionttt, cells):
+    with quiet():
+        cells.obs["donor"] = np.where(np.arange(160) % 2, "d1", "d2")
+        cells.write_h5mu("cohort.h5mu")
+        cells.obs["donor"] = "d3"
+        cells.write_h5mu("new.h5mu")
+        del cells.obs["donor"]
+    result = done(scfusionttt(f"pretrain cohort.h5mu --batch-key donor --out m {SMALL} --epochs 2"))
+    assert "batches: 2 levels of obs['donor']: d1, d2" in result.err
+    refused = scfusionttt("embed new.h5mu --model m --out z.npy")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "trained on: d3; embed these cells with map" in refused.err
+
+    result = done(scfusionttt("map new.h5mu --model m --out mapped.csv --out-model m2 --json batches.json"))
+    assert "without_counterpart" in result.out
+    assert json.loads(Path("batches.json").read_text())[0]["batch"] == "d3"
+    table = pd.read_csv("mapped.csv", index_col="cell")
+    assert table.columns[0] == "fusionttt_p_value"
+    done(scfusionttt("embed new.h5mu --model m2 --out z.npy"))
+    np.testing.assert_allclose(table.iloc[:, 1:], np.load("z.npy"), rtol=1e-5)
+    done(scfusionttt("map new.h5mu --model m --out mapped.h5mu --batch-key donor"))
+    assert "fusionttt_p_value" in read("mapped.h5mu").obs
 
 
 @pytest.mark.parametrize("name", ["z.npy", "z.csv", "z.h5mu", "z.h5ad", "z.zarr"])

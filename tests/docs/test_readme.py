@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from scfusionttt import config
@@ -45,8 +46,10 @@ def test_the_python_lines_of_the_readme_run_on_ten_thousand_cells(tmp_path, monk
 def test_the_commands_of_the_readme_run_as_written(tmp_path, monkeypatch, scfusionttt, tiny_default):
     monkeypatch.chdir(tmp_path)
     mdata = simulate(240, 300, 10, 3)
+    mdata.obs["donor"] = np.repeat(["d1", "d2"], 120)
     with quiet():
-        for name, cells in {"pbmc": mdata, "donor1": mdata[:120], "donor2": mdata[120:]}.items():
+        of_donors = {"donor1": mdata[:120], "donor2": mdata[120:], "donor3": mdata[::3]}
+        for name, cells in {"pbmc": mdata, "cohort": mdata, **of_donors}.items():
             cells.copy().write_h5mu(f"{name}.h5mu")
         mdata["rna"].write_h5ad("rna.h5ad")
     lines = commands()

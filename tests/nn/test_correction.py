@@ -11,7 +11,7 @@ def corrected(values, batch, correction):
 
 def of_two_batches():
     """Return a correction with three kinds, and batches 1 and 2 (of a key) and 3 (of another)."""
-    correction = BatchCorrection(3, 3, 4)
+    correction = BatchCorrection(3, 3, 4, 3)
     correction.centroids.copy_(KINDS)
     correction.shifts[1:] = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0)) / 3
     return correction
@@ -19,7 +19,7 @@ def of_two_batches():
 
 def test_before_the_fit_values_stay_as_they_are():
     values = torch.randn(7, 4)
-    assert corrected(values, [[0, 2]] * 7, BatchCorrection(3, 3, 4)).equal(values)
+    assert corrected(values, [[0, 2]] * 7, BatchCorrection(3, 3, 4, 3)).equal(values)
 
 
 def test_each_kind_loses_the_shifts_of_its_batches():

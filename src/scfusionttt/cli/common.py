@@ -104,8 +104,13 @@ def save(model: Any, out: Path, checkpoints: Path, *, overwrite: bool) -> None:
 
     if not is_first():
         return
-    model.save(out, overwrite=overwrite, command=command_line())
+    save_model(model, out, overwrite=overwrite)
     shutil.rmtree(checkpoints, ignore_errors=True)
+
+
+def save_model(model: Any, out: Path, *, overwrite: bool) -> None:
+    """Write the model folder with the command that made it."""
+    model.save(out, overwrite=overwrite, command=command_line())
     typer.echo(f"{out}: written", err=True)
 
 

@@ -200,19 +200,24 @@ def evaluate(
         str | None, typer.Option(metavar="KEY", help="obsm key; X_fusionttt unless --clusters is given")
     ] = None,
     clusters: Annotated[str | None, typer.Option(metavar="KEY", help="obs column with clusters to score")] = None,
+    batch_key: Annotated[
+        str | None,
+        typer.Option("--batch-key", metavar="KEY", help="obs column with batches: also score how they mix (scIB)"),
+    ] = None,
     space: Annotated[
         Space, typer.Option(help="space of ASW, SC, CHI and DBI: the representation, or its UMAP as in the paper")
     ] = Space.rep,
     json_file: Json = None,
 ) -> None:  # fmt: skip
-    """Score a representation or clusters against labels with ten metrics.
+    """Score a representation or clusters against labels with ten metrics, and the mixing of batches.
 
     Example: scfusionttt evaluate fused.h5mu --labels-key cell_type --rep X_fusionttt
     """
     from scfusionttt.evaluation.slots import evaluate_slots
 
     result = evaluate_slots(
-        open_input(input, stream=False), labels_key=labels_key, rep=rep, clusters=clusters, space=space.value
+        open_input(input, stream=False), labels_key=labels_key, rep=rep, clusters=clusters, space=space.value,
+        batch_key=batch_key,
     )  # fmt: skip
     note = f", {result.n_unlabelled} unlabelled left out" if result.n_unlabelled else ""
     title = f"{result.protocol} protocol: {result.n_cells} cells, {result.n_classes} classes{note}"

@@ -17,6 +17,8 @@ log = logging.getLogger("scfusionttt")
 
 #: Fewest cells from which the effect of a batch can be estimated.
 FEWEST = 20
+#: Name of the batch of a query whose batches are not known.
+QUERY = "query"
 #: obs columns that are likely to hold batches, in lower case.
 _LIKELY = ("batch", "donor", "donor_id", "sample", "sample_id", "lane", "library", "run")
 #: Association of batches and labels, 0 to 1, from which they are called confounded.
@@ -31,9 +33,12 @@ class Cohort:
     ----------
     levels
         For each obs column, the names of its batches in the order of their codes; empty if there are no batches.
+    default
+        Level of the first key that cells without that column have; None: they are refused.
     """
 
     levels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    default: str | None = None
 
     @property
     def n_levels(self) -> int:
@@ -60,6 +65,8 @@ class Cohort:
             A column is missing, or has batches that are not levels of this cohort.
         """
         columns, first = [np.empty((len(obs), 0), dtype=np.int64)], 0
+        if self.default is not None and not self.levels.keys() & set(obs.columns):
+            return self._codes_of(np.full(len(obs), self.default, dtype=object))
         for key, levels in self.levels.items():
             names = class_names(_batch_column(obs, key))
             own = pd.Index(levels).get_indexer(pd.Index(names))
@@ -73,19 +80,41 @@ class Cohort:
             first += len(levels)
         return np.hstack(columns).astype(np.int64)
 
-    def with_levels(self, obs: pd.DataFrame, names: Mapping[str, np.ndarray]) -> Self:
-        """Return the cohort with new levels of its keys appended; `names` are those of each cell, by key."""
-        added = {key: tuple(dict.fromkeys(names[key])) for key in self.levels}
-        return type(self)({key: (*levels, *added[key]) for key, levels in self.levels.items()})
+    def extended(self, names: np.ndarray) -> tuple[Self, np.ndarray, range]:
+        """Add the batches of a query to the first key.
 
-    def to_dict(self) -> dict[str, list[str]]:
+        Parameters
+        ----------
+        names
+            Batch of each cell of the query, [n].
+
+        Returns
+        -------
+        The larger cohort; the level of each cell in each key, int64 [n, keys], -1 in all keys but the first; and the
+        levels that are new.
+        """
+        key, *others = self.levels
+        known = self.levels[key]
+        new = tuple(name for name in sorted(set(names)) if name not in known)
+        levels = {key: (*known, *new), **{other: self.levels[other] for other in others}}
+        cohort = type(self)(levels, QUERY if set(names) == {QUERY} else self.default)
+        return cohort, cohort._codes_of(names), range(len(known), len(known) + len(new))
+
+    def _codes_of(self, names: np.ndarray) -> np.ndarray:
+        """Return the codes of cells whose level in the first key is known by name [n], and in no other key."""
+        codes = np.full((len(names), len(self.levels)), -1, dtype=np.int64)
+        codes[:, 0] = pd.Index(next(iter(self.levels.values()))).get_indexer(pd.Index(names))
+        return codes
+
+    def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON."""
-        return {key: list(levels) for key, levels in self.levels.items()}
+        return {"levels": {key: list(levels) for key, levels in self.levels.items()}, "default": self.default}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Build from the result of :meth:`to_dict`."""
-        return cls({str(key): tuple(map(str, levels)) for key, levels in values.items()})
+        """Build from the result of :meth:`to_dict`; empty values are those of a model without batches."""
+        levels = {str(key): tuple(map(str, names)) for key, names in values.get("levels", {}).items()}
+        return cls(levels, values.get("default"))
 
 
 def cohort_of(cite: CiteSeq, batch_key: str | Sequence[str] | None) -> Cohort:
@@ -104,6 +133,25 @@ def cohort_of(cite: CiteSeq, batch_key: str | Sequence[str] | None) -> Cohort:
     for key, levels in cohort.levels.items():
         log.info("batches: %d levels of obs['%s']: %s", len(levels), key, name_some(levels, most=8))
     return cohort
+
+
+def query_batches(cite: CiteSeq, batch_key: str | None, cohort: Cohort) -> np.ndarray:
+    """Return the batch of each cell of a query, str objects [n].
+
+    Without a key, the column is the cohort's first key or that of a store's inputs; without either, there is one batch.
+
+    Raises
+    ------
+    InputDataError, LabelError
+        The column does not exist or has missing values.
+    """
+    if batch_key is None:
+        batch_key = next((key for key in (*list(cohort.levels)[:1], INPUT) if key in cite.obs), None)
+    if batch_key is None:
+        return np.full(len(cite.obs), QUERY, dtype=object)
+    names = class_names(_batch_column(cite.obs, batch_key))
+    _refuse_missing(cite.obs, batch_key, names)
+    return names
 
 
 def warn_if_confounded(obs: pd.DataFrame, cohort: Cohort, labels_key: str, codes: np.ndarray) -> None:
@@ -130,12 +178,7 @@ def cramers_v(first: np.ndarray, second: np.ndarray) -> float:
 def _levels(obs: pd.DataFrame, key: str) -> tuple[str, ...]:
     """Return the batches of a column, sorted."""
     names = class_names(_batch_column(obs, key))
-    missing = np.flatnonzero(names == "")
-    if len(missing):
-        raise InputDataError(
-            f"obs['{key}'] is missing in {len(missing)} of {len(names)} cells ({name_some(list(obs.index[missing]))}); "
-            "fill it in, or leave these cells out"
-        )
+    _refuse_missing(obs, key, names)
     sizes = pd.Series(names, dtype=object).value_counts().sort_index()
     if len(sizes) < 2:
         raise InputDataError(f"obs['{key}'] has a single batch ({sizes.index[0]}); leave batch_key out")
@@ -151,6 +194,15 @@ def _levels(obs: pd.DataFrame, key: str) -> tuple[str, ...]:
             key, FEWEST, name_some([f"{name} ({n})" for name, n in small.items()]),
         )  # fmt: skip
     return tuple(map(str, sizes.index))
+
+
+def _refuse_missing(obs: pd.DataFrame, key: str, names: np.ndarray) -> None:
+    missing = np.flatnonzero(names == "")
+    if len(missing):
+        raise InputDataError(
+            f"obs['{key}'] is missing in {len(missing)} of {len(names)} cells ({name_some(list(obs.index[missing]))}); "
+            "fill it in, or leave these cells out"
+        )
 
 
 def _batch_column(obs: pd.DataFrame, key: str) -> pd.Series:

@@ -35,6 +35,7 @@ def write_embedding(
     *,
     rna_modality: str | None = None,
     protocol: str | None = None,
+    columns: pd.DataFrame | None = None,
 ) -> None:
     """Write one vector per cell, in the format given by the file name.
 
@@ -53,6 +54,8 @@ def write_embedding(
         RNA modality of a MuData, by default the one with a name in `keys.RNA_MODALITIES`.
     protocol
         Protocol under which the embedding can be scored, for ``uns["fusionttt_protocol"]``.
+    columns
+        Values of each cell [n, ...] to write as well: as columns of a table or of ``obs``, but not to ``.npy``.
 
     Raises
     ------
@@ -60,6 +63,7 @@ def write_embedding(
         The ending is not supported, the format cannot hold `source`, or the file cannot be written.
     """
     array, cells = np.asarray(array), pd.Index(cell_names)
+    more = pd.DataFrame(index=cells) if columns is None else columns
     source = AnnData(obs=pd.DataFrame(index=cells)) if source is None else source
     ending = check_result_path(path, EMBEDDING_ENDINGS, source, rna_modality=rna_modality)
     if array.shape[0] != len(cells):
@@ -68,14 +72,17 @@ def write_embedding(
         with replacing(path) as temporary:
             np.save(temporary, array, allow_pickle=False)
     elif ending == ".csv":
-        columns = [f"fusionttt_{i}" for i in range(array.shape[1])]
-        write_table(path, pd.DataFrame(array, index=cells.rename("cell"), columns=columns))
+        names = [f"fusionttt_{i}" for i in range(array.shape[1])]
+        table = pd.DataFrame(array, index=cells.rename("cell"), columns=names)
+        write_table(path, more.rename_axis("cell").join(table))
     else:
         with quiet():
             copy = _cells_of(source, cells, ending, rna_modality)
             copy.obsm[X_FUSIONTTT] = array[cells.get_indexer(copy.obs_names)]
             others = {key: value for key, value in copy.uns.items() if key != PROTOCOL}  # of an earlier embedding
             copy.uns = others | ({} if protocol is None else {PROTOCOL: protocol})
+            for name, values in more.loc[copy.obs_names].items():
+                copy.obs[name] = values.array
             _write_annotated(path, copy, ending)
 
 

@@ -16,6 +16,7 @@ from scfusionttt.evaluation.evaluate import (
     evaluate_predictions,
     evaluate_representation,
 )
+from scfusionttt.evaluation.integration import integration_scores, with_totals
 from scfusionttt.evaluation.markers import top_features
 from scfusionttt.evaluation.metrics import ten_metrics
 from scfusionttt.evaluation.quality import mean_correlation, neighbour_agreement, r_squared, ridge_correlation
@@ -38,6 +39,7 @@ __all__ = [
     "evaluate_predictions",
     "evaluate_representation",
     "expected_calibration_error",
+    "integration_scores",
     "mean_correlation",
     "neighbour_agreement",
     "neighbours",
@@ -47,4 +49,5 @@ __all__ = [
     "ten_metrics",
     "top_features",
     "umap",
+    "with_totals",
 ]

@@ -1,7 +1,7 @@
 """Evaluations: scores of representations, graphs, clusters and predictions, with the protocol they belong to."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -12,6 +12,7 @@ from scipy import sparse
 from scfusionttt.errors import InputDataError, LabelError, SettingError
 from scfusionttt.evaluation.classification import class_table, classification_scores, expected_calibration_error
 from scfusionttt.evaluation.clustering import cluster_graph, neighbours, umap
+from scfusionttt.evaluation.integration import with_totals
 from scfusionttt.evaluation.metrics import agreement, ten_metrics
 from scfusionttt.evaluation.vocabulary import PROTOCOLS, Protocol
 from scfusionttt.labels import class_names, label_names
@@ -85,6 +86,14 @@ class Evaluation:
         if self.per_class is not None:
             result["per_class"] = self.per_class.astype({"support": int}).to_dict(orient="index")
         return result
+
+    def with_integration(self, scores: Mapping[str, float]) -> "Evaluation":
+        """Return a copy with the scores of :func:`~scfusionttt.evaluation.integration_scores` and their totals."""
+        rows = [
+            with_totals({**dict(zip(map(str, self.scores.columns), row)), **scores})
+            for row in self.scores.to_numpy().tolist()
+        ]
+        return replace(self, scores=pd.DataFrame(rows, index=self.scores.index))
 
 
 def evaluate_representation(

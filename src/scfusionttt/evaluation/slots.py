@@ -7,8 +7,9 @@ from mudata import MuData
 
 from scfusionttt.errors import InputDataError, LabelError, SettingError
 from scfusionttt.evaluation.evaluate import Evaluation, Space, evaluate_clusters, evaluate_representation
+from scfusionttt.evaluation.integration import integration_scores
 from scfusionttt.evaluation.vocabulary import Protocol
-from scfusionttt.keys import PROTOCOL, X_FUSIONTTT
+from scfusionttt.keys import PROTOCOL, X_FUSIONTTT, X_PCA
 
 
 def evaluate_slots(
@@ -18,6 +19,7 @@ def evaluate_slots(
     rep: str | None = None,
     clusters: str | None = None,
     space: Space = "rep",
+    batch_key: str | None = None,
 ) -> Evaluation:
     """Score a representation in obsm, or clusters in obs, against labels in obs.
 
@@ -33,6 +35,9 @@ def evaluate_slots(
         geometric metrics.
     space
         As for :func:`~scfusionttt.evaluation.evaluate_representation`; not with `clusters`.
+    batch_key
+        obs column with batches: also score their mixing, see :func:`~scfusionttt.evaluation.integration_scores`. PCR is
+        relative to ``obsm["X_pca"]``, if present.
 
     Raises
     ------
@@ -41,13 +46,18 @@ def evaluate_slots(
     InputDataError
         There is no such obsm key.
     SettingError
-        ``space="umap"`` is combined with `clusters`.
+        ``space="umap"`` or `batch_key` is combined with `clusters`.
     """
     labels, protocol = find_column(data, labels_key), _protocol(data, rep, clusters)
     if clusters is None:
-        return evaluate_representation(
-            _representation(data, rep or X_FUSIONTTT), labels, space=space, protocol=protocol
-        )  # fmt: skip
+        x_nd = _representation(data, rep or X_FUSIONTTT)
+        result = evaluate_representation(x_nd, labels, space=space, protocol=protocol)
+        if batch_key is None:
+            return result
+        before = data.obsm.get(X_PCA)
+        return result.with_integration(integration_scores(x_nd, labels, find_column(data, batch_key), before=before))
+    if batch_key is not None:
+        raise SettingError("batch_key applies to a representation, not to clusters; omit clusters or batch_key")
     if space == "umap":
         raise SettingError("space='umap' applies to a representation, not to clusters; omit clusters or space")
     x = None if rep is None else _representation(data, rep)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from scfusionttt.data.loader import CellDataset
-from scfusionttt.inference import read_cells
-from scfusionttt.nn.correction import BatchCorrection
+from scfusionttt.inference import read_cells, seen
+from scfusionttt.nn.correction import BatchCorrection, Latent
 from scfusionttt.nn.networks import Network
 from scfusionttt.nn.tokens import CellInputs
 
@@ -15,8 +15,14 @@ from scfusionttt.nn.tokens import CellInputs
 CELLS_PER_KIND, MOST_KINDS = 30, 100
 #: Most cells to fit to; more change little.
 MOST_CELLS = 50_000
+#: Cells whose distances to the landmarks are computed together.
+CELLS_AT_ONCE = 4096
 #: Penalty of a shift, relative to the cells of the batch that a kind would have if batches had the same composition.
 ALPHA = 0.2
+#: Turns of assigning a query's cells to kinds and estimating the shifts of its batches.
+ROUNDS = 10
+#: Longest shift of a query's batch, relative to the median over its cells.
+LONGEST = 1.0
 
 
 def n_kinds(n_cells: int) -> int:
@@ -56,6 +62,66 @@ def fit_batch_correction(
     )  # fmt: skip
     correction.kept.copy_(torch.from_numpy(kept))
     _solve(correction, torch.from_numpy(values).double(), torch.from_numpy(found.R).double(), batch)
+    latent = network.backbone.latent
+    _set_landmarks(
+        correction, latent(correction.cpu()(torch.from_numpy(values), torch.from_numpy(batch), latent)), seed
+    )
+
+
+def _set_landmarks(correction: BatchCorrection, z: Tensor, seed: int) -> None:
+    """Draw landmarks from corrected latent vectors [n, l], and set the null distribution of the distances to them."""
+    drawn = torch.randperm(len(z), generator=torch.Generator().manual_seed(seed))[: correction.N_LANDMARKS]
+    correction.landmarks[: len(drawn)] = z[drawn]
+    itself = torch.full((len(z),), -1)
+    itself[drawn] = torch.arange(len(drawn))
+    pairs = zip(z.split(CELLS_AT_ONCE), itself.split(CELLS_AT_ONCE), strict=True)
+    distances = torch.cat([correction.distance(*pair) for pair in pairs]).numpy()
+    levels = np.linspace(0, 1, correction.N_QUANTILES)
+    correction.distances.copy_(torch.from_numpy(np.quantile(distances, levels)))
+
+
+def fit_new_batches(
+    network: Network, correction: BatchCorrection, cells: CellDataset, new: range, device: torch.device, *, seed: int
+) -> None:
+    """Set the shifts of the levels `new` from cells of a query, given the centroids, which stay (Symphony's idea).
+
+    Cells are assigned to kinds and the shifts are estimated in turns. A batch adds about as much to one kind as to
+    another: a shift longer than most belongs to cells that have no counterpart, and is shortened.
+
+    Parameters
+    ----------
+    network
+        Trained, with the correction.
+    correction
+        Its correction, with a row of shifts for each new level.
+    cells
+        The cells of the query; `seed` draws a sample of many.
+    new
+        Levels of the first batch key.
+    """
+    cells = cells.subset(cells.rows[np.isin(cells.batches[cells.rows, 0], new)])
+    cells = _sample(cells, seed)
+    values = torch.from_numpy(_read(network, cells, device)[0])
+    network.cpu()
+    for level in new:
+        rows = torch.from_numpy(cells.batches[cells.rows, 0] == level)
+        correction.shifts[level] = _new_shift(correction, values[rows], network.backbone.latent)
+
+
+def _new_shift(correction: BatchCorrection, values: Tensor, latent: Latent) -> Tensor:
+    """Return the shift of every kind [k, m] in a batch with these values [n, m]."""
+    expected = len(values) * correction.counts / correction.counts.sum()
+    shift, z = torch.zeros_like(correction.centroids), latent(values)
+    for _ in range(ROUNDS):
+        degrees = correction.degrees(z, latent(correction.centroids + shift))
+        n_cells = degrees.sum(dim=0)
+        total = degrees.T @ values - n_cells[:, None] * correction.centroids
+        shift = total / (n_cells + ALPHA * expected + 1e-6)[:, None]
+        length = latent(shift).norm(dim=1)
+        order = length.argsort()
+        median = length[order[torch.searchsorted(n_cells[order].cumsum(0), n_cells.sum() / 2)]]
+        shift = shift * (LONGEST * median / length.clamp(min=1e-12)).clamp(max=1)[:, None]
+    return shift
 
 
 def _sample(cells: CellDataset, seed: int) -> CellDataset:
@@ -75,7 +141,7 @@ def _read(network: Network, cells: CellDataset, device: torch.device) -> tuple[n
     """
 
     def read(inputs: CellInputs) -> Tensor:
-        fused = network.backbone(inputs.without_batches())
+        fused = network.backbone(seen(network, inputs).without_batches())
         if fused.skip is None:
             return fused.bottleneck
         return torch.cat([fused.bottleneck, fused.skip, inputs.protein_present], dim=1)

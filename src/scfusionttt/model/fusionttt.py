@@ -26,10 +26,11 @@ from scfusionttt.evaluation.vocabulary import Protocol
 from scfusionttt.explain.relevance import find_target, relevance
 from scfusionttt.explain.surprise import as_track, write_track
 from scfusionttt.labels import usable_labels
-from scfusionttt.model import pipeline
+from scfusionttt.model import mapping, pipeline
 from scfusionttt.model.annotation import Annotation
 from scfusionttt.model.hub import local_folder
 from scfusionttt.model.imputation import ImputedProteins, Units, impute, obsm_tables, require_imputable
+from scfusionttt.model.mapping import Mapped
 from scfusionttt.model.pipeline import Data, InputOptions, Labels
 from scfusionttt.model.provenance import Provenance
 from scfusionttt.model.refinement import refine as refined
@@ -317,17 +318,17 @@ class FusionTTT(metaclass=_Hints):
             preprocessing=pipeline.adapt_preprocessing(cite, state),
             metrics={stage: scores for stage, scores in state.metrics.items() if stage != "transfer"},
         )
-        student = FusionTTT(
-            device=self.device, memory=self.memory, progress=self.progress, devices=self.devices, nodes=self.nodes
-        )
+        student = self._another()
         if labels_key is None:
             pipeline.log_match(cite, state)
-            student._state = replace(start, network=pipeline.transfer_network(state, state.classes, keep_head=True))
+            start = replace(start, network=pipeline.transfer_network(state, state.classes, keep_head=True))
+            student._state = self._with_batches(start, cite)
             return student
         labels = pipeline.split_labels(cite, labels_key, train_fraction, split, state.config.seed)
-        network = pipeline.transfer_network(state, labels.classes)
-        start = replace(start, network=network, classes=labels.classes)
-        student._state = student._train_classifier(start, network, cite, labels, checkpoints, resume, baseline)
+        start = replace(start, network=pipeline.transfer_network(state, labels.classes), classes=labels.classes)
+        start = self._with_batches(start, cite)
+        assert isinstance(start.network, ClassifierNetwork)
+        student._state = student._train_classifier(start, start.network, cite, labels, checkpoints, resume, baseline)
         return student
 
     # -- results -----------------------------------------------------------------------------------------------------
@@ -392,6 +393,42 @@ class FusionTTT(metaclass=_Hints):
             if track is not None:
                 write_track(target, track)
         return z if track is None else (z, track)
+
+    def map(self, query: Data, *, batch_key: str | None = None, **input_options: Unpack[InputOptions]) -> Mapped:
+        """Embed cells of batches that the model was not trained on; the reference's embedding stays as it is.
+
+        Only the effects of the new batches are estimated: cells are assigned to the kinds of cells of the reference,
+        whose shifts in the new batch are found by ridge regression, as in Symphony (Kang et al. 2021). No label is
+        needed. The query may lack genes and proteins, or have others. Cell types are predicted from the corrected
+        latent.
+
+        Parameters
+        ----------
+        query, **input_options
+            Cells to map; see Notes of :class:`FusionTTT`.
+        batch_key
+            obs column with the batches of the query. Cells of a batch that the model knows are embedded as by
+            :meth:`embed`. None: the model's first batch key, if the query has that column, else the inputs of a store,
+            else one batch named ``query``.
+
+        Raises
+        ------
+        SettingError
+            The model was pretrained without batches.
+        """
+        state, device = self._trained(), self._join_processes()
+        cite = pipeline.check_cells(query, **input_options)
+        extended, dataset, names = mapping.add_batches(state, cite, batch_key, device)
+        network = extended.network
+        p_value = mapping.p_values(network, dataset, device)
+        cells = pd.DataFrame({"batch": names, "p_value": p_value}, index=cite.rna.obs_names.rename("cell"))
+        if isinstance(network, ClassifierNetwork):
+            table = pipeline.predict_classes(network, dataset, extended.classes, device)
+            cells = cells.assign(label=table["label"], probability=table["probability"])
+        embedding = inference.embed(network, dataset, device)
+        model = self._another()
+        model._state = extended
+        return Mapped(embedding, cells, mapping.by_batch(network, dataset.batches[:, 0], names, p_value), model)
 
     def predict(
         self,
@@ -683,6 +720,18 @@ class FusionTTT(metaclass=_Hints):
             provenance=Provenance.untrained(),
             cohort=cohort,
         )
+
+    def _another(self) -> "FusionTTT":
+        """Return an untrained model that computes where this one does."""
+        return FusionTTT(
+            device=self.device, memory=self.memory, progress=self.progress, devices=self.devices, nodes=self.nodes
+        )
+
+    def _with_batches(self, state: TrainedState, cite: CiteSeq) -> TrainedState:
+        """Return the state with the batches of the cells added, if it removes the effects of batches at all."""
+        if state.network.backbone.correction is None:
+            return state
+        return mapping.add_batches(state, cite, None, self._join_processes())[0]
 
     def _train_classifier(
         self,

@@ -172,8 +172,15 @@ def make_dataset(
     return cell_dataset(cite, match_features(cite, features), preprocessing, batches=batches)
 
 
-def dataset_for(state: TrainedState, cite: CiteSeq, codes: np.ndarray | None = None) -> CellDataset:
-    """Return the dataset of a trained model, and log how many of its features the cells have."""
+def dataset_for(
+    state: TrainedState, cite: CiteSeq, codes: np.ndarray | None = None, *, batches: np.ndarray | None = None
+) -> CellDataset:
+    """Return the dataset of a trained model, and log how many of its features the cells have.
+
+    `batches` are the levels of the cells in the batch keys [n, keys]; None: those that their obs columns name.
+    """
+    if batches is None:
+        batches = state.cohort.codes(cite.obs)
     match = match_features(cite, state.features)
     log_notes(match.notes)
     n_proteins = len(match.proteins)
@@ -182,7 +189,7 @@ def dataset_for(state: TrainedState, cite: CiteSeq, codes: np.ndarray | None = N
             "proteins: 0 of %d measured: by RNA alone; transfer adapts a fine-tuned model to RNA-only cells, in "
             "particular to those of another platform", n_proteins,
         )  # fmt: skip
-    return cell_dataset(cite, match, state.preprocessing, labels=codes, batches=state.cohort.codes(cite.obs))
+    return cell_dataset(cite, match, state.preprocessing, labels=codes, batches=batches)
 
 
 def log_match(cite: CiteSeq, state: TrainedState) -> None:

@@ -198,7 +198,7 @@ class FusionBackbone(nn.Module):
         self.correction: BatchCorrection | None = None
         if sizes.batch_levels:
             n_values = self.representation.n_latent + (n_components + n_proteins if n_components else 0)
-            self.correction = BatchCorrection(sizes.batch_levels, sizes.batch_kinds, n_values)
+            self.correction = BatchCorrection(sizes.batch_levels, sizes.batch_kinds, n_values, self.n_latent)
         self.protein_head: ProteinHead | None = None
         if n_proteins and n_components and sizes.protein_landmarks:
             self.protein_head = ProteinHead(n_genes, n_proteins, n_components, sizes.protein_landmarks)

@@ -4,10 +4,14 @@ Shapes: n cells, m values (bottleneck and PCA skip), l latent, k kinds of cells,
 """
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
+
+#: Linear map of values [n, m] to the latent vectors [n, l] in which kinds are told apart.
+Latent: TypeAlias = Callable[[Tensor], Tensor]
 
 
 class BatchCorrection(nn.Module):
@@ -22,18 +26,25 @@ class BatchCorrection(nn.Module):
     shifts: Tensor  # [b, k, m] what a batch adds to it
     counts: Tensor  # [k] number of cells of each kind
     kept: Tensor  # [m] 0 for proteins that some batch lacks, which would tell it from the others; else 1
+    landmarks: Tensor  # [r, l] corrected latent vectors of some training cells; not finite where there are fewer
+    distances: Tensor  # [q] quantiles of the distances of training cells to their nearest landmarks
 
     #: Width of the assignment to kinds; Harmony's default.
     SIGMA = 0.1
+    N_QUANTILES = 1001
+    #: Landmarks, and how many of them near a cell its distance is the mean of.
+    N_LANDMARKS, NEAREST = 1000, 5
 
-    def __init__(self, n_levels: int, n_kinds: int, n_values: int) -> None:
+    def __init__(self, n_levels: int, n_kinds: int, n_values: int, n_latent: int) -> None:
         super().__init__()
         self.register_buffer("centroids", torch.zeros(n_kinds, n_values))
         self.register_buffer("shifts", torch.zeros(n_levels, n_kinds, n_values))
         self.register_buffer("counts", torch.zeros(n_kinds))
         self.register_buffer("kept", torch.ones(n_values))
+        self.register_buffer("landmarks", torch.full((self.N_LANDMARKS, n_latent), torch.inf))
+        self.register_buffer("distances", torch.ones(self.N_QUANTILES))
 
-    def forward(self, values: Tensor, batch: Tensor, latent: Callable[[Tensor], Tensor]) -> Tensor:
+    def forward(self, values: Tensor, batch: Tensor, latent: Latent) -> Tensor:
         """Return values [n, m] without the effects of the cells' batches.
 
         Parameters
@@ -41,7 +52,7 @@ class BatchCorrection(nn.Module):
         values, batch
             [n, m], and the level of each cell in each batch key [n, keys]; -1: no known batch.
         latent
-            Linear map of values to the latent vectors [n, l] in which kinds are told apart.
+            See `Latent`.
         """
         values = values * self.kept
         corrected = values.clone()
@@ -57,7 +68,36 @@ class BatchCorrection(nn.Module):
         """Return what the batches of a cell, their levels [keys], add to the centroids, [k, m]."""
         return self.shifts[level[level >= 0]].sum(dim=0)
 
+    def common_shift(self) -> Tensor:
+        """Return what each level adds to the kinds on average, [b, m]."""
+        return torch.einsum("bkm,k->bm", self.shifts, self.counts / self.counts.sum())
+
     def degrees(self, z: Tensor, centroids: Tensor) -> Tensor:
         """Return to which degree latent vectors [n, l] belong to each kind, [n, k], given its centroids [k, l]."""
         cosine = normalize(z, dim=1) @ normalize(centroids, dim=1).T
         return (2 * cosine / self.SIGMA).softmax(dim=1)
+
+    def distance(self, z: Tensor, itself: Tensor | None = None) -> Tensor:
+        """Return the mean distance of latent vectors [n, l] to the nearest landmarks, [n].
+
+        `itself` is the landmark that a cell is, which is left out, [n]; -1: none.
+        """
+        distance = torch.cdist(z, self.landmarks[self.landmarks.isfinite().all(dim=1)])
+        if itself is not None:
+            rows = torch.nonzero(itself >= 0).ravel()
+            distance[rows, itself[rows]] = torch.inf
+        nearest = min(self.NEAREST, distance.shape[1] - 1)
+        return distance.topk(nearest, dim=1, largest=False).values.mean(dim=1)
+
+    def p_value(self, distance: Tensor) -> Tensor:
+        """Return the fraction of training cells at this distance [n] or farther from others."""
+        return 1 - torch.searchsorted(self.distances, distance.contiguous()) / self.N_QUANTILES
+
+    def extended(self, n_new: int, place: int) -> "BatchCorrection":
+        """Return a copy with `n_new` more levels before the level `place`; their shifts are 0."""
+        n_levels, n_kinds, n_values = self.shifts.shape
+        copy = BatchCorrection(n_levels + n_new, n_kinds, n_values, self.landmarks.shape[1]).to(self.shifts.device)
+        new = self.shifts.new_zeros(n_new, n_kinds, n_values)
+        shifts = torch.cat([self.shifts[:place], new, self.shifts[place:]])
+        copy.load_state_dict({**self.state_dict(), "shifts": shifts})
+        return copy

@@ -1,0 +1,72 @@
+"""Cells of new batches in the embedding of a reference."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scfusionttt.cli.common import check_model, load_model, print_table, save_model, write_json
+from scfusionttt.cli.options import (
+    Compute,
+    Device,
+    Devices,
+    DropEmpty,
+    Input,
+    Json,
+    Layer,
+    Model,
+    Nodes,
+    OutFile,
+    Overwrite,
+    Protein,
+    Rna,
+    Round,
+    WhichCells,
+    input_options,
+)
+from scfusionttt.cli.processes import is_first, start
+from scfusionttt.cli.results import check_target, load
+
+
+def map(
+    input: Input, model: Model, out: OutFile,
+    batch_key: Annotated[
+        str | None,
+        typer.Option("--batch-key", metavar="KEY", help="obs column with the batches; default: the model's"),
+    ] = None,
+    out_model: Annotated[
+        Path | None,
+        typer.Option("--out-model", metavar="MODEL", help="also write the model with the batches of the query"),
+    ] = None,
+    device: Compute = Device.auto, devices: Devices = 1, nodes: Nodes = 1, overwrite: Overwrite = False,
+    layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None,
+    cells: WhichCells = None, round: Round = False, drop_empty: DropEmpty = False, json_file: Json = None,
+) -> None:  # fmt: skip
+    """Embed cells of new batches with a model of other batches, without training; the reference stays as it is.
+
+    The file is that of embed; .csv, .h5ad, .h5mu and .zarr also have the p-value of each cell (low: no counterpart in
+    the reference) and, if the model has classes, its label and probability.
+
+    Example: scfusionttt map new_donor.h5mu --model cohort-model --out mapped.h5mu
+    """
+    start(devices, nodes)
+    check_model(model, input)
+    from scfusionttt.data.write import EMBEDDING_ENDINGS, write_embedding
+    from scfusionttt.model.folder import check_model_path
+
+    check_target(input, out, EMBEDDING_ENDINGS)
+    if out_model is not None:
+        check_model_path(out_model, overwrite=overwrite)
+    trained = load_model(model, input, device=device.value, devices=devices, nodes=nodes)
+    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty, round=round)
+    cite, source = load(input, out, EMBEDDING_ENDINGS, options)
+    mapped = trained.map(cite, batch_key=batch_key)
+    if is_first():
+        write_embedding(
+            out, mapped.embedding, cite.rna.obs_names, source, rna_modality=rna_modality, columns=mapped.columns
+        )
+        if out_model is not None:
+            save_model(mapped.model, out_model, overwrite=overwrite)
+    typer.echo(f"{out}: {mapped.embedding.shape[0]} cells, {mapped.embedding.shape[1]} dimensions", err=True)
+    print_table("batches of the query", mapped.batches)
+    write_json(json_file, mapped.batches.reset_index().to_dict(orient="records"))

@@ -1,0 +1,98 @@
+"""How well a representation mixes batches and keeps cell types: the metrics of scIB (Luecken et al. 2022)."""
+
+import logging
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from scfusionttt.errors import InputDataError, LabelError, SettingError
+from scfusionttt.labels import class_names, label_names
+
+#: What counts as conservation of biology and as removal of batches, and the weights of the two.
+BIOLOGY = ("NMI", "ARI", "label_asw", "isolated", "cLISI")
+BATCH = ("batch_asw", "iLISI", "kBET", "connectivity", "PCR")
+WEIGHTS = {"biology": 0.6, "batch": 0.4}
+_NEIGHBORS = 90
+
+
+def integration_scores(
+    representation: ArrayLike,
+    labels: ArrayLike | pd.Series,
+    batches: ArrayLike | pd.Series,
+    *,
+    before: ArrayLike | None = None,
+) -> dict[str, float]:
+    """Score mixing of batches and conservation of labels, each 0 to 1, computed by scib-metrics.
+
+    Parameters
+    ----------
+    representation
+        ``[n, d]``.
+    labels, batches
+        Label and batch of each cell, ``[n]``; cells without a label are left out.
+    before
+        Representation before integration ``[n, e]``, such as principal components, for PCR; without it there is none.
+
+    Raises
+    ------
+    SettingError
+        scib-metrics is not installed.
+    LabelError, InputDataError
+        There are fewer than two labels or batches.
+    """
+    names, groups = label_names(labels), class_names(batches)
+    known = names != ""
+    label, batch = (pd.factorize(values[known], sort=True)[0] for values in (names, groups))
+    if label.max(initial=0) < 1:
+        raise LabelError("mixing is scored within labels; at least two labels are needed")
+    if batch.max(initial=0) < 1:
+        raise InputDataError("the labelled cells have a single batch; mixing needs at least two")
+    x_nd = np.asarray(representation, dtype=np.float32)[known]
+    before = None if before is None else np.asarray(before, dtype=np.float32)[known]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return {name: float(value) for name, value in _scores(_library(), x_nd, label, batch, before).items()}
+
+
+def with_totals(scores: Mapping[str, float]) -> dict[str, float]:
+    """Return the scores with ``biology``, ``batch`` and their weighted mean ``total``; what is missing is left out."""
+    parts = {
+        part: float(np.mean([scores[name] for name in members if np.isfinite(scores.get(name, np.nan))]))
+        for part, members in (("biology", BIOLOGY), ("batch", BATCH))
+    }
+    return {**scores, **parts, "total": sum(WEIGHTS[part] * value for part, value in parts.items())}
+
+
+def _library() -> Any:
+    try:
+        import scib_metrics
+    except ImportError as error:
+        raise SettingError("scores of batches need scib-metrics: pip install 'scfusionttt[bench]'") from error
+    scib_metrics.settings.verbosity = logging.ERROR  # it reports every label that kBET skips
+    return scib_metrics
+
+
+def _scores(
+    library: Any, x_nd: np.ndarray, label: np.ndarray, batch: np.ndarray, before: np.ndarray | None
+) -> dict[str, Any]:
+    from sklearn.neighbors import NearestNeighbors
+
+    n = min(_NEIGHBORS, len(x_nd))
+    distances, indices = NearestNeighbors(n_neighbors=n).fit(x_nd).kneighbors(x_nd)
+    near = library.nearest_neighbors.NeighborsResults(indices=indices, distances=distances)
+    scores = {
+        "iLISI": library.ilisi_knn(near, batch),
+        "kBET": library.kbet_per_label(near, batch, label),
+        "connectivity": library.graph_connectivity(near.subset_neighbors(n=min(15, n)), label),
+        "batch_asw": library.silhouette_batch(x_nd, label, batch),
+        "cLISI": library.clisi_knn(near, label),
+        "label_asw": library.silhouette_label(x_nd, label),
+        "isolated": library.isolated_labels(x_nd, label, batch),
+    }
+    if before is not None:
+        scores["PCR"] = library.pcr_comparison(before, x_nd, batch, categorical=True)
+    return scores

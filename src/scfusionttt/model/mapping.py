@@ -1,0 +1,136 @@
+"""Map a query into the embedding of a reference: its batches are added, and the reference stays as it is."""
+
+import logging
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from scfusionttt import inference, keys
+from scfusionttt.data.cells import CiteSeq
+from scfusionttt.data.cohort import FEWEST, query_batches
+from scfusionttt.data.loader import CellDataset
+from scfusionttt.errors import SettingError, name_some
+from scfusionttt.fitting.batch_correction import fit_new_batches
+from scfusionttt.model.pipeline import dataset_for
+from scfusionttt.model.state import TrainedState
+from scfusionttt.nn.networks import Network
+from scfusionttt.nn.tokens import CellInputs
+
+if TYPE_CHECKING:
+    from scfusionttt.model.fusionttt import FusionTTT
+
+log = logging.getLogger("scfusionttt")
+
+#: Cells with a p-value of at most this have no counterpart in the reference.
+NO_COUNTERPART = 0.01
+#: Fraction of such cells above which a batch is warned of.
+MANY = 0.2
+
+
+@dataclass(frozen=True, eq=False)
+class Mapped:
+    """A query in the embedding of a reference.
+
+    Attributes
+    ----------
+    embedding
+        float32 [n, d], comparable with the reference's.
+    cells
+        For each cell: batch, p_value (the fraction of the reference's cells that lie as far from other cells of the
+        reference) and, if the model has classes, label and probability.
+    batches
+        For each batch of the query: cells, effect (size of what was removed, relative to the spread of the kinds of
+        cells), and the fraction of cells without a counterpart in the reference (p-value at most 0.01).
+    model
+        The model with the batches of the query, for cells whose ``obs`` names them in the model's first batch key. Its
+        results for the reference are the same, bit for bit.
+    """
+
+    embedding: np.ndarray
+    cells: pd.DataFrame
+    batches: pd.DataFrame
+    model: "FusionTTT"
+
+    @property
+    def columns(self) -> pd.DataFrame:
+        """The values of `cells` under the names that they have in ``obs``."""
+        names = {"p_value": keys.P_VALUE, "label": keys.LABEL, "probability": keys.PROBABILITY}
+        return self.cells.drop(columns="batch").rename(columns=names)
+
+
+def add_batches(
+    state: TrainedState, cite: CiteSeq, batch_key: str | None, device: torch.device
+) -> tuple[TrainedState, CellDataset, np.ndarray]:
+    """Return the state with the query's batches, the query as a dataset, and the batch of each cell [n].
+
+    Raises
+    ------
+    SettingError
+        The model was pretrained without batches.
+    """
+    if state.network.backbone.correction is None:
+        raise SettingError("mapping needs a model that was pretrained with batch_key; this one has no batches")
+    names = query_batches(cite, batch_key, state.cohort)
+    cohort, codes, new = state.cohort.extended(names)
+    network = deepcopy(state.network)
+    backbone = network.backbone
+    assert backbone.correction is not None
+    backbone.correction = backbone.correction.extended(len(new), new.start)
+    backbone.sizes = replace(backbone.sizes, batch_levels=cohort.n_levels)
+    extended = replace(state, network=network, cohort=cohort)
+    dataset = dataset_for(extended, cite, batches=codes)
+    if new:
+        log.info("batches: %d new, of %s", len(new), name_some(sorted(set(names)), most=8))
+        _warn_of_small(names)
+        fit_new_batches(network, backbone.correction, dataset, new, device, seed=state.config.seed)
+    return extended, dataset, names
+
+
+def p_values(network: Network, dataset: CellDataset, device: torch.device) -> np.ndarray:
+    """Return the fraction of the reference's cells that lie as far from others as each cell, float32 [n].
+
+    Of the effect of a batch, only what it adds to all kinds is removed: the shift of one kind may be that of cells
+    without a counterpart.
+    """
+    backbone = network.to(device).backbone
+    correction = backbone.correction
+    assert correction is not None
+    shifts = backbone.latent(correction.common_shift())
+
+    def read(inputs: CellInputs) -> Tensor:
+        z = backbone(inference.seen(network, inputs).without_batches()).z
+        return correction.p_value(correction.distance(z - shifts[inputs.batch[:, 0]]))
+
+    return inference.read_cells(network, dataset, device, read)
+
+
+def by_batch(network: Network, codes: np.ndarray, names: np.ndarray, p_value: np.ndarray) -> pd.DataFrame:
+    """Return the table `Mapped.batches`, and log a warning of batches that hardly fit."""
+    backbone = network.cpu().backbone
+    correction = backbone.correction
+    assert correction is not None
+    centroids = backbone.latent(correction.centroids)
+    spread = (centroids - centroids.mean(dim=0)).norm(dim=1).mean()
+    rows = {}
+    for level, name in sorted(set(zip(codes.tolist(), names))):
+        own = codes == level
+        effect = backbone.latent(correction.shifts[level]).norm(dim=1).mean() / spread
+        alone = float((p_value[own] <= NO_COUNTERPART).mean())
+        rows[name] = {"cells": int(own.sum()), "effect": float(effect), "without_counterpart": alone}
+        if alone > MANY:
+            log.warning(
+                "warning: %.0f %% of the cells of batch '%s' have no counterpart in the reference (expected: %.0f %%); "
+                "check its species and tissue", 100 * alone, name, 100 * NO_COUNTERPART,
+            )  # fmt: skip
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("batch")
+
+
+def _warn_of_small(names: np.ndarray) -> None:
+    sizes = pd.Series(names, dtype=object).value_counts()
+    for name, n in sizes[sizes < FEWEST].items():
+        log.warning("warning: batch '%s' has %d cells; its effect can hardly be estimated", name, n)

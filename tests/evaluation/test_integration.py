@@ -1,0 +1,45 @@
+import sys
+
+import numpy as np
+import pytest
+from anndata import AnnData
+
+from scfusionttt.errors import InputDataError, LabelError, SettingError
+from scfusionttt.evaluation import evaluate_representation, integration_scores, with_totals
+from scfusionttt.evaluation.integration import BATCH, BIOLOGY
+from scfusionttt.evaluation.slots import evaluate_slots
+
+RNG = np.random.default_rng(0)
+LABELS, BATCHES = np.repeat(["T", "B", ""], 100), np.tile(["d1", "d2"], 150)
+MIXED = RNG.normal(size=(300, 5)) + 8 * (LABELS == "T")[:, None]
+APART = MIXED + 8 * (BATCHES == "d1")[:, None] * np.array([1, -1, 1, -1, 0])
+
+
+def test_totals_weigh_biology_by_six_tenths():
+    scores = with_totals({**dict.fromkeys(BIOLOGY, 0.5), **dict.fromkeys(BATCH, 1.0), "PCR": np.nan})
+    assert (scores["biology"], scores["batch"]) == (0.5, 1.0)
+    assert scores["total"] == pytest.approx(0.7)
+
+
+def test_mixing_is_scored_by_scib_metrics():
+    pytest.importorskip("scib_metrics")
+    mixed, apart = (integration_scores(x_nd, LABELS, BATCHES, before=APART) for x_nd in (MIXED, APART))
+    assert mixed.keys() | {"NMI", "ARI"} == {*BIOLOGY, *BATCH}
+    for name in ("iLISI", "kBET", "batch_asw", "PCR"):
+        assert mixed[name] > apart[name] + 0.1
+    assert mixed["cLISI"] > 0.95
+    result = evaluate_representation(MIXED, LABELS).with_integration(mixed)
+    assert result.mean["total"] == pytest.approx(0.6 * result.mean["biology"] + 0.4 * result.mean["batch"])
+
+
+def test_what_cannot_be_scored_is_refused(monkeypatch):
+    with pytest.raises(InputDataError, match="the labelled cells have a single batch"):
+        integration_scores(MIXED, LABELS, ["d1"] * 300)
+    with pytest.raises(LabelError, match="at least two labels"):
+        integration_scores(MIXED, ["T"] * 300, BATCHES)
+    adata = AnnData(obsm={"X_fusionttt": MIXED}, obs={"type": LABELS, "donor": BATCHES})
+    with pytest.raises(SettingError, match="batch_key applies to a representation, not to clusters"):
+        evaluate_slots(adata, labels_key="type", clusters="donor", batch_key="donor")
+    monkeypatch.setitem(sys.modules, "scib_metrics", None)
+    with pytest.raises(SettingError, match=r"scores of batches need scib-metrics: pip install 'scfusionttt\[bench\]'"):
+        evaluate_slots(adata, labels_key="type", batch_key="donor")

@@ -1,0 +1,140 @@
+"""A query is mapped into the embedding of a reference, which stays as it is."""
+
+import numpy as np
+import pytest
+from sklearn.neighbors import KNeighborsClassifier
+
+from scfusionttt.errors import InputDataError, SettingError
+from scfusionttt.io.quiet_warnings import quiet
+from scfusionttt.model.fusionttt import FusionTTT
+from scfusionttt.simulation.simulate import simulate
+
+NOVEL = "NK"
+
+
+@pytest.fixture(scope="module")
+def batches():
+    """Three batches; the third is the query, with a type of its own."""
+    return simulate(700, 400, 16, 5, n_batches=3, batch_effect=0.6, composition_shift=0.5, batch_only=NOVEL, seed=1)
+
+
+def part(cells, *batches):
+    with quiet():
+        return cells[cells.obs["batch"].isin(batches).to_numpy()].copy()
+
+
+@pytest.fixture(scope="module")
+def reference(batches):
+    return part(batches, "batch 1", "batch 2")
+
+
+@pytest.fixture(scope="module")
+def query(batches):
+    return part(batches, "batch 3")
+
+
+@pytest.fixture(scope="module")
+def model(reference):
+    model = FusionTTT("fast", progress=False, network={"width": 16}, pretrain={"epochs": 12})
+    return model.pretrain(reference, batch_key="batch").finetune(reference, labels_key="cell_type")
+
+
+@pytest.fixture(scope="module")
+def mapped(model, query):
+    return model.map(query)
+
+
+def test_cells_of_a_new_batch_lie_among_their_types(model, mapped, reference, query):
+    types, shared = query.obs["cell_type"].astype(str), (query.obs["cell_type"] != NOVEL).to_numpy()
+    neighbours = KNeighborsClassifier(15).fit(model.embed(reference), reference.obs["cell_type"].astype(str))
+    assert (neighbours.predict(mapped.embedding) == types)[shared].mean() > 0.9
+    assert (mapped.cells["label"].astype(str).to_numpy() == types)[shared].mean() > 0.9
+
+
+def test_the_effect_of_the_batch_is_removed(model, mapped, reference, query):
+    """The mean of a type differs less between query and reference than before."""
+    untouched = model.map(query).model
+    untouched.network.backbone.correction.shifts[2] = 0
+    known, before = model.embed(reference), untouched.embed(query)
+    gaps = []
+    for name in ("CD4 naive T", "CD14 monocyte"):
+        own, other = (np.asarray(part.obs["cell_type"] == name) for part in (query, reference))
+        gaps.append([np.linalg.norm(z[own].mean(0) - known[other].mean(0)) for z in (before, mapped.embedding)])
+    assert (np.array(gaps)[:, 1] < 0.85 * np.array(gaps)[:, 0]).all()
+
+
+def test_the_reference_stays_as_it_is_bit_for_bit(model, mapped, reference):
+    np.testing.assert_array_equal(mapped.model.embed(reference), model.embed(reference))
+    np.testing.assert_array_equal(mapped.model.predict(reference), model.predict(reference))
+
+
+def test_cells_without_a_counterpart_are_told_by_their_p_values(mapped, query):
+    novel = (query.obs["cell_type"] == NOVEL).to_numpy()
+    p_value = mapped.cells["p_value"].to_numpy()
+    assert np.median(p_value[novel]) < 0.01
+    assert np.median(p_value[~novel]) > 0.2
+    share = mapped.batches.loc["batch 3", "without_counterpart"]
+    assert share == pytest.approx((p_value <= 0.01).mean())
+
+
+def test_a_mapped_model_knows_the_batches_of_the_query(mapped, query, tmp_path):
+    mapped.model.save(tmp_path / "model")
+    np.testing.assert_array_equal(FusionTTT.load(tmp_path / "model").embed(query), mapped.embedding)
+
+
+def test_a_query_without_batches_is_one_batch(model, query, mapped):
+    with quiet():
+        bare = query.copy()
+    bare.obs = bare.obs.drop(columns="batch")
+    alone = model.map(bare)
+    assert list(alone.batches.index) == ["query"]
+    np.testing.assert_allclose(alone.embedding, mapped.embedding, atol=1e-4)
+    np.testing.assert_array_equal(alone.model.embed(bare), alone.embedding)
+
+
+def test_genes_and_proteins_may_be_missing(model, query):
+    with quiet():
+        fewer = query.copy()
+        fewer.mod["rna"], fewer.mod["prot"] = fewer["rna"][:, 30:].copy(), fewer["prot"][:, :12].copy()
+        fewer.update()
+    mapped, shared = model.map(fewer, batch_key="batch"), (query.obs["cell_type"] != NOVEL).to_numpy()
+    assert (mapped.cells["label"].astype(str) == query.obs["cell_type"].astype(str))[shared].mean() > 0.75
+
+
+def test_rna_alone_is_mapped(model, query):
+    mapped = model.map(query["rna"].copy())
+    assert np.isfinite(mapped.embedding).all()
+
+
+def test_known_batches_are_embedded_as_by_embed(model, reference):
+    np.testing.assert_array_equal(model.map(reference).embedding, model.embed(reference))
+
+
+def test_another_tissue_is_warned_of(model, caplog):
+    other = simulate(200, 400, 16, 5, seed=9)
+    other["rna"].var_names = model.features.genes["name"].to_numpy()
+    model.map(other)
+    assert "of the cells of batch 'query' have no counterpart in the reference" in caplog.text
+
+
+def test_a_small_batch_is_warned_of(model, query, caplog):
+    with quiet():
+        few = query[:12].copy()
+    model.map(few)
+    assert "batch 'batch 3' has 12 cells; its effect can hardly be estimated" in caplog.text
+
+
+def test_a_model_without_batches_and_cells_that_need_map(model, trained, query):
+    with pytest.raises(SettingError, match="mapping needs a model that was pretrained with batch_key"):
+        trained.pretrained.map(query)
+    with pytest.raises(InputDataError, match=r"obs\['batch'\] has batches that the model was not trained on: batch 3"):
+        model.embed(query)
+
+
+def test_a_student_for_rna_alone_treats_its_cells_as_a_new_batch(model, query):
+    rna = query["rna"].copy()
+    rna.obs["cell_type"] = query.obs["cell_type"].astype(str)
+    known = (rna.obs["cell_type"] != NOVEL).to_numpy()
+    for student in (model.transfer(rna), model.transfer(rna, labels_key="cell_type")):
+        predicted = student.predict(rna)["label"].astype(str).to_numpy()
+        assert (predicted == rna.obs["cell_type"].to_numpy())[known].mean() > 0.65  # four similar types, by 400 genes

@@ -95,6 +95,8 @@ def test_what_labels_were_trained_on_is_never_called_unsupervised(trained, cells
         embedded = cells.copy()
     learned.embed(embedded, inplace=True)
     assert evaluate_slots(embedded, labels_key="cell_type").protocol == "paper"
+    untrained = FusionTTT("fast", progress=False).build(cells)
+    assert untrained.protocol(cells.obs_names) == "unsupervised"
     adata.uns["fusionttt_protocol"] = "paper"
     assert evaluate_slots(adata, labels_key="cell_type", clusters="leiden").protocol == "paper"
     assert evaluate_slots(adata, labels_key="cell_type", rep="X_mine").protocol == "unsupervised"

@@ -59,7 +59,8 @@ class ModelRunner:
         if not stored.exists():
             self.models.mkdir(parents=True, exist_ok=True)
             training = folder.with_suffix(".training")
-            model, cost = measure(lambda: self._new(seed).pretrain(cells.cite, checkpoints=training, resume=True))
+            begun = training.exists()
+            model, cost = measure(lambda: self._new(seed).pretrain(cells.cite, checkpoints=training, resume=begun))
             model.save(folder, overwrite=True)  # without its cost it was not finished
             shutil.rmtree(training, ignore_errors=True)
             with replacing(stored) as path:

@@ -189,7 +189,7 @@ class FusionTTT(metaclass=_Hints):
         which fit a head to it; ``zero-shot`` if with labels of none of these cells; else ``paper``, also if the cells
         were not recorded.
         """
-        if (self.history["stage"] == "pretrain").all():
+        if self.history.empty or (self.history["stage"] == "pretrain").all():
             return "unsupervised"
         learned = self.provenance.learned(cell_names)
         return "paper" if learned is None or learned.any() else "zero-shot"

@@ -12,9 +12,10 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks import checks, epoch, opponents, scaling, targets, training
+from benchmarks import checks, epoch, opponents, scaling, step, targets, training
 from benchmarks import operator as layers
 from benchmarks.measure import ROOT, peak_memory
+from scfusionttt.config import preset
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.simulation.simulate import simulate
 from scfusionttt.ttt import TTTOutput, ttt_linear
@@ -173,3 +174,16 @@ def test_no_speed_up_of_an_epoch_is_reported_if_the_losses_differ(capsys):
     rows["training loss"] = np.where(rows.index == training.CHUNKED, 1.01, 1.0)
     assert not training.report(rows, [], cells=1)
     assert "slower" not in capsys.readouterr().out
+
+
+def test_the_operations_of_a_step_are_counted_from_its_shapes(tmp_path, capsys):
+    """A linear map's products are counted forward and backward; the operator's by its formula, however it runs."""
+    tiny = preset("fast").with_settings({"data.n_genes": 80, "network.width": 16, "network.heads": 1})
+    flop = {mixer: step.Step(tiny.with_settings(settings), 4, 3).flop() for mixer, settings in step.MIXERS.items()}
+    assert flop["TTT"] > flop["none"] > 3 * 2 * 4 * 256 * 80  # the last layer of the gene decoder alone
+    twice = step.Step(tiny.with_settings(step.MIXERS["TTT"]), 8, 3).flop()
+    assert 1.9 < twice / flop["TTT"] <= 2.0
+    assert step.main(["--presets", "fast", "--cells", "2", "--repeats", "1", "--json", str(tmp_path / "s.json")]) == 0
+    assert [row["step"] for row in json.loads((tmp_path / "s.json").read_text())["rows"]] == [
+        "fast, TTT", "fast, attention", "fast, none",
+    ]  # fmt: skip

@@ -86,6 +86,8 @@ def test_the_whole_road(here, scfusionttt):
     done(scfusionttt("embed cells.h5mu --model m2 --out fused.h5mu"))
     result = done(scfusionttt("evaluate fused.h5mu --labels cell_type --json ten.json"))
     assert result.out.startswith("unsupervised protocol: 160 cells, 3 classes")
+    given = "Leiden, the number of classes given: 3 clusters; mean and std over 3 clustering seeds"
+    assert result.out.splitlines()[1].strip() == given
     assert result.err == ""
     ten = json.loads(Path("ten.json").read_text())
     assert list(ten["metrics"]) == ["ARI", "NMI", "FMI", "ASW", "AMI", "JI", "SC", "CHI", "F", "DBI"]

@@ -142,14 +142,15 @@ def print_table(title: str, table: "pd.DataFrame") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    shown = Table(title=title or None, title_justify="left", box=box.SIMPLE, collapse_padding=True, pad_edge=False)
+    if title:
+        typer.echo(title)
+    shown = Table(box=box.SIMPLE, collapse_padding=True, pad_edge=False)
     shown.add_column(str(table.index.name or ""))
     for column in table.columns:
         shown.add_column(str(column), justify="right")
     for name, row in zip(table.index, table.itertuples(index=False), strict=True):
         shown.add_row(str(name), *(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row))
-    needed = Console(width=1000).measure(shown).maximum
-    Console(width=max(needed, len(title))).print(shown)
+    Console(width=Console(width=1000).measure(shown).maximum).print(shown)
 
 
 def write_json(path: Path | None, value: Any) -> None:

@@ -35,6 +35,7 @@ from scfusionttt.keys import PROTEIN_IMPUTED
 
 if TYPE_CHECKING:
     from scfusionttt.data.cells import CiteSeq
+    from scfusionttt.evaluation import Evaluation
 
 
 def check_target(input: Path, out: Path, endings: tuple[str, ...]) -> None:
@@ -221,5 +222,15 @@ def evaluate(
     )  # fmt: skip
     note = f", {result.n_unlabelled} unlabelled left out" if result.n_unlabelled else ""
     title = f"{result.protocol} protocol: {result.n_cells} cells, {result.n_classes} classes{note}"
-    print_table(title, result.summary())
+    print_table(f"{title}\n{_clustering(result, given=clusters)}", result.summary())
     write_json(json_file, result.to_dict())
+
+
+def _clustering(result: "Evaluation", *, given: str | None) -> str:
+    """Say which clusters were scored, and what the standard deviation is over."""
+    numbers = sorted(set(result.n_clusters))
+    n = f"{numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else str(numbers[0])
+    if given:
+        return f"obs['{given}']: {n} clusters"
+    seeds = len(result.n_clusters)
+    return f"Leiden, the number of classes given: {n} clusters; mean and std over {seeds} clustering seeds"

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
 from benchmarks.measure import print_table, write_json
 from scfusionttt.comparison.ablations import Variants
@@ -29,7 +29,7 @@ from scfusionttt.comparison.cells import Cells
 from scfusionttt.comparison.methods import Method
 from scfusionttt.comparison.pairs import paired
 from scfusionttt.comparison.results import summarise
-from scfusionttt.comparison.rows import Job, Row, read_rows, run_all
+from scfusionttt.comparison.rows import Job, Row, read_rows, run_all, scores
 from scfusionttt.comparison.tasks import Task
 from scfusionttt.config import preset
 from scfusionttt.data.assemble import as_citeseq
@@ -113,19 +113,29 @@ def differences(rows: list[Row]) -> pd.DataFrame:
 
 
 def draw(rows: list[Row], path: Path) -> None:
-    """Draw the scores against the strength, a line per mixer and order, with 95 % intervals."""
-    lines = _with_strength(summarise(rows))
-    figure, axes = plt.subplots(1, len(MIXERS), figsize=(7, 3), sharey=True, layout="constrained")
-    for ax, mixer in zip(axes, MIXERS, strict=True):
-        for order, style in zip(ORDERS, ("o-", "s--"), strict=True):
-            own = lines[lines["method"] == _name(mixer, order)]
-            error = np.nan_to_num(own["high"] - own["mean"])
-            ax.errorbar(own["strength"], own["mean"], yerr=error, fmt=style, capsize=3, label=order)
-        ax.set(title=mixer, xlabel="strength of co-regulation")
-    axes[0].set_ylabel("hidden genes, explained variance")
-    axes[0].legend(title="order", frameon=False)
+    """Draw the scores, and what a genome order gains over a shuffled one, against the strength; small: each seed."""
+    lines = _with_strength(scores(rows))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2), layout="constrained")
+    for mixer, color in zip(MIXERS, ("C0", "C1"), strict=True):
+        names = [_name(mixer, order) for order in ORDERS]
+        wide = lines.pivot_table(index=["strength", "seed"], columns="method", values="value").reindex(columns=names)
+        for name, order, style in zip(names, ORDERS, ("o-", "s--"), strict=True):
+            _line(left, wide[name].dropna(), style, color, f"{mixer}, {order}")
+        _line(right, (wide[names[0]] - wide[names[1]]).dropna(), "o-", color, mixer)
+    left.set(xlabel="strength of co-regulation", ylabel="hidden genes, explained variance")
+    right.set(xlabel="strength of co-regulation", ylabel="genome order minus shuffled")
+    right.axhline(0, color="grey", linewidth=0.8)
+    for ax in (left, right):
+        ax.legend(frameon=False, fontsize=8)
     figure.savefig(path, dpi=150)
     plt.close(figure)
+
+
+def _line(ax: Axes, values: pd.Series, style: str, color: str, label: str) -> None:
+    """Draw values by (strength, seed): their means as a line, and each as a small dot."""
+    means = values.groupby("strength").mean()
+    ax.plot(means.index, means, style, color=color, label=label)
+    ax.plot(values.index.get_level_values("strength"), values, ".", color=color, alpha=0.5, markersize=4)
 
 
 def _name(mixer: str, order: str) -> str:

@@ -333,3 +333,46 @@ def test_the_commands(cells, tmp_path, monkeypatch, scfusionttt):
 
     assert "no input given" in scfusionttt("ablate order --labels cell_type").err
     assert scfusionttt("benchmark sim.h5mu --labels nothing --methods adt --out c").code == 2
+
+
+@pytest.fixture(scope="module")
+def cohort():
+    """Return cells of two batches."""
+    cite = as_citeseq(scfusionttt.simulate(160, 300, 8, 3, rare_fraction=0.2, n_batches=2, batch_effect=0.8))
+    return Cells("cohort", cite, "cell_type", "batch")
+
+
+def test_methods_get_the_batches_and_mixing_is_scored(cohort, tmp_path, monkeypatch):
+    """Scores of scib-metrics stand in where it is not installed."""
+    scored = []
+
+    def scores(x_nd, labels, batches, *, before):
+        scored.append((len(x_nd), len(np.unique(batches)), before.shape))
+        return {"iLISI": 0.5, "cLISI": 1.0}
+
+    monkeypatch.setattr("scfusionttt.comparison.tasks.integration_scores", scores)
+    methods = choose(["fast", "concat", "concat_harmony"], models=tmp_path / "models", settings=TINY)
+    rows, _ = run(cohort, methods, tasks(["unsupervised"], [0.5]), tmp_path)
+    assert {row["status"] for row in rows} == {"done"}, [row["note"] for row in rows]
+    assert scored == [(160, 2, (160, 50))] * 3
+    assert {"biology", "batch", "total"} <= set(rows[0]["metrics"])
+    (folder,) = (tmp_path / "models").glob("*/manifest.json")
+    assert list(json.loads(folder.read_text())["batches"]["levels"]) == ["batch"]
+    assert "scIB total ↑" in results.markdown(rows)
+
+
+def test_harmony_brings_the_means_of_batches_together(cohort):
+    gaps = []
+    for method in choose(["concat", "concat_harmony"], models="unused"):
+        z, first = method.represent(cohort, 0), cohort.batches == "batch 1"
+        gaps.append(np.linalg.norm(z[first].mean(axis=0) - z[~first].mean(axis=0)))
+    assert gaps[1] < 0.5 * gaps[0]
+
+
+def test_what_needs_batches_is_not_applicable_without(dataset, tmp_path):
+    rows, _ = run(dataset, choose(["concat_harmony"], models=tmp_path), tasks(["unsupervised"], [0.5]), tmp_path)
+    assert (rows[0]["status"], rows[0]["note"]) == (
+        "not applicable", "needs batches; name their column with batch_key",
+    )  # fmt: skip
+    with pytest.raises(LabelError, match=r"there is no obs\['donor'\]"):
+        _ = replace(dataset, batch_key="donor").batches

@@ -24,7 +24,9 @@ def test_totals_weigh_biology_by_six_tenths():
 def test_mixing_is_scored_by_scib_metrics():
     pytest.importorskip("scib_metrics")
     mixed, apart = (integration_scores(x_nd, LABELS, BATCHES, before=APART) for x_nd in (MIXED, APART))
-    assert mixed.keys() | {"NMI", "ARI"} == {*BIOLOGY, *BATCH}
+    assert mixed.keys() | {"NMI", "ARI"} == {*BIOLOGY, *BATCH, "own_batch"}
+    assert mixed["own_batch"] == pytest.approx(1, abs=0.1)
+    assert apart["own_batch"] > 1.8
     for name in ("iLISI", "kBET", "batch_asw", "PCR"):
         assert mixed[name] > apart[name] + 0.1
     assert mixed["cLISI"] > 0.95

@@ -47,6 +47,10 @@ def benchmark(
     methods: Annotated[
         str | None, typer.Option("--methods", metavar="NAME,...", help="methods; default: all but the slow ones")
     ] = None,
+    batch_key: Annotated[
+        str | None,
+        typer.Option("--batch-key", metavar="KEY", help="obs column with batches, which some methods remove"),
+    ] = None,
     seeds: Seeds = 5, protocols: Protocols = None, train_fractions: Fractions = "0.75,0.05",
     settings: Settings = None, device: Compute = Device.auto,
     layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None, cells: WhichCells = None,
@@ -57,6 +61,9 @@ def benchmark(
     By default these are unsupervised (no labels) and held-out (cell types of cells whose labels were not used); paper
     scores as published, which only shows something with presets that train on labels, such as paper and scmmae.
 
+    With --batch-key, fusionttt, totalvi and concat_harmony remove the effects of the batches, and the unsupervised
+    protocol also scores how batches mix and cell types are kept (scIB).
+
     Scores that are in the folder already are not computed again, so an interrupted run continues where it stopped.
     --set changes the settings of scFusionTTT; use another folder for other settings.
 
@@ -64,14 +71,14 @@ def benchmark(
     """
     _check(inputs, out)
     changed = as_settings(settings)
-    from scfusionttt.comparison.methods import DEFAULT, choose
+    from scfusionttt.comparison.methods import DEFAULT, OF_BATCHES, choose
     from scfusionttt.comparison.tasks import BENCHMARK_PROTOCOLS, tasks
 
-    names = list(DEFAULT) if methods is None else _listed(methods)
+    names = [*DEFAULT, *(OF_BATCHES if batch_key else ())] if methods is None else _listed(methods)
     chosen = choose(names, models=out / "models", settings=changed, device=device.value)
     todo = tasks(list(BENCHMARK_PROTOCOLS) if protocols is None else _listed(protocols), _numbers(train_fractions))
     options = input_options(layer, rna_modality, protein_modality, cells, drop_empty=True, round=round)
-    _compare(_datasets(inputs, labels_key, options), chosen, todo, seeds, out)
+    _compare(_datasets(inputs, labels_key, options, batch_key), chosen, todo, seeds, out)
 
 
 def ablate(
@@ -135,7 +142,9 @@ def _check(inputs: list[Path], out: Path) -> None:
     check_target(above / "results.json", folder=False)
 
 
-def _datasets(inputs: list[Path], labels_key: str, options: dict[str, Any]) -> "list[data.Cells]":
+def _datasets(
+    inputs: list[Path], labels_key: str, options: dict[str, Any], batch_key: str | None = None
+) -> "list[data.Cells]":
     from scfusionttt.comparison import cells as data
     from scfusionttt.model.pipeline import check_cells
 
@@ -145,9 +154,10 @@ def _datasets(inputs: list[Path], labels_key: str, options: dict[str, Any]) -> "
             raise SettingError(f"two inputs are named {name}; rename one, as the result tables identify them by name")
     datasets = []
     for name, path in zip(names, inputs):
-        dataset = data.Cells(name, check_cells(open_input(path, stream=False), **options), labels_key)
+        dataset = data.Cells(name, check_cells(open_input(path, stream=False), **options), labels_key, batch_key)
         try:
-            dataset.codes.max()  # invalid labels are reported before the first run
+            dataset.codes.max()  # invalid labels are reported before the first run, and so are batches
+            dataset.batches.max()
         except LabelError as error:
             raise LabelError(f"{path}: {error}") from error
         datasets.append(dataset)

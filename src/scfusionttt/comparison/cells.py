@@ -9,9 +9,10 @@ from scipy import sparse
 
 from scfusionttt.comparison.fingerprints import short_hash
 from scfusionttt.data.cells import CiteSeq
+from scfusionttt.data.cohort import Cohort
 from scfusionttt.data.transforms import clr, highly_variable, library_sizes, log_normalize
 from scfusionttt.errors import InputDataError, name_some
-from scfusionttt.labels import usable_labels
+from scfusionttt.labels import class_names, usable_labels
 
 log = logging.getLogger("scfusionttt")
 
@@ -33,11 +34,14 @@ class Cells:
         Raw counts.
     labels_key
         obs column with the labels.
+    batch_key
+        obs column with the batches, whose effects the methods that can are to remove; None: none.
     """
 
     name: str
     cite: CiteSeq
     labels_key: str
+    batch_key: str | None = None
 
     @cached_property
     def _labels(self) -> tuple[np.ndarray, list[str]]:
@@ -67,6 +71,14 @@ class Cells:
     def labels(self) -> np.ndarray:
         """Name of each cell's class [n], empty where unlabelled."""
         return np.append(self.classes, "")[self.codes].astype(object)
+
+    @cached_property
+    def batches(self) -> np.ndarray:
+        """Name of each cell's batch, str objects [n]; all the same without a batch key."""
+        if self.batch_key is None:
+            return np.full(self.cite.rna.n_obs, "", dtype=object)
+        Cohort.of(self.cite.obs, self.batch_key)  # raises what is wrong with them
+        return class_names(self.cite.obs[self.batch_key])
 
     @cached_property
     def _variable(self) -> np.ndarray:
@@ -110,7 +122,7 @@ class Cells:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of names, labels and counts, which changes if any of them does."""
-        parts = [*self.cite.rna.obs_names, *self.labels, *self.cite.rna.var_names]
+        parts = [*self.cite.rna.obs_names, *self.labels, *self.batches, *self.cite.rna.var_names]
         sums = [library_sizes(self.cite.rna.X)]
         if self.cite.protein is not None:
             parts += list(self.cite.protein.var_names)

@@ -26,6 +26,14 @@ def concat(cells: Cells, seed: int) -> np.ndarray:
     return np.hstack([part / np.linalg.norm(part, axis=1).mean() for part in parts])
 
 
+def concat_harmony(cells: Cells, seed: int) -> np.ndarray:
+    """Return the same corrected by Harmony (Korsunsky et al. 2019) with its defaults."""
+    from harmonypy import run_harmony
+
+    table = pd.DataFrame({"batch": cells.batches.astype(str)})
+    return run_harmony(concat(cells, seed), table, "batch", random_state=seed, verbose=False).Z_corr
+
+
 def logistic(cells: Cells, train: np.ndarray, seed: int) -> pd.DataFrame:
     """Return the class probabilities of logistic regression on 50 components of RNA and the proteins.
 

@@ -39,6 +39,8 @@ class Method:
         Maps ``(cells, train, seed)`` to a model that was pretrained without labels on the rows `train` alone.
     prepare
         Work that several rows share and that runs once. Returns its cost, which is added to each of these rows.
+    needs_batches
+        Whether it applies only to data with a batch key.
     library
         Required distribution from the extra ``bench``; empty if none.
     settings
@@ -54,6 +56,7 @@ class Method:
     pretrain: Callable[[Cells, np.ndarray, int], FusionTTT] | None = None
     prepare: Callable[[Cells, int], Cost] | None = None
     needs_protein: bool = True
+    needs_batches: bool = False
     library: str = ""
     settings: Any = None
     unsuited: Mapping[str, str] = field(default_factory=dict)
@@ -73,6 +76,7 @@ BASELINES = {
         Method(name="rna_pca", represent=linear_baselines.rna_pca, needs_protein=False),
         Method(name="adt", represent=linear_baselines.adt),
         Method(name="concat", represent=linear_baselines.concat),
+        Method(name="concat_harmony", represent=linear_baselines.concat_harmony, needs_batches=True),
         Method(name="wnn", represent=muon_baselines.wnn, library="muon"),
         Method(name="mofa", represent=muon_baselines.mofa, library="mofapy2"),
         Method(name="totalvi", represent=scvi_baselines.totalvi, library="scvi-tools"),
@@ -87,7 +91,9 @@ BASELINES = {
 #: Our model by the name of the method: one per preset, ``fusionttt`` for ``default``.
 _PRESET_OF = {"fusionttt" if name == "default" else name: name for name in PRESETS}
 #: Methods that are compared by default: no presets that take hours (paper, scmmae, whole) or trade accuracy for speed.
-DEFAULT = ("fusionttt", "fusionttt_rna", *BASELINES)
+DEFAULT = ("fusionttt", "fusionttt_rna", *(name for name, method in BASELINES.items() if not method.needs_batches))
+#: And those that need batches.
+OF_BATCHES = tuple(name for name, method in BASELINES.items() if method.needs_batches)
 #: Why a model whose stage 2 fits a head alone has no row under the protocol ``paper``.
 _SAME_EMBEDDING = (
     "stage 2 fits a classifier and leaves the network as it is: the embedding is that of the unsupervised protocol; "

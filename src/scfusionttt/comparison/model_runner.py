@@ -59,8 +59,8 @@ class ModelRunner:
         if not stored.exists():
             self.models.mkdir(parents=True, exist_ok=True)
             training = folder.with_suffix(".training")
-            begun = training.exists()
-            model, cost = measure(lambda: self._new(seed).pretrain(cells.cite, checkpoints=training, resume=begun))
+            options = {"batch_key": cells.batch_key or [], "checkpoints": training, "resume": training.exists()}
+            model, cost = measure(lambda: self._new(seed).pretrain(cells.cite, **options))
             model.save(folder, overwrite=True)  # without its cost it was not finished
             shutil.rmtree(training, ignore_errors=True)
             with replacing(stored) as path:
@@ -120,7 +120,7 @@ class ModelRunner:
 
     def _folder(self, cells: Cells, seed: int) -> Path:
         used = {name: asdict(getattr(self.config, name)) for name in ("data", "network", "pretrain")}
-        text = json.dumps([used, self._order_hash, seed, cells.fingerprint, code_version()])
+        text = json.dumps([used, self._order_hash, seed, cells.fingerprint, cells.batch_key, code_version()])
         return self.models / short_hash(text.encode())
 
 

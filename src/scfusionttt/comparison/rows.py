@@ -48,6 +48,7 @@ class Job:
         return {
             "dataset": self.cells.name,
             "labels": self.cells.labels_key,
+            "batches": self.cells.batch_key,
             **asdict(self.task),
             "method": self.method.name,
             "seed": self.seed,
@@ -66,6 +67,8 @@ class Job:
             return row | {"status": "not applicable", "note": reason}
         if self.method.needs_protein and not self.cells.has_protein:
             return row | {"status": "not applicable", "note": "the data set has no proteins"}
+        if self.method.needs_batches and self.cells.batch_key is None:
+            return row | {"status": "not applicable", "note": "needs batches; name their column with batch_key"}
         row["versions"] = {name: version(name) for name in packages}
         try:
             scores, cost = self.task.score(self.method, self.cells, self.seed)

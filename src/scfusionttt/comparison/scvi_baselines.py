@@ -23,8 +23,12 @@ def scvi(cells: Cells, seed: int) -> np.ndarray:
 
 
 def totalvi(cells: Cells, seed: int) -> np.ndarray:
-    """Return totalVI's representation of both modalities (Gayoso et al. 2021)."""
-    return trained_totalvi(_counts(cells, protein=True), seed).get_latent_representation()
+    """Return totalVI's representation of both modalities (Gayoso et al. 2021), with the batches if there are any."""
+    adata, setup = _counts(cells, protein=True), {}
+    if cells.batch_key is not None:
+        adata.obs["batch"] = pd.Categorical(cells.batches.astype(str))
+        setup = {"batch_key": "batch"}
+    return trained_totalvi(adata, seed, **setup).get_latent_representation()
 
 
 def trained_totalvi(adata: AnnData, seed: int, **setup: str) -> Any:

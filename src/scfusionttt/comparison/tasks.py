@@ -19,10 +19,12 @@ from scfusionttt.evaluation import (
     evaluate_graph,
     evaluate_predictions,
     evaluate_representation,
+    integration_scores,
     neighbour_agreement,
     neighbours,
     ridge_correlation,
 )
+from scfusionttt.evaluation.baselines import pca
 
 #: The protocols of :data:`scfusionttt.evaluation.PROTOCOLS` that a benchmark runs by default, and all that it can run.
 BENCHMARK_PROTOCOLS = ("unsupervised", "held-out")
@@ -131,9 +133,13 @@ def _clustering_seeds(seed: int) -> range:
 
 def _clustered(result: Result, cells: Cells, seed: int) -> Evaluation:
     seeds = _clustering_seeds(seed)
-    if isinstance(result, np.ndarray):
-        return evaluate_representation(result, cells.labels, seeds=seeds)
-    return evaluate_graph(result, cells.labels, seeds=seeds)
+    if not isinstance(result, np.ndarray):
+        return evaluate_graph(result, cells.labels, seeds=seeds)
+    scores = evaluate_representation(result, cells.labels, seeds=seeds)
+    if cells.batch_key is None:
+        return scores
+    before = pca(cells.rna, seed=seed)
+    return scores.with_integration(integration_scores(result, cells.labels, cells.batches, before=before))
 
 
 def _quality(result: Result, cells: Cells) -> dict[str, float]:

@@ -16,7 +16,7 @@ from scfusionttt.labels import class_names, label_names
 BIOLOGY = ("NMI", "ARI", "label_asw", "isolated", "cLISI")
 BATCH = ("batch_asw", "iLISI", "kBET", "connectivity", "PCR")
 WEIGHTS = {"biology": 0.6, "batch": 0.4}
-_NEIGHBORS = 90
+_NEIGHBORS, _OWN = 90, 15
 
 
 def integration_scores(
@@ -27,6 +27,9 @@ def integration_scores(
     before: ArrayLike | None = None,
 ) -> dict[str, float]:
     """Score mixing of batches and conservation of labels, each 0 to 1, computed by scib-metrics.
+
+    Another score, ``own_batch``, is how often the 15 nearest neighbours of a cell are from its own batch, relative to
+    chance; it is no part of the totals.
 
     Parameters
     ----------
@@ -84,7 +87,9 @@ def _scores(
     n = min(_NEIGHBORS, len(x_nd))
     distances, indices = NearestNeighbors(n_neighbors=n).fit(x_nd).kneighbors(x_nd)
     near = library.nearest_neighbors.NeighborsResults(indices=indices, distances=distances)
+    chance = np.square(np.bincount(batch) / len(batch)).sum()
     scores = {
+        "own_batch": np.mean(batch[indices[:, 1 : _OWN + 1]] == batch[:, None]) / chance,
         "iLISI": library.ilisi_knn(near, batch),
         "kBET": library.kbet_per_label(near, batch, label),
         "connectivity": library.graph_connectivity(near.subset_neighbors(n=min(15, n)), label),

@@ -66,6 +66,9 @@ METRICS = {
     "hidden_protein_r2": Metric("hidden proteins R²", "the same for proteins"),
     "protein_from_rna_r": Metric("proteins from RNA", "mean correlation, cells never trained on, -1 to 1"),
     "few_labels_f1": Metric("macro F1, few labels", "mean F1 over classes, cells never trained on"),
+    "own_batch": Metric(
+        "own batch", "neighbours from a cell's own batch relative to chance, 0 upwards", lower_is_better=True
+    ),
     "iLISI": Metric("iLISI", "mixing of batches among 90 neighbours"),
     "kBET": Metric("kBET", "fraction of neighbourhoods within a label whose batches are those expected"),
     "connectivity": Metric("connectivity", "fraction of each label's cells in one component of its neighbour graph"),

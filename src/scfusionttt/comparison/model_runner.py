@@ -59,7 +59,11 @@ class ModelRunner:
         if not stored.exists():
             self.models.mkdir(parents=True, exist_ok=True)
             training = folder.with_suffix(".training")
-            options = {"batch_key": cells.batch_key or [], "checkpoints": training, "resume": training.exists()}
+            options: dict[str, Any] = {
+                "batch_key": cells.batch_key or [],
+                "checkpoints": training,
+                "resume": training.exists(),
+            }
             model, cost = measure(lambda: self._new(seed).pretrain(cells.cite, **options))
             model.save(folder, overwrite=True)  # without its cost it was not finished
             shutil.rmtree(training, ignore_errors=True)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from scfusionttt.comparison import autoencoder, linear_baselines, muon_baselines, scvi_baselines
+from scfusionttt.comparison import autoencoder, linear_baselines, muon_baselines, scvi_baselines, similarity_fusion
 from scfusionttt.comparison.cells import Cells
 from scfusionttt.comparison.cost import Cost
 from scfusionttt.comparison.model_runner import ModelRunner
@@ -78,6 +78,7 @@ BASELINES = {
         Method(name="concat", represent=linear_baselines.concat),
         Method(name="concat_harmony", represent=linear_baselines.concat_harmony, needs_batches=True),
         Method(name="wnn", represent=muon_baselines.wnn, library="muon"),
+        Method(name="snf", represent=similarity_fusion.snf),
         Method(name="mofa", represent=muon_baselines.mofa, library="mofapy2"),
         Method(name="totalvi", represent=scvi_baselines.totalvi, library="scvi-tools"),
         Method(name="scvi", represent=scvi_baselines.scvi, needs_protein=False, library="scvi-tools"),

@@ -459,3 +459,21 @@ def test_a_model_can_be_written_here(here, scfusionttt, monkeypatch):
     monkeypatch.chdir(here / "new")
     done(scfusionttt(f"pretrain ../cells.h5mu --out . {SMALL} --epochs 1"))
     assert (here / "new" / "manifest.json").is_file()
+
+
+def test_benchmark_of_imputation_and_of_transfer(here, scfusionttt):
+    brief = "--seeds 1 --set pretrain.epochs=1 --set network.width=16"
+    error = scfusionttt(f"benchmark cells.h5mu --task impute --out b {brief}").err
+    assert "needs a data set to learn from and a query, or --batch-key" in error
+    assert "needs --labels-key" in scfusionttt(f"benchmark cells.h5mu rna.h5ad --task transfer --out b {brief}").err
+    Path("map.csv").write_text("query,reference\nnone,none\n")
+    result = done(
+        scfusionttt(
+            "benchmark cells.h5mu rna.h5ad --task transfer --labels-key cell_type --label-map map.csv --out b "
+            f"--methods logistic_own_scale --train-fractions 0.3 {brief}"
+        )
+    )
+    assert "zero-shot" in result.out
+    assert "held-out" in Path("b/results.md").read_text()
+    done(scfusionttt(f"benchmark cells.h5mu cells.h5mu --task impute --methods ridge,knn --out b2 {brief}"))
+    assert "imputation" in Path("b2/results.md").read_text()

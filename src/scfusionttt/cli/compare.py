@@ -1,5 +1,7 @@
 """Compare scFusionTTT with baselines, and with variants of itself."""
 
+from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +13,7 @@ from scfusionttt.cli.options import (
     Device,
     Labels,
     Layer,
+    OptionalLabels,
     Preset,
     Protein,
     Rna,
@@ -24,6 +27,7 @@ from scfusionttt.errors import LabelError, OutputError, SettingError
 if TYPE_CHECKING:
     from scfusionttt.comparison import cells as data
     from scfusionttt.comparison.methods import Method
+    from scfusionttt.comparison.rows import RowJob
     from scfusionttt.comparison.tasks import Task
 
 Seeds = Annotated[
@@ -40,18 +44,43 @@ Protocols = Annotated[
 ]
 
 
+class BenchmarkTask(StrEnum):
+    """What methods are compared on."""
+
+    embed = "embed"
+    impute = "impute"
+    transfer = "transfer"
+
+
 def benchmark(
     inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="CITE-seq data sets with labels")],
-    labels_key: Labels,
+    labels_key: OptionalLabels = None,
+    task: Annotated[
+        BenchmarkTask, typer.Option(help="embeddings and cell types; proteins from RNA; cell types of a query")
+    ] = BenchmarkTask.embed,
     out: OutFolder = Path("benchmark"),
     methods: Annotated[
         str | None, typer.Option("--methods", metavar="NAME,...", help="methods; default: all but the slow ones")
     ] = None,
     batch_key: Annotated[
         str | None,
-        typer.Option("--batch-key", metavar="KEY", help="obs column with batches, which some methods remove"),
+        typer.Option(
+            "--batch-key", metavar="KEY",
+            help="obs column with batches, which some methods remove; with --task impute, each is held out",
+        ),
     ] = None,
-    seeds: Seeds = 5, protocols: Protocols = None, train_fractions: Fractions = "0.75,0.05",
+    label_map: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="transfer: .csv or .tsv with labels of the query and of the reference"),
+    ] = None,
+    seeds: Seeds = 5, protocols: Protocols = None,
+    train_fractions: Annotated[
+        str | None,
+        typer.Option(
+            "--train-fractions", "--shares", metavar="F,...",
+            help="fractions of the labelled cells to train on; default: 0.75,0.05, with --task transfer 0.01,0.05,0.3",
+        ),
+    ] = None,
     settings: Settings = None, device: Compute = Device.auto,
     layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None, cells: WhichCells = None,
     round: Round = False,
@@ -64,21 +93,93 @@ def benchmark(
     With --batch-key, fusionttt, totalvi and concat_harmony remove the effects of the batches, and the unsupervised
     protocol also scores how batches mix and cell types are kept (scIB).
 
+    With --task impute, proteins are predicted from RNA in cells that were not trained on: each batch of an input
+    (--batch-key), or every input but the first. With --task transfer, cell types of every input but the first are named
+    after those of the first, without labels and with the fractions --train-fractions of the query's labels.
+
     Scores that are in the folder already are not computed again, so an interrupted run continues where it stopped.
     --set changes the settings of scFusionTTT; use another folder for other settings.
 
     Example: scfusionttt benchmark pbmc.h5mu --labels-key cell_type --methods fusionttt,concat,wnn --out results
+    Example: scfusionttt benchmark donors.h5mu --task impute --batch-key donor --out results
+    Example: scfusionttt benchmark pbmc.h5mu rna.h5ad --task transfer --labels-key cell_type --out results
     """
     _check(inputs, out)
     changed = as_settings(settings)
+    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty=True, round=round)
+    if task is not BenchmarkTask.impute and labels_key is None:
+        raise SettingError(f"benchmark --task {task.value} needs --labels-key KEY")
+    if task is not BenchmarkTask.embed:
+        if protocols is not None:
+            raise SettingError(f"--protocols has no effect with --task {task.value}; leave it out")
+        _compare_queries(
+            task, inputs, out, options, labels_key=labels_key, batch_key=batch_key, label_map=label_map,
+            methods=None if methods is None else _listed(methods), seeds=seeds, settings=changed,
+            shares=_numbers(train_fractions or "0.01,0.05,0.3"), device=device.value,
+        )  # fmt: skip
+        return
+    assert labels_key is not None
     from scfusionttt.comparison.methods import DEFAULT, OF_BATCHES, choose
     from scfusionttt.comparison.tasks import BENCHMARK_PROTOCOLS, tasks
 
     names = [*DEFAULT, *(OF_BATCHES if batch_key else ())] if methods is None else _listed(methods)
     chosen = choose(names, models=out / "models", settings=changed, device=device.value)
-    todo = tasks(list(BENCHMARK_PROTOCOLS) if protocols is None else _listed(protocols), _numbers(train_fractions))
-    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty=True, round=round)
+    shares = _numbers(train_fractions or "0.75,0.05")
+    todo = tasks(list(BENCHMARK_PROTOCOLS) if protocols is None else _listed(protocols), shares)
     _compare(_datasets(inputs, labels_key, options, batch_key), chosen, todo, seeds, out)
+
+
+def _compare_queries(
+    task: BenchmarkTask,
+    inputs: list[Path],
+    out: Path,
+    options: dict[str, Any],
+    *,
+    labels_key: str | None,
+    batch_key: str | None,
+    label_map: Path | None,
+    methods: list[str] | None,
+    seeds: int,
+    shares: list[float],
+    settings: dict[str, str],
+    device: str,
+) -> None:
+    """Compare methods on cells of batches or data sets that they do not learn from."""
+    from scfusionttt.comparison import imputation, queries, transfers
+    from scfusionttt.config import preset
+    from scfusionttt.model.pipeline import check_cells
+
+    config = preset("default").with_settings(settings)
+    if batch_key is None and len(inputs) < 2:
+        raise SettingError(f"benchmark --task {task.value} needs a data set to learn from and a query, or --batch-key")
+    parts = [(path.stem, check_cells(open_input(path, stream=False), **options)) for path in inputs]
+    if batch_key is not None:
+        pairs = [pair for name, cite in parts for pair in queries.by_batch(name, cite, batch_key, config, device)]
+    else:
+        (first, train), *others = parts
+        pairs = [queries.Query(f"{first} to {name}", train, cite, config, device) for name, cite in others]
+    if task is BenchmarkTask.impute:
+        _run(imputation.jobs(pairs, methods or list(imputation.METHODS), range(seeds)), out)
+    else:
+        assert labels_key is not None
+        todo = transfers.jobs(
+            pairs, methods or list(transfers.METHODS), range(seeds), labels_key=labels_key,
+            mapping=_label_map(label_map), shares=shares,
+        )  # fmt: skip
+        _run(todo, out)
+
+
+def _label_map(path: Path | None) -> dict[str, str]:
+    """Return the labels of a reference by those of a query, from the first two columns of a table."""
+    if path is None:
+        return {}
+    import pandas as pd
+
+    check_input(path)
+    table = pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",", dtype=str).dropna()
+    if table.shape[1] < 2:
+        raise SettingError(f"{path}: needs two columns, the labels of the query and those of the reference")
+    return dict(zip(table.iloc[:, 0], table.iloc[:, 1], strict=True))
 
 
 def ablate(
@@ -169,11 +270,18 @@ def _compare(
     *, reference: str | None = None,
 ) -> None:  # fmt: skip
     """Run and score all methods; with a reference, also show how the others differ from it."""
-    from scfusionttt.comparison import results, rows
+    from scfusionttt.comparison import rows
 
     jobs = rows.jobs(datasets, methods, todo, range(seeds))
     if not jobs:
         raise SettingError("none of the methods works with these protocols; see scfusionttt benchmark --help")
+    _run(jobs, out, reference=reference)
+
+
+def _run(jobs: "Sequence[RowJob]", out: Path, *, reference: str | None = None) -> None:
+    """Compute the rows, print the tables and write the results."""
+    from scfusionttt.comparison import results, rows
+
     try:
         (out / "rows").mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -1,6 +1,7 @@
 """The cells that every method gets, and the values that the baselines read."""
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -122,16 +123,21 @@ class Cells:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of names, labels and counts, which changes if any of them does."""
-        parts = [*self.cite.rna.obs_names, *self.labels, *self.batches, *self.cite.rna.var_names]
-        sums = [library_sizes(self.cite.rna.X)]
-        if self.cite.protein is not None:
-            parts += list(self.cite.protein.var_names)
-            sums.append(np.asarray(self.cite.protein.X, dtype=np.float64).sum(axis=1))
-        text = "\n".join(map(str, parts)).encode("utf-8", "surrogatepass")
-        return short_hash(text + b"".join(part.tobytes() for part in sums))
+        return fingerprint(self.cite, [*self.labels, *self.batches])
 
     def with_split(self, train: np.ndarray, *, rna_only: bool = False) -> CiteSeq:
         """Return the cells with the rows `train` marked as training cells in ``obs[SPLIT]``."""
         rows = np.isin(np.arange(len(self.codes)), train)
         obs = self.cite.obs.assign(**{SPLIT: np.where(rows, "train", "test")})
         return replace(self.cite, obs=obs, protein=None if rna_only else self.cite.protein)
+
+
+def fingerprint(cite: CiteSeq, labels: Iterable[object] = ()) -> str:
+    """Return a hash of names, labels and counts of cells, which changes if any of them does."""
+    parts = [*cite.rna.obs_names, *labels, *cite.rna.var_names]
+    sums = [library_sizes(cite.rna.X)]
+    if cite.protein is not None:
+        parts += list(cite.protein.var_names)
+        sums.append(np.asarray(cite.protein.X, dtype=np.float64).sum(axis=1))
+    text = "\n".join(map(str, parts)).encode("utf-8", "surrogatepass")
+    return short_hash(text + b"".join(part.tobytes() for part in sums))

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -60,14 +59,6 @@ class Method:
     library: str = ""
     settings: Any = None
     unsuited: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def installed(self) -> bool:
-        """Whether the required library is installed."""
-        try:
-            return not self.library or bool(version(self.library))
-        except PackageNotFoundError:
-            return False
 
 
 BASELINES = {

@@ -11,8 +11,7 @@ import pandas as pd
 from scipy import stats
 
 from scfusionttt.comparison.pairs import paired, paired_tables
-from scfusionttt.comparison.rows import DONE, TABLE_KEYS, Row, scores
-from scfusionttt.comparison.tasks import PROTOCOLS
+from scfusionttt.comparison.rows import DONE, SHOWN, TABLE_KEYS, Row, scores
 from scfusionttt.io.atomic import replacing
 from scfusionttt.plotting import figures
 from scfusionttt.report.html import png
@@ -20,13 +19,6 @@ from scfusionttt.report.tables import Table, metric_table
 
 #: What the metrics of cost are divided by in tables.
 UNITS = {"seconds": 1.0, "peak_memory": 2.0**30}
-#: The metrics in the figure of each protocol.
-_DRAWN = {
-    "unsupervised": ("ARI", "NMI"),
-    "held-out": ("ARI", "macro_f1"),
-    "paper": ("ARI", "NMI"),
-    "ablation": ("hidden_gene_r2", "ARI"),
-}
 
 
 def summarise(rows: list[Row]) -> pd.DataFrame:
@@ -104,14 +96,14 @@ def figure(summary: pd.DataFrame, protocol: str) -> Any:
     panels = {}
     own = summary[summary["protocol"] == protocol]
     for (dataset, share), lines in own.groupby(["dataset", "share"], sort=False, dropna=False):
-        for metric in _DRAWN[protocol]:
+        for metric in SHOWN[protocol]:
             name = f"{dataset}, {metric}" + ("" if share != share else f", {share:.0%} of labels")
             panels[name] = lines[lines["metric"] == metric].set_index("method")[["mean", "low", "high"]]
     return figures.intervals(panels)
 
 
 def _by_table(rows: list[Row]) -> Iterator[tuple[dict[str, Any], list[Row]]]:
-    order = list(PROTOCOLS)
+    order = list(SHOWN)
     keys = dict.fromkeys(tuple(row[name] for name in TABLE_KEYS) for row in rows)
     for key in sorted(keys, key=lambda key: order.index(key[0])):
         yield dict(zip(TABLE_KEYS, key)), [row for row in rows if tuple(row[name] for name in TABLE_KEYS) == key]
@@ -124,10 +116,10 @@ def _warn_of_other_code(rows: list[Row]) -> list[str]:
 
 
 def _methods(rows: list[Row]) -> list[str]:
-    """Return the methods by decreasing ARI; methods without a result come last."""
+    """Return the methods by decreasing main metric; methods without a result come last."""
     scores: dict[str, list[float]] = {}
     for row in rows:
-        scores.setdefault(row["method"], []).append(row["metrics"].get("ARI", -np.inf))
+        scores.setdefault(row["method"], []).append(row["metrics"].get(SHOWN[row["protocol"]][0], -np.inf))
     return sorted(scores, key=lambda method: -max(float(np.mean(scores[method])), -2.0))
 
 

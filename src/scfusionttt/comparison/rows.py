@@ -4,13 +4,15 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pandas as pd
 
 from scfusionttt.comparison.cells import Cells
+from scfusionttt.comparison.cost import Cost
 from scfusionttt.comparison.fingerprints import code_version
 from scfusionttt.comparison.methods import Method
 from scfusionttt.comparison.tasks import Task
@@ -21,8 +23,32 @@ DONE = "done"
 TABLE_KEYS = ["protocol", "dataset", "labels", "share"]
 #: Metrics of cost, which a row has beside its scores.
 COSTS = ("seconds", "peak_memory")
+#: The two main metrics of each protocol; the first of its table orders the methods.
+SHOWN = {
+    "unsupervised": ("ARI", "NMI"),
+    "held-out": ("ARI", "macro_f1"),
+    "zero-shot": ("accuracy", "macro_f1"),
+    "imputation": ("impute_protein_r", "impute_cell_r"),
+    "paper": ("ARI", "NMI"),
+    "ablation": ("ARI", "hidden_gene_r2"),
+}
 _PACKAGES = ("scfusionttt", "torch", "numpy", "scanpy", "scikit-learn")
 Row = dict[str, Any]
+
+
+class RowJob(Protocol):
+    """A row to compute."""
+
+    @property
+    def file(self) -> Path:
+        """Path of the row within the folder of all rows."""
+
+    @property
+    def identity(self) -> Row:
+        """What determines the row: a stored row is reused only if all of this is the same."""
+
+    def run(self) -> Row:
+        """Compute the row."""
 
 
 @dataclass(frozen=True)
@@ -59,23 +85,33 @@ class Job:
 
     def run(self) -> Row:
         """Compute the row; an error is recorded in it, so that the other rows are computed all the same."""
-        packages = [*_PACKAGES, *([self.method.library] if self.method.library else [])]
         row: Row = {**self.identity, "metrics": {}, "note": ""}
-        if not self.method.installed:
-            return row | {"status": "not installed", "note": "not installed; pip install 'scfusionttt[bench]'"}
         if reason := self.method.unsuited.get(self.task.protocol):
             return row | {"status": "not applicable", "note": reason}
         if self.method.needs_protein and not self.cells.has_protein:
             return row | {"status": "not applicable", "note": "the data set has no proteins"}
         if self.method.needs_batches and self.cells.batch_key is None:
             return row | {"status": "not applicable", "note": "needs batches; name their column with batch_key"}
-        row["versions"] = {name: version(name) for name in packages}
-        try:
-            scores, cost = self.task.score(self.method, self.cells, self.seed)
-        except Exception as error:  # of any library, for any reason
-            first_line = next(iter(str(error).splitlines()), "")
-            return row | {"status": "failed", "note": f"{type(error).__name__}: {first_line}".rstrip(": ")}
-        return row | scores | asdict(cost) | {"status": DONE}
+        work = partial(self.task.score, self.method, self.cells, self.seed)
+        return computed(self.identity, work, library=self.method.library)
+
+
+def computed(identity: Row, work: Callable[[], tuple[dict[str, Any], Cost]], *, library: str = "") -> Row:
+    """Return a row with the scores and the cost that `work` returns; an error of it is recorded in the row.
+
+    Without the distribution `library`, if any, nothing is run.
+    """
+    row: Row = {**identity, "metrics": {}, "note": ""}
+    try:
+        row["versions"] = {name: version(name) for name in [*_PACKAGES, *([library] if library else [])]}
+    except PackageNotFoundError:
+        return row | {"status": "not installed", "note": "not installed; pip install 'scfusionttt[bench]'"}
+    try:
+        scores, cost = work()
+    except Exception as error:  # of any library, for any reason
+        first_line = next(iter(str(error).splitlines()), "")
+        return row | {"status": "failed", "note": f"{type(error).__name__}: {first_line}".rstrip(": ")}
+    return row | scores | asdict(cost) | {"status": DONE}
 
 
 def jobs(
@@ -92,7 +128,7 @@ def jobs(
     ]
 
 
-def run_all(jobs: Sequence[Job], folder: Path, *, show: Callable[[str], None]) -> None:
+def run_all(jobs: Sequence[RowJob], folder: Path, *, show: Callable[[str], None]) -> None:
     """Run the jobs whose rows are not in the folder yet or have failed; `show` gets one line per job."""
     for number, job in enumerate(jobs, 1):
         path = folder / job.file
@@ -143,6 +179,6 @@ def _line(row: Row) -> str:
     job = f"{row['dataset']} {row['protocol']}{share} {row['method']} seed {row['seed']}"
     if row["status"] != DONE:
         return f"{job}: {row['note']}"
-    second = {"held-out": "macro_f1", "ablation": "hidden_gene_r2"}.get(row["protocol"], "NMI")
-    scores = ", ".join(f"{name} {row['metrics'][name]:.3f}" for name in ("ARI", second))
+    first, second = SHOWN[row["protocol"]]
+    scores = ", ".join(f"{name} {row['metrics'][name]:.3f}" for name in (first, second))
     return f"{job}: {scores}, {row['seconds']:.1f} s"

@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Protocol = Literal["unsupervised", "held-out", "zero-shot", "ablation", "paper"]
+Protocol = Literal["unsupervised", "held-out", "zero-shot", "imputation", "ablation", "paper"]
 
 #: How scores were obtained; scores of different protocols are never shown in one table.
 PROTOCOLS: dict[str, str] = {
     "unsupervised": "no labels were used in training",
     "held-out": "scored on cells whose labels were not used in training",
     "zero-shot": "no labels of this data set were used in training",
+    "imputation": "proteins of cells of a batch or study that the method never saw, from their RNA",
     "ablation": "pretrained without labels on three quarters of the cells; all but the clusters scored on the others",
     "paper": "as published: cells whose labels were trained on are scored, too, with geometric metrics on the UMAP",
 }
@@ -65,6 +66,10 @@ METRICS = {
     "hidden_gene_r2": Metric("hidden genes R²", "explained variance of hidden genes, cells never trained on, up to 1"),
     "hidden_protein_r2": Metric("hidden proteins R²", "the same for proteins"),
     "protein_from_rna_r": Metric("proteins from RNA", "mean correlation, cells never trained on, -1 to 1"),
+    "impute_cell_r": Metric("r per cell", "mean correlation over the z-scored proteins of a cell, -1 to 1"),
+    "impute_protein_r": Metric("r per protein", "mean correlation over the cells, -1 to 1"),
+    "impute_rmse": Metric("RMSE", "root mean squared error of z-scored proteins", lower_is_better=True),
+    "coverage": Metric("coverage", "fraction of measured values inside their 90 % intervals; 0.9 is best"),
     "few_labels_f1": Metric("macro F1, few labels", "mean F1 over classes, cells never trained on"),
     "own_batch": Metric(
         "own batch", "neighbours from a cell's own batch relative to chance, 0 upwards", lower_is_better=True

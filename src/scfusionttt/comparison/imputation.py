@@ -1,0 +1,119 @@
+"""Proteins predicted from RNA in cells of a batch or study that the method never saw."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+
+from scfusionttt.comparison.queries import Query, QueryJob
+from scfusionttt.errors import InputDataError, SettingError
+
+#: Components and neighbours of the baselines.
+N_COMPONENTS, N_NEIGHBORS, N_LANDMARKS = 50, 15, 1000
+#: Ridge penalties of the baselines, chosen by leave-one-out error.
+PENALTIES = {"ridge": np.logspace(0, 6, 13), "kernel_ridge": np.logspace(-3, 3, 13)}
+
+
+def jobs(queries: Sequence[Query], methods: Sequence[str], seeds: Sequence[int]) -> list[QueryJob]:
+    """Return the jobs of a benchmark of imputation."""
+    for name in methods:
+        if name not in METHODS:
+            raise SettingError(f"there is no method {name!r} for the task impute; choose among {', '.join(METHODS)}")
+    return [
+        QueryJob(
+            query=query, protocol="imputation", labels="proteins", method=name, seed=seed,
+            score=partial(_score, query, METHODS[name], seed),
+        )
+        for query in queries for seed in seeds for name in methods
+    ]  # fmt: skip
+
+
+#: Scaled predictions [n, p], and the ends of 90 % intervals if the method gives them.
+Prediction = tuple[np.ndarray, np.ndarray | None, np.ndarray | None]
+
+
+def _score(query: Query, method: Callable[[Query, np.ndarray, int], Prediction], seed: int) -> dict[str, float]:
+    """Return correlations, error and coverage over the proteins that both data sets measured in every cell."""
+    train, truth = (
+        query.preprocessing.protein.transform(query.preprocessing.log_ratios(cite, match)).astype(float)
+        for cite, match in zip((query.train, query.cells), query.matches, strict=True)
+    )
+    both = np.isfinite(train).all(axis=0) & np.isfinite(truth).all(axis=0)
+    if both.sum() < 2:
+        raise InputDataError("fewer than two proteins were measured in all cells of both data sets")
+    predicted, low, high = method(query, train, seed)
+    predicted, truth = predicted[:, both], truth[:, both]
+    scores = {
+        "impute_cell_r": float(_correlations(predicted.T, truth.T).mean()),
+        "impute_protein_r": float(_correlations(predicted, truth).mean()),
+        "impute_rmse": float(np.sqrt(((predicted - truth) ** 2).mean())),
+    }
+    if low is not None and high is not None:
+        scores["coverage"] = float(((low[:, both] <= truth) & (truth <= high[:, both])).mean())
+    return scores
+
+
+def _correlations(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return Pearson's correlation of each column, 0 for a constant one."""
+    first, second = first - first.mean(axis=0), second - second.mean(axis=0)
+    norm = np.sqrt((first**2).sum(axis=0) * (second**2).sum(axis=0))
+    return (first * second).sum(axis=0) / np.where(norm > 0, norm, np.inf)
+
+
+def _fusionttt(query: Query, train: np.ndarray, seed: int) -> Prediction:
+    model = query.trained(seed)
+    imputed = model.impute(query.cells, intervals=True)
+    scaler = model.preprocessing.protein
+    mean, low, high = (
+        (table.to_numpy() - scaler.mean) / scaler.std for table in (imputed.mean, imputed.low, imputed.high)
+    )
+    return mean, low, high
+
+
+def _filled(values: np.ndarray) -> np.ndarray:
+    """Return values with unmeasured proteins at their mean, 0; they are not scored."""
+    return np.nan_to_num(values)
+
+
+def _ridge(query: Query, train: np.ndarray, seed: int) -> Prediction:
+    from sklearn.linear_model import RidgeCV
+
+    genes, new = query.scaled()
+    ridge = RidgeCV(PENALTIES["ridge"], alpha_per_target=True).fit(genes, _filled(train))
+    return ridge.predict(new), None, None
+
+
+def _kernel_ridge(query: Query, train: np.ndarray, seed: int) -> Prediction:
+    from sklearn.kernel_approximation import Nystroem
+    from sklearn.linear_model import RidgeCV
+
+    cells, new = _components(query, seed)
+    distances = ((cells[:500, None] - cells[None, :500]) ** 2).sum(axis=2)
+    kernel = Nystroem(
+        gamma=1 / np.median(distances[distances > 0]), n_components=min(N_LANDMARKS, len(cells)), random_state=seed
+    ).fit(cells)
+    ridge = RidgeCV(PENALTIES["kernel_ridge"], alpha_per_target=True).fit(kernel.transform(cells), _filled(train))
+    return ridge.predict(kernel.transform(new)), None, None
+
+
+def _knn(query: Query, train: np.ndarray, seed: int) -> Prediction:
+    from sklearn.neighbors import KNeighborsRegressor
+
+    cells, new = _components(query, seed)
+    return KNeighborsRegressor(min(N_NEIGHBORS, len(cells))).fit(cells, _filled(train)).predict(new), None, None
+
+
+def _components(query: Query, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.decomposition import PCA
+
+    genes, new = query.scaled()
+    pca = PCA(min(N_COMPONENTS, *genes.shape), svd_solver="randomized", random_state=seed).fit(genes)
+    return pca.transform(genes), pca.transform(new)
+
+
+METHODS: dict[str, Callable[[Query, np.ndarray, int], Prediction]] = {
+    "fusionttt": _fusionttt,
+    "ridge": _ridge,
+    "kernel_ridge": _kernel_ridge,
+    "knn": _knn,
+}

@@ -1,0 +1,169 @@
+"""Benchmarks on a query: methods learn from a data set and are scored on another, or on a batch they never saw."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from scfusionttt.comparison.cells import fingerprint
+from scfusionttt.comparison.cost import Cost, measure
+from scfusionttt.comparison.fingerprints import code_version
+from scfusionttt.comparison.rows import Row, computed
+from scfusionttt.config import Config
+from scfusionttt.data.cells import CiteSeq
+from scfusionttt.data.features import Features, Match, choose_features, match_features
+from scfusionttt.data.preprocess import Preprocessing
+from scfusionttt.errors import InputDataError, LabelError
+from scfusionttt.evaluation.baselines import zscore
+from scfusionttt.labels import label_names, obs_column
+from scfusionttt.model.fusionttt import FusionTTT
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """A data set to learn from, and cells of another batch, platform or study to be scored on.
+
+    Parameters
+    ----------
+    name
+        Name of the pair in the tables.
+    train, cells
+        Raw counts of both.
+    config, device
+        Of our model.
+    """
+
+    name: str
+    train: CiteSeq
+    cells: CiteSeq
+    config: Config
+    device: str = "auto"
+
+    @cached_property
+    def features(self) -> Features:
+        """The features of the training cells that every method reads: those of our model."""
+        return choose_features(self.train, self.config.data)[0]
+
+    @cached_property
+    def matches(self) -> tuple[Match, Match]:
+        """The columns of these features in both data sets."""
+        return match_features(self.train, self.features), match_features(self.cells, self.features)
+
+    @cached_property
+    def preprocessing(self) -> Preprocessing:
+        """The constants of the training cells."""
+        return Preprocessing.fit(self.train, self.matches[0], self.config.data)
+
+    @cached_property
+    def genes(self) -> tuple[np.ndarray, np.ndarray]:
+        """Log-normalised genes [n, g] that both data sets have."""
+        train, query = self.matches
+        both = (train.genes >= 0) & (query.genes >= 0)
+        values = (self.preprocessing.log_normalized(*pair) for pair in ((self.train, train), (self.cells, query)))
+        first, second = (matrix[:, both].toarray() for matrix in values)
+        return first, second
+
+    def scaled(self, *, own: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """Return z-scored genes of both: in the scale of the training cells or, with `own`, each in its own."""
+        train, query = self.genes
+        if own:
+            return zscore(train), zscore(query)
+        both = zscore(np.vstack([train, query]), fit_on=np.arange(len(train)))
+        return both[: len(train)], both[len(train) :]
+
+    def trained(self, seed: int) -> FusionTTT:
+        """Return our model, pretrained on the training cells."""
+        model = FusionTTT(device=self.device, progress=False)
+        model.config = replace(self.config, seed=seed)
+        return model.pretrain(self.train)
+
+    @cached_property
+    def fingerprint(self) -> list[str]:
+        """Hashes that change if cells or counts of either data set do."""
+        return [fingerprint(part) for part in (self.train, self.cells)]
+
+
+def by_batch(name: str, cite: CiteSeq, key: str, config: Config, device: str) -> list[Query]:
+    """Return a query per batch, learned from the other batches.
+
+    Raises
+    ------
+    InputDataError
+        There is one batch.
+    """
+    names = label_names(obs_column(cite.obs, key))
+    batches = sorted(set(names) - {""})
+    if len(batches) < 2:
+        raise InputDataError(f"obs['{key}'] must have at least two batches, of which each is held out in turn")
+    return [
+        Query(f"{name}, {batch} held out", cite[(names != batch) & (names != "")], cite[names == batch], config, device)
+        for batch in batches
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryJob:
+    """One row to compute: a method with a seed on a query; see :class:`~scfusionttt.comparison.rows.Job`."""
+
+    query: Query
+    protocol: str
+    labels: str
+    method: str
+    seed: int
+    score: Callable[[], dict[str, float]]
+    share: float | None = None
+
+    @property
+    def file(self) -> Path:
+        """Path of the row within the folder of all rows."""
+        share = "" if self.share is None else f"-{self.share:g}"
+        parts = (self.query.name, self.protocol + share, f"{self.method}-seed{self.seed}.json")
+        return Path(*(re.sub(r"[^\w.=+-]", "_", part) for part in parts))
+
+    @property
+    def identity(self) -> Row:
+        """What determines the row."""
+        return {
+            "dataset": self.query.name,
+            "labels": self.labels,
+            "protocol": self.protocol,
+            "share": self.share,
+            "method": self.method,
+            "seed": self.seed,
+            "settings": self.query.config.to_dict() if self.method.startswith("fusionttt") else None,
+            "cells": self.query.fingerprint,
+            "code": code_version(),
+        }
+
+    def run(self) -> Row:
+        """Compute the row; an error is recorded in it."""
+
+        def work() -> tuple[Row, Cost]:
+            metrics, cost = measure(self.score)
+            return {"metrics": metrics}, cost
+
+        return computed(self.identity, work)
+
+
+def mapped_labels(query: Query, key: str, mapping: dict[str, str]) -> np.ndarray:
+    """Return the label of each query cell in the classes of the training cells, empty where there is none.
+
+    `mapping` translates labels of the query; others keep their names.
+
+    Raises
+    ------
+    LabelError
+        No cell has a label that the training cells have.
+    """
+    known = set(label_names(obs_column(query.train.obs, key))) - {""}
+    names = pd.Series(label_names(obs_column(query.cells.obs, key))).replace(mapping)
+    truth = names.where(names.isin(known), "").to_numpy(dtype=object)
+    if not (truth != "").any():
+        raise LabelError(
+            f"no cell of the query has a label of the training cells in obs['{key}']; map them with label_map"
+        )
+    return truth

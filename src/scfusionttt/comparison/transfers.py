@@ -1,0 +1,151 @@
+"""Cell types of RNA-only queries, named with a CITE-seq reference: without labels of the query, and with a few."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+
+from scfusionttt.comparison.queries import Query, QueryJob, mapped_labels
+from scfusionttt.data.split import stratified_split
+from scfusionttt.errors import SettingError
+from scfusionttt.evaluation import evaluate_predictions
+from scfusionttt.evaluation.baselines import logistic_regression, pca
+from scfusionttt.labels import label_names, obs_column
+from scfusionttt.model.fusionttt import FusionTTT
+
+#: Components and neighbours of the baselines.
+N_COMPONENTS, N_NEIGHBORS = 50, 15
+_SPLIT = "benchmark_split"
+
+
+def jobs(
+    queries: Sequence[Query],
+    methods: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    labels_key: str,
+    mapping: dict[str, str],
+    shares: Sequence[float],
+) -> list[QueryJob]:
+    """Return the jobs of a benchmark of transfer: zero-shot, and with `shares` of the query's labels."""
+    for name in methods:
+        if name not in METHODS:
+            raise SettingError(f"there is no method {name!r} for the task transfer; choose among {', '.join(METHODS)}")
+    result = []
+    for query in queries:
+        truth = mapped_labels(query, labels_key, mapping)
+        for seed in seeds:
+            for name in methods:
+                common: dict[str, Any] = {"query": query, "labels": labels_key, "method": name, "seed": seed}
+                if name in ZERO_SHOT:
+                    score = partial(_zero_shot, query, ZERO_SHOT[name], truth, labels_key, seed)
+                    result.append(QueryJob(protocol="zero-shot", score=score, **common))
+                if name in FEW_LABELS:
+                    result += [
+                        QueryJob(
+                            protocol="held-out", share=share,
+                            score=partial(_few_labels, query, FEW_LABELS[name], truth, labels_key, share, seed),
+                            **common,
+                        )
+                        for share in shares
+                    ]  # fmt: skip
+    return result
+
+
+def _zero_shot(
+    query: Query, method: Callable[[Query, str, int], np.ndarray], truth: np.ndarray, key: str, seed: int
+) -> dict[str, float]:
+    known = truth != ""
+    return _metrics(method(query, key, seed)[known], truth[known])
+
+
+def _few_labels(
+    query: Query, method: Callable[..., np.ndarray], truth: np.ndarray, key: str, share: float, seed: int
+) -> dict[str, float]:
+    names, codes = np.unique(truth, return_inverse=True)
+    codes = codes - int(names[0] == "")  # unlabelled cells, which sort first, become -1
+    train, held_out = stratified_split(codes, fraction=share, seed=seed)
+    return _metrics(method(query, truth, train, key, seed)[held_out], truth[held_out])
+
+
+def _metrics(predicted: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    return dict(evaluate_predictions(predicted, truth, protocol="zero-shot").to_dict()["metrics"])
+
+
+@cache
+def _finetuned(query: Query, key: str, seed: int) -> FusionTTT:
+    return query.trained(seed).finetune(query.train, labels_key=key)
+
+
+def _ours(step: str, query: Query, key: str, seed: int) -> np.ndarray:
+    model = _finetuned(query, key, seed)
+    if step == "annotate":
+        return model.annotate(query.cells, unknown=None).cells["label"].to_numpy(str)
+    model = model.transfer(query.cells) if step == "transfer" else model
+    return model.predict(query.cells)["label"].to_numpy(str)
+
+
+def _logistic(own: bool, query: Query, key: str, seed: int) -> np.ndarray:
+    return _classified(*_components(query, seed, own=own), query, key)
+
+
+def _harmony(query: Query, key: str, seed: int) -> np.ndarray:
+    import pandas as pd
+    from harmonypy import run_harmony
+    from sklearn.neighbors import KNeighborsClassifier
+
+    train, new = _components(query, seed)
+    both = np.vstack([train, new])
+    batch = pd.DataFrame({"batch": np.repeat(["train", "query"], [len(train), len(new)])})
+    mixed = run_harmony(both, batch, ["batch"], random_state=seed, verbose=False).Z_corr
+    mixed = mixed if len(mixed) == len(both) else mixed.T
+    names = label_names(obs_column(query.train.obs, key))
+    known = np.flatnonzero(names != "")
+    return KNeighborsClassifier(N_NEIGHBORS).fit(mixed[known], names[known].astype(str)).predict(mixed[len(train) :])
+
+
+def _classified(train: np.ndarray, new: np.ndarray, query: Query, key: str) -> np.ndarray:
+    names = label_names(obs_column(query.train.obs, key))
+    known = names != ""
+    return logistic_regression(train[known], names[known], new)[0]
+
+
+def _components(query: Query, seed: int, *, own: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.decomposition import PCA
+
+    genes, new = query.scaled(own=own)
+    pca = PCA(min(N_COMPONENTS, *genes.shape), svd_solver="randomized", random_state=seed).fit(genes)
+    return pca.transform(genes), pca.transform(new)
+
+
+def _ours_few(query: Query, truth: np.ndarray, train: np.ndarray, key: str, seed: int) -> np.ndarray:
+    split = np.where(truth == "", "", "test").astype(object)
+    split[train] = "train"
+    obs = query.cells.obs.copy()
+    obs[key], obs[_SPLIT] = truth, split
+    cells = replace(query.cells, obs=obs, protein=None)
+    student = _finetuned(query, key, seed).transfer(cells, labels_key=key, split=_SPLIT)
+    return student.predict(cells)["label"].to_numpy(str)
+
+
+def _logistic_few(query: Query, truth: np.ndarray, train: np.ndarray, key: str, seed: int) -> np.ndarray:
+    components = pca(query.genes[1], N_COMPONENTS, seed=seed)
+    return logistic_regression(components[train], truth[train], components)[0]
+
+
+ZERO_SHOT: dict[str, Callable[[Query, str, int], np.ndarray]] = {
+    "fusionttt_annotate": partial(_ours, "annotate"),
+    "fusionttt_predict": partial(_ours, "predict"),
+    "fusionttt_transfer": partial(_ours, "transfer"),
+    "logistic_reference_scale": partial(_logistic, False),
+    "logistic_own_scale": partial(_logistic, True),
+    "harmony_knn": _harmony,
+}
+#: Methods that learn from labels of the query, too.
+FEW_LABELS: dict[str, Callable[..., np.ndarray]] = {
+    "fusionttt_transfer": _ours_few,
+    "logistic_own_scale": _logistic_few,
+}
+METHODS = tuple(dict.fromkeys([*ZERO_SHOT, *FEW_LABELS]))

@@ -1,0 +1,103 @@
+"""Benchmarks on cells of batches and data sets that methods do not learn from."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from scfusionttt.comparison import imputation, transfers
+from scfusionttt.comparison.queries import Query, by_batch, mapped_labels
+from scfusionttt.comparison.rows import read_rows, run_all
+from scfusionttt.config import preset
+from scfusionttt.data.assemble import as_citeseq
+from scfusionttt.errors import InputDataError, LabelError, SettingError
+from scfusionttt.simulation.simulate import simulate, simulate_query
+
+CONFIG = preset("fast").with_settings(
+    {"network": {"width": 16, "latent": 6}, "data": {"n_genes": 150}, "pretrain": {"epochs": 2}}
+)
+
+
+@pytest.fixture(scope="module")
+def cohort():
+    return as_citeseq(simulate(240, 150, 8, 3, n_batches=2, seed=1))
+
+
+@pytest.fixture(scope="module")
+def batches(cohort):
+    return by_batch("toy", cohort, "batch", CONFIG, "cpu")
+
+
+@pytest.fixture(scope="module")
+def query():
+    reference = simulate(200, 150, 8, 3, seed=2)
+    return Query("toy to rna", as_citeseq(reference), as_citeseq(simulate_query(reference, 120)), CONFIG, "cpu")
+
+
+def run(jobs, tmp_path):
+    run_all(jobs, tmp_path, show=lambda line: None)
+    return {(row["method"], row["dataset"], row["share"]): row for row in read_rows(tmp_path)}
+
+
+def test_each_batch_is_held_out_in_turn(batches, cohort):
+    names = [query.cells.obs["batch"].unique().tolist() for query in batches]
+    assert [len(name) for name in names] == [1, 1]
+    assert all(len(query.train.obs) + len(query.cells.obs) == 240 for query in batches)
+    assert not set(batches[0].train.obs.index) & set(batches[0].cells.obs.index)
+    with pytest.raises(InputDataError, match="at least two batches"):
+        by_batch("toy", cohort[(cohort.obs["batch"] == names[0][0]).to_numpy()], "batch", CONFIG, "cpu")
+
+
+def test_imputation_is_scored_on_the_batch_that_was_left_out(batches, tmp_path):
+    rows = run(imputation.jobs(batches[:1], list(imputation.METHODS), [0]), tmp_path)
+    assert {key[0] for key in rows} == set(imputation.METHODS)
+    for (method, _, _), row in rows.items():
+        assert row["status"] == "done", row["note"]
+        assert 0.05 < row["metrics"]["impute_protein_r"] <= 1
+        assert ("coverage" in row["metrics"]) == (method == "fusionttt")
+    ours = next(row for (method, _, _), row in rows.items() if method == "fusionttt")
+    assert 0.7 < ours["metrics"]["coverage"] <= 1
+
+
+def test_correlations_are_pearsons():
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(size=(20, 3)), rng.normal(size=(20, 3))
+    second[:, 2] = 1.0
+    expected = [np.corrcoef(first[:, i], second[:, i])[0, 1] for i in range(2)]
+    np.testing.assert_allclose(imputation._correlations(first, second), [*expected, 0.0])
+
+
+def test_transfer_is_scored_without_labels_and_with_a_few(query, tmp_path):
+    jobs = transfers.jobs(
+        [query], list(transfers.METHODS), [0], labels_key="cell_type", mapping={}, shares=[0.3]
+    )  # fmt: skip
+    rows = run(jobs, tmp_path)
+    assert {key[0] for key in rows if key[2] is None} == set(transfers.ZERO_SHOT)
+    assert {key[0] for key in rows if key[2] == 0.3} == set(transfers.FEW_LABELS)
+    for row in rows.values():
+        assert row["status"] == "done", row["note"]
+        assert row["metrics"]["accuracy"] > 0.4
+        assert row["protocol"] == ("zero-shot" if row["share"] is None else "held-out")
+        assert json.dumps(row)
+
+
+def test_labels_of_the_query_are_mapped_to_those_of_the_reference(query):
+    truth = mapped_labels(query, "cell_type", {})
+    first = truth[0]
+    assert (mapped_labels(query, "cell_type", {first: "elsewhere"}) == "").sum() == (truth == first).sum()
+    with pytest.raises(LabelError, match="label_map"):
+        mapped_labels(query, "cell_type", dict.fromkeys(set(truth), "elsewhere"))
+
+
+@pytest.mark.parametrize("module", [imputation, transfers])
+def test_a_method_that_does_not_exist_is_named(module, batches):
+    more = {"labels_key": "cell_type", "mapping": {}, "shares": [0.3]} if module is transfers else {}
+    with pytest.raises(SettingError, match="no method 'magic' for the task"):
+        module.jobs(batches, ["magic"], [0], **more)
+
+
+def test_genes_that_the_query_lacks_are_left_out(query):
+    fewer = Query("fewer", query.train, replace(query.cells, rna=query.cells.rna[:, 10:].copy()), CONFIG)
+    first, second = fewer.genes
+    assert first.shape[1] == second.shape[1] == 140

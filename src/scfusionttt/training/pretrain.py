@@ -70,12 +70,12 @@ class PretrainModule(StageModule[PretrainNetwork, PretrainConfig]):
 
     def _where(self, batch: CellBatch, visible: VisibleTokens) -> dict[str, Tensor]:
         """Return the entries that each mean squared error is taken over."""
+        if not self.is_masked:
+            return {"z_rna": batch.rna_present, "z_protein": batch.protein_present}
         visible_genes = self.network.backbone.rna_encoder.embedding.per_feature(visible.rna)
         # A cell without any visible protein gives this decoder mask tokens alone: nothing to learn from.
         seen = visible.protein.any(dim=1, keepdim=True)
         return {
             "masked_rna": ~visible_genes & batch.rna_present,
             "masked_protein": ~visible.protein & batch.protein_present & seen,
-            "z_rna": batch.rna_present,
-            "z_protein": batch.protein_present,
         }

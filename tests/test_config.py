@@ -223,7 +223,7 @@ def test_a_setting_is_taken_together_with_what_gives_it_an_effect():
     assert config.data.order_file == "my genes.txt"
 
 
-@pytest.mark.parametrize(("n_cells", "epochs"), [(10, 300), (6400, 3), (10**6, 1)])
-def test_automatic_epochs_take_300_steps_and_at_least_one_pass(n_cells, epochs):
+@pytest.mark.parametrize(("n_cells", "epochs"), [(10, 750), (6400, 8), (10**6, 1)])
+def test_automatic_epochs_take_750_steps_and_at_least_one_pass(n_cells, epochs):
     assert Config().pretrain.n_epochs(n_cells) == epochs
     assert preset("fast").pretrain.n_epochs(n_cells) == 8

@@ -141,7 +141,7 @@ class NetworkConfig:
 
 #: ``epochs=auto`` trains for about this many steps, so that small data sets are read more often, but at least so many
 #: epochs.
-AUTO_STEPS, LEAST_EPOCHS = 300, 1
+AUTO_STEPS, LEAST_EPOCHS = 750, 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +150,7 @@ class StageConfig:
 
     section: ClassVar[str] = "stage"
 
-    #: Passes over the training cells [epochs]; ``auto``: about 300 steps, but at least one pass. Set it to limit the
+    #: Passes over the training cells [epochs]; ``auto``: about 750 steps, but at least one pass. Set it to limit the
     #: time.
     epochs: int | Literal["auto"] = "auto"
     #: Cells per step of the optimiser [cells]. Raise it with the number of devices.

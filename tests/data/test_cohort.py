@@ -64,6 +64,8 @@ def test_a_batch_that_the_model_does_not_know_needs_map():
         cohort.codes(OBS.replace("d3", "d4"))
     with pytest.raises(InputDataError, match=r"not trained on: missing; "):
         cohort.codes(with_missing(OBS))
+    with pytest.raises(InputDataError, match=r"no obs\['donor'\], which names the batch .* \(d1, d2, d3\); add it, or"):
+        cohort.codes(OBS[["lane"]])
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,11 @@ class Cohort:
         if self.default is not None and not self.levels.keys() & set(obs.columns):
             return self._codes_of(np.full(len(obs), self.default, dtype=object))
         for key, levels in self.levels.items():
+            if key not in obs:
+                raise InputDataError(
+                    f"there is no obs['{key}'], which names the batch of a cell for this model ({name_some(levels)}); "
+                    "add it, or embed these cells with map"
+                )
             names = class_names(_batch_column(obs, key))
             own = pd.Index(levels).get_indexer(pd.Index(names))
             if (own < 0).any():

@@ -8,6 +8,8 @@ import pytest
 
 from scfusionttt import config
 from scfusionttt.io.quiet_warnings import quiet
+from scfusionttt.model import reference
+from scfusionttt.model.fusionttt import FusionTTT
 from scfusionttt.simulation.simulate import simulate
 
 pytestmark = pytest.mark.slow
@@ -52,6 +54,11 @@ def test_the_commands_of_the_readme_run_as_written(tmp_path, monkeypatch, scfusi
         for name, cells in {"pbmc": mdata, "cohort": mdata, **of_donors}.items():
             cells.copy().write_h5mu(f"{name}.h5mu")
         mdata["rna"].write_h5ad("rna.h5ad")
+    about = reference.About(title="Toy", data="simulated", licence="cc0-1.0", tissue="blood")
+    model = FusionTTT(progress=False).pretrain(mdata).finetune(mdata, labels_key="cell_type")
+    (tmp_path / "references").mkdir()
+    reference.write(model, tmp_path / "references" / "pbmc", about, {}, command="test")
+    monkeypatch.setattr(reference, "SHIPPED", tmp_path / "references")  # the package's has other genes
     lines = commands()
     assert len(lines) >= 18
     for line in lines:

@@ -10,8 +10,9 @@ WORKERS ?= -n auto --maxprocesses 4 --dist worksteal
 .PHONY: demo test test-all lint docs clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
+	@echo "installing scfusionttt, PyTorch and the tools for tests into $(VENV); this takes minutes the first time"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) --editable '.[test,lint]'
+	$(BIN)/python -m pip install --disable-pip-version-check $(CONSTRAINTS) --editable '.[test,lint]'
 	touch $@
 
 demo: $(VENV)/.installed

@@ -59,7 +59,8 @@ def stop_and_resume(folder, out, stops):
         assert run.returncode == ENDS[stop], err
         if stop != signal.SIGKILL and epochs:
             assert err.splitlines()[-1].startswith("scfusionttt: "), err
-            assert "continue the run with --resume" in err
+            saved = any((folder / f"{out}.training").glob("*.ckpt"))
+            assert ("continue the run with --resume" in err) == saved
             assert "Traceback" not in err
     run = start(out, "--resume", cwd=folder)
     err = run.communicate(timeout=600)[1]

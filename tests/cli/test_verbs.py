@@ -335,7 +335,7 @@ def test_an_interrupted_run_goes_on(here, scfusionttt, monkeypatch):
         ("embed cells.h5mu --model typed --out z.npy", "scfusionttt.io.read.read", ""),
         ("predict cells.h5mu --model typed --out t.csv", "scfusionttt.io.read.read", ""),
         ("report cells.h5mu --model typed --out r.html", "scfusionttt.io.read.read", ""),
-        ("pretrain cells.h5mu --out m", "scfusionttt.io.read.read", "; continue the run with --resume"),
+        ("pretrain cells.h5mu --out m", "scfusionttt.io.read.read", ""),
         (
             "benchmark cells.h5mu --labels-key cell_type --methods adt",
             "scfusionttt.io.read.read",
@@ -355,6 +355,35 @@ def test_ctrl_c_exits_with_130_and_suggests_resume_only_if_the_verb_has_it(
     result = scfusionttt(command)
     assert result.code == 130
     assert result.err.splitlines()[-1] == f"scfusionttt: interrupted{hint}"
+
+
+@pytest.mark.parametrize(("epoch", "hint"), [(0, ""), (1, "; continue the run with --resume")])
+def test_ctrl_c_suggests_resume_only_if_a_checkpoint_was_saved(epoch, hint, here, scfusionttt, monkeypatch):
+    from scfusionttt.training.callbacks import StepSeed
+
+    def interrupt(self, trainer, *rest):
+        if trainer.current_epoch == epoch:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(StepSeed, "on_train_batch_start", interrupt)
+    result = scfusionttt(f"pretrain cells.h5mu {SMALL} --epochs 2 --out stopped-{epoch}")
+    assert result.code == 130
+    assert result.err.splitlines()[-1] == f"scfusionttt: interrupted{hint}"
+    assert Path(f"stopped-{epoch}.training").exists() == bool(hint)
+
+
+def test_the_demo_says_at_once_what_it_does(here, scfusionttt, monkeypatch):
+    monkeypatch.setattr("scfusionttt.demo.run_demo", lambda out, show: out / "report.html")
+    assert done(scfusionttt("demo")).err.startswith("simulating CITE-seq")
+
+
+def test_validate_accepts_genes_of_another_species_on_request(here, scfusionttt, rna_cells):
+    macaque = rna_cells.copy()
+    macaque.var["gene_ids"] = [f"ENSMMUG{i:011d}" for i in range(macaque.n_vars)]
+    with quiet():
+        macaque.write_h5ad("macaque.h5ad")
+    assert "Macaca mulatta" in scfusionttt("validate macaque.h5ad").out
+    assert "usable" in done(scfusionttt("validate macaque.h5ad --species human")).out
 
 
 def test_an_internal_error_is_told_as_one():

@@ -10,7 +10,7 @@ import numpy as np
 import zarr
 from making import refused, rna_of, same, used, write
 from scipy import sparse
-from scipy.io import mmwrite
+from scipy.io import mmread, mmwrite
 
 from scfusionttt.io.quiet_warnings import quiet
 
@@ -111,6 +111,35 @@ def _10x(change=lambda folder: None, *, one: str | None = None):
         return place if one is None else place / one
 
     return make
+
+
+def _other_tool(matrix, features, cells, row="{id}"):
+    """Make a folder of cells x genes, with a row for each gene and one for each cell; a header in .csv."""
+
+    def make(data, folder):
+        place, rna = folder / "counts", data["rna"]
+        place.mkdir()
+        with (place / matrix).open("wb") as file:
+            mmwrite(file, sparse.coo_matrix(rna.X.astype(int)))
+        ids = zip(rna.var["gene_ids"], rna.var_names)
+        rows = [row.format(id=gene_id, name=name) for gene_id, name in ids]
+        heads = [[name] if features.endswith(".csv") else [] for name in ("gene_id,gene_name,genome", "bc_wells")]
+        (place / features).write_text("\n".join(heads[0] + rows))
+        (place / cells).write_text("\n".join(heads[1] + list(rna.obs_names)))
+        return place
+
+    return make
+
+
+def _transposed_matrix(folder):
+    with (folder / "matrix.mtx").open("rb") as file:
+        counts = mmread(file)
+    with (folder / "matrix.mtx").open("wb") as file:
+        mmwrite(file, counts.T)
+
+
+def _pack_another(folder):
+    (folder / "features.tsv.gz").write_bytes(gzip.compress((folder / "barcodes.tsv").read_bytes()))
 
 
 def _empty_layer(data, folder):
@@ -227,6 +256,9 @@ def _in_place(make):
 #: Scoring clusters reads two columns of obs, which are whole here, and nothing of what is damaged.
 READS_LABELS = {"evaluate": ""}
 
+#: Folders of matrices have no labels.
+NO_LABELS = {verb: "there is no obs['cell_type']" for verb in ("finetune", "transfer", "evaluate")}
+
 CASES = {
     "no such file": refused("no such file", lambda data, folder: folder / "missing.h5mu"),
     "a link to a file that is gone": refused("no such file", _dangling),
@@ -273,8 +305,30 @@ CASES = {
     "a name with spaces, quotes and other alphabets": same(_odd_name("Zellen α 細胞 'x'.h5mu")),
     "an empty folder": refused("is a folder without matrix.mtx and not a Zarr store", _folder("hollow")),
     "a folder named .h5ad": refused("is a folder without matrix.mtx", _folder("cells.h5ad")),
-    "10x folder": used(
-        _10x(), verbs={verb: "there is no obs['cell_type']" for verb in ("finetune", "transfer", "evaluate")}
+    "10x folder": used(_10x(), verbs=NO_LABELS),
+    "10x folder whose matrix has the cells in rows": used(_10x(_transposed_matrix), verbs=NO_LABELS),
+    "10x folder with hidden files of macOS": used(
+        _10x(lambda folder: (folder / "._matrix.mtx").write_bytes(bytes(10))), verbs=NO_LABELS
+    ),
+    "10x folder with two different files of features, one of them packed": refused(
+        "differ; remove the one", _10x(_pack_another)
+    ),
+    "a folder of kallisto and bustools": used(
+        _other_tool("cells_x_genes.mtx", "cells_x_genes.genes.txt", "cells_x_genes.barcodes.txt"), verbs=NO_LABELS
+    ),
+    "a folder of alevin-fry": used(
+        _other_tool("quants_mat.mtx", "quants_mat_cols.txt", "quants_mat_rows.txt"), verbs=NO_LABELS
+    ),
+    "a folder of Parse": used(
+        _other_tool("count_matrix.mtx", "all_genes.csv", "cell_metadata.csv", "{id},{name},hg38"), verbs=NO_LABELS
+    ),
+    "a folder with a matrix of an unknown name": refused(
+        "rename counts.mtx to matrix.mtx", _other_tool("counts.mtx", "genes.txt", "cells.txt")
+    ),
+    ".h5ad with genes in rows": refused(
+        "the cells are named like genes",
+        lambda data, folder: write(data["rna"].T, folder / "cells"),
+        verbs={"evaluate": "there is no obs['cell_type']"},
     ),
     "10x folder without barcodes": refused(
         "has no barcodes.tsv(.gz)", _10x(lambda folder: (folder / "barcodes.tsv").unlink())

@@ -10,6 +10,7 @@ from scfusionttt.data.cells import CiteSeq
 from scfusionttt.errors import InputDataError, SettingError
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.io.read import read
+from scfusionttt.simulation.simulate import simulate
 
 CELLS = [f"c{i}" for i in range(6)]
 GENES = ["CD3E", "CD4", "CD8A", "MS4A1"]
@@ -166,6 +167,15 @@ def test_antibodies_alone_are_refused(names, ids):
     if ids is not None:
         data.var["gene_ids"] = ids
     fails(data, "no RNA found", "only antibodies", names[0], "add the RNA")
+
+
+def test_a_transposed_matrix_is_refused():
+    """It was said to have genes of neither human nor mouse."""
+    genes = simulate(8, 300, 2, 2)["rna"].var_names
+    barcodes = [f"AAACCTGA{end}-1" for end in "ACGT"]
+    counts = np.ones((300, 4), dtype=np.float32)
+    fails(table(counts, cells=genes, features=barcodes), "cells are named like genes", "AAACCTGAA-1", "adata.T")
+    as_citeseq(table(counts[:30], cells=genes[:30], features=GENES))  # a name for each cell, whatever it is
 
 
 def test_feature_types_within_a_modality():

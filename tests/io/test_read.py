@@ -2,6 +2,7 @@ import gzip
 import json
 import os
 import pickle
+import struct
 from pathlib import Path
 
 import anndata
@@ -158,6 +159,88 @@ def test_10x_folder_of_both_versions(tmp_path, version, gz, prefix):
     assert ("feature_types" in found.var) == (version == 3)
 
 
+def test_hidden_files_of_macos_are_ignored(tmp_path):
+    folder = write_10x_folder(tmp_path / "f")
+    for name in ("matrix.mtx.gz", "features.tsv.gz", "barcodes.tsv.gz"):
+        (folder / f"._{name}").write_bytes(b"Mac OS X")
+    assert_counts(read(folder))
+
+
+def test_a_file_and_its_gz(tmp_path):
+    folder = write_10x_folder(tmp_path / "f")
+    write_10x_folder(folder, gz=False)
+    assert_counts(read(folder))
+    for name in ("features.tsv", "matrix.mtx"):
+        (folder / name).write_text((folder / name).read_text() + "\n")
+        fails(folder, f"{name} and {name}.gz differ; remove the one")
+
+
+def write_folder(folder, matrix, names):
+    folder.mkdir(parents=True)
+    with (folder / matrix).open("wb") as file:
+        mmwrite(file, sparse.coo_matrix(COUNTS.astype(int)))
+    for name, lines in names.items():
+        (folder / name).write_text("".join(f"{line}\n" for line in lines))
+    return folder
+
+
+@pytest.mark.parametrize("prefix", ["", "GSM1_"])
+@pytest.mark.parametrize("matrix", ["cells_x_genes", "cells_x_features"])
+def test_folders_of_kallisto_and_bustools(tmp_path, prefix, matrix):
+    names = {f"{prefix}{matrix}.genes.txt": IDS, f"{prefix}{matrix}.barcodes.txt": CELLS}
+    found = read(write_folder(tmp_path / "f", f"{prefix}{matrix}.mtx", names))
+    assert_counts(found)
+    assert list(found.var_names) == list(found.var["gene_ids"]) == IDS
+    assert "feature_types" not in found.var
+
+
+def test_folders_of_alevin_fry(tmp_path):
+    names = {"quants_mat_cols.txt": IDS, "quants_mat_rows.txt": CELLS}
+    folder = write_folder(tmp_path / "out" / "alevin", "quants_mat.mtx", names)
+    assert_counts(read(folder))
+    fails(tmp_path / "out", "did you mean", "alevin")
+
+
+def test_spliced_and_unspliced_counts_of_alevin_fry_are_not_read_as_three_genes(tmp_path):
+    three = ["CD4", "CD4-U", "CD4-A"]
+    fails(
+        write_folder(tmp_path / "f", "quants_mat.mtx", {"quants_mat_cols.txt": three, "quants_mat_rows.txt": CELLS}),
+        "USA mode", "pyroe.load_fry",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("matrix", ["DGE.mtx", "count_matrix.mtx"])
+def test_folders_of_parse(tmp_path, matrix):
+    genes = ["gene_id,gene_name,genome", *(f"{gene_id},{name},hg38" for gene_id, name in zip(IDS, SYMBOLS))]
+    cells = ["bc_wells,sample,tscp_count", *(f"{cell},s1,{i}" for i, cell in enumerate(CELLS))]
+    found = read(write_folder(tmp_path / "f", matrix, {"all_genes.csv": genes, "cell_metadata.csv": cells}))
+    assert_counts(found)
+    assert list(found.var_names) == SYMBOLS
+    assert list(found.var["gene_ids"]) == IDS
+    assert "feature_types" not in found.var
+    assert list(found.obs["tscp_count"]) == [0, 1, 2]
+
+
+def test_a_10x_matrix_may_have_the_cells_in_rows(tmp_path):
+    folder = write_10x_folder(tmp_path / "f", gz=False)
+    with (folder / "matrix.mtx").open("wb") as file:
+        mmwrite(file, sparse.coo_matrix(COUNTS.astype(int)))
+    assert_counts(read(folder))
+
+
+def test_a_square_10x_matrix_has_the_features_in_rows(tmp_path):
+    folder = write_10x_folder(tmp_path / "f", gz=False)
+    square = sparse.coo_matrix(COUNTS[:, :3].T.astype(int))
+    with (folder / "matrix.mtx").open("wb") as file:
+        mmwrite(file, square)
+    (folder / "features.tsv").write_text("".join(f"{name}\n" for name in IDS[:3]))
+    np.testing.assert_array_equal(read(folder).X.toarray(), COUNTS[:, :3])
+
+
+def test_a_matrix_of_another_name_is_named(tmp_path):
+    fails(write_folder(tmp_path / "f", "spliced.mtx", {"barcodes.tsv": CELLS}), "rename spliced.mtx to matrix.mtx")
+
+
 def fails(path, *words):
     with pytest.raises(InputFileError) as caught:
         read(path)
@@ -165,6 +248,33 @@ def fails(path, *words):
     assert "\n" not in message
     for word in (path.name, *words):
         assert word in message
+
+
+def test_a_filter_that_is_not_installed_is_named(tmp_path):
+    """A file written with Blosc, say, was called damaged."""
+    adata = AnnData(np.ones((50, 40), dtype=np.float32))
+    adata.write_h5ad(tmp_path / "a.h5ad", compression="lzf")
+    content = (tmp_path / "a.h5ad").read_bytes()
+    assert content.count(struct.pack("<HH", h5py.h5z.FILTER_LZF, 8)) >= 1
+    with h5py.File(tmp_path / "a.h5ad") as file:
+        assert file["X"].compression == "lzf"
+    unknown = content.replace(struct.pack("<HH", h5py.h5z.FILTER_LZF, 8), struct.pack("<HH", 399, 8))
+    (tmp_path / "a.h5ad").write_bytes(unknown)
+    fails(tmp_path / "a.h5ad", "compressed with lzf (HDF5 filter 399)", "install hdf5plugin")
+
+
+def test_a_message_says_that_a_large_file_is_being_read(tmp_path, monkeypatch, caplog):
+    save(toy_anndata(), tmp_path / "a.h5ad", "h5ad")
+    folder = write_10x_folder(tmp_path / "f")
+    with caplog.at_level("INFO", logger="scfusionttt"):
+        read(tmp_path / "a.h5ad")
+        assert not caplog.text
+        monkeypatch.setattr("scfusionttt.io.read.LARGE", 100)
+        read(tmp_path / "a.h5ad")
+        read(folder)
+    assert [record.getMessage().split(" (")[0] for record in caplog.records] == [
+        f"reading {tmp_path / 'a.h5ad'}", f"reading {folder}",
+    ]  # fmt: skip
 
 
 def test_missing_and_empty(tmp_path):

@@ -14,6 +14,7 @@ import typer
 from scfusionttt.cli.cohorts import map as map_query
 from scfusionttt.cli.compare import ablate, benchmark
 from scfusionttt.cli.flags import FlagFormatter, with_flags
+from scfusionttt.cli.interrupts import INTERRUPTED, TERMINATED, Stopped
 from scfusionttt.cli.large import plan, store
 from scfusionttt.cli.look import demo, doctor, genes, report, validate
 from scfusionttt.cli.references import annotate, reference
@@ -28,16 +29,8 @@ VERBS = (
 )  # fmt: skip
 for verb in VERBS:
     app.command()(verb)
-INTERRUPTED, TERMINATED = 130, 143
-#: How to continue after an interrupt, for the verbs that can.
-_CONTINUE = {
-    **dict.fromkeys(("pretrain", "finetune", "transfer"), "; continue the run with --resume"),
-    **dict.fromkeys(("benchmark", "ablate"), "; run the same command again to continue"),
-}
-
-
-class Terminated(BaseException):
-    """SIGTERM was received: a time limit of a cluster, or a shutdown."""
+#: Verbs that continue if they are run again.
+_CONTINUING = ("benchmark", "ablate")
 
 
 def main() -> None:
@@ -58,9 +51,9 @@ def main() -> None:
     except UserError as error:
         _fail(with_flags(str(error)), 2)
     except (KeyboardInterrupt, typer.Abort):
-        _fail(f"interrupted{_how_to_continue()}", INTERRUPTED)
-    except Terminated:
-        _fail(f"terminated{_how_to_continue()}", TERMINATED)
+        _stop(Stopped(INTERRUPTED))
+    except Stopped as stop:
+        _stop(stop)
     except Exception as error:
         if not hasattr(error, "format_message"):  # only usage errors of the argument parser have one
             raise
@@ -85,13 +78,15 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     typer.echo(f"warning: {with_flags(str(message))}", err=True)
 
 
-def _how_to_continue() -> str:
+def _stop(stop: Stopped) -> None:
     verb = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
-    return _CONTINUE.get(verb, "")
+    advice = "; continue the run with --resume" if stop.resumable else ""
+    advice = "; run the same command again to continue" if verb in _CONTINUING else advice
+    _fail(f"{'terminated' if stop.code == TERMINATED else 'interrupted'}{advice}", stop.code)
 
 
 def _terminate(*_: Any) -> None:
-    raise Terminated
+    raise Stopped(TERMINATED)
 
 
 def _fail(message: str, code: int) -> None:

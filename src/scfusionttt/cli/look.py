@@ -31,15 +31,16 @@ def demo(out: Annotated[Path, typer.Option("--out", metavar="DIR", help="folder 
 
     Example: scfusionttt demo --out demo
     """
-    from scfusionttt.demo import run_demo
+    typer.echo("simulating CITE-seq, then training all three stages on it: about three minutes", err=True)
+    from scfusionttt.demo import run_demo  # loads torch
 
     page = run_demo(out, show=print_table)
     typer.echo(f"open {page} in a browser")
 
 
 def validate(
-    input: InputFile, layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None,
-    cells: WhichCells = None, round: Round = False, json_file: Json = None,
+    input: InputFile, species: Species = None, layer: Layer = None, rna_modality: Rna = None,
+    protein_modality: Protein = None, cells: WhichCells = None, round: Round = False, json_file: Json = None,
 ) -> None:  # fmt: skip
     """Summarise an input and report problems.
 
@@ -49,7 +50,7 @@ def validate(
     from scfusionttt.data.validate import validate as check_input
 
     options = input_options(layer, rna_modality, protein_modality, cells, drop_empty=False, round=round)
-    report = check_input(input, **options)
+    report = check_input(input, species=species, **options)
     for line in report.lines():
         typer.echo(with_flags(line))
     write_json(json_file, report.to_dict())

@@ -29,6 +29,7 @@ from scfusionttt.data.modalities import (
     has_feature_type,
     protein_frame,
     split_features,
+    transposed_findings,
     unused_modalities,
 )
 from scfusionttt.errors import InputDataError, SettingError
@@ -115,7 +116,8 @@ def assemble(
         findings = [finding for finding in findings if finding.code != "fractional_matrix"]
         findings += [note for name, part in (("RNA", rna), ("protein", protein)) for note in _round(part, name)]
     obs.index = rna.obs_names.copy()
-    return _same_cells(rna, protein, obs, cells), [*findings, *antibody_findings(rna.var)]
+    findings += [*transposed_findings(rna.obs_names, rna.var_names), *antibody_findings(rna.var)]
+    return _same_cells(rna, protein, obs, cells), findings
 
 
 def _round(part: AnnData | None, modality: str) -> list[Finding]:

@@ -9,9 +9,10 @@ from mudata import MuData
 
 from scfusionttt.data.counts import columns_without_numbers, is_whole, to_dense
 from scfusionttt.data.findings import Finding, named
-from scfusionttt.errors import InputDataError
+from scfusionttt.errors import InputDataError, name_some
 from scfusionttt.genome.antibodies import antigen_share, read_as_antibodies
 from scfusionttt.genome.antibody_names import is_marked
+from scfusionttt.genome.species import gene_share
 from scfusionttt.keys import (
     ANTIBODY_CAPTURE,
     FEATURE_TYPES,
@@ -47,6 +48,8 @@ _MOST_TYPES = 20
 _MANY = 0.15
 #: Fewer gene names that are also aliases of antigens are not worth a warning.
 _FEWEST = 3
+#: Fewer cells whose names could be genes are not taken for genes.
+_FEWEST_GENES = 20
 
 #: obsm entries of an AnnData that may hold the protein counts as a DataFrame (case-insensitive).
 PROTEIN_OBSM = ("protein_expression", "protein_counts", "protein", "proteins", "prot", "adt")
@@ -130,6 +133,15 @@ def antibody_findings(var: pd.DataFrame) -> list[Finding]:
     message = f"{named(names, 'gene name')} {'reads' if len(names) == 1 else 'read'} as antibodies"
     remedy = f"if so, mark them as '{ANTIBODY_CAPTURE}' in var['{FEATURE_TYPES}']"
     return [Finding("warning", "antibodies_among_genes", message, remedy, names)]
+
+
+def transposed_findings(cells: pd.Index, features: pd.Index) -> list[Finding]:
+    """Report cells that are named like genes, where the features are not."""
+    if len(cells) < _FEWEST_GENES or gene_share(cells) < 0.5 or gene_share(features) > 0.1:
+        return []
+    some = [name_some(names.tolist()) for names in (cells, features)]
+    message = f"the cells are named like genes ({some[0]}), and the features are not ({some[1]})"
+    return [Finding("error", "transposed", message, "exchange cells and features, as adata.T does")]
 
 
 def _may_be_types(values: pd.Series | pd.DataFrame) -> bool:

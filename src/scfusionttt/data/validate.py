@@ -115,7 +115,8 @@ def validate(
 
 def check(cite: CiteSeq) -> list[Finding]:
     """Report invalid and unusual names, counts and sizes."""
-    findings = [*_names(cite), *count_findings(cite), *(_unfiltered(cite) or [*_sizes(cite), *_empty(cite)])]
+    sizes = library_sizes(cite.rna.X)
+    findings = [*_names(cite), *count_findings(cite), *(unfiltered(sizes) or [*_sizes(cite), *_empty(cite)])]
     return findings if cite.protein is None else findings + _proteins(cite.protein)
 
 
@@ -200,12 +201,11 @@ def _names(cite: CiteSeq) -> list[Finding]:
     return findings
 
 
-def _unfiltered(cite: CiteSeq) -> list[Finding]:
-    """Report a matrix of all barcodes, where empty cells and outliers would be misleading: an error if some are empty.
+def unfiltered(sizes: np.ndarray) -> list[Finding]:
+    """Report a matrix of all barcodes from their library sizes [n]: an error if some are empty.
 
-    Without empty barcodes, which the user left out, it is a warning.
+    Without empty barcodes, which the user left out, it is a warning. Findings on empty cells or outliers would mislead.
     """
-    sizes = library_sizes(cite.rna.X)
     if not len(sizes) or not np.median(sizes) < UNFILTERED_MEDIAN:
         return []
     few = np.median(np.sort(sizes)[-100:]) / 10

@@ -1,17 +1,20 @@
 """Infer the species, human or mouse, from the names of the genes."""
 
 from collections.abc import Iterable
+from functools import cache
 
 import pandas as pd
 
 from scfusionttt.errors import FeatureError, name_some
-from scfusionttt.genome.names import PREFIXES, as_text, ensembl_ids, other_species, species_prefix
+from scfusionttt.genome.names import PREFIXES, as_text, ensembl_ids, other_species, species_prefix, strip_species
 from scfusionttt.genome.tables import RELEASES, read_shipped
 
 #: A second species with a smaller fraction of the names is treated as contamination or spike-in.
 _STRAY = 0.05
 #: Smallest fraction of known names for a species to be inferred.
 _LEAST = 0.1
+#: Number of names that are looked up to tell cells from genes.
+_SOME = 1000
 _MOUSE_SPELLING = r"[A-Z][a-z]|mt-|\d+[A-Z]\d+Rik"
 _BOTH = (("human", "mouse"), ("mouse", "human"))
 
@@ -55,6 +58,18 @@ def infer_species(names: Iterable[object], gene_ids: Iterable[object] | None = N
             "use gene symbols or Ensembl ids, or choose species"
         )
     return _majority(known)
+
+
+def gene_share(names: pd.Index) -> float:
+    """Return the fraction of names, of some of many, that are Ensembl ids or symbols of genes, in any case."""
+    some = as_text(names[:: max(1, len(names) // _SOME)])
+    symbols = strip_species(some).str.upper().isin(_human_symbols())  # most genes of the mouse have the same
+    return float((symbols | ensembl_ids(some).notna()).mean()) if len(some) else 0.0
+
+
+@cache
+def _human_symbols() -> frozenset[str]:
+    return frozenset(read_shipped(RELEASES["human"][0])["symbol"].str.upper())
 
 
 def _by_prefix(names: pd.Series) -> dict[str, int]:

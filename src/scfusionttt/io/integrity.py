@@ -5,7 +5,8 @@ import json
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib import import_module
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -115,8 +116,33 @@ def damaged(path: Path) -> Iterator[None]:
         if is_unsupported(error):
             remedy = "update anndata and zarr, or install the package that it names"
             raise InputFileError(f"{path} cannot be read with the installed packages ({text}); {remedy}") from error
+        if missing := _missing_filters(path):
+            remedy = "install hdf5plugin, or write the file with gzip"
+            raise InputFileError(f"{path} is compressed with {missing}, which HDF5 lacks here; {remedy}") from error
         cause = "is truncated" if "truncated" in text or isinstance(error, EOFError) else "cannot be read"
         raise InputFileError(f"{path} {cause} ({text}); it is damaged or incomplete: copy or write it again") from error
+
+
+def load_filters() -> None:
+    """Register the compression filters of hdf5plugin, if it is installed."""
+    with suppress(ImportError):
+        import_module("hdf5plugin")
+
+
+def _missing_filters(path: Path) -> str:
+    """Return the compression filters of an HDF5 file that are not available; empty if there are none."""
+    missing: dict[int, str] = {}
+
+    def look(_: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            created = item.id.get_create_plist()
+            for number, _flags, _values, name in map(created.get_filter, range(created.get_nfilters())):
+                if not h5py.h5z.filter_avail(number):
+                    missing[number] = f"{name.decode(errors='replace') or 'a filter'} (HDF5 filter {number})"
+
+    with suppress(OSError, RuntimeError), h5py.File(path, "r") as file:
+        file.visititems(look)
+    return " and ".join(missing.values())
 
 
 def _require_memory(path: Path, needed: int, *, does: str = "declares") -> None:

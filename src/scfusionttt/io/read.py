@@ -1,5 +1,6 @@
 """Read files and folders as AnnData or MuData; the content decides which kind they are."""
 
+import logging
 from pathlib import Path
 
 import anndata
@@ -10,22 +11,25 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 from scipy import sparse
-from scipy.io import mmread
 
 from scfusionttt.errors import InputFileError, name_some
 from scfusionttt.io.integrity import (
-    check_gzip,
     check_hdf5,
-    check_matrix_market,
     check_zarr,
     damaged,
     is_store,
+    load_filters,
     without_pickle,
 )
+from scfusionttt.io.matrices import find_matrices, read_matrix_folder
 from scfusionttt.io.partial import is_unsupported, raw_of, read_supported
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.keys import FEATURE_TYPES
 
+log = logging.getLogger("scfusionttt")
+
+#: Bytes from which a message says that a file is being read.
+LARGE = 10**8
 _KNOWN = ".h5mu, .h5ad, .zarr, 10x .h5 or a 10x matrix folder"
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _HDF5_OFFSETS = (0, 512, 1024, 2048)  # MuData has a user block before the signature
@@ -42,9 +46,9 @@ def read(path: str | Path) -> AnnData | MuData:
     Parameters
     ----------
     path
-        ``.h5mu``, ``.h5ad``, ``.zarr`` of either, 10x ``.h5`` (Cell Ranger 2 and later), or a 10x folder with matrix,
-        features (or genes) and barcodes, each plain or gzipped. The kind is detected from the content, not
-        from the file name.
+        ``.h5mu``, ``.h5ad``, ``.zarr`` of either, 10x ``.h5`` (Cell Ranger 2 and later), or a folder with matrix,
+        features (or genes) and barcodes, each plain or gzipped, as written by 10x, STARsolo, kallisto | bustools,
+        alevin-fry and Parse. The kind is detected from the content, not from the file name.
 
     Returns
     -------
@@ -62,6 +66,9 @@ def read(path: str | Path) -> AnnData | MuData:
         is_folder = path.is_dir()
         if not is_folder and not path.exists():
             raise InputFileError(f"{path}: no such file; check the path")
+        size = sum(file.stat().st_size for file in (path.rglob("*") if is_folder else [path]) if file.is_file())
+        if size >= LARGE:
+            log.info("reading %s (%.1f GB)", path, size / 1e9)
         with quiet():
             return _read_folder(path) if is_folder else _read_file(path)
     except PermissionError as error:
@@ -76,6 +83,7 @@ def _read_file(path: Path) -> AnnData | MuData:
         start = file.read(max(_HDF5_OFFSETS) + len(_HDF5))
     if not any(start[at : at + len(_HDF5)] == _HDF5 for at in _HDF5_OFFSETS):
         raise InputFileError(f"{path} {_other_kind(path, start)}")
+    load_filters()
     with damaged(path):
         with h5py.File(path, "r") as file:
             kind = _hdf5_kind(path, file)
@@ -147,16 +155,25 @@ def _read_folder(path: Path) -> AnnData | MuData:
         )
     if any((path / name).exists() for name in ("zarr.json", ".zgroup")):
         return _read_zarr(path)
-    matrices = sorted([*path.glob("*matrix.mtx"), *path.glob("*matrix.mtx.gz")])
+    matrices = find_matrices(path)
     if len(matrices) == 1:
-        return _read_10x_folder(matrices[0])
+        return read_matrix_folder(matrices[0])
     if matrices:
         raise InputFileError(
             f"{path} has {len(matrices)} matrices; put each into its own folder with its features and barcodes"
         )
-    below = sorted({matrix.parent for matrix in path.glob("*/*matrix.mtx*")})
-    hint = f"did you mean {name_some(below)}?" if below else f"expected {_KNOWN}"
-    raise InputFileError(f"{path} is a folder without matrix.mtx and not a Zarr store; {hint}")
+    raise InputFileError(f"{path} is a folder without matrix.mtx and not a Zarr store; {_where_else(path)}")
+
+
+def _where_else(path: Path) -> str:
+    """Return what to do with a folder without a matrix whose names are known."""
+    below = [folder for folder in sorted(path.glob("*/")) if find_matrices(folder)]
+    if below:
+        return f"did you mean {name_some(below)}?"
+    others = sorted(file.name for file in path.glob("[!.]*.mtx*"))
+    if others:
+        return f"rename {name_some(others)} to matrix.mtx, with features.tsv and barcodes.tsv next to it"
+    return f"expected {_KNOWN}"
 
 
 def _read_zarr(path: Path) -> AnnData | MuData:
@@ -180,32 +197,3 @@ def _read_zarr(path: Path) -> AnnData | MuData:
                 if adata.raw is None and raw:
                     adata.raw = AnnData(**raw, obs=adata.obs[[]])
         return data
-
-
-def _read_10x_folder(matrix_path: Path) -> AnnData:
-    """Read a Matrix Market folder; scanpy's reader accepts version 3 only when gzipped."""
-    prefix = matrix_path.name.removesuffix(".gz").removesuffix("matrix.mtx")
-    features = _read_tsv(matrix_path.parent, prefix, ("features", "genes"))
-    barcodes = _read_tsv(matrix_path.parent, prefix, ("barcodes",))
-    with damaged(matrix_path):
-        check_matrix_market(matrix_path)
-        counts = sparse.csr_matrix(mmread(matrix_path).T, dtype=np.float32)
-    if counts.shape != (len(barcodes), len(features)):
-        raise InputFileError(
-            f"{matrix_path} is {counts.shape[1]} x {counts.shape[0]}, but there are {len(features)} features and "
-            f"{len(barcodes)} barcodes; the files do not belong together, or one is truncated"
-        )
-    var = pd.DataFrame({"gene_ids": features[0].to_numpy()}, index=features[min(1, features.shape[1] - 1)].to_numpy())
-    if features.shape[1] > 2:
-        var[FEATURE_TYPES] = features[2].to_numpy()
-    return AnnData(counts, obs=pd.DataFrame(index=barcodes[0].to_numpy()), var=var)
-
-
-def _read_tsv(folder: Path, prefix: str, names: tuple[str, ...]) -> pd.DataFrame:
-    for file in (folder / f"{prefix}{name}.tsv{gz}" for name in names for gz in ("", ".gz")):
-        if file.exists():
-            with damaged(file):
-                check_gzip(file)
-                # "NA" is a valid name, and quotes are literal
-                return pd.read_csv(file, sep="\t", header=None, dtype=str, keep_default_na=False, quoting=3)
-    raise InputFileError(f"{folder} has no {prefix}{names[0]}.tsv(.gz) next to the matrix; copy it into the folder")

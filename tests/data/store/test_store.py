@@ -284,6 +284,28 @@ def test_empty_cells_are_refused_by_name_or_left_out(tmp_path):
     assert "cell-3" not in open_store(tmp_path / "out.zarr").rna.obs_names
 
 
+def test_an_unfiltered_matrix_is_refused_or_reported(tmp_path, caplog):
+    """The advice was to leave out the empty cells, which keeps the droplets of a few counts."""
+    rng = np.random.default_rng(0)
+    rates = np.repeat([1.0, 0.01, 0.0], [100, 1000, 1000])[:, None]
+    counts = sparse.csr_matrix(rng.poisson(rates, (2100, 300)).astype(np.float32))
+    genes = simulate(8, 300, 2, 2)["rna"].var_names
+    AnnData(counts, var=pd.DataFrame(index=genes)).write_h5ad(tmp_path / "raw.h5ad")
+    with pytest.raises(InputDataError, match=r"raw\.h5ad: looks unfiltered: 95% of 2100 barcodes"):
+        write(tmp_path / "out.zarr", tmp_path / "raw.h5ad")
+    assert not (tmp_path / "out.zarr").exists()
+    with caplog.at_level("WARNING", logger="scfusionttt"):
+        write(tmp_path / "out.zarr", tmp_path / "raw.h5ad", drop_empty=True)
+    assert "looks unfiltered" in caplog.text
+
+
+def test_a_transposed_matrix_is_refused(tmp_path):
+    path = rna_only(tmp_path / "x.h5ad", [f"AAAC{i}-1" for i in range(50)])
+    anndata.read_h5ad(path).T.write_h5ad(tmp_path / "transposed.h5ad")
+    with pytest.raises(InputDataError, match=r"transposed\.h5ad: the cells are named like genes"):
+        open_source(tmp_path / "transposed.h5ad")
+
+
 def test_string_columns_are_stored(tmp_path):
     """As pandas 3 has them, with a missing value: they ended the command with a traceback after the work."""
     cells = simulate(20, 300, 3, 3)["rna"].copy()

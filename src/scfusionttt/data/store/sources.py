@@ -14,9 +14,9 @@ from mudata import MuData
 
 from scfusionttt.data.assemble import as_citeseq, assemble
 from scfusionttt.data.cells import Cells, CiteSeq
-from scfusionttt.data.modalities import PROTEIN_OBSM, antibody_findings, protein_tables
+from scfusionttt.data.modalities import PROTEIN_OBSM, antibody_findings, protein_tables, transposed_findings
 from scfusionttt.errors import InputDataError, UserError
-from scfusionttt.io.integrity import check_zarr, damaged, is_store, without_pickle
+from scfusionttt.io.integrity import check_zarr, damaged, is_store, load_filters, without_pickle
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.io.read import read
 
@@ -85,7 +85,8 @@ def open_source(
             logged.add(text)
         return cite
 
-    for finding in antibody_findings(part(slice(0, 1)).rna.var):
+    features = part(slice(0, 1)).rna.var
+    for finding in [*transposed_findings(data.obs_names, features.index), *antibody_findings(features)]:
         if finding.severity == "error":
             raise InputDataError(f"{path}: {finding}")
         log.warning("warning: %s: %s", path, finding)
@@ -114,6 +115,7 @@ def _open_lazily(path: Path) -> AnnData | MuData | None:
             check_zarr(path, to_memory=False)
             group: Any = zarr.open_group(path, mode="r")
         else:
+            load_filters()
             group = h5py.File(path, "r")
         if "mod" in group:
             data: AnnData | MuData | None = _lazy_mudata(group)

@@ -13,8 +13,9 @@ from scfusionttt.data.cells import CiteSeq, count_findings
 from scfusionttt.data.findings import named
 from scfusionttt.data.store.join import Joined, join_features
 from scfusionttt.data.store.sources import Source, naming
-from scfusionttt.data.store.stored import BLOCK, FORMAT_VERSION
+from scfusionttt.data.store.stored import BLOCK, FORMAT_VERSION, WINDOW
 from scfusionttt.data.transforms import library_sizes
+from scfusionttt.data.validate import unfiltered
 from scfusionttt.errors import InputDataError, OutputError
 from scfusionttt.io.atomic import check_target, replacing
 from scfusionttt.io.quiet_warnings import quiet
@@ -64,11 +65,16 @@ def write_store(
             f"two inputs have the same name ({', '.join(names)}), which must identify their cells; rename one"
         )
     joined = join_features([_read(source, slice(0, 1)) for source in sources], species=species)
+    sizes: list[list[np.ndarray]] = [[] for _ in sources]
     with replacing(path) as temporary, quiet():
         writer = _Writer(temporary, joined)
-        for mixture in _mixtures(sources, joined, names, np.random.default_rng(seed), drop_empty):
+        for mixture in _mixtures(sources, joined, names, np.random.default_rng(seed), drop_empty, sizes):
             writer.append(*mixture)
-        return writer.finish()
+        n_cells = writer.finish()
+    for source, of_blocks in zip(sources, sizes, strict=True):
+        for finding in unfiltered(np.concatenate([*of_blocks, []])):
+            log.warning("warning: %s: %s", source.path, finding)
+    return n_cells
 
 
 def check_store_path(path: Path) -> None:
@@ -79,9 +85,10 @@ def check_store_path(path: Path) -> None:
 
 
 def _mixtures(
-    sources: Sequence[Source], joined: Joined, names: list[str], rng: np.random.Generator, drop_empty: bool
-) -> Iterator[tuple[sparse.csr_matrix, pd.DataFrame]]:
-    """Yield counts [m, f] and obs of shuffled cells from some blocks."""
+    sources: Sequence[Source], joined: Joined, names: list[str], rng: np.random.Generator, drop_empty: bool,
+    sizes: list[list[np.ndarray]],
+) -> Iterator[tuple[sparse.csr_matrix, pd.DataFrame]]:  # fmt: skip
+    """Yield counts [m, f] and obs of shuffled cells from some blocks, and add their library sizes to `sizes`."""
     first = np.cumsum([0, *(source.n_cells for source in sources)])
     blocks = [
         (number, slice(start, min(start + BLOCK, source.n_cells)))
@@ -94,6 +101,7 @@ def _mixtures(
         for number, rows in (blocks[i] for i in some):
             cite = _read(sources[number], rows)
             kept = _not_empty(sources[number], cite, drop_empty=drop_empty)
+            sizes[number].append(library_sizes(cite.rna.X)[kept])
             counts.append(_placed(cite, joined, number)[kept])
             origin = {INPUT: pd.Categorical.from_codes(np.full(cite.rna.n_obs, number), categories=pd.Index(names))}
             tables.append(cite.obs.assign(**origin, **{ROW: first[number] + np.arange(rows.start, rows.stop)})[kept])
@@ -118,9 +126,17 @@ def _not_empty(source: Source, cite: CiteSeq, *, drop_empty: bool) -> np.ndarray
     if not kept.all():
         empty = named(list(cite.rna.obs_names[~kept]), "cell")
         if not drop_empty:
+            for finding in unfiltered(_library_sizes(source)):
+                raise InputDataError(f"{source.path}: {finding}")
             raise InputDataError(f"{source.path}: no RNA counts in {empty}; leave them out with drop_empty")
         log.info("%s: %s without RNA counts left out", source.path, empty)
     return kept
+
+
+def _library_sizes(source: Source) -> np.ndarray:
+    """Return the RNA counts of each cell of a source, [n]."""
+    rows = [slice(start, min(start + WINDOW, source.n_cells)) for start in range(0, source.n_cells, WINDOW)]
+    return np.concatenate([library_sizes(source.read(part).rna.X) for part in rows])
 
 
 def _placed(cite: CiteSeq, joined: Joined, number: int) -> sparse.csr_matrix:

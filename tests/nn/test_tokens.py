@@ -8,7 +8,7 @@ EVERYTHING = torch.ones(1, 5, dtype=torch.bool)
 def test_a_token_is_the_value_weighted_sum_of_its_features_and_a_position():
     embedding = FeatureEmbedding(5, patch=2, width=4)
     values = torch.tensor([[1.0, -2.0, 3.0, 0.5, 7.0]])
-    tokens, present, _ = embedding(values, EVERYTHING)
+    tokens, present, *_ = embedding(values, EVERYTHING)
     vectors, position = embedding.vectors, embedding.position
     expected = [
         1.0 * vectors[0, 0] - 2.0 * vectors[0, 1] + position[0],
@@ -42,14 +42,14 @@ def test_features_take_the_values_of_their_token_also_in_a_partial_last_patch():
 def test_an_absent_feature_stays_out_of_the_sum_and_a_token_without_features_is_absent():
     embedding = FeatureEmbedding(5, patch=2, width=4)
     present = torch.tensor([[True, False, True, True, False]])
-    tokens, token_present, _ = embedding(torch.tensor([[1.0, torch.nan, 3.0, 0.5, 1e9]]), present)
+    tokens, token_present, *_ = embedding(torch.tensor([[1.0, torch.nan, 3.0, 0.5, 1e9]]), present)
     torch.testing.assert_close(tokens[0, 0], embedding.vectors[0, 0] + embedding.position[0])
     torch.testing.assert_close(tokens[0, 2], embedding.position[2])
     assert token_present.tolist() == [[True, True, False]]
 
 
 def test_zero_counts_as_measured():
-    _, present, _ = FeatureEmbedding(5, patch=2, width=4)(torch.zeros(1, 5), EVERYTHING)
+    _, present, *_ = FeatureEmbedding(5, patch=2, width=4)(torch.zeros(1, 5), EVERYTHING)
     assert present.all()
 
 

@@ -6,19 +6,20 @@ Whole processes take turns, imports included; the first round, which compiles th
 least wall time of each and their ratio. `--python` names an interpreter with muon; without it the present one is used.
 """
 
+import sys
+
+if not __package__:
+    sys.path[0] += "/.."  # run as a file: `operator` must not shadow the standard library's
+
 import argparse
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-
-if not __package__:
-    sys.path[0] += "/.."  # run as a file: `operator` must not shadow the standard library's
 
 from benchmarks.measure import print_table, write_json
 

@@ -64,8 +64,9 @@ def test_a_difference_of_nan_fails_the_check():
     assert not checks.Check("", float("nan"), 1e-5).holds
 
 
-def test_scripts_do_not_shadow_modules_of_the_same_name():
-    call = [sys.executable, ROOT / "benchmarks" / "operator.py", "--help"]
+@pytest.mark.parametrize("script", ["operator.py", "end_to_end.py"])
+def test_scripts_do_not_shadow_modules_of_the_same_name(script):
+    call = [sys.executable, ROOT / "benchmarks" / script, "--help"]
     done = subprocess.run(call, env=os.environ | {"PYTHONPATH": "src"}, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

@@ -365,11 +365,17 @@ def test_ctrl_c_suggests_resume_only_if_a_checkpoint_was_saved(epoch, hint, here
         if trainer.current_epoch == epoch:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(StepSeed, "on_train_batch_start", interrupt)
-    result = scfusionttt(f"pretrain cells.h5mu {SMALL} --epochs 2 --out stopped-{epoch}")
+    command = f"pretrain cells.h5mu {SMALL} --epochs 2 --out stopped"
+    with monkeypatch.context() as patch:
+        patch.setattr(StepSeed, "on_train_batch_start", interrupt)
+        result = scfusionttt(command)
     assert result.code == 130
     assert result.err.splitlines()[-1] == f"scfusionttt: interrupted{hint}"
-    assert Path(f"stopped-{epoch}.training").exists() == bool(hint)
+    if hint:
+        assert "stopped.training is from an interrupted run" in scfusionttt(command).err
+    else:
+        done(scfusionttt(command))
+    assert Path("stopped.training").exists() == bool(hint)
 
 
 def test_the_demo_says_at_once_what_it_does(here, scfusionttt, monkeypatch):

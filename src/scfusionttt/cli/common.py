@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from scfusionttt.cli.interrupts import stoppable
+from scfusionttt.cli.interrupts import has_checkpoint, stoppable
 from scfusionttt.cli.processes import is_first
 from scfusionttt.errors import InputFileError, SettingError
 
@@ -93,8 +93,8 @@ def run_folder(out: Path, *, resume: bool, overwrite: bool, start: Path | None =
     if not is_first():
         yield folder
         return
-    with locked(folder) as states, stoppable(folder):
-        if states and not resume:
+    with locked(folder), stoppable(folder):
+        if has_checkpoint(folder) and not resume:
             raise SettingError(f"{folder} is from an interrupted run: continue it with --resume, or remove the folder")
         yield folder
 

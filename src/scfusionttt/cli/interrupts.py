@@ -29,4 +29,9 @@ def stoppable(folder: Path) -> Iterator[None]:
         yield
     except (KeyboardInterrupt, Stopped) as stop:
         code = stop.code if isinstance(stop, Stopped) else INTERRUPTED
-        raise Stopped(code, resumable=any(folder.glob("*.ckpt"))) from stop
+        raise Stopped(code, resumable=has_checkpoint(folder)) from stop
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Return whether ``--resume`` has something to continue; until the first epoch ends, there is only the identity."""
+    return any(folder.glob("*.ckpt"))

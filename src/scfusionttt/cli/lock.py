@@ -12,8 +12,8 @@ LOCK = "lock"
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[list[str]]:
-    """Hold the lock of a folder, which is created; yields the names of the files that an earlier run left in it.
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder, which is created.
 
     The operating system releases the lock of a process that is killed, so that no lock outlives its run. At the end
     the folder is removed if nothing else is in it.
@@ -39,7 +39,7 @@ def locked(folder: Path) -> Iterator[list[str]]:
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
         try:
-            yield sorted(path.name for path in folder.iterdir() if path.name != LOCK)
+            yield
         finally:
             (folder / LOCK).unlink(missing_ok=True)
             if folder.is_dir() and not any(folder.iterdir()):

@@ -160,7 +160,7 @@ def query_batches(cite: CiteSeq, batch_key: str | None, cohort: Cohort) -> np.nd
 
 
 def warn_if_confounded(obs: pd.DataFrame, cohort: Cohort, labels_key: str, codes: np.ndarray) -> None:
-    """Log a warning if batches and labels (`codes` [n], -1: unlabelled) can hardly be told apart."""
+    """Log a warning if batches and labels (`codes` [n], -1: unlabelled) are confounded."""
     for key in cohort.levels:
         association = cramers_v(class_names(obs[key])[codes >= 0], codes[codes >= 0]) if key in obs else 0.0
         if association >= CONFOUNDED:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-#: Linear map of values [n, m] to the latent vectors [n, l] in which kinds are told apart.
+#: Linear map of values [n, m] to the latent vectors [n, l] in which kinds are distinguished.
 Latent: TypeAlias = Callable[[Tensor], Tensor]
 
 

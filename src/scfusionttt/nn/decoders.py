@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from scfusionttt.config import NetworkConfig
-from scfusionttt.nn.layers import RMSNorm, Stack
+from scfusionttt.nn.fused import RMSNorm
+from scfusionttt.nn.layers import Stack
 from scfusionttt.nn.tokens import FeatureReadout, Tokens
 
 

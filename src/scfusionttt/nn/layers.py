@@ -1,4 +1,4 @@
-"""Layers of all networks: RMSNorm, the mixers, the pre-norm block and stacks of blocks.
+"""Layers of all networks: the mixers, the pre-norm block and stacks of blocks.
 
 A mixer exchanges information between the tokens of a cell: ``mixer(tokens, present, first) -> tokens``.
 Shapes: n cells, t tokens, h heads, f units per head, d = h * f width. Absent tokens influence no other token.
@@ -6,50 +6,18 @@ Shapes: n cells, t tokens, h heads, f units per head, d = h * f width. Absent to
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from scfusionttt.config import NetworkConfig
 from scfusionttt.errors import SettingError
+from scfusionttt.nn.fused import RMSNorm, add_dropped
 from scfusionttt.ttt import TTTOutput, split_heads, step_sizes, ttt_linear, ttt_mlp
 
 #: Base learning rate of the TTT layer's inner model.
 INNER_LR = 1.0
-
-
-class RMSNorm(nn.RMSNorm):
-    """RMSNorm (Zhang & Sennrich, arXiv 1910.07467), more than twice as fast as torch's on the CPU."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__(width, eps=1e-6)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return ``x / sqrt(mean(x^2) + eps) * weight`` over the last axis."""
-        fits = x.device.type == "cpu" and x.dtype == self.weight.dtype
-        return _OnCPU.apply(x, self.weight, self.eps) if fits else super().forward(x)
-
-
-class _OnCPU(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        r = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
-        ctx.save_for_backward(x, weight, r)
-        return (x * r).mul_(weight)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, None]:
-        # with g = weight dy: dx = r g - x r^3 mean(g x)
-        x, weight, r = ctx.saved_tensors
-        product = dy * x
-        with torch.autocast("cpu", enabled=False):
-            dweight = r.flatten() @ product.flatten(0, -2)
-            mean = (product @ weight).div_(-x.shape[-1])[..., None]
-        return (dy * weight).mul_(r).addcmul_(x, mean.mul_(r.pow(3))), dweight, None
 
 
 class TTTMixer(nn.Module):
@@ -153,7 +121,7 @@ class Block(nn.Module):
         self.mixer_norm = None if self.mixer is None else RMSNorm(config.width)
         self.mlp_norm = RMSNorm(config.width)
         self.mlp = nn.Sequential(nn.Linear(config.width, hidden), nn.GELU(), nn.Linear(hidden, config.width))
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = config.dropout
         self.bf16, self.recomputed = config.precision == "bf16", config.checkpoint_blocks
 
     def forward(self, tokens: Tensor, present: Tensor, first: int = 0) -> Tensor:
@@ -165,10 +133,10 @@ class Block(nn.Module):
     def _forward(self, tokens: Tensor, present: Tensor, first: int) -> Tensor:
         # Norms, operator and residual stream stay float32; the matrix products between them are rounded.
         with torch.autocast(tokens.device.type, torch.bfloat16, enabled=self.bf16):
-            kept = tokens[:, first:]
+            kept, dropped = tokens[:, first:], self.dropout if self.training else 0.0
             if self.mixer is not None and self.mixer_norm is not None:
-                kept = kept + self.dropout(self.mixer(self.mixer_norm(tokens), present, first))
-            return kept + self.dropout(self.mlp(self.mlp_norm(kept)))
+                kept = add_dropped(kept, self.mixer(self.mixer_norm(tokens), present, first), dropped)
+            return add_dropped(kept, self.mlp(self.mlp_norm(kept)), dropped)
 
 
 class Stack(nn.Module):

@@ -1,9 +1,7 @@
 """TTT-Linear on the CPU: hands tensors to the compiled kernels in place, and shares cells out over torch's threads."""
 
-import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from itertools import chain
 from typing import Any
@@ -15,6 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from scfusionttt.ttt.cpu import kernels
 from scfusionttt.ttt.cpu.memory import SEGMENT, Layer, Tokens, Trace, make_scratch, zeros_on_a_line
+from scfusionttt.ttt.cpu.threads import share
 from scfusionttt.ttt.cpu.vector import VECTOR_BYTES, padded
 from scfusionttt.ttt.definition import State
 from scfusionttt.ttt.packed import empty_heads
@@ -109,13 +108,7 @@ def _as_trace(tensors: Sequence[Tensor]) -> Trace:
 
 def _share(kernel: Callable, cells: int, tokens: Tokens, layer: Layer, *arguments: Any) -> None:
     """Run a kernel over all cells x heads, a part on each of the threads that torch may use."""
-    threads = min(torch.get_num_threads(), cells)
-    bounds = [(cells * i // threads, cells * (i + 1) // threads) for i in range(threads)]
-    jobs = [partial(_run, kernel, tokens, layer, *arguments, *part) for part in bounds]
-    waiting = [_pool(os.getpid(), threads).submit(job) for job in jobs[1:]]
-    jobs[0]()
-    for job in waiting:
-        job.result()
+    share(partial(_run, kernel, tokens, layer), cells, *arguments)
 
 
 def _run(kernel: Callable, tokens: Tokens, layer: Layer, *arguments: Any) -> None:
@@ -127,11 +120,6 @@ def _run(kernel: Callable, tokens: Tokens, layer: Layer, *arguments: Any) -> Non
 
 
 _own = threading.local()
-
-
-@cache
-def _pool(process: int, threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="ttt")  # of its own process: threads do not outlive a fork
 
 
 def _tokens(q, k, v, lr, mask, out, loss, dq, reverse, add) -> Tokens:

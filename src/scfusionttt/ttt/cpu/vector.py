@@ -39,7 +39,7 @@ def entry(function: Callable) -> Any:
         kernel = _njit(function, cache=True)
     except RuntimeError:  # neither the package's folder nor the user's can be written
         return _njit(function)
-    sources = sorted(Path(__file__).parent.glob("*.py"))
+    sources = sorted(Path(function.__code__.co_filename).parent.glob("*.py"))
     stamp = [(source.stat().st_mtime, source.stat().st_size) for source in sources]
     kernel._cache._cache_file._source_stamp = stamp  # Numba itself would look at the function's own file only
     return kernel

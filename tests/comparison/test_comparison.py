@@ -1,13 +1,15 @@
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import sparse
 
 import scfusionttt
-from scfusionttt.comparison import autoencoder, fingerprints, results
+from scfusionttt.comparison import autoencoder, fingerprints, linear_baselines, results
 from scfusionttt.comparison.ablations import Variants, protocol_of
 from scfusionttt.comparison.cells import Cells
 from scfusionttt.comparison.methods import Method, choose
@@ -94,6 +96,40 @@ def test_the_published_protocol_has_its_own_share_and_resolution(dataset, tmp_pa
     assert again.protocol == "paper" and again.space == "umap"
     rows, shown = run(dataset, choose(["fast"], models=tmp_path, settings=TINY), todo, tmp_path / "kernel")
     assert rows[0]["status"] == "not applicable" and "finetune.classifier=finetune" in shown[0]
+
+
+def test_the_halves_of_the_counts_add_up_and_differ_like_two_samples(dataset):
+    first, second = dataset.halves(3)
+    for modality in ("rna", "protein"):
+        whole, one, other = (
+            np.asarray(sparse.csr_array(getattr(cells.cite, modality).X).todense())
+            for cells in (dataset, first, second)
+        )
+        np.testing.assert_array_equal(one + other, whole)
+        assert (one >= 0).all() and (other >= 0).all()
+        counts, halves = whole[whole > 0], one[whole > 0]
+        # A half of c counts is binomial: of mean c / 2 and variance c / 4.
+        assert np.mean((2 * halves - counts) ** 2 / counts) == pytest.approx(1, abs=5 * (2 / len(counts)) ** 0.5)
+    assert not np.array_equal(first.cite.rna.X.data, dataset.halves(4)[0].cite.rna.X.data)
+
+
+def test_count_splitting_finds_what_is_missing_and_what_is_noise(tmp_path):
+    """Of the same half, neighbours by the right number of components agree best in the other half."""
+    dataset = Cells("sim", as_citeseq(scfusionttt.simulate(300, 200, 12, 5, seed=2)), "cell_type")
+
+    def with_noise(cells, seed, n):
+        noise = np.random.default_rng(seed).normal(size=(cells.cite.rna.n_obs, n))
+        return np.hstack([linear_baselines.rna_pca(cells, seed)[:, :4], noise])
+
+    noisy = [Method(name=f"noise {n}", represent=partial(with_noise, n=n), needs_protein=False) for n in (0, 10, 100)]
+    one = Method(name="one", represent=lambda cells, seed: linear_baselines.rna_pca(cells, seed)[:, :1])
+    rows, _ = run(dataset, [*noisy, one], tasks(["count-splitting"], [0.5]), tmp_path)
+    found = {row["method"]: row["metrics"] for row in rows}
+    for metric in ("split_gene_r", "split_protein_r"):
+        score = {name: metrics[metric] for name, metrics in found.items()}
+        assert score["noise 0"] > score["noise 10"] > score["noise 100"] and score["noise 0"] > score["one"] + 0.02, (
+            score
+        )
 
 
 def test_labels_of_held_out_cells_are_not_used(dataset, tmp_path):

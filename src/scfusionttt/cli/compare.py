@@ -40,7 +40,9 @@ Fractions = Annotated[
 ]
 Protocols = Annotated[
     str | None,
-    typer.Option("--protocols", metavar="NAME,...", help="any of unsupervised, held-out, paper, ablation"),
+    typer.Option(
+        "--protocols", metavar="NAME,...", help="any of unsupervised, held-out, count-splitting, paper, ablation"
+    ),
 ]
 
 
@@ -87,8 +89,10 @@ def benchmark(
 ) -> None:  # fmt: skip
     """Compare scFusionTTT with other methods: same cells, same clustering, same metrics; no table for two protocols.
 
-    By default these are unsupervised (no labels) and held-out (cell types of cells whose labels were not used); paper
-    scores as published, which only shows something with presets that train on labels, such as paper and scmmae.
+    By default these are unsupervised (no labels) and held-out (cell types of cells whose labels were not used).
+    Count-splitting needs no labels to score: methods see one half of the counts of each cell, and the other half tells
+    how well the neighbours that they find agree. It compares settings, too (with ablate). Paper scores as published,
+    which only shows something with presets that train on labels, such as paper and scmmae.
 
     With --batch-key, fusionttt, totalvi and concat_harmony remove the effects of the batches, and the unsupervised
     protocol also scores how batches mix and cell types are kept (scIB).

@@ -82,18 +82,23 @@ class Cells:
         return class_names(self.cite.obs[self.batch_key])
 
     @cached_property
-    def _variable(self) -> np.ndarray:
+    def variable(self) -> np.ndarray:
+        """Positions of the most variable genes [g]."""
         return highly_variable(self.cite.rna.X, n_top=N_GENES)
 
-    @cached_property
+    @property
     def gene_counts(self) -> sparse.csr_matrix:
         """Raw counts of the most variable genes [n, g]."""
-        return self.cite.rna.X[:, self._variable]
+        return self.cite.rna.X[:, self.variable]
 
     @cached_property
     def rna(self) -> sparse.csr_matrix:
         """The same genes, normalised to 1e4 counts per cell, log1p [n, g]."""
-        return log_normalize(self.gene_counts, library_size=library_sizes(self.cite.rna.X))
+        return self.normalized(self.variable)
+
+    def normalized(self, genes: np.ndarray) -> sparse.csr_matrix:
+        """Return genes at positions [g], normalised to 1e4 counts per cell, log1p [n, g]."""
+        return log_normalize(self.cite.rna.X[:, genes], library_size=library_sizes(self.cite.rna.X))
 
     @property
     def has_protein(self) -> bool:
@@ -124,6 +129,24 @@ class Cells:
     def fingerprint(self) -> str:
         """Hash of names, labels and counts, which changes if any of them does."""
         return fingerprint(self.cite, [*self.labels, *self.batches])
+
+    def halves(self, seed: int) -> "tuple[Cells, Cells]":
+        """Return the cells twice, with every single count dealt to one of the two at random.
+
+        As far as counts are Poisson distributed, one half tells of the other only what it tells of the cell (molecular
+        cross-validation, Batson et al. 2019; Neufeld et al., arXiv 2207.00554).
+        """
+        rng = np.random.default_rng(seed)
+        first, second = self.cite.rna.copy(), self.cite.rna.copy()
+        first.X.data = rng.binomial(first.X.data.astype(np.int64), 0.5).astype(np.float32)
+        second.X = second.X - first.X
+        parts = replace(self.cite, rna=first), replace(self.cite, rna=second)
+        if self.cite.protein is not None:
+            one, other = self.cite.protein.copy(), self.cite.protein.copy()
+            one.X = rng.binomial(self.protein_counts.astype(np.int64), 0.5).astype(np.float32)
+            other.X = other.X - one.X
+            parts = replace(parts[0], protein=one), replace(parts[1], protein=other)
+        return replace(self, cite=parts[0]), replace(self, cite=parts[1])
 
     def with_split(self, train: np.ndarray, *, rna_only: bool = False) -> CiteSeq:
         """Return the cells with the rows `train` marked as training cells in ``obs[SPLIT]``."""

@@ -7,7 +7,7 @@ from scfusionttt.comparison.cells import Cells
 from scfusionttt.evaluation.baselines import features, logistic_regression, pca, zscore
 
 #: Components of RNA that are concatenated with proteins.
-_CONCAT_COMPONENTS = 30
+CONCAT_COMPONENTS = 30
 
 
 def rna_pca(cells: Cells, seed: int) -> np.ndarray:
@@ -20,9 +20,9 @@ def adt(cells: Cells, seed: int) -> np.ndarray:
     return zscore(cells.protein)
 
 
-def concat(cells: Cells, seed: int) -> np.ndarray:
-    """Return 30 components of RNA and the proteins, concatenated and scaled to the same mean norm [n, 30 + p]."""
-    parts = pca(cells.rna, _CONCAT_COMPONENTS, seed=seed), zscore(cells.protein)
+def concat(cells: Cells, seed: int, *, n_components: int = CONCAT_COMPONENTS) -> np.ndarray:
+    """Return components of RNA and the proteins, concatenated and scaled to the same mean norm [n, components + p]."""
+    parts = pca(cells.rna, n_components, seed=seed), zscore(cells.protein)
     return np.hstack([part / np.linalg.norm(part, axis=1).mean() for part in parts])
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -67,6 +68,7 @@ BASELINES = {
         Method(name="rna_pca", represent=linear_baselines.rna_pca, needs_protein=False),
         Method(name="adt", represent=linear_baselines.adt),
         Method(name="concat", represent=linear_baselines.concat),
+        *(Method(name=f"concat_{n}", represent=partial(linear_baselines.concat, n_components=n)) for n in (10, 20, 50)),
         Method(name="concat_harmony", represent=linear_baselines.concat_harmony, needs_batches=True),
         Method(name="wnn", represent=muon_baselines.wnn, library="muon"),
         Method(name="snf", represent=similarity_fusion.snf),

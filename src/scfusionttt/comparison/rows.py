@@ -29,6 +29,7 @@ SHOWN = {
     "held-out": ("ARI", "macro_f1"),
     "zero-shot": ("accuracy", "macro_f1"),
     "imputation": ("impute_protein_r", "impute_cell_r"),
+    "count-splitting": ("split_gene_r", "split_protein_r"),
     "paper": ("ARI", "NMI"),
     "ablation": ("ARI", "hidden_gene_r2"),
 }
@@ -179,6 +180,6 @@ def _line(row: Row) -> str:
     job = f"{row['dataset']} {row['protocol']}{share} {row['method']} seed {row['seed']}"
     if row["status"] != DONE:
         return f"{job}: {row['note']}"
-    first, second = SHOWN[row["protocol"]]
-    scores = ", ".join(f"{name} {row['metrics'][name]:.3f}" for name in (first, second))
+    shown = [name for name in SHOWN[row["protocol"]] if name in row["metrics"]]
+    scores = ", ".join(f"{name} {row['metrics'][name]:.3f}" for name in shown)
     return f"{job}: {scores}, {row['seconds']:.1f} s"

@@ -19,7 +19,13 @@ from scfusionttt.evaluation.evaluate import (
 from scfusionttt.evaluation.integration import integration_scores, with_totals
 from scfusionttt.evaluation.markers import top_features
 from scfusionttt.evaluation.metrics import ten_metrics
-from scfusionttt.evaluation.quality import mean_correlation, neighbour_agreement, r_squared, ridge_correlation
+from scfusionttt.evaluation.quality import (
+    mean_correlation,
+    neighbour_agreement,
+    neighbour_correlation,
+    r_squared,
+    ridge_correlation,
+)
 from scfusionttt.evaluation.vocabulary import METRICS, PROTOCOLS, TEN_METRICS
 
 __all__ = [
@@ -42,6 +48,7 @@ __all__ = [
     "integration_scores",
     "mean_correlation",
     "neighbour_agreement",
+    "neighbour_correlation",
     "neighbours",
     "r_squared",
     "reliability",

@@ -27,6 +27,21 @@ def neighbour_agreement(graph: sparse.csr_matrix, labels: ArrayLike) -> float:
     return float(((votes_nc.argmax(axis=1) == codes) & (votes_nc.max(axis=1) > 0)).mean())
 
 
+def neighbour_correlation(graph: sparse.csr_matrix, values: ArrayLike) -> float:
+    """Return the mean Pearson correlation over features of values [n, f] with their weighted mean over neighbours.
+
+    Parameters
+    ----------
+    graph
+        Weights ``[n, n]``, without a cell's own.
+    values
+        Values that the graph was not computed from.
+    """
+    totals = np.asarray(graph.sum(axis=1)).ravel()
+    means = sparse.diags_array(1 / np.maximum(totals, 1e-12)) @ graph @ np.asarray(values)
+    return mean_correlation(means, values)
+
+
 def r_squared(predicted: ArrayLike, values: ArrayLike) -> float:
     """Return the fraction of the variance of all features together that predictions explain, R squared.
 

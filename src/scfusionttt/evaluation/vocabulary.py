@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Protocol = Literal["unsupervised", "held-out", "zero-shot", "imputation", "ablation", "paper"]
+Protocol = Literal["unsupervised", "held-out", "zero-shot", "imputation", "ablation", "paper", "count-splitting"]
 
 #: How scores were obtained; scores of different protocols are never shown in one table.
 PROTOCOLS: dict[str, str] = {
@@ -12,6 +12,7 @@ PROTOCOLS: dict[str, str] = {
     "zero-shot": "no labels of this data set were used in training",
     "imputation": "proteins of cells of a batch or study that the method never saw, from their RNA",
     "ablation": "pretrained without labels on three quarters of the cells; all but the clusters scored on the others",
+    "count-splitting": "no labels: computed from one half of each cell's counts and scored on the other half",
     "paper": "as published: cells whose labels were trained on are scored, too, with geometric metrics on the UMAP",
 }
 
@@ -63,6 +64,11 @@ METRICS = {
     "kNN": Metric("kNN", "fraction of cells whose neighbours vote for their label"),
     "gene_r": Metric("gene r", "mean correlation of genes predicted by ridge regression, held-out cells, -1 to 1"),
     "protein_r": Metric("protein r", "the same for proteins"),
+    "split_gene_r": Metric(
+        "genes of neighbours",
+        "correlation of the other half's genes with their mean over a cell's neighbours, averaged over genes, -1 to 1",
+    ),
+    "split_protein_r": Metric("proteins of neighbours", "the same for proteins"),
     "hidden_gene_r2": Metric("hidden genes R²", "explained variance of hidden genes, cells never trained on, up to 1"),
     "hidden_protein_r2": Metric("hidden proteins R²", "the same for proteins"),
     "protein_from_rna_r": Metric("proteins from RNA", "mean correlation, cells never trained on, -1 to 1"),

@@ -7,19 +7,25 @@ CONSTRAINTS ?= --constraint constraints.txt
 # One test process per core, four at most: each takes 1.5 GB. None: make test WORKERS=
 WORKERS ?= -n auto --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test test-all lint docs clean
+.PHONY: demo test test-all lint docs dist clean
+PIP = $(BIN)/python -m pip install --disable-pip-version-check $(CONSTRAINTS) --editable
 
+# What users install.
 $(VENV)/.installed: pyproject.toml constraints.txt
-	@echo "installing scfusionttt, PyTorch and the tools for tests into $(VENV); this takes minutes the first time"
+	@echo "installing scfusionttt and PyTorch into $(VENV); this takes minutes the first time"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check $(CONSTRAINTS) --editable '.[test,lint]'
+	$(PIP) .
+	touch $@
+
+$(VENV)/.tools: $(VENV)/.installed
+	$(PIP) '.[test,lint]'
 	touch $@
 
 demo: $(VENV)/.installed
 	$(BIN)/scfusionttt demo --out demo
 
 # Once for all workers, which would each compile it; Numba keeps the result beside the sources.
-$(VENV)/.compiled: $(VENV)/.installed $(wildcard src/scfusionttt/ttt/cpu/*.py)
+$(VENV)/.compiled: $(VENV)/.tools $(wildcard src/scfusionttt/ttt/cpu/*.py)
 	$(BIN)/python -c "from scfusionttt.ttt import parity, ttt_linear; parity.difference(ttt_linear, 'cpu', cells=2, tokens=37, head=16)"
 	touch $@
 
@@ -29,18 +35,24 @@ test: $(VENV)/.compiled
 test-all: $(VENV)/.compiled
 	$(BIN)/python -m pytest $(WORKERS)
 
-lint: $(VENV)/.installed
+lint: $(VENV)/.tools
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
 $(VENV)/.docs: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) --editable '.[docs]'
+	$(PIP) '.[docs]'
 	touch $@
 
 docs: $(VENV)/.docs
 	$(BIN)/sphinx-build --fail-on-warning --keep-going docs docs/_build/html
 
+# Links of the README are absolute with REPOSITORY_URL=https://host/owner/name
+dist: $(VENV)/.tools
+	$(BIN)/python -m pip install --disable-pip-version-check build twine
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/twine check --strict dist/*
+
 clean:
-	rm -rf $(VENV) demo docs/_build .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) demo dist docs/_build .pytest_cache .ruff_cache .mypy_cache

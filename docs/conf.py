@@ -24,10 +24,13 @@ version = release = __version__
 extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
-    "sphinx.ext.mathjax",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.intersphinx",
     "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
     "sphinx_copybutton",
     "cli_reference",
+    "mathml",
     "settings_reference",
 ]
 exclude_patterns = ["_build", "_*.md", "**.ipynb_checkpoints"]
@@ -43,11 +46,32 @@ nb_merge_streams = True
 nb_output_stderr = "remove"
 
 autodoc_member_order = "bysource"
-autodoc_typehints = "none"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
+python_use_unqualified_type_names = True
 autodoc_default_options = {"members": True}
+templates_path = ["_templates"]
+# The lists of names of other projects come from the network: only machines that are known to have one read them.
+ONLINE = os.environ.get("READTHEDOCS") or os.environ.get("GITHUB_ACTIONS")
+intersphinx_mapping = {
+    name: (address, None)
+    for name, address in {
+        "python": "https://docs.python.org/3/",
+        "anndata": "https://anndata.readthedocs.io/en/stable/",
+        "matplotlib": "https://matplotlib.org/stable/",
+        "mudata": "https://mudata.readthedocs.io/en/latest/",
+        "numpy": "https://numpy.org/doc/stable/",
+        "pandas": "https://pandas.pydata.org/docs/",
+        "torch": "https://docs.pytorch.org/docs/stable/",
+    }.items()
+    if ONLINE
+}
 napoleon_google_docstring = False
 napoleon_use_rtype = False
 
+html_math_renderer = "mathml"
+html_logo = "images/logo.svg"
+html_favicon = "images/logo.svg"
 html_theme = "sphinx_book_theme"
 html_title = "scfusionttt"
 html_show_sourcelink = False
@@ -57,5 +81,15 @@ html_theme_options = {
     "use_fullscreen_button": False,
     "navbar_persistent": [],  # the sidebar has the search; a second one would cover it
 }
+# The address of the repository, which only the builder knows.
+repository = os.environ.get("REPOSITORY_URL") or os.environ.get("READTHEDOCS_GIT_CLONE_URL", "").removesuffix(".git")
+if repository:
+    html_theme_options |= {
+        "repository_url": repository,
+        "path_to_docs": "docs",
+        "use_repository_button": True,
+        "use_issues_button": True,
+        "use_source_button": True,
+    }
 copybutton_prompt_text = r"\$ |>>> "
 copybutton_prompt_is_regexp = True

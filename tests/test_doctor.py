@@ -58,3 +58,11 @@ def test_the_command_prints_and_writes_the_report(scfusionttt, tmp_path, monkeyp
     assert ["torch", version("torch")] in lines
     assert {"chunked", "cpu"} <= {line[0] for line in lines if line[2:3] == ["yes"]}
     assert json.loads(Path(tmp_path / "doctor.json").read_text()) == report
+
+
+def test_people_read_tokens_per_second_and_no_missing_numbers():
+    works = {"kernel": "cpu", "device": "cpu", "works": "yes", "difference": "7.4e-07", "ns per token-head": 1000}
+    absent = {"kernel": "gpu", "device": "cuda", "works": "no", "difference": None, "ns per token-head": None}
+    table = doctor.kernel_table([works | {"note": ""}, absent | {"note": "there is no CUDA device"}])
+    assert table.loc["cpu"].tolist() == ["cpu", "yes", "7.4e-07", "1,000,000", ""]
+    assert table.loc["gpu"].tolist() == ["cuda", "no", "-", "-", "there is no CUDA device"]

@@ -13,6 +13,9 @@ from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.io.read import read
 from scfusionttt.model.fusionttt import FusionTTT
 
+if sys.platform == "win32":
+    pytest.skip("Windows has no SIGKILL", allow_module_level=True)
+
 ENDS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -signal.SIGKILL}
 NETWORK = {"width": 16, "encoder_blocks": 1}
 TRAINING = {"epochs": 5, "batch_size": 32}

@@ -5,6 +5,7 @@ import time
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import pandas as pd
 import torch
 
 from scfusionttt.ttt import ttt_linear
@@ -35,6 +36,21 @@ def examine(*, seed: int = 0) -> dict[str, Any]:
         },
         "kernels": [_try_kernel(name, device, seed) for name, device in _KERNELS],
     }
+
+
+def kernel_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Return the kernels of `examine` as text for people: speeds in tokens per second, a dash for what did not run."""
+    return pd.DataFrame(
+        {
+            "kernel": row["kernel"],
+            "device": row["device"],
+            "works": row["works"],
+            "error": row["difference"] or "-",
+            "tokens per second": f"{1e9 / speed:,.0f}" if (speed := row["ns per token-head"]) else "-",
+            "note": row["note"],
+        }
+        for row in rows
+    ).set_index("kernel")
 
 
 def _version(package: str) -> str:

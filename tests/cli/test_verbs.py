@@ -459,6 +459,7 @@ def test_two_runs_do_not_write_one_model(here, scfusionttt):
     assert not Path("m.training").exists()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
 def test_the_lock_of_a_killed_run_blocks_nothing(here, scfusionttt):
     code = (
         "import os, signal; from pathlib import Path; from scfusionttt.cli.lock import locked\n"

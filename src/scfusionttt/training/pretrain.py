@@ -57,15 +57,15 @@ class PretrainModule(StageModule[PretrainNetwork, PretrainConfig]):
             for name, where in self._where(batch, visible).items()
             if (predicted := predictions[name]) is not None
         }
-        projection = self.projection_loss(rebuilt.fused, totals)
-        if projection is not None:
-            values["projection"] = projection
         loss = sum((self._weight(name) * value for name, value in values.items()), start=batch.rna.new_zeros(()))
-        return loss, values | {"loss": loss}
+        values["loss"] = loss
+        projection = self.projection_loss(rebuilt.fused, totals)
+        if projection is None:
+            return loss, values
+        # Logged on its own: it is known in training only, and would keep `train_loss` from comparing with `val_loss`.
+        return loss + projection, values | {"projection": projection}
 
     def _weight(self, name: str) -> float:
-        if name == "projection":
-            return 1.0
         return self.stage.alpha if name.endswith("rna") else 1 - self.stage.alpha
 
     def _where(self, batch: CellBatch, visible: VisibleTokens) -> dict[str, Tensor]:

@@ -22,7 +22,7 @@ import pandas as pd
 from sklearn.linear_model import Ridge
 
 from benchmarks.measure import print_table, write_json
-from scfusionttt.comparison.scvi_baselines import trained_totalvi
+from scfusionttt.comparison.scvi_baselines import expected_proteins
 from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.data.cells import CiteSeq
 from scfusionttt.data.split import random_split
@@ -71,7 +71,7 @@ def scores(cite: CiteSeq, seed: int, totalvi: bool) -> dict[str, float]:
         "ridge on the embedding": _ridge(fused_train, fused_held_out, learned),
     }
     if totalvi:
-        predictions["totalVI"] = np.log1p(_totalvi(cite, train, seed)[imputed.columns].to_numpy()[held_out])
+        predictions["totalVI"] = np.log1p(_totalvi(cite, train, held_out, seed)[imputed.columns].to_numpy())
     return {name: mean_correlation(values, truth) for name, values in predictions.items()}
 
 
@@ -86,16 +86,11 @@ def _ridge(train: np.ndarray, held_out: np.ndarray, values: np.ndarray) -> np.nd
     return Ridge(1.0).fit(train, values).predict(held_out)
 
 
-def _totalvi(cite: CiteSeq, train: np.ndarray, seed: int) -> pd.DataFrame:
-    """Return denoised protein counts of all cells from totalVI, with held-out cells as a batch without proteins."""
+def _totalvi(cite: CiteSeq, train: np.ndarray, held_out: np.ndarray, seed: int) -> pd.DataFrame:
+    """Return the protein counts that totalVI expects of the held-out cells."""
     assert cite.protein is not None
-    cells, seen = cite.rna.copy(), np.isin(np.arange(cite.rna.n_obs), train)
-    cells = cells[:, highly_variable(cells.X[train], n_top=N_GENES)].copy()
-    proteins = cite.protein.to_df()
-    proteins[~seen] = 0  # marks a batch without proteins in totalVI
-    cells.obsm["protein"], cells.obs["measured"] = proteins, np.where(seen, "yes", "no")
-    model = trained_totalvi(cells, seed, batch_key="measured")
-    return model.get_normalized_expression(n_samples=10, return_mean=True, transform_batch="yes")[1]
+    genes = cite.rna.X[:, highly_variable(cite.rna.X[train], n_top=N_GENES)]
+    return expected_proteins(genes[train], cite.protein.to_df().iloc[train], genes[held_out], seed)
 
 
 if __name__ == "__main__":

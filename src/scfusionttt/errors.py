@@ -43,6 +43,10 @@ class DownloadError(UserError):
     """A public data set cannot be downloaded, or its content is not the expected one."""
 
 
+class NotInstalledError(UserError):
+    """A method that is compared needs software that is not installed."""
+
+
 class NonFiniteLossError(UserError):
     """The training loss is NaN or infinite."""
 

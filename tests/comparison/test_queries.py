@@ -50,8 +50,8 @@ def test_each_batch_is_held_out_in_turn(batches, cohort):
 
 
 def test_imputation_is_scored_on_the_batch_that_was_left_out(batches, tmp_path):
-    rows = run(imputation.jobs(batches[:1], list(imputation.METHODS), [0]), tmp_path)
-    assert {key[0] for key in rows} == set(imputation.METHODS)
+    rows = run(imputation.jobs(batches[:1], list(imputation.DEFAULT), [0]), tmp_path)
+    assert {key[0] for key in rows} == set(imputation.DEFAULT)
     for (method, _, _), row in rows.items():
         assert row["status"] == "done", row["note"]
         assert 0.05 < row["metrics"]["impute_protein_r"] <= 1
@@ -70,10 +70,10 @@ def test_correlations_are_pearsons():
 
 def test_transfer_is_scored_without_labels_and_with_a_few(query, tmp_path):
     jobs = transfers.jobs(
-        [query], list(transfers.METHODS), [0], labels_key="cell_type", mapping={}, shares=[0.3]
+        [query], list(transfers.DEFAULT), [0], labels_key="cell_type", mapping={}, shares=[0.3]
     )  # fmt: skip
     rows = run(jobs, tmp_path)
-    assert {key[0] for key in rows if key[2] is None} == set(transfers.ZERO_SHOT)
+    assert {key[0] for key in rows if key[2] is None} == set(transfers.ZERO_SHOT) & set(transfers.DEFAULT)
     assert {key[0] for key in rows if key[2] == 0.3} == set(transfers.FEW_LABELS)
     for row in rows.values():
         assert row["status"] == "done", row["note"]

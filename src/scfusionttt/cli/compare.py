@@ -163,11 +163,11 @@ def _compare_queries(
         (first, train), *others = parts
         pairs = [queries.Query(f"{first} to {name}", train, cite, config, device) for name, cite in others]
     if task is BenchmarkTask.impute:
-        _run(imputation.jobs(pairs, methods or list(imputation.METHODS), range(seeds)), out)
+        _run(imputation.jobs(pairs, methods or list(imputation.DEFAULT), range(seeds)), out)
     else:
         assert labels_key is not None
         todo = transfers.jobs(
-            pairs, methods or list(transfers.METHODS), range(seeds), labels_key=labels_key,
+            pairs, methods or list(transfers.DEFAULT), range(seeds), labels_key=labels_key,
             mapping=_label_map(label_map), shares=shares,
         )  # fmt: skip
         _run(todo, out)

@@ -4,8 +4,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
+import pandas as pd
+from scipy import sparse
 
+from scfusionttt.comparison import scvi_baselines, systems
 from scfusionttt.comparison.queries import Query, QueryJob
+from scfusionttt.comparison.systems import Counts, System
+from scfusionttt.data.transforms import clr
 from scfusionttt.errors import InputDataError, SettingError
 
 #: Components and neighbours of the baselines.
@@ -22,7 +27,7 @@ def jobs(queries: Sequence[Query], methods: Sequence[str], seeds: Sequence[int])
     return [
         QueryJob(
             query=query, protocol="imputation", labels="proteins", method=name, seed=seed,
-            score=partial(_score, query, METHODS[name], seed),
+            score=partial(_score, query, METHODS[name], seed), library=LIBRARIES.get(name, ""),
         )
         for query in queries for seed in seeds for name in methods
     ]  # fmt: skip
@@ -103,6 +108,27 @@ def _knn(query: Query, train: np.ndarray, seed: int) -> Prediction:
     return KNeighborsRegressor(min(N_NEIGHBORS, len(cells))).fit(cells, _filled(train)).predict(new), None, None
 
 
+def _totalvi(query: Query, train: np.ndarray, seed: int) -> Prediction:
+    """Return the log-ratios of the counts that totalVI expects, given the RNA of both and the proteins of one."""
+    genes, new, _ = query.gene_counts
+    counts = scvi_baselines.expected_proteins(genes, query.protein_counts, new, seed)
+    ratios = clr(_all_proteins(query, counts), log_geometric_mean=query.preprocessing.log_geometric_mean)[0]
+    return query.preprocessing.protein.transform(ratios), None, None
+
+
+def _scipenn(query: Query, train: np.ndarray, seed: int) -> Prediction:
+    """Return what sciPENN predicts, z-scored logarithms of normalised counts, as it is."""
+    genes, new, names = query.gene_counts
+    output = systems.SCIPENN.run(Counts(genes, names, query.protein_counts), seed, query=Counts(new, names))
+    assert not sparse.issparse(output)
+    return _all_proteins(query, output), None, None
+
+
+def _all_proteins(query: Query, values: pd.DataFrame) -> np.ndarray:
+    """Return values [n, p] of all proteins, NaN where not predicted."""
+    return values.reindex(columns=query.features.proteins["name"]).to_numpy(float)
+
+
 def _components(query: Query, seed: int) -> tuple[np.ndarray, np.ndarray]:
     from sklearn.decomposition import PCA
 
@@ -116,4 +142,10 @@ METHODS: dict[str, Callable[[Query, np.ndarray, int], Prediction]] = {
     "ridge": _ridge,
     "kernel_ridge": _kernel_ridge,
     "knn": _knn,
+    "totalvi": _totalvi,
+    "scipenn": _scipenn,
 }
+#: What methods need besides the requirements of this package.
+LIBRARIES: dict[str, str | System] = {"totalvi": "scvi-tools", "scipenn": systems.SCIPENN}
+#: Methods that are compared by default.
+DEFAULT = tuple(name for name in METHODS if name not in LIBRARIES)

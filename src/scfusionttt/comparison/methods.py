@@ -10,10 +10,18 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from scfusionttt.comparison import autoencoder, linear_baselines, muon_baselines, scvi_baselines, similarity_fusion
+from scfusionttt.comparison import (
+    autoencoder,
+    linear_baselines,
+    muon_baselines,
+    scvi_baselines,
+    similarity_fusion,
+    systems,
+)
 from scfusionttt.comparison.cells import Cells
 from scfusionttt.comparison.cost import Cost
 from scfusionttt.comparison.model_runner import ModelRunner
+from scfusionttt.comparison.systems import System
 from scfusionttt.config import PRESETS, preset
 from scfusionttt.errors import SettingError
 from scfusionttt.model.fusionttt import FusionTTT
@@ -42,7 +50,7 @@ class Method:
     needs_batches
         Whether it applies only to data with a batch key.
     library
-        Required distribution from the extra ``bench``; empty if none.
+        Required distribution from the extra ``bench``, or the system that runs elsewhere; empty if none.
     settings
         What determines the result besides cells and seed; a stored row with other settings is not reused.
     unsuited
@@ -57,9 +65,14 @@ class Method:
     prepare: Callable[[Cells, int], Cost] | None = None
     needs_protein: bool = True
     needs_batches: bool = False
-    library: str = ""
+    library: str | System = ""
     settings: Any = None
     unsuited: Mapping[str, str] = field(default_factory=dict)
+
+
+def _of_system(system: System) -> Method:
+    """Return a system as a method without labels."""
+    return Method(name=system.name, represent=partial(systems.represent, system), library=system)
 
 
 BASELINES = {
@@ -75,6 +88,7 @@ BASELINES = {
         Method(name="mofa", represent=muon_baselines.mofa, library="mofapy2"),
         Method(name="totalvi", represent=scvi_baselines.totalvi, library="scvi-tools"),
         Method(name="scvi", represent=scvi_baselines.scvi, needs_protein=False, library="scvi-tools"),
+        *map(_of_system, (systems.SEURAT, systems.SCOIT, systems.MIDAS, systems.SCIPENN)),
         Method(name="autoencoder", represent=autoencoder.represent, settings=autoencoder.SETTINGS),
         Method(name="logistic", classify=linear_baselines.logistic),
         Method(name="logistic_rna", classify=linear_baselines.logistic_rna, needs_protein=False),
@@ -84,8 +98,13 @@ BASELINES = {
 }
 #: Our model by the name of the method: one per preset, ``fusionttt`` for ``default``.
 _PRESET_OF = {"fusionttt" if name == "default" else name: name for name in PRESETS}
-#: Methods that are compared by default: no presets that take hours (paper, scmmae, whole) or trade accuracy for speed.
-DEFAULT = ("fusionttt", "fusionttt_rna", *(name for name, method in BASELINES.items() if not method.needs_batches))
+#: Methods that are compared by default: no presets that take hours (paper, scmmae, whole) or trade accuracy for speed,
+#: and no systems with an environment of their own.
+DEFAULT = (
+    "fusionttt",
+    "fusionttt_rna",
+    *(name for name, one in BASELINES.items() if not one.needs_batches and not isinstance(one.library, System)),
+)
 #: And those that need batches.
 OF_BATCHES = tuple(name for name, method in BASELINES.items() if method.needs_batches)
 #: Why a model whose stage 2 fits a head alone has no row under the protocol ``paper``.

@@ -8,15 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
 from scfusionttt.comparison.cells import fingerprint
 from scfusionttt.comparison.cost import Cost, measure
 from scfusionttt.comparison.fingerprints import code_version
 from scfusionttt.comparison.rows import Row, computed
+from scfusionttt.comparison.systems import System
 from scfusionttt.config import Config
 from scfusionttt.data.cells import CiteSeq
 from scfusionttt.data.features import Features, Match, choose_features, match_features
-from scfusionttt.data.preprocess import Preprocessing
+from scfusionttt.data.preprocess import Preprocessing, gene_counts, protein_counts
 from scfusionttt.errors import InputDataError, LabelError
 from scfusionttt.evaluation.baselines import zscore
 from scfusionttt.labels import label_names, obs_column
@@ -67,6 +69,21 @@ class Query:
         first, second = (matrix[:, both].toarray() for matrix in values)
         return first, second
 
+    @cached_property
+    def gene_counts(self) -> tuple[sparse.csr_matrix, sparse.csr_matrix, pd.Index]:
+        """Raw counts [n, g] of the same genes in both, and their names."""
+        train, query = self.matches
+        both = (train.genes >= 0) & (query.genes >= 0)
+        names = pd.Index(self.features.genes["name"].to_numpy()[both])
+        return gene_counts(self.train, train)[:, both], gene_counts(self.cells, query)[:, both], names
+
+    @cached_property
+    def protein_counts(self) -> pd.DataFrame:
+        """Raw counts of the proteins [n, p] that were measured in every training cell."""
+        names = self.features.proteins["name"].to_numpy()
+        counts = pd.DataFrame(protein_counts(self.train, self.matches[0]), columns=names)
+        return counts.dropna(axis="columns")
+
     def scaled(self, *, own: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Return z-scored genes of both: in the scale of the training cells or, with `own`, each in its own."""
         train, query = self.genes
@@ -116,6 +133,7 @@ class QueryJob:
     seed: int
     score: Callable[[], dict[str, float]]
     share: float | None = None
+    library: str | System = ""
 
     @property
     def file(self) -> Path:
@@ -146,7 +164,7 @@ class QueryJob:
             metrics, cost = measure(self.score)
             return {"metrics": metrics}, cost
 
-        return computed(self.identity, work)
+        return computed(self.identity, work, library=self.library)
 
 
 def mapped_labels(query: Query, key: str, mapping: dict[str, str]) -> np.ndarray:

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,7 +15,9 @@ from scfusionttt.comparison.cells import Cells
 from scfusionttt.comparison.cost import Cost
 from scfusionttt.comparison.fingerprints import code_version
 from scfusionttt.comparison.methods import Method
+from scfusionttt.comparison.systems import System
 from scfusionttt.comparison.tasks import Task
+from scfusionttt.errors import NotInstalledError
 from scfusionttt.io.atomic import replacing
 
 DONE = "done"
@@ -97,22 +99,32 @@ class Job:
         return computed(self.identity, work, library=self.method.library)
 
 
-def computed(identity: Row, work: Callable[[], tuple[dict[str, Any], Cost]], *, library: str = "") -> Row:
+def computed(identity: Row, work: Callable[[], tuple[dict[str, Any], Cost]], *, library: str | System = "") -> Row:
     """Return a row with the scores and the cost that `work` returns; an error of it is recorded in the row.
 
-    Without the distribution `library`, if any, nothing is run.
+    Without the distribution or system `library`, if any, nothing is run.
     """
     row: Row = {**identity, "metrics": {}, "note": ""}
     try:
-        row["versions"] = {name: version(name) for name in [*_PACKAGES, *([library] if library else [])]}
+        row["versions"] = {name: version(name) for name in _PACKAGES} | _versions(library)
     except PackageNotFoundError:
         return row | {"status": "not installed", "note": "not installed; pip install 'scfusionttt[bench]'"}
+    except NotInstalledError as error:
+        return row | {"status": "not installed", "note": str(error)}
     try:
         scores, cost = work()
     except Exception as error:  # of any library, for any reason
         first_line = next(iter(str(error).splitlines()), "")
         return row | {"status": "failed", "note": f"{type(error).__name__}: {first_line}".rstrip(": ")}
+    if isinstance(library, System):
+        cost = replace(cost, peak_memory=None)  # that of this process says nothing about another
     return row | scores | asdict(cost) | {"status": DONE}
+
+
+def _versions(library: str | System) -> dict[str, str]:
+    if isinstance(library, System):
+        return library.versions()
+    return {library: version(library)} if library else {}
 
 
 def jobs(

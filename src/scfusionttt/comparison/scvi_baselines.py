@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from scipy import sparse
 
 from scfusionttt.comparison.cells import Cells
 
@@ -36,6 +37,44 @@ def trained_totalvi(adata: AnnData, seed: int, **setup: str) -> Any:
     with _library(seed) as library:
         library.model.TOTALVI.setup_anndata(adata, protein_expression_obsm_key="protein", **setup)
         return _trained(library.model.TOTALVI(adata))
+
+
+def expected_proteins(
+    genes: sparse.csr_matrix, protein: pd.DataFrame, new: sparse.csr_matrix, seed: int
+) -> pd.DataFrame:
+    """Return the counts of proteins [n, p] that totalVI expects of the cells `new`, of which it sees RNA alone.
+
+    Raw counts; it learns from `genes` [m, g] and `protein` [m, p] of other cells, and the genes of `new` [n, g].
+    """
+    adata = AnnData(sparse.vstack([genes, new], format="csr"))
+    adata.obs["measured"] = np.repeat(["yes", "no"], [genes.shape[0], new.shape[0]])
+    # zeros mark a batch without proteins in totalVI
+    padded = protein.reset_index(drop=True).reindex(range(adata.n_obs), fill_value=0)
+    adata.obsm["protein"] = padded.set_index(adata.obs_names)
+    model = trained_totalvi(adata, seed, batch_key="measured")
+    expected = model.get_normalized_expression(
+        indices=np.arange(genes.shape[0], adata.n_obs), n_samples=10, return_mean=True, transform_batch="yes"
+    )
+    return expected[1].reset_index(drop=True)
+
+
+def scanvi_surgery(genes: sparse.csr_matrix, labels: np.ndarray, new: sparse.csr_matrix, seed: int) -> np.ndarray:
+    """Return labels of the cells `new`: scANVI learns a reference, to which they are added by surgery on its weights.
+
+    Raw counts [m, g] and [n, g]; labels [m] are empty where unknown. With the settings of scvi-tools' tutorial of
+    scArches (Lotfollahi et al. 2022).
+    """
+    with _library(seed) as library:
+        reference, query = (AnnData(counts.copy(), obs={"study": name}) for counts, name in ((genes, "r"), (new, "q")))
+        reference.obs["label"] = np.where(labels == "", _UNLABELLED, labels)
+        query.obs["label"] = _UNLABELLED
+        library.model.SCVI.setup_anndata(reference, batch_key="study", labels_key="label")
+        network = {"use_layer_norm": "both", "use_batch_norm": "none", "encode_covariates": True, "dropout_rate": 0.2}
+        first = _trained(library.model.SCVI(reference, n_layers=2, **network))
+        learned = _trained(library.model.SCANVI.from_scvi_model(first, unlabeled_category=_UNLABELLED))
+        mapped = library.model.SCANVI.load_query_data(query, learned)
+        mapped.train(max_epochs=100, plan_kwargs={"weight_decay": 0.0}, enable_progress_bar=False)
+        return mapped.predict().astype(str)
 
 
 def scanvi(cells: Cells, train: np.ndarray, seed: int) -> pd.DataFrame:

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import sparse
 
 from scfusionttt.comparison.cells import SPLIT, Cells
 from scfusionttt.comparison.cost import Cost, measure
@@ -83,7 +84,7 @@ def tasks(protocols: list[str], train_fractions: list[float]) -> list[Task]:
 def _unsupervised(method: Method, cells: Cells, seed: int, share: float | None) -> tuple[dict[str, Any], Cost]:
     assert method.represent is not None
     result, cost = measure(partial(method.represent, cells, seed))
-    return _plain(_clustered(result, cells, seed), **_quality(result, cells)), cost
+    return _plain(_clustered(result, cells, seed), **_quality(result, cells, seed)), cost
 
 
 def _count_splitting(method: Method, cells: Cells, seed: int, share: float | None) -> tuple[dict[str, Any], Cost]:
@@ -157,16 +158,19 @@ def _clustered(result: Result, cells: Cells, seed: int) -> Evaluation:
     return scores.with_integration(integration_scores(result, cells.labels, cells.batches, before=before))
 
 
-def _quality(result: Result, cells: Cells) -> dict[str, float]:
-    """Return the scores that need no clusters; from a graph alone, values cannot be predicted."""
+def _quality(result: Result, cells: Cells, seed: int) -> dict[str, float]:
+    """Return the scores that do not depend on the number of classes; from a graph alone, no values are predicted."""
     if not isinstance(result, np.ndarray):
-        return {"kNN": neighbour_agreement(result, cells.labels)}
-    graph = neighbours(result).obsp["connectivities"]
-    quality = {
-        "kNN": neighbour_agreement(graph, cells.labels),
-        "gene_r": ridge_correlation(result, cells.rna.toarray()),
-    }
+        return _graph_quality(result, cells, seed)
+    quality = _graph_quality(neighbours(result).obsp["connectivities"], cells, seed)
+    quality["gene_r"] = ridge_correlation(result, cells.rna.toarray())
     return quality | ({"protein_r": ridge_correlation(result, cells.protein)} if cells.has_protein else {})
+
+
+def _graph_quality(graph: sparse.csr_matrix, cells: Cells, seed: int) -> dict[str, float]:
+    found = evaluate_graph(graph, cells.labels, seeds=_clustering_seeds(seed), resolution=1.0)
+    scores = {f"{name}_res1": found.mean[name] for name in ("ARI", "NMI")}
+    return scores | {"clusters_res1": np.mean(found.n_clusters).item(), "kNN": neighbour_agreement(graph, cells.labels)}
 
 
 def _plain(scores: Evaluation, **more: float) -> dict[str, Any]:

@@ -6,8 +6,11 @@ from functools import cache, partial
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
+from scfusionttt.comparison import scvi_baselines, systems
 from scfusionttt.comparison.queries import Query, QueryJob, mapped_labels
+from scfusionttt.comparison.systems import Counts, System
 from scfusionttt.data.split import stratified_split
 from scfusionttt.errors import SettingError
 from scfusionttt.evaluation import evaluate_predictions
@@ -38,7 +41,10 @@ def jobs(
         truth = mapped_labels(query, labels_key, mapping)
         for seed in seeds:
             for name in methods:
-                common: dict[str, Any] = {"query": query, "labels": labels_key, "method": name, "seed": seed}
+                common: dict[str, Any] = {
+                    "query": query, "labels": labels_key, "method": name, "seed": seed,
+                    "library": LIBRARIES.get(name, ""),
+                }  # fmt: skip
                 if name in ZERO_SHOT:
                     score = partial(_zero_shot, query, ZERO_SHOT[name], truth, labels_key, seed)
                     result.append(QueryJob(protocol="zero-shot", score=score, **common))
@@ -106,6 +112,19 @@ def _harmony(query: Query, key: str, seed: int) -> np.ndarray:
     return KNeighborsClassifier(N_NEIGHBORS).fit(mixed[known], names[known].astype(str)).predict(mixed[len(train) :])
 
 
+def _system(system: System, query: Query, key: str, seed: int) -> np.ndarray:
+    train, new, genes = query.gene_counts
+    labels = label_names(obs_column(query.train.obs, key))
+    output = system.run(Counts(train, genes, labels=labels), seed, query=Counts(new, genes))
+    assert not sparse.issparse(output)
+    return output["label"].to_numpy(str)
+
+
+def _scanvi_surgery(query: Query, key: str, seed: int) -> np.ndarray:
+    train, new, _ = query.gene_counts
+    return scvi_baselines.scanvi_surgery(train, label_names(obs_column(query.train.obs, key)), new, seed)
+
+
 def _classified(train: np.ndarray, new: np.ndarray, query: Query, key: str) -> np.ndarray:
     names = label_names(obs_column(query.train.obs, key))
     known = names != ""
@@ -142,10 +161,19 @@ ZERO_SHOT: dict[str, Callable[[Query, str, int], np.ndarray]] = {
     "logistic_reference_scale": partial(_logistic, False),
     "logistic_own_scale": partial(_logistic, True),
     "harmony_knn": _harmony,
+    "celltypist": partial(_system, systems.CELLTYPIST),
+    "symphony": partial(_system, systems.SYMPHONY),
+    "scanvi_surgery": _scanvi_surgery,
 }
+#: What methods need besides the requirements of this package.
+LIBRARIES: dict[str, str | System] = {
+    "celltypist": systems.CELLTYPIST, "symphony": systems.SYMPHONY, "scanvi_surgery": "scvi-tools",
+}  # fmt: skip
 #: Methods that learn from labels of the query, too.
 FEW_LABELS: dict[str, Callable[..., np.ndarray]] = {
     "fusionttt_transfer": _ours_few,
     "logistic_own_scale": _logistic_few,
 }
 METHODS = tuple(dict.fromkeys([*ZERO_SHOT, *FEW_LABELS]))
+#: Methods that are compared by default.
+DEFAULT = tuple(name for name in METHODS if name not in LIBRARIES)

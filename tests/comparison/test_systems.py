@@ -1,0 +1,121 @@
+"""Systems in environments of their own; those of these tests run in the environment of the tests."""
+
+import os
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+from scfusionttt.comparison import systems
+from scfusionttt.comparison.cells import Cells
+from scfusionttt.comparison.methods import BASELINES, DEFAULT, Method, choose
+from scfusionttt.comparison.rows import Job
+from scfusionttt.comparison.systems import SYSTEMS, Counts, System, represent
+from scfusionttt.comparison.tasks import tasks
+from scfusionttt.data.assemble import as_citeseq
+from scfusionttt.errors import NotInstalledError, SettingError
+
+TOY = System(name="toy", package="numpy", version="1")
+COUNTS = Counts(
+    sparse.csr_matrix(np.array([[1.0, 0], [0, 3], [2, 2]], "float32")), pd.Index(["CD3E", "NA"]),
+    protein=pd.DataFrame({"CD3, clone 1": [4, 5, 6]}), labels=np.array(["T", "", "NA"], dtype=object),
+)  # fmt: skip
+
+
+@pytest.fixture
+def script(monkeypatch, tmp_path):
+    """Return a function that makes TOY run the given lines."""
+    python = tmp_path / "envs" / "toy" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    exchange = (systems._SCRIPTS / "exchange.py").read_text()
+    monkeypatch.setenv("SCFUSIONTTT_ENVS", str(tmp_path / "envs"))
+    monkeypatch.setattr(systems, "_SCRIPTS", tmp_path)
+    (tmp_path / "exchange.py").write_text(exchange)
+
+    def write(*lines):
+        (tmp_path / "run_toy.py").write_text("\n".join(lines))
+
+    return write
+
+
+def test_a_system_gets_counts_labels_and_the_seed(script):
+    """Names such as NA and commas in them are names."""
+    script(
+        "from exchange import *",
+        "a, b = read(), read('query')",
+        "assert has_query() and 'label' not in b.obs",
+        "assert list(a.var_names) == ['CD3E', 'NA'] and list(a.obs['label']) == ['T', '', 'NA']",
+        "assert list(proteins(a).var_names) == ['CD3, clone 1'] and proteins(a).X.ravel().tolist() == [4, 5, 6]",
+        "write(pd.DataFrame({'label': a.obs['label'], 'sum': b.X.sum(axis=1).A1 + SEED}))",
+    )
+    result = TOY.run(COUNTS, 7, query=Counts(COUNTS.rna, COUNTS.genes))
+    assert result["label"].tolist() == ["T", "", "NA"] and result["sum"].tolist() == [8, 10, 11]
+
+
+def test_a_graph_is_a_result(script, cells):
+    script(
+        "import sys", "from pathlib import Path", "from scipy import io",
+        "rna = io.mmread(sys.argv[1] + '/cells/rna.mtx').tocsr()",
+        "io.mmwrite(sys.argv[1] + '/result.mtx', rna @ rna.T)",
+    )  # fmt: skip
+    dataset = Cells("sim", as_citeseq(cells), "cell_type")
+    graph = represent(TOY, dataset, 0)
+    np.testing.assert_allclose(graph.toarray(), (dataset.gene_counts @ dataset.gene_counts.T).toarray())
+
+
+def test_failures_and_time_outs_are_rows(script, cells, monkeypatch):
+    dataset = Cells("sim", as_citeseq(cells), "cell_type")
+    method = Method(name="toy", represent=lambda cells, seed: represent(TOY, cells, seed), library=TOY)
+    job = Job(dataset, method, tasks(["unsupervised"], [0.5])[0], 0)
+    script("print('working')", "raise ValueError('too few cells')")
+    row = job.run()
+    assert (row["status"], row["note"]) == ("failed", "RuntimeError: ValueError: too few cells")
+    assert row["versions"]["numpy"] == np.__version__
+    monkeypatch.setenv("SCFUSIONTTT_TIMEOUT", "0.3")
+    script("import time", "time.sleep(60)")
+    assert job.run()["note"] == "TimeoutError: stopped after 0.3 s; SCFUSIONTTT_TIMEOUT changes the limit"
+    monkeypatch.setenv("SCFUSIONTTT_TIMEOUT", "soon")
+    with pytest.raises(SettingError, match="number of seconds"):
+        TOY.run(COUNTS, 0)
+    monkeypatch.setenv("SCFUSIONTTT_ENVS", "/nowhere")
+    row = job.run()
+    assert row["status"] == "not installed"
+    assert row["note"].endswith("python3 -m venv /nowhere/toy && /nowhere/toy/bin/pip install numpy==1")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="process groups")
+def test_nothing_goes_on_after_a_time_out(script, monkeypatch, tmp_path):
+    """A worker that the script had started went on training."""
+    worker = f"import time; time.sleep(1); open({str(tmp_path / 'late')!r}, 'w')"
+    script(
+        "import subprocess, sys, time",
+        f"subprocess.Popen([sys.executable, '-c', {worker!r}])",
+        "time.sleep(60)",
+    )
+    monkeypatch.setenv("SCFUSIONTTT_TIMEOUT", "0.5")
+    with pytest.raises(TimeoutError):
+        TOY.run(COUNTS, 0)
+    time.sleep(1)
+    assert not (tmp_path / "late").exists()
+
+
+def test_each_system_has_a_script_and_says_how_to_install_it(monkeypatch):
+    monkeypatch.setenv("SCFUSIONTTT_ENVS", "/envs")
+    for system in SYSTEMS:
+        suffix = "R" if system.apt else "py"
+        assert (systems._SCRIPTS / f"run_{system.name}.{suffix}").exists()
+        assert system.package.lower() in system.how_to_install.lower()
+    assert "numpy" in systems.SCOIT.how_to_install and systems.SCOIT.how_to_install.endswith("--no-deps SCOIT==0.1.2")
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(NotInstalledError, match="apt-get install r-cran-seurat"):
+        systems.SEURAT.versions()
+
+
+def test_systems_are_compared_when_asked_for(tmp_path):
+    assert not {system.name for system in SYSTEMS} & set(DEFAULT)
+    assert choose(["seurat", "snf"], models=tmp_path) == [BASELINES["seurat"], BASELINES["snf"]]

@@ -1,13 +1,17 @@
+import gzip
 import hashlib
 import io
 import tarfile
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
+from scipy import sparse
 
 from scfusionttt import datasets
 from scfusionttt.data.assemble import as_citeseq
@@ -58,6 +62,7 @@ def register(server, monkeypatch):
     def make(name, files, *, checksum=None, **what):
         server.files |= files
         listed = tuple(File(f"{server.url}/{file}", checksum) for file in files)
+        what = {"read": datasets._read_one} | what
         dataset = Dataset(title=name, files=listed, licence="none", source="this test", **what)
         monkeypatch.setitem(datasets.DATASETS, name, dataset)
 
@@ -117,52 +122,161 @@ def test_the_size_is_checked(register, tmp_path):
         datasets.load("toy")
 
 
-def test_proteins_in_a_bare_array_are_named_by_uns_and_a_set_without_any_is_refused(register, tmp_path):
-    """As in the published spleen and lymph node file; without its proteins it had passed as complete."""
-    cells = AnnData(np.ones((12, 5), "float32"), var=pd.DataFrame(index=[f"g{i}" for i in range(5)]))
-    cells.write_h5ad(tmp_path / "rna.h5ad")
-    register("spleen", {"rna.h5ad": (tmp_path / "rna.h5ad").read_bytes()}, read=datasets._read_one)
-    with pytest.raises(DownloadError, match="spleen is CITE-seq, but no proteins were found"):
-        datasets.load("spleen")
-    names = ["ADT_CD3_A0182", "ADT_CD4_A0001"]
-    cells.obsm["protein_expression"] = np.arange(24).reshape(12, 2)
-    cells.uns["protein_names"] = np.array(names, dtype=object)
-    cells.write_h5ad(tmp_path / "both.h5ad")
-    register("both", {"both.h5ad": (tmp_path / "both.h5ad").read_bytes()}, read=datasets._read_one)
-    protein = as_citeseq(datasets.load("both")).protein
-    assert protein.var_names.tolist() == names and protein.X[3].tolist() == [6, 7]
-
-
-def test_a_10x_archive_is_read(register):
-    archive = io.BytesIO()
-    files = {
-        "matrix.mtx": "%%MatrixMarket matrix coordinate integer general\n2 3 3\n1 1 4\n2 2 1\n1 3 2\n",
-        "genes.tsv": "ENSG00000198851\tCD3E\nENSG00000177455\tCD19\n",
-        "barcodes.tsv": "A-1\nB-1\nC-1\n",
-    }
-    with tarfile.open(fileobj=archive, mode="w:gz") as tar:
-        for name, text in files.items():
-            entry = tarfile.TarInfo(f"filtered_gene_bc_matrices/hg19/{name}")
-            entry.size = len(text)
-            tar.addfile(entry, io.BytesIO(text.encode()))
-    register("toy", {"m.tar.gz": archive.getvalue()}, cells=3, genes=2, proteins=0, read=datasets._read_10x_archive)
-    assert datasets.load("toy").X.toarray().tolist() == [[4, 0], [0, 1], [2, 0]]
-
-
-def test_cord_blood_keeps_the_human_genes_and_every_antibody(register):
-    rna = ",c1,c2\nHUMAN_CD3E,1,0\nMOUSE_Cd3e,5,5\nHUMAN_CD19,2,3\n"
-    adt = ",c1,c2\nCD3,10,20\n"
-    register("toy", {"rna.csv": rna.encode(), "adt.csv": adt.encode()}, cells=2, proteins=1, read=datasets._read_cbmc)
-    cells = datasets.load("toy")
-    assert cells.var_names.tolist() == ["CD3E", "CD19"]
-    assert cells.X.toarray().tolist() == [[1, 2], [0, 3]]
-    assert cells.obsm["protein_counts"]["CD3"].tolist() == [10, 20]
-
-
-def test_files_of_unsupported_formats_are_downloaded(register):
-    register("toy", {"a.txt": b"x"})
-    with pytest.raises(SettingError, match="its files are in"):
+def test_cite_seq_without_proteins_is_refused(register, tmp_path):
+    """The published spleen and lymph node file had passed without its proteins, which are a bare array."""
+    register("toy", {"a.h5ad": h5ad(tmp_path)}, read=datasets._read_one)
+    with pytest.raises(DownloadError, match="toy is CITE-seq, but no proteins were found"):
         datasets.load("toy")
+
+
+def spleen(tmp_path):
+    """Proteins in a bare array, their names in uns, and hashtags in an array of their own."""
+    cells = AnnData(
+        np.ones((4, 3), "float32"), obs=pd.DataFrame({"cell_types": ["B", "T", "T", "NK"]}, index=[*"abcd"])
+    )
+    cells.var_names = ["Cd3e", "Cd19", "Cd4"]
+    cells.obsm["isotypes_htos"] = np.ones((4, 1), "float32")
+    cells.obsm["protein_expression"] = np.arange(8.0).reshape(4, 2)
+    cells.uns["protein_names"] = np.array(["ADT_CD3_A0182", "ADT_CD4_A0001"], dtype=object)
+    cells.write_h5ad(tmp_path / "spleen.h5ad")
+    return [(tmp_path / "spleen.h5ad").read_bytes()]
+
+
+def tenx(tmp_path):
+    """The HDF5 file of Cell Ranger: features by cells, compressed by column."""
+    with h5py.File(tmp_path / "tenx.h5", "w") as file:
+        matrix = file.create_group("matrix")
+        matrix["shape"], matrix["barcodes"] = np.array([5, 4], "int32"), [f"{name}-1" for name in "ACGT"]
+        matrix["data"], matrix["indices"] = np.arange(1, 13), np.tile([0, 3, 4], 4)
+        matrix["indptr"] = np.arange(0, 13, 3)
+        features = matrix.create_group("features")
+        features["name"] = ["CD3E", "CD19", "CD4", "CD3_TotalSeqB", "CD4_TotalSeqB"]
+        features["id"] = ["ENSG00000198851", "ENSG00000177455", "ENSG00000010610", "CD3", "CD4"]
+        features["feature_type"] = ["Gene Expression"] * 3 + ["Antibody Capture"] * 2
+        features["genome"] = ["GRCh38"] * 3 + [""] * 2
+    return [(tmp_path / "tenx.h5").read_bytes()]
+
+
+def pbmc3k(tmp_path):
+    """A folder of Cell Ranger 1.1 in an archive."""
+    return [
+        archive(
+            ("filtered_gene_bc_matrices/hg19/matrix.mtx", mtx([[4, 0, 2, 0], [0, 1, 0, 0], [0, 0, 0, 3]])),
+            ("filtered_gene_bc_matrices/hg19/genes.tsv", "".join(f"{i}\t{n}\n" for i, n in GENES)),
+            ("filtered_gene_bc_matrices/hg19/barcodes.tsv", "A-1\nC-1\nG-1\nT-1\n"),
+            kind="gz",
+        )
+    ]
+
+
+def cbmc(tmp_path):
+    """Genes of two species; a head above the names."""
+    rna = ",c1,c2,c3,c4\nHUMAN_CD3E,1,0,0,1\nMOUSE_Cd3e,5,5,5,5\nHUMAN_CD19,2,3,0,0\nHUMAN_CD4,1,1,1,1\n"
+    return [gzip.compress(text.encode()) for text in (rna, ",c1,c2,c3,c4\nCD3,10,20,1,1\nCD4,1,1,1,1\n")]
+
+
+def bmcite(tmp_path):
+    """Written by R: no head above the names; not all cells have both."""
+    rna = "a_A.1\ta_C.1\ta_G.1\tb_T.1\tb_N.1\nCD3E\t1\t0\t0\t1\t9\nCD19\t2\t3\t0\t0\t9\nCD4\t1\t1\t1\t1\t9\n"
+    adt = "b_T.1\ta_C.1\ta_G.1\ta_A.1\nCD3\t4\t2\t3\t1\nCD4\t8\t6\t7\t5\n"
+    return [gzip.compress(text.encode()) for text in (rna, adt)]
+
+
+def ifnb(tmp_path):
+    """An archive with other samples, too; a barcode of both samples, and types that are not known."""
+    files = {"GSM2560245_A.mat.gz": "other", "GSM2560248_barcodes.tsv.gz": "A-1\nC-1\n"}
+    files["GSM2560248_2.1.mtx.gz"] = mtx([[1, 0], [0, 2], [0, 0]])
+    files["GSM2560249_2.2.mtx.gz"] = mtx([[3, 0], [0, 4], [5, 5]])
+    cells = "tsne1\ttsne2\tind\tstim\tcluster\tcell\tmultiplets\n" + "".join(
+        f"{name}\t0.1\t2\t107\t{stim}\t3\t{cell}\tsinglet\n"
+        for name, stim, cell in (
+            ("A-1", "ctrl", "B cells"),
+            ("C-1", "ctrl", "NA"),
+            ("A-11", "stim", "B cells"),
+            ("G-1", "stim", "NK"),
+        )
+    )
+    genes = "".join(f"{identifier}\t{name}\n" for identifier, name in GENES)
+    raw = archive(*((name, gzip.compress(text.encode())) for name, text in files.items()))
+    return [raw, gzip.compress(genes.encode()), gzip.compress(cells.encode())]
+
+
+GENES = (("ENSG00000198851", "CD3E"), ("ENSG00000177455", "CD19"), ("ENSG00000010610", "CD4"))
+
+
+def mtx(rows):
+    values = sparse.coo_matrix(np.array(rows))
+    head = f"%%MatrixMarket matrix coordinate integer general\n%\n{len(rows)} {len(rows[0])} {values.nnz}\n"
+    return head + "".join(f"{i + 1} {j + 1} {v}\n" for i, j, v in zip(values.row, values.col, values.data))
+
+
+def archive(*files, kind=""):
+    whole = io.BytesIO()
+    with tarfile.open(fileobj=whole, mode=f"w:{kind}") as tar:
+        for name, body in files:
+            body = body.encode() if isinstance(body, str) else body
+            entry = tarfile.TarInfo(name)
+            entry.size = len(body)
+            tar.addfile(entry, io.BytesIO(body))
+    return whole.getvalue()
+
+
+MAKERS = {"pbmc5k": tenx, "pbmc10k": tenx, "malt10k": tenx, "spl111": spleen, "pbmc3k": pbmc3k, "cbmc": cbmc,
+          "ifnb": ifnb, "bmcite": bmcite}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", datasets.DATASETS)
+def test_each_data_set_is_read_with_its_proteins_and_labels(name, server, monkeypatch, tmp_path):
+    """From files of four cells, three genes and two proteins in the shape of the published ones."""
+    published = datasets.DATASETS[name]
+    bodies = dict(zip((file.name for file in published.files), MAKERS[name](tmp_path), strict=True))
+    server.files |= bodies
+    files = tuple(File(f"{server.url}/{file}") for file in bodies)
+    n_proteins = 0 if published.proteins == 0 else 2
+    monkeypatch.setitem(datasets.DATASETS, name, replace(published, files=files, cells=4, genes=3, proteins=n_proteins))
+    cells = as_citeseq(datasets.load(name))
+    assert cells.rna.X.sum() > 0
+    if n_proteins:
+        assert cells.protein is not None and all("CD" in protein for protein in cells.protein.var_names)
+    if name in ("spl111", "ifnb"):
+        assert cells.obs["cell_types" if name == "spl111" else "cell"].astype(str).tolist()[0][0] == "B"
+
+
+def test_cells_of_tables_are_matched_by_name(register, tmp_path):
+    rna, adt = bmcite(tmp_path)
+    register("toy", {"rna.tsv.gz": rna, "adt.tsv.gz": adt}, cells=4, proteins=2, read=datasets._read_tables)
+    cells = datasets.load("toy")
+    assert cells.obs_names.tolist() == ["a_A.1", "a_C.1", "a_G.1", "b_T.1"]
+    assert cells.X.toarray().tolist() == [[1, 2, 1], [0, 3, 1], [0, 0, 1], [1, 0, 1]]
+    assert cells.obsm["protein_counts"]["CD3"].tolist() == [1, 2, 3, 4]
+
+
+def test_cord_blood_keeps_the_human_genes(register, tmp_path):
+    rna, adt = cbmc(tmp_path)
+    register("toy", {"rna.csv.gz": rna, "adt.csv.gz": adt}, cells=4, proteins=2, read=datasets._read_cbmc)
+    cells = datasets.load("toy")
+    assert cells.var_names.tolist() == ["CD3E", "CD19", "CD4"]
+    assert cells.X.toarray()[0].tolist() == [1, 2, 1] and cells.obsm["protein_counts"]["CD3"].tolist() == [10, 20, 1, 1]
+
+
+def test_stimulated_cells_follow_the_controls(register, tmp_path):
+    raw, genes, cells = ifnb(tmp_path)
+    whole = {"raw.tar": raw, "genes.tsv.gz": genes, "cells.tsv.gz": cells}
+    register("toy", whole, cells=4, proteins=0, read=datasets._read_ifnb)
+    adata = datasets.load("toy")
+    assert adata.obs_names.tolist() == ["ctrl_A", "ctrl_C", "stim_A", "stim_G"]
+    assert adata.X.toarray().tolist() == [[1, 0, 0], [0, 2, 0], [3, 0, 5], [0, 4, 5]]
+    assert adata.var["gene_ids"].tolist() == [identifier for identifier, _ in GENES]
+    assert adata.obs["cell"].isna().tolist() == [False, True, False, False]
+    fewer = gzip.compress(b"".join(gzip.decompress(cells).splitlines(keepends=True)[:-1]))
+    register("short", whole | {"cells.tsv.gz": fewer}, read=datasets._read_ifnb)
+    with pytest.raises(
+        DownloadError, match=r"has 4 cells and 3 genes, but cells\.tsv\.gz and genes\.tsv\.gz list 3 and 3"
+    ):
+        datasets.load("short")
+
+
+def test_a_name_that_does_not_exist_is_refused():
     with pytest.raises(SettingError, match="no data set 'pbmc'; choose one of: pbmc5k"):
         datasets.fetch("pbmc")
 

@@ -42,19 +42,16 @@ class File:
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """A data set: its files, and their numbers of cells, genes and proteins before any filter (None if unknown).
-
-    `read` is None if :func:`load` does not support the format of the files.
-    """
+    """A data set: its files, what reads them, and their numbers of cells, genes and proteins (None if unknown)."""
 
     title: str
     files: tuple[File, ...]
     licence: str
     source: str
+    read: "Callable[[list[Path]], AnnData | MuData]"
     cells: int | None = None
     genes: int | None = None
     proteins: int | None = None
-    read: "Callable[[list[Path]], AnnData | MuData] | None" = None
 
 
 def fetch(name: str) -> list[Path]:
@@ -93,16 +90,12 @@ def load(name: str) -> "AnnData | MuData":
     Raises
     ------
     SettingError
-        There is no data set of this name, or the format of its files is not supported.
+        There is no data set of this name.
     DownloadError
         A file cannot be downloaded, or its content has another size.
     """
     paths = fetch(name)
     dataset = DATASETS[name]
-    if dataset.read is None:
-        raise SettingError(
-            f"the format of {name} is not supported; its files are in {paths[0].parent} ({dataset.source})"
-        )
     data = dataset.read(paths)
     _check_size(name, dataset, data, paths[0].parent)
     return data
@@ -114,7 +107,7 @@ def table() -> pd.DataFrame:
         name: {
             "title": one.title, "cells": one.cells, "genes": one.genes, "proteins": one.proteins,
             "licence": one.licence, "source": one.source, "urls": [file.url for file in one.files],
-            "checksums": all(file.checksum for file in one.files), "read": one.read is not None,
+            "checksums": all(file.checksum for file in one.files),
         }
         for name, one in DATASETS.items()
     }  # fmt: skip
@@ -196,29 +189,75 @@ def _read_one(paths: "list[Path]") -> "AnnData | MuData":
 
 
 def _read_10x_archive(paths: "list[Path]") -> "AnnData | MuData":
-    import tarfile
-
     from scfusionttt.io.read import read
 
-    folder = paths[0].parent / "unpacked"
-    with tarfile.open(paths[0]) as archive:
-        archive.extractall(folder, filter="data")
-    return read(next(folder.rglob("matrix.mtx*")).parent)
+    return read(next(_unpacked(paths[0]).rglob("matrix.mtx*")).parent)
+
+
+def _unpacked(archive: Path) -> Path:
+    import tarfile
+
+    folder = archive.parent / "unpacked"
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder, filter="data")
+    return folder
 
 
 def _read_cbmc(paths: "list[Path]") -> "AnnData | MuData":
-    """Return the human genes and the antibodies from two tables of features by cells; some cells are mouse cells."""
+    """Return the human genes and the antibodies of two tables; some of the cells are mouse cells."""
+    cells = _read_tables(paths)
+    human = cells.var_names.str.startswith("HUMAN_")
+    cells = cells[:, human].copy()
+    cells.var_names = cells.var_names.str[6:]
+    return cells
+
+
+def _read_tables(paths: "list[Path]") -> "AnnData":
+    """Return the cells that two tables of features by cells, of RNA and of proteins, have in common."""
+    rna, protein = map(_read_table, paths)
+    rna = rna[rna.obs_names.isin(protein.obs_names)].copy()
+    rna.obsm["protein_counts"] = protein[rna.obs_names].to_df()
+    return rna
+
+
+def _read_table(path: Path) -> "AnnData":
+    """Read features by cells, some rows at a time; whether or not the column of their names has a head."""
     from anndata import AnnData
     from scipy import sparse
 
-    chunks = pd.read_csv(paths[0], index_col=0, chunksize=2000)
+    separator = "," if ".csv" in path.suffixes else "\t"
+    chunks = pd.read_csv(path, sep=separator, index_col=0, chunksize=500)
     parts = [(chunk.index, chunk.columns, sparse.csr_matrix(chunk.to_numpy("float32"))) for chunk in chunks]
-    names = pd.Index([name for index, _, _ in parts for name in index])
+    names = pd.Index([name for index, _, _ in parts for name in index]).astype(str)
     counts = sparse.csr_matrix(sparse.vstack([part for _, _, part in parts]).T)
-    human = names.str.startswith("HUMAN_")
-    rna = AnnData(counts[:, human], obs=pd.DataFrame(index=parts[0][1]), var=pd.DataFrame(index=names[human].str[6:]))
-    rna.obsm["protein_counts"] = pd.read_csv(paths[1], index_col=0).T.loc[rna.obs_names]
-    return rna
+    return AnnData(counts, obs=pd.DataFrame(index=parts[0][1]), var=pd.DataFrame(index=names))
+
+
+def _read_ifnb(paths: "list[Path]") -> "AnnData | MuData":
+    """Return the second batch: control and stimulated cells, each a matrix of genes by cells in the archive.
+
+    The table of the cells has them in the order of the matrices, with their donor (``ind``), ``stim``, cell type
+    (``cell``) and ``multiplets``.
+    """
+    from anndata import AnnData
+    from scipy import io, sparse
+
+    archive, genes, cells = paths
+    folder = _unpacked(archive)
+    files = (folder / name for name in ("GSM2560248_2.1.mtx.gz", "GSM2560249_2.2.mtx.gz"))
+    parts = [sparse.csr_matrix(io.mmread(file)).astype("float32") for file in files]
+    obs = pd.read_csv(cells, sep="\t", index_col=0)
+    obs.index = obs["stim"].astype(str) + "_" + obs.index.str.extract("([ACGT]+)", expand=False)  # of both: twice
+    var = pd.read_csv(genes, sep="\t", header=None, names=["gene_ids", "symbol"]).set_index("symbol")
+    counts = sparse.csr_matrix(sparse.hstack(parts).T)
+    if counts.shape != (len(obs), len(var)):
+        raise DownloadError(
+            f"{archive} has {counts.shape[0]} cells and {counts.shape[1]} genes, but {cells.name} and {genes.name} "
+            f"list {len(obs)} and {len(var)}; remove {archive.parent} and download it again"
+        )
+    adata = AnnData(counts, obs=obs.drop(columns=["tsne1", "tsne2"]), var=var.rename_axis(None))
+    adata.var_names_make_unique()
+    return adata
 
 
 def _tenx(name: str, title: str, release: str, cells: int, proteins: int, checksum: str | None = None) -> Dataset:
@@ -261,7 +300,7 @@ DATASETS: dict[str, Dataset] = {
             File(f"{_GEO}/series/GSE96nnn/GSE96583/suppl/GSE96583_{part}")
             for part in ("RAW.tar", "batch2.genes.tsv.gz", "batch2.total.tsne.df.tsv.gz")
         ),
-        licence="see GEO GSE96583", source="Kang et al. 2018", proteins=0,
+        licence="see GEO GSE96583", source="Kang et al. 2018", cells=29065, genes=35635, proteins=0, read=_read_ifnb,
     ),
     "bmcite": Dataset(
         title="bone marrow, 25 antibodies",
@@ -269,6 +308,6 @@ DATASETS: dict[str, Dataset] = {
             File(f"{_GEO}/samples/GSM3681nnn/{sample}/suppl/{sample}_MNC_{kind}_counts.tsv.gz")
             for sample, kind in (("GSM3681518", "RNA"), ("GSM3681519", "ADT"))
         ),
-        licence="see GEO GSE128639", source="Stuart et al. 2019",
+        licence="see GEO GSE128639", source="Stuart et al. 2019", proteins=25, read=_read_tables,
     ),
 }  # fmt: skip

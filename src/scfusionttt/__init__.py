@@ -11,6 +11,7 @@ __all__ = [
     "FusionTTT",
     "__version__",
     "annotate",
+    "background",
     "datasets",
     "evaluation",
     "explain",
@@ -24,6 +25,7 @@ __all__ = [
 _ELSEWHERE = {
     "FusionTTT": ("scfusionttt.model.fusionttt", "FusionTTT"),
     "annotate": ("scfusionttt.model.reference", "annotate"),
+    "background": ("scfusionttt.analysis.background", "background"),
     "plot": ("scfusionttt.plotting", None),
     "simulate": ("scfusionttt.simulation.simulate", "simulate"),
 }

@@ -50,17 +50,17 @@ def annotate(
     """
     check_input(input)
     from scfusionttt.cli.results import check_target, load
-    from scfusionttt.data.write import IMPUTED_ENDINGS, write_imputed
+    from scfusionttt.data.write import PROTEIN_ENDINGS, write_proteins
     from scfusionttt.model.fusionttt import FusionTTT
     from scfusionttt.model.reference import find
 
     out = Path(f"{input.stem}.annotated.csv") if out is None else out
-    check_target(input, out, IMPUTED_ENDINGS)
+    check_target(input, out, PROTEIN_ENDINGS)
     model = FusionTTT.load(find(reference), device=device.value)
     options = input_options(layer, rna_modality, protein_modality, cells, drop_empty, round=round)
-    cite, source = load(input, out, IMPUTED_ENDINGS, options)
+    cite, source = load(input, out, PROTEIN_ENDINGS, options)
     annotation = model.annotate(cite, unknown=unknown or None)
-    write_imputed(out, annotation.obsm(), source, obs=annotation.obs(), rna_modality=rna_modality)
+    write_proteins(out, annotation.obsm(), source, obs=annotation.obs(), rna_modality=rna_modality)
     n_proteins = 0 if annotation.proteins is None else annotation.proteins.mean.shape[1]
     typer.echo(f"{out}: {len(annotation.cells)} cells, {n_proteins} proteins", err=True)
     counts = annotation.cells["label"].value_counts()

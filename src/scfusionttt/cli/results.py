@@ -115,17 +115,17 @@ def impute(
     """
     start(devices, nodes)
     check_model(model, input)
-    from scfusionttt.data.write import IMPUTED_ENDINGS, write_imputed
+    from scfusionttt.data.write import PROTEIN_ENDINGS, write_proteins
 
-    check_target(input, out, IMPUTED_ENDINGS)
+    check_target(input, out, PROTEIN_ENDINGS)
     trained = load_model(model, input, device=device.value, devices=devices, nodes=nodes)
     options = input_options(layer, rna_modality, protein_modality, cells, drop_empty, round=round)
-    cite, source = load(input, out, IMPUTED_ENDINGS, options)
+    cite, source = load(input, out, PROTEIN_ENDINGS, options)
     from scfusionttt.model.imputation import obsm_tables
 
     tables = obsm_tables(trained.impute(cite, units=units.value, intervals=intervals))
     if is_first():
-        write_imputed(out, tables, source, rna_modality=rna_modality)
+        write_proteins(out, tables, source, rna_modality=rna_modality)
     n_cells, n_proteins = tables[PROTEIN_IMPUTED].shape
     typer.echo(f"{out}: {n_cells} cells, {n_proteins} proteins", err=True)
 

@@ -20,11 +20,11 @@ from scfusionttt.errors import InputDataError, OutputError, UserError
 from scfusionttt.io.atomic import check_target, replacing
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.io.tables import TABLE_ENDINGS, checked_ending, write_table
-from scfusionttt.keys import PROTEIN_IMPUTED, PROTOCOL, RNA_MODALITIES, X_FUSIONTTT
+from scfusionttt.keys import PROTEIN_IMPUTED, PROTEIN_POSITIVE, PROTOCOL, RNA_MODALITIES, X_FUSIONTTT
 
 ANNOTATED_ENDINGS = (".h5ad", ".h5mu", ".zarr")
 EMBEDDING_ENDINGS = (".npy", ".csv", *ANNOTATED_ENDINGS)
-IMPUTED_ENDINGS = (*TABLE_ENDINGS, *ANNOTATED_ENDINGS)
+PROTEIN_ENDINGS = (*TABLE_ENDINGS, *ANNOTATED_ENDINGS)
 
 
 def write_embedding(
@@ -86,7 +86,7 @@ def write_embedding(
             _write_annotated(path, copy, ending)
 
 
-def write_imputed(
+def write_proteins(
     path: str | Path,
     tables: Mapping[str, pd.DataFrame],
     source: AnnData | MuData,
@@ -94,12 +94,12 @@ def write_imputed(
     obs: pd.DataFrame | None = None,
     rna_modality: str | None = None,
 ) -> None:
-    """Write imputed proteins, in the format given by the file name.
+    """Write tables of proteins, in the format given by the file name.
 
     Parameters
     ----------
     path
-        ``.csv``, ``.tsv``: the tables side by side, names of columns with the suffix that distinguishes the slots;
+        ``.csv``, ``.tsv``: the tables side by side, names of columns with what the slot adds to that of the first;
         ``.h5ad``, ``.h5mu``, ``.zarr``: a copy of `source` with the tables in obsm, as for :func:`write_embedding`.
     tables
         [n, p] each, by their slots in obsm: ``protein_imputed``, ``protein_imputed_sd``, ...
@@ -114,9 +114,10 @@ def write_imputed(
         The ending is not supported, the format cannot hold `source`, or the file cannot be written.
     """
     obs = pd.DataFrame(index=next(iter(tables.values())).index) if obs is None else obs
-    ending = check_result_path(path, IMPUTED_ENDINGS, source, rna_modality=rna_modality)
+    ending = check_result_path(path, PROTEIN_ENDINGS, source, rna_modality=rna_modality)
     if ending in TABLE_ENDINGS:
-        parts = [table.add_suffix(key.removeprefix(PROTEIN_IMPUTED)) for key, table in tables.items()]
+        first = next(iter(tables), "")
+        parts = [table.add_suffix(key.removeprefix(first)) for key, table in tables.items()]
         write_table(path, pd.concat([obs, *parts], axis=1).rename_axis("cell"))
         return
     with quiet():
@@ -150,7 +151,7 @@ def check_result_path(
 
 def _is_result(folder: Path) -> bool:
     """Return whether a folder is a Zarr store with an earlier result."""
-    return any((folder / "obsm" / key).is_dir() for key in (X_FUSIONTTT, PROTEIN_IMPUTED))
+    return any((folder / "obsm" / key).is_dir() for key in (X_FUSIONTTT, PROTEIN_IMPUTED, PROTEIN_POSITIVE))
 
 
 def _check_storable(path: str | Path, source: AnnData | MuData, ending: str, rna_modality: str | None) -> None:

@@ -1,0 +1,1 @@
+"""What is computed from the counts of an input without a model."""

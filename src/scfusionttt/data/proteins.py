@@ -1,0 +1,61 @@
+"""The protein counts of an input that need not have RNA: cells with proteins alone, or empty droplets."""
+
+from anndata import AnnData
+from mudata import MuData
+
+from scfusionttt.data.assemble import assemble, raise_or_warn
+from scfusionttt.data.cells import CiteSeq
+from scfusionttt.data.counts import raw_counts, rounded, to_dense, value_findings
+from scfusionttt.data.modalities import antibody_findings, find_modality, protein_tables, split_features
+from scfusionttt.errors import InputDataError
+from scfusionttt.io.quiet_warnings import quiet
+from scfusionttt.keys import PROTEIN_MODALITIES
+
+
+def protein_counts(
+    data: AnnData | MuData | CiteSeq,
+    *,
+    protein_modality: str | None = None,
+    layer: str | None = None,
+    round: bool = False,
+) -> AnnData:
+    """Return the raw protein counts [n, p], dense float32, NaN = not measured; `data` is not changed.
+
+    An AnnData may have proteins alone. The options are those of `as_citeseq`.
+
+    Raises
+    ------
+    InputDataError
+        There are no proteins, or their values are not raw counts.
+    """
+    part = _part_with_proteins(data, protein_modality)
+    if part is None:
+        protein = assemble(data, protein_modality=protein_modality, layer=layer, round=round)[0].protein
+        if protein is None:
+            raise InputDataError("no proteins found; choose them with protein_modality")
+    else:
+        matrix, findings = raw_counts(part, modality="protein", layer=layer)
+        raise_or_warn(finding for finding in findings if not (round and finding.code == "fractional_matrix"))
+        counts = to_dense(matrix)
+        kept = split_features(part)[1]
+        kept = kept if kept.any() else ~kept
+        with quiet():
+            protein = AnnData(
+                (rounded(counts) if round else counts)[:, kept], obs=part.obs[[]].copy(), var=part.var.loc[kept]
+            )
+    if protein.obs_names.has_duplicates:
+        raise InputDataError("cell names occur more than once; make them unique, for example with a sample prefix")
+    raise_or_warn(value_findings(protein.X, protein.obs_names, modality="protein"))
+    return protein
+
+
+def _part_with_proteins(data: AnnData | MuData | CiteSeq, protein_modality: str | None) -> AnnData | None:
+    """Return the modality of a MuData with the proteins, or an AnnData of proteins alone; else None."""
+    if isinstance(data, MuData):
+        name = find_modality(data, PROTEIN_MODALITIES, protein_modality)
+        return None if name is None else data.mod[name]
+    if not isinstance(data, AnnData) or protein_modality is not None or protein_tables(data):
+        return None
+    is_gene, is_antibody, _ = split_features(data)
+    only = is_antibody.all() or any(found.severity == "error" for found in antibody_findings(data.var))
+    return data if data.n_vars and (only or (is_antibody.any() and not is_gene.any())) else None

@@ -1,5 +1,6 @@
 """Labels of cells: one text form for every dtype, and the obs columns that can serve as labels."""
 
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from scfusionttt.errors import LabelError, name_some
+from scfusionttt.errors import LabelError, SettingError, name_some
 from scfusionttt.keys import UNKNOWN
 
 #: Labels, in lower case, that mean "not labelled".
@@ -106,13 +107,33 @@ def usable_labels(obs: pd.DataFrame, key: str, *, learn: bool = True) -> tuple[n
     return pd.Index(classes).get_indexer(pd.Index(names)).astype(np.int64), classes
 
 
+def translated(labels: np.ndarray, label_map: Mapping[str, str], classes: Sequence[str]) -> np.ndarray:
+    """Return labels [n] in the names of a model's classes; labels that are not in the map keep their names.
+
+    Raises
+    ------
+    LabelError
+        The map translates a label that no cell has.
+    SettingError
+        The map translates to a name that is not a class of the model. A label is left out if its name is empty.
+    """
+    names = dict(zip(class_names(list(label_map)), label_names(list(label_map.values()))))
+    if absent := sorted(names.keys() - set(labels)):
+        present = name_some(sorted(set(labels) - {""}), 5)
+        raise LabelError(f"label_map translates labels that no cell has: {name_some(absent)}; the labels are {present}")
+    if foreign := sorted(set(names.values()) - {"", *classes}):
+        known = f"its classes are {name_some(classes, 5)}" if classes else "it has none; run finetune first"
+        raise SettingError(f"label_map translates to {name_some(foreign)}, not a class of this model; {known}")
+    return np.array([names.get(label, label) for label in labels], dtype=object)
+
+
 def obs_column(obs: pd.DataFrame, key: str, *, role: str = "labels") -> pd.Series:
     """Return one obs column; a LabelError suggests the closest name and lists the columns that could be labels.
 
-    `role` names what the column is needed for: labels, or batches.
+    `role` names what the column is needed for: labels, batches or colours.
     """
     if not pd.api.types.is_hashable(key):
-        name = {"labels": "cell_type", "batches": "donor"}[role]
+        name = {"labels": "cell_type"}.get(role, "donor")
         raise LabelError(
             f"{role} are chosen by the name of an obs column, not passed as a {type(key).__name__}; "
             f"set data.obs['{name}'] = ... and pass '{name}'"

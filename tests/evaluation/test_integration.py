@@ -5,7 +5,7 @@ import pytest
 from anndata import AnnData
 
 from scfusionttt.errors import InputDataError, LabelError, SettingError
-from scfusionttt.evaluation import evaluate_representation, integration_scores, with_totals
+from scfusionttt.evaluation import evaluate_representation, integration_scores, neighbours, own_batch, with_totals
 from scfusionttt.evaluation.integration import BATCH, BIOLOGY
 from scfusionttt.evaluation.slots import evaluate_slots
 
@@ -45,3 +45,14 @@ def test_what_cannot_be_scored_is_refused(monkeypatch):
     monkeypatch.setitem(sys.modules, "scib_metrics", None)
     with pytest.raises(SettingError, match=r"scores of batches need scib-metrics: pip install 'scfusionttt\[bench\]'"):
         evaluate_slots(adata, labels_key="type", batch_key="donor")
+
+
+def test_own_batch_is_1_where_batches_mix_and_their_number_where_they_are_apart():
+    near = neighbours(APART).obsp["distances"]
+    assert own_batch(near, BATCHES)["all cells"] == pytest.approx(2, abs=0.1)
+    near = neighbours(MIXED).obsp["distances"]
+    by_type = own_batch(near, BATCHES, LABELS)
+    assert by_type[["T", "B"]].between(0.8, 1.2).all()
+    alone = own_batch(near, np.where(LABELS == "T", "d1", BATCHES), LABELS)
+    assert np.isnan(alone["T"]), "of one batch, and so neither mixed nor apart"
+    assert alone["B"] == by_type["B"]

@@ -19,6 +19,7 @@ from scfusionttt.report.tables import key_values
 pytestmark = pytest.mark.slow
 
 N = 600
+DONOR = np.where(np.arange(N) < 150, "d1", "d2")
 #: The legend of the map.
 LEGEND = "[...document.querySelectorAll('.legend button')].map(b => [b.textContent, b.getAttribute('aria-pressed')])"
 PICTURE = "document.querySelector('canvas').toDataURL()"
@@ -54,9 +55,15 @@ def file(tmp_path_factory):
     cells = CellMap(
         coords,
         [f"cell-{i}" for i in range(N)],
-        {"cluster": group.astype(str), "type": np.array(["T", "B", "unknown"])[group]},
-        [Values("protein", "log-ratio", values[["CD3"]]), Values("gene", "log1p", values[["<script>"]])],
+        {"cluster": group.astype(str), "type": np.array(["T", "B", "unknown"])[group], "donor": DONOR},
+        [
+            Values("protein", "log-ratio", values[["CD3"]], {"CD3": ["CD3", "CD3E"]}),
+            Values("gene", "log1p", values[["<script>"]].assign(CD3E=values["CD3"])),
+        ],
         "Simulated cells.",
+        headings={"donor": "batch"},
+        batches=["donor"],
+        absent="2 of 9 genes are on this page.",
     )
     settings = key_values({"seed": 0}, caption="Settings", folded=True)
     page = html_report("Cells", [Section("The cells", map=cells), Section("Settings", tables=[settings])])
@@ -153,7 +160,7 @@ def test_the_lasso_counts_what_lies_in_it(page):
         ("cd3", None),
         ("cell-7", "1 of 600 cells selected"),
         ("T (type)", "200 of 600 cells selected"),
-        ("CD99", "No gene, protein, class or cell is called"),
+        ("CD99", "is called “CD99”. 2 of 9 genes are on this page."),
     ],
 )
 def test_the_search_box_finds_features_classes_and_cells(text, message, page):
@@ -164,6 +171,60 @@ def test_the_search_box_finds_features_classes_and_cells(text, message, page):
     else:
         page.wait_for_timeout(50)
         assert message in picked(page)
+
+
+def test_a_name_of_a_gene_and_a_protein_is_asked_about(page):
+    page.fill(".find", "CD3E")
+    page.keyboard.press("Enter")
+    assert "“CD3E” is more than one thing" in picked(page)
+    page.get_by_role("button", name="CD3E (gene)").click()
+    wait_for_legend(page, "CD3E, log1p")
+    page.fill(".find", "cd 3")
+    page.keyboard.press("Enter")
+    wait_for_legend(page, "CD3, log-ratio")
+
+
+def test_the_selection_is_compared_with_the_other_cells(page):
+    page.locator(".legend button").nth(2).click()
+    page.get_by_text("proteins, mean").wait_for()
+    rows = page.evaluate(
+        "[...document.querySelectorAll('.picked .scroll tbody tr')].map(r => r.innerText.split('\\t'))"
+    )
+    assert rows[0][0] == "CD3"
+    assert [float(mean) for mean in rows[0][1:]] == [pytest.approx(2, abs=0.05), pytest.approx(0.5, abs=0.05)]
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save this table").click()
+    lines = Path(download.value.path()).read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "kind,name,mean_selected,mean_others,t"
+    assert {line.split(",")[1] for line in lines[1:]} == {'"CD3"', '"CD3E"', '"<script>"'}
+    page.locator(".picked th button").first.click()
+    wait_for_legend(page, "CD3, log-ratio")
+    assert "200 of 600 cells selected" in picked(page), "another colour keeps the selection"
+
+
+def bars(page):
+    text, label = "r.innerText.trim().split(/\\s+/).join(' ')", "r.querySelector('.stack').getAttribute('aria-label')"
+    return page.evaluate(f"[...document.querySelectorAll('.bars tr')].map(r => [{text}, {label}])")
+
+
+def test_composition_by_batch_and_of_one_batch_alone(page):
+    third = "0: 33 % (50), 1: 33 % (50), 2: 33 % (50)"
+    assert bars(page) == [["d1 150", third], ["d2 450", third.replace("50", "150")]]
+    page.locator(".legend button").first.click()
+    assert bars(page)[0] == ["d1 50", "0: 100 % (50)"], "of the selected cells"
+    page.select_option(".only", label="d1")
+    assert page.evaluate(LEGEND) == [["050", "false"], ["150", "false"], ["250", "false"]]
+    assert bars(page) == [["d1 150", third]]
+    page.select_option(".of", label="type")
+    assert bars(page)[0][1] == "B: 33 % (50), T: 33 % (50), not labelled: 33 % (50)"
+    page.select_option(".only", label="all cells")
+    assert page.evaluate(LEGEND)[0] == ["0200", "false"]
+
+
+def test_the_whole_map_fits_on_a_laptop_screen(page):
+    page.set_viewport_size({"width": 1280, "height": 900})
+    box = page.locator("canvas").bounding_box()
+    assert box["y"] + box["height"] <= 900
 
 
 def test_of_two_colours_asked_for_at_once_the_last_is_shown(page):
@@ -225,5 +286,5 @@ def test_dark_narrow_and_on_paper(page):
     assert settle(page, LIGHT) < light / 2, "paper is light, and the screen dark again after it"
     page.set_viewport_size({"width": 390, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    page.locator("summary").click()
+    page.locator("summary", has_text="Settings").click()
     assert page.get_by_text("seed").is_visible()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from scfusionttt.data.assemble import as_citeseq
-from scfusionttt.errors import FeatureError, LabelError
+from scfusionttt.errors import FeatureError, InputDataError, LabelError, SettingError
 from scfusionttt.model.provenance import Provenance
 from scfusionttt.report import write_report
 from scfusionttt.report.analysis import analyse
@@ -21,10 +21,15 @@ def typed(trained, cells, tmp_path_factory):
     cite.obs["surprise"] = np.linspace(0, 1, len(cite.obs))
     types = cite.obs["cell_type"].astype(str)
     cite.obs["cell_type"] = types.replace({types.iloc[0]: "<script>alert(1)</script>"})
-    genes = cite.rna.var_names[:1].tolist()
+    cite.obs["donor"] = np.where(np.arange(len(types)) % 2, "A", "B")
+    cite.obs["day"] = np.arange(len(types)) % 3
+    genes = [name for name in cite.rna.var_names if name not in set(trained.finetuned.features.genes["name"])][:1]
+    genes += cite.rna.var_names[:1].tolist()
     analysis = write_report(
-        trained.finetuned, cite, out, labels_key="cell_type", genes=genes, command="scfusionttt report"
-    )
+        trained.finetuned, cite, out, labels_key="cell_type", genes=genes, color=["day"], batch_key="donor",
+        coords=np.random.default_rng(0).normal(size=(len(types), 2)), resolutions=[1, 0.5],
+        command="scfusionttt report",
+    )  # fmt: skip
     return SimpleNamespace(analysis=analysis, page=out.read_text(encoding="utf-8"), cite=cite)
 
 
@@ -34,12 +39,22 @@ def headings(page):
 
 def test_the_page_has_every_section_and_needs_no_network(typed):
     assert headings(typed.page) == [
-        "Cells", "Input", "Training", "Clusters", "Cell types", "Scores",
-        "Genome", "Settings, versions and commands",
+        "Cells", "Cell types", "Clusters", "Markers", "Batches", "Scores",
+        "Genome", "Input", "Training", "Settings, versions and commands",
     ]  # fmt: skip
     assert "://" not in typed.page
     assert "<script>alert" not in typed.page
     assert '"name":"surprise"' in typed.page
+    for name in ("donor", "day", "cluster (resolution 0.5)", "cluster (resolution 1)"):
+        assert f'"name":"{name}"' in typed.page
+    assert "The given coordinates of 160 cells." in typed.page
+
+
+def test_batches_that_are_drawn_at_random_are_mixed(typed):
+    row = re.search(r'<th scope="row">all cells</th>(.*?)</tr>', typed.page)[1]
+    *sizes, mixing = re.findall(r">([0-9.,]+)</td>", row)
+    assert sizes == ["80", "80"]
+    assert 0.8 < float(mixing) < 1.2
 
 
 def test_only_cells_that_the_model_was_not_trained_on_are_scored(typed, trained):
@@ -77,6 +92,37 @@ def test_unknown_classes_and_missing_proteins_are_reported(trained, rna_cells, t
     assert "<dt>proteins read</dt><dd>0</dd>" in page
 
 
+@pytest.fixture(scope="module")
+def renamed(cells):
+    """Cells whose labels have other names than the classes of the models."""
+    cite = deepcopy(as_citeseq(cells))
+    types = cite.obs["cell_type"].astype(str)
+    cite.obs["mine"] = types.map({name: f"type, {i}" for i, name in enumerate(sorted(types.unique()))})
+    return cite, dict(zip(sorted(cite.obs["mine"].unique()), sorted(types.unique())))
+
+
+def test_labels_of_another_vocabulary_are_compared_but_not_scored(trained, renamed, tmp_path):
+    """They had been scored 0 % in every class."""
+    write_report(trained.finetuned, renamed[0], tmp_path / "r.html", labels_key="mine")
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "The labels have other names than the classes of the model" in page
+    assert "accuracy" not in page[: page.index("Recorded in training")].replace("no accuracy and no calibration", "")
+    assert '<th scope="row">predictions and labels</th>' in page
+    proposed = re.search(r"<code>(label,class.*?)</code>", page, re.S)[1]
+    assert [line.split(",")[0] for line in proposed.split("\n")[1:]] == ["&#34;type"] * len(renamed[1])
+
+
+def test_a_label_map_makes_them_comparable(trained, renamed, cells):
+    cite, label_map = renamed
+    mapped = analyse(trained.finetuned, cite, labels_key="mine", label_map=label_map)
+    assert mapped.speaks_of_the_same_types
+    assert mapped.truth.tolist() == cells.obs["cell_type"].astype(str).tolist()
+    with pytest.raises(SettingError, match="label_map translates to Z, not a class of this model"):
+        analyse(trained.finetuned, cite, labels_key="mine", label_map={**label_map, "type, 0": "Z"})
+    with pytest.raises(LabelError, match="label_map translates labels that no cell has: Z"):
+        analyse(trained.finetuned, cite, labels_key="mine", label_map={"Z": next(iter(label_map.values()))})
+
+
 def test_held_out_cells_of_one_class_do_not_prevent_the_report(trained, cells, tmp_path):
     """The report had failed at the end because the held-out cells had a single class."""
     cite = deepcopy(as_citeseq(cells))
@@ -100,8 +146,16 @@ def test_without_a_record_of_training_cells_the_protocol_is_paper(trained, cells
 def test_missing_labels_and_genes_are_reported(trained, cells, tmp_path):
     with pytest.raises(LabelError, match="there is no obs\\['celltype'\\]; did you mean 'cell_type'"):
         write_report(trained.finetuned, as_citeseq(cells), tmp_path / "r.html", labels_key="celltype")
-    with pytest.raises(FeatureError, match="CD3Z9 is not among the model's"):
+    with pytest.raises(FeatureError, match="CD3Z9 is not among the genes of the input and the model; see"):
         write_report(trained.finetuned, as_citeseq(cells), tmp_path / "r.html", genes=["CD3Z9"])
+    with pytest.raises(FeatureError, match=r"CD25 is not among .*; that antigen is coded by IL2RA"):
+        write_report(trained.finetuned, as_citeseq(cells), tmp_path / "r.html", genes=["CD25"])
+    with pytest.raises(LabelError, match="there is no obs\\['dai'\\]"):
+        write_report(trained.finetuned, as_citeseq(cells), tmp_path / "r.html", color=["dai"])
+    with pytest.raises(InputDataError, match="coords has 2 rows; give two numbers for each of 160 cells"):
+        write_report(trained.finetuned, as_citeseq(cells), tmp_path / "r.html", coords=np.zeros((2, 2)))
+    with pytest.raises(SettingError, match="resolutions must be positive"):
+        write_report(trained.finetuned, as_citeseq(cells), tmp_path / "r.html", resolutions=[0])
     assert not list(tmp_path.iterdir())
 
 
@@ -114,9 +168,14 @@ def test_the_report_command_writes_the_page_with_its_commands(scfusionttt, train
     trained.pretrained.save("m1")
     small = "--train-fraction 0.75"
     assert scfusionttt(f"finetune cells.h5mu --model m1 --labels cell_type {small} --out m2").code == 0
-    result = scfusionttt("report cells.h5mu --model m2 --labels cell_type --gene CD3E --out report.html")
+    (tmp_path / "map.csv").write_text("from,to\nB,T\n")
+    result = scfusionttt("report cells.h5mu --model m2 --labels cell_type --label-map map.csv --out report.html")
+    assert "the first line must name the columns label and class (found: from, to)" in result.err
+    result = scfusionttt("report cells.h5mu --model m2 --labels cell_type --basis X_tsne --out report.html")
+    assert "there are no coordinates obsm['X_tsne']" in result.err
+    result = scfusionttt("report cells.h5mu --model m2 --labels cell_type --genes CD3E,CD4 --out report.html")
     assert result.code == 0, result.err
     assert "open it in a browser" in result.err
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "scfusionttt finetune cells.h5mu --model m1" in page
-    assert "scfusionttt report cells.h5mu --model m2 --labels cell_type --gene CD3E" in page
+    assert "scfusionttt report cells.h5mu --model m2 --labels cell_type --genes CD3E,CD4" in page

@@ -59,7 +59,27 @@ def validate(
 
 def report(
     input: InputFile, model: Model, out: OutFile, labels_key: OptionalLabels = None,
-    gene: Annotated[list[str] | None, typer.Option(metavar="NAME", help="colour the map by it; repeatable")] = None,
+    label_map: Annotated[
+        Path | None,
+        typer.Option("--label-map", metavar="FILE", help=".csv with the columns label and class: what labels mean"),
+    ] = None,
+    batch_key: Annotated[
+        list[str] | None,
+        typer.Option("--batch-key", metavar="KEY", help="show how these batches mix; default: those of the model"),
+    ] = None,
+    genes: Annotated[
+        list[str] | None,
+        typer.Option("--genes", "--gene", metavar="NAMES", help="genes to colour the map by: CD3E,CD4; repeatable"),
+    ] = None,
+    color: Annotated[
+        list[str] | None, typer.Option(metavar="KEY", help="obs column of numbers to colour the map by; repeatable")
+    ] = None,
+    basis: Annotated[
+        str | None, typer.Option(metavar="KEY", help="obsm key of the map, such as X_umap; default: a new UMAP")
+    ] = None,
+    resolution: Annotated[
+        list[float] | None, typer.Option(metavar="R", help="resolution of clusters; repeatable, the first is described")
+    ] = None,
     title: Annotated[str | None, typer.Option(metavar="TEXT", help="title; default: the name of the input")] = None,
     device: Compute = Device.auto,
     layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None,
@@ -67,21 +87,29 @@ def report(
 ) -> None:  # fmt: skip
     """Write an HTML report: interactive map of the cells, clusters, cell types, scores, genome, settings.
 
-    With --labels-key, the results are scored.
+    With --labels-key, the results are scored. obs columns of text can be coloured by without any option.
 
     Example: scfusionttt report pbmc.h5mu --model typed --labels-key cell_type --out report.html
     """
-    from scfusionttt.io.tables import PAGE_ENDINGS, check_file_path
+    from scfusionttt.io.tables import PAGE_ENDINGS, check_file_path, read_map
 
     check_file_path(out, PAGE_ENDINGS)
+    translation = None if label_map is None else read_map(label_map, ("label", "class"))
     trained = load_model(model, input, device=device.value)
+    from scfusionttt.evaluation.slots import find_coordinates
     from scfusionttt.model.pipeline import check_cells
     from scfusionttt.report import write_report
+    from scfusionttt.report.analysis import RESOLUTIONS
 
     options = input_options(layer, rna_modality, protein_modality, cells, drop_empty, round=round)
-    cite = check_cells(open_input(input, stream=False), **options)
-    title = title or f"scFusionTTT: {input.name}"
-    write_report(trained, cite, out, labels_key=labels_key, genes=gene or (), title=title, command=command_line())
+    data = open_input(input, stream=False)
+    cite = check_cells(data, **options)
+    write_report(
+        trained, cite, out, labels_key=labels_key, label_map=translation, batch_key=batch_key,
+        genes=[name for names in genes or () for name in names.split(",") if name], color=color or (),
+        coords=None if basis is None else find_coordinates(data, basis, cite.rna.obs_names),
+        resolutions=resolution or RESOLUTIONS, title=title or f"scFusionTTT: {input.name}", command=command_line(),
+    )  # fmt: skip
     typer.echo(f"{out}: {cite.rna.n_obs} cells, {out.stat().st_size / 1e6:.1f} MB; open it in a browser", err=True)
 
 

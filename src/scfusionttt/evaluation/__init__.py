@@ -16,7 +16,7 @@ from scfusionttt.evaluation.evaluate import (
     evaluate_predictions,
     evaluate_representation,
 )
-from scfusionttt.evaluation.integration import integration_scores, with_totals
+from scfusionttt.evaluation.integration import integration_scores, own_batch, with_totals
 from scfusionttt.evaluation.markers import top_features
 from scfusionttt.evaluation.metrics import ten_metrics
 from scfusionttt.evaluation.quality import (
@@ -50,6 +50,7 @@ __all__ = [
     "neighbour_agreement",
     "neighbour_correlation",
     "neighbours",
+    "own_batch",
     "r_squared",
     "reliability",
     "ridge_correlation",

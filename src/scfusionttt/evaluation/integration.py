@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
+from scipy import sparse
 
 from scfusionttt.errors import InputDataError, LabelError, SettingError
 from scfusionttt.labels import class_names, label_names
@@ -59,6 +60,39 @@ def integration_scores(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return {name: float(value) for name, value in _scores(_library(), x_nd, label, batch, before).items()}
+
+
+def own_batch(neighbours: sparse.csr_matrix, batches: ArrayLike, groups: ArrayLike | None = None) -> pd.Series:
+    """Return how often a cell's neighbours are from its own batch, relative to chance, by group.
+
+    1: the batches are mixed; the number of batches, if these have as many cells: they are apart. Within a group, only
+    neighbours of that group count, so that batches may have it in different numbers.
+
+    Parameters
+    ----------
+    neighbours
+        [n, n], not zero for the neighbours of each cell (rows), such as ``obsp["distances"]``.
+    batches, groups
+        Batch and group of each cell [n]; without groups, all cells are in the group ``all cells``.
+
+    Returns
+    -------
+    Series
+        NaN for a group in which a single batch has cells, or no two neighbours are.
+    """
+    batch = pd.factorize(np.asarray(batches))[0]
+    group = np.full(len(batch), "all cells", dtype=object) if groups is None else np.asarray(groups, dtype=object)
+    codes, names = pd.factorize(group, sort=True)
+    pairs = neighbours.tocoo()
+    ratios = pd.Series(np.nan, index=pd.Index(names), dtype=float)
+    for code, name in enumerate(names):
+        inside = (codes[pairs.row] == code) & (codes[pairs.col] == code)
+        first, second = batch[pairs.row[inside]], batch[pairs.col[inside]]
+        sizes = np.bincount(batch[codes == code])
+        chance = (sizes[first] - 1) / max(sizes.sum() - 1, 1)
+        if np.count_nonzero(sizes) > 1 and chance.sum() > 0:
+            ratios[name] = (first == second).sum() / chance.sum()
+    return ratios
 
 
 def with_totals(scores: Mapping[str, float]) -> dict[str, float]:

@@ -80,6 +80,28 @@ def find_column(data: AnnData | MuData, key: str) -> pd.Series:
     raise LabelError(f"there is no obs['{key}']; the columns are: {', '.join(existing) or 'none'}")
 
 
+def find_coordinates(data: AnnData | MuData, key: str, cells: pd.Index) -> np.ndarray:
+    """Return the first two columns of an obsm entry of the whole or of one of its modalities, [cells, 2].
+
+    Cells that the entry lacks get NaN. `key` is given with or without ``X_``.
+
+    Raises
+    ------
+    InputDataError
+        There is no such entry, or it has fewer than two columns.
+    """
+    modalities = getattr(data, "mod", {})
+    for part in (data, *modalities.values()):
+        for name in (key, f"X_{key.removeprefix('X_')}"):
+            values: np.ndarray = np.asarray(part.obsm[name]) if name in part.obsm else np.empty(0)
+            if values.ndim == 2 and values.shape[1] >= 2:
+                return pd.DataFrame(values[:, :2], index=part.obs_names).reindex(cells).to_numpy(dtype=float)
+    existing = {str(name) for part in (data, *modalities.values()) for name in part.obsm} - set(modalities)
+    raise InputDataError(
+        f"there are no coordinates obsm['{key}']; the entries of obsm are: {', '.join(sorted(existing)) or 'none'}"
+    )
+
+
 def _protocol(data: AnnData | MuData, rep: str | None, clusters: str | None) -> Protocol:
     """Return the protocol of the embedding of this package, or of clusters if the data have such an embedding."""
     is_ours = clusters is not None or rep in (None, X_FUSIONTTT)

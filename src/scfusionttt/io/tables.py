@@ -1,10 +1,10 @@
-"""Tables to files, and checks of output paths before the work."""
+"""Tables from and to files, and checks of output paths before the work."""
 
 from pathlib import Path
 
 import pandas as pd
 
-from scfusionttt.errors import OutputError
+from scfusionttt.errors import InputFileError, OutputError
 from scfusionttt.io.atomic import check_target, replacing
 
 TABLE_ENDINGS = (".csv", ".tsv")
@@ -17,6 +17,25 @@ def write_table(path: str | Path, table: pd.DataFrame) -> None:
     separator = "\t" if checked_ending(path, TABLE_ENDINGS) == ".tsv" else ","
     with replacing(path) as temporary:
         table.to_csv(temporary, sep=separator)
+
+
+def read_map(path: str | Path, columns: tuple[str, str]) -> dict[str, str]:
+    """Read two columns of a ``.csv`` or ``.tsv`` file as text, the first as keys.
+
+    Raises
+    ------
+    InputFileError
+        The file cannot be read, or lacks one of the columns.
+    """
+    try:
+        separator = "\t" if Path(path).suffix.lower() == ".tsv" else ","
+        table = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise InputFileError(f"{path}: cannot be read as a table ({error})") from error
+    if not set(columns) <= set(table):
+        found = ", ".join(map(str, table.columns)) or "none"
+        raise InputFileError(f"{path}: the first line must name the columns {' and '.join(columns)} (found: {found})")
+    return dict(zip(table[columns[0]].str.strip(), table[columns[1]].str.strip()))
 
 
 def check_file_path(path: str | Path, endings: tuple[str, ...]) -> None:

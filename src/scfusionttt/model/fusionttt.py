@@ -168,6 +168,11 @@ class FusionTTT(metaclass=_Hints):
         return [] if self._state is None else self._state.classes
 
     @property
+    def batch_keys(self) -> list[str]:
+        """The obs columns of donors, lanes or runs that it was trained with; empty without batches."""
+        return [] if self._state is None else list(self._state.cohort.levels)
+
+    @property
     def history(self) -> pd.DataFrame:
         """Training curves of all stages, one row per epoch."""
         return pd.DataFrame() if self._state is None else self._state.history

@@ -1,19 +1,26 @@
 """The results of a model on cells, computed once for all sections of the report."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
+from numpy.typing import ArrayLike
 from scipy import sparse
 
+from scfusionttt.config.parse import require
 from scfusionttt.data.cells import CiteSeq
 from scfusionttt.data.features import Features, Match, match_features
 from scfusionttt.data.preprocess import Preprocessing
+from scfusionttt.errors import InputDataError
 from scfusionttt.evaluation import cluster_graph, neighbours, top_features, umap
 from scfusionttt.evaluation.vocabulary import Protocol
-from scfusionttt.labels import usable_labels
+from scfusionttt.labels import class_names, obs_column, translated, usable_labels
 from scfusionttt.model.fusionttt import FusionTTT
 
+#: Resolutions of the Leiden clusters; the first is the one that is described.
+RESOLUTIONS = (0.5, 0.25, 1.0, 2.0)
 #: Number of top genes and proteins listed for each cluster.
 N_TOP_GENES, N_TOP_PROTEINS = 5, 3
 
@@ -24,18 +31,26 @@ class Analysis:
 
     Attributes
     ----------
-    embedding, coords
-        The embedding [n, l] and its UMAP [n, 2].
-    clusters
-        Leiden cluster of each cell, str [n]; with labels, as many clusters as classes.
+    classes
+        Classes of the model.
+    embedding, graph
+        The embedding [n, l] and, in obsp, its neighbour graph.
+    coords
+        Coordinates of the map [n, 2]: the UMAP of the embedding, unless others were given.
+    own_coords
+        Whether the coordinates were given.
+    clusterings
+        Leiden cluster of each cell, str [n], by resolution.
     labels_key
         obs column with the labels; None without labels.
     truth
-        Label of each cell [n], "" if unlabelled; None without labels.
+        Label of each cell [n], "" if unlabelled, in the model's names if a label map was given; None without labels.
     predictions
         The result of :meth:`scfusionttt.FusionTTT.predict`; None if the model has no classes.
     trained_on
         Which cells the model was trained on with their labels, bool [n]; None if that was not recorded.
+    batches
+        Batch of each cell, str [n], by obs column.
     lognorm, log_ratios
         Log-normalised values of the model's genes [n, g] and centred log-ratios of its proteins [n, p].
     top_genes, top_proteins
@@ -46,13 +61,17 @@ class Analysis:
     features: Features
     preprocessing: Preprocessing
     match: Match
+    classes: list[str]
     embedding: np.ndarray
+    graph: AnnData
     coords: np.ndarray
-    clusters: np.ndarray
+    own_coords: bool
+    clusterings: dict[float, np.ndarray]
     labels_key: str | None
     truth: np.ndarray | None
     predictions: pd.DataFrame | None
     trained_on: np.ndarray | None
+    batches: dict[str, np.ndarray]
     lognorm: sparse.csr_matrix
     log_ratios: np.ndarray
     top_genes: dict[str, list[str]]
@@ -62,6 +81,33 @@ class Analysis:
     def n_cells(self) -> int:
         """Number of cells."""
         return len(self.embedding)
+
+    @property
+    def resolution(self) -> float:
+        """Resolution of the clusters that are described."""
+        return next(iter(self.clusterings))
+
+    @property
+    def clusters(self) -> np.ndarray:
+        """The clusters that are described, str [n]."""
+        return self.clusterings[self.resolution]
+
+    @property
+    def types(self) -> tuple[str, np.ndarray]:
+        """Cell type of each cell, "" if not known, and what it is: the label, else the prediction, else the cluster."""
+        if self.truth is not None:
+            return f"label ({self.labels_key})", self.truth
+        if self.predictions is not None:
+            return "predicted type", self.predictions["label"].astype(str).to_numpy(dtype=object)
+        return "cluster", self.clusters.astype(object)
+
+    @property
+    def speaks_of_the_same_types(self) -> bool:
+        """Whether predictions can be compared with labels name by name: the model knows most labelled cells' labels."""
+        if self.truth is None or self.predictions is None:
+            return False
+        known = self.truth[self.truth != ""]
+        return bool(np.isin(known, self.classes).mean() >= 0.5)
 
     @property
     def scored(self) -> tuple[Protocol, np.ndarray]:
@@ -77,28 +123,38 @@ class Analysis:
         return "held-out", known & ~self.trained_on
 
 
-def analyse(model: FusionTTT, cite: CiteSeq, *, labels_key: str | None = None) -> Analysis:
+def analyse(
+    model: FusionTTT,
+    cite: CiteSeq,
+    *,
+    labels_key: str | None = None,
+    label_map: Mapping[str, str] | None = None,
+    batch_key: str | Sequence[str] | None = None,
+    coords: ArrayLike | None = None,
+    resolutions: Sequence[float] = RESOLUTIONS,
+) -> Analysis:
     """Embed and cluster the cells, predict their types, and determine the top features of the clusters.
 
-    Parameters
-    ----------
-    labels_key
-        obs column with known classes.
-
-    Raises
-    ------
-    LabelError
-        The labels cannot be used.
+    Parameters are those of :func:`scfusionttt.report.write_report`, as are the errors.
     """
-    truth, n_clusters = None, None
-    if labels_key is not None:
-        codes, classes = usable_labels(cite.obs, labels_key, learn=False)
-        truth, n_clusters = np.array([*classes, ""], dtype=object)[codes], len(classes)
+    truth = _labels(cite, labels_key, label_map, model.classes)
+    keys = _batch_keys(model, cite, batch_key)
+    batches = {key: class_names(obs_column(cite.obs, key, role="batches")) for key in keys}
+    require(
+        len(resolutions) > 0 and all(isinstance(one, int | float) and 0 < one < np.inf for one in resolutions),
+        f"resolutions must be positive numbers (got {list(resolutions)}), e.g. 0.5",
+    )
+    if coords is not None:
+        coords = np.asarray(coords, dtype=float)[:, :2]
+        if coords.shape != (cite.rna.n_obs, 2):
+            raise InputDataError(f"coords has {len(coords)} rows; give two numbers for each of {cite.rna.n_obs} cells")
     embedding = model.embed(cite)  # raises an error if the model is not trained
     features, preprocessing = model.features, model.preprocessing
     match = match_features(cite, features)
-    graph = neighbours(embedding)
-    clusters = cluster_graph(graph.obsp["connectivities"], n_clusters, seed=model.config.seed).labels.astype(str)
+    graph, seed = neighbours(embedding), model.config.seed
+    weights = graph.obsp["connectivities"]
+    clusterings = {one: cluster_graph(weights, resolution=one, seed=seed).labels.astype(str) for one in resolutions}
+    clusters = clusterings[resolutions[0]]
     lognorm, log_ratios = preprocessing.log_normalized(cite, match), preprocessing.log_ratios(cite, match)
     genes, proteins = features.genes["name"].tolist(), features.proteins["name"].tolist()
     return Analysis(
@@ -106,17 +162,39 @@ def analyse(model: FusionTTT, cite: CiteSeq, *, labels_key: str | None = None) -
         features=features,
         preprocessing=preprocessing,
         match=match,
+        classes=model.classes,
         embedding=embedding,
-        coords=umap(graph, seed=model.config.seed),
-        clusters=clusters,
+        graph=graph,
+        coords=umap(graph, seed=seed) if coords is None else coords,
+        own_coords=coords is not None,
+        clusterings=clusterings,
         labels_key=labels_key,
         truth=truth,
         predictions=model.predict(cite) if model.classes else None,
         trained_on=model.provenance.learned(cite.rna.obs_names)
         if model.classes
         else np.zeros(len(embedding), dtype=bool),
+        batches=batches,
         lognorm=lognorm,
         log_ratios=log_ratios,
         top_genes=top_features(lognorm, genes, clusters, most=N_TOP_GENES),
         top_proteins=top_features(log_ratios, proteins, clusters, most=N_TOP_PROTEINS),
     )
+
+
+def _labels(
+    cite: CiteSeq, labels_key: str | None, label_map: Mapping[str, str] | None, classes: Sequence[str]
+) -> np.ndarray | None:
+    require(label_map is None or labels_key is not None, "label_map needs labels_key, the column that it translates")
+    if labels_key is None:
+        return None
+    codes, names = usable_labels(cite.obs, labels_key, learn=False)
+    truth = np.array([*names, ""], dtype=object)[codes]
+    return truth if label_map is None else translated(truth, label_map, classes)
+
+
+def _batch_keys(model: FusionTTT, cite: CiteSeq, batch_key: str | Sequence[str] | None) -> list[str]:
+    """Return the obs columns of batches: the given ones, else those of the model that the cells have."""
+    if batch_key is None:
+        return [key for key in model.batch_keys if key in cite.obs]
+    return [batch_key] if isinstance(batch_key, str) else list(batch_key)

@@ -4,7 +4,7 @@ import base64
 import json
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -34,11 +34,14 @@ class Values:
         Unit of the values.
     table
         Values [n, features], NaN if not measured; the columns are the names of the features.
+    other_names
+        Other names of a feature, by which it can be found.
     """
 
     heading: str
     unit: str
     table: pd.DataFrame
+    other_names: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,12 @@ class CellMap:
         Numeric values to colour by.
     caption
         Description of the map.
+    headings
+        Kind of each category, by its name, to group them; "class" by default.
+    batches
+        Names of the categories that are batches.
+    absent
+        Shown to a reader who searches for a gene that is not on the page.
     """
 
     coords: ArrayLike
@@ -64,6 +73,9 @@ class CellMap:
     categories: Mapping[str, ArrayLike | pd.Series]
     values: Sequence[Values] = ()
     caption: str = ""
+    headings: Mapping[str, str] = field(default_factory=dict)
+    batches: Sequence[str] = ()
+    absent: str = ""
 
     def __post_init__(self) -> None:
         columns = [self.coords, *self.categories.values(), *(group.table for group in self.values)]
@@ -85,12 +97,17 @@ class CellMap:
             "n": int(shown.sum()),
             "places": _pack(places.T.round().astype("<u2")),  # x of all cells, then y
             "cells": _deflate(names.encode("utf-8", "replace")),
-            "categories": [_category(name, labels, shown) for name, labels in self.categories.items()],
+            "categories": [
+                {"heading": self.headings.get(name, "class"), "batch": name in self.batches}
+                | _category(name, labels, shown)
+                for name, labels in self.categories.items()
+            ],
             "values": [
                 _values(str(name), group, column.to_numpy(dtype=float)[shown])
                 for group in self.values
                 for name, column in group.table.items()
             ],
+            "absent": self.absent,
             "ramp": [to_hex(colour) for colour in colormaps["viridis"](np.linspace(0, 1, _RAMP))],
         }
 
@@ -117,7 +134,8 @@ def _values(name: str, group: Values, values: NDArray[np.float64]) -> dict[str, 
     levels = (np.where(known, values, low) - low) / ((high - low) or 1.0) * (_MISSING - 1)
     packed = np.where(known, levels.round(), _MISSING).astype(np.uint8)
     limits = {"low": low, "high": high, "from": float(shown[0]), "to": float(shown[1])}
-    return {"name": name, "heading": group.heading, "unit": group.unit, **limits, "levels": _pack(packed)}
+    names = {"name": name, "also": list(group.other_names.get(name, ()))}
+    return {**names, "heading": group.heading, "unit": group.unit, **limits, "levels": _pack(packed)}
 
 
 def _pack(numbers: NDArray) -> str:

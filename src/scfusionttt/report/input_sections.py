@@ -1,90 +1,15 @@
-"""Sections on the input: the interactive map; cells, genes, proteins and quality."""
-
-from collections.abc import Sequence
+"""Section on the input: cells, genes, proteins and quality."""
 
 import numpy as np
 import pandas as pd
 
-from scfusionttt.data.features import Features
 from scfusionttt.data.transforms import library_sizes
 from scfusionttt.data.validate import check
-from scfusionttt.errors import FeatureError, name_some
+from scfusionttt.errors import name_some
 from scfusionttt.genome import resolve_antibodies, resolve_genes
-from scfusionttt.keys import CELL_SURPRISE
 from scfusionttt.report.analysis import Analysis
-from scfusionttt.report.cell_map import CellMap, Values
 from scfusionttt.report.html import Section
 from scfusionttt.report.tables import Table, key_values
-
-#: Maximum number of genes on the map besides the requested ones, so that a page of 10,000 cells stays below 8 MB.
-MAX_MAP_GENES = 150
-#: Top genes of each cluster on the map.
-_GENES_PER_CLUSTER = 3
-
-
-def map_section(analysis: Analysis, genes: Sequence[str] = ()) -> Section:
-    """Return the interactive map, coloured by label, cluster, prediction, quality, proteins and selected genes."""
-    categories = {} if analysis.truth is None else {f"label ({analysis.labels_key})": analysis.truth}
-    categories["cluster"] = analysis.clusters
-    if analysis.predictions is not None:
-        categories["predicted"] = analysis.predictions["label"].astype(str).to_numpy()
-    chosen = np.array(_map_genes(analysis, genes), dtype=int)
-    names = analysis.features.genes["name"].to_numpy()
-    expression = pd.DataFrame(analysis.lognorm[:, chosen].toarray(), columns=names[chosen])
-    proteins = pd.DataFrame(analysis.log_ratios, columns=analysis.features.proteins["name"].to_numpy())
-    caption = (
-        f"UMAP of the embedding of {analysis.n_cells:,} cells. Nearby cells are similar; large distances mean little."
-    )
-    return Section(
-        "Cells",
-        map=CellMap(
-            analysis.coords,
-            analysis.cite.rna.obs_names.tolist(),
-            categories,
-            [
-                *_cell_values(analysis),
-                Values("protein", "centred log-ratio", proteins.dropna(axis=1, how="all")),
-                Values("gene", f"log1p counts per {analysis.preprocessing.target_sum:,.0f}", expression),
-            ],
-            caption,
-        ),
-    )
-
-
-def _cell_values(analysis: Analysis) -> list[Values]:
-    """Return numbers per cell: probability, surprise if it was computed, and library size."""
-    columns = {"RNA counts": ("log10", np.log10(np.maximum(library_sizes(analysis.cite.rna.X), 1)))}
-    if analysis.predictions is not None:
-        columns = {"probability": ("0 to 1", analysis.predictions["probability"].to_numpy())} | columns
-    surprise = analysis.cite.obs.get(CELL_SURPRISE)
-    if surprise is not None and pd.api.types.is_numeric_dtype(surprise):
-        columns["surprise"] = ("inner loss", surprise.to_numpy(dtype=float, na_value=np.nan))
-    return [Values("cell", unit, pd.DataFrame({name: column})) for name, (unit, column) in columns.items()]
-
-
-def _map_genes(analysis: Analysis, requested: Sequence[str]) -> list[int]:
-    """Return the indices of the requested genes, the coding genes of proteins, and the top genes of each cluster."""
-    indices = gene_indices(analysis.features, requested)
-    best = [name for names in analysis.top_genes.values() for name in names[:_GENES_PER_CLUSTER]]
-    coding = [name for name in analysis.features.proteins["symbol"].dropna() if name in indices]
-    own = dict.fromkeys(indices[name] for name in [*coding, *best])
-    return list(dict.fromkeys([*(indices[name] for name in requested), *list(own)[:MAX_MAP_GENES]]))
-
-
-def gene_indices(features: Features, required: Sequence[str]) -> dict[str, int]:
-    """Return the index of each gene by symbol and by name.
-
-    Raises
-    ------
-    FeatureError
-        The model lacks one of the required genes.
-    """
-    genes = features.genes
-    indices = {name: index for column in ("symbol", "name") for index, name in enumerate(genes[column])}
-    missing = [name for name in required if name not in indices]
-    if missing:
-        raise FeatureError(f"{name_some(missing)} is not among the model's {len(genes)} genes; see scfusionttt genes")
-    return indices
 
 
 def input_section(analysis: Analysis) -> Section:

@@ -1,24 +1,29 @@
 """Writes the report: all sections, in order, as one HTML file."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from scfusionttt.data.cells import CiteSeq
 from scfusionttt.errors import name_some
 from scfusionttt.io.atomic import replacing
 from scfusionttt.io.tables import PAGE_ENDINGS, check_file_path
+from scfusionttt.labels import obs_column
 from scfusionttt.model.fusionttt import FusionTTT
 from scfusionttt.model.provenance import versions
 from scfusionttt.plotting import figures
-from scfusionttt.report.analysis import Analysis, analyse
+from scfusionttt.report.analysis import RESOLUTIONS, Analysis, analyse
 from scfusionttt.report.html import Figure, Section, html_report
-from scfusionttt.report.input_sections import gene_indices, input_section, map_section
+from scfusionttt.report.input_sections import input_section
+from scfusionttt.report.map_section import find_genes, map_section
 from scfusionttt.report.result_sections import (
     SCORED_CELLS,
+    batches_section,
     clusters_section,
     genome_section,
+    markers_section,
     score_types,
     scores_section,
     types_section,
@@ -42,9 +47,15 @@ def write_report(
     out: Path,
     *,
     labels_key: str | None = None,
+    label_map: Mapping[str, str] | None = None,
+    batch_key: str | Sequence[str] | None = None,
     genes: Sequence[str] = (),
+    color: Sequence[str] = (),
+    coords: ArrayLike | None = None,
+    resolutions: Sequence[float] = RESOLUTIONS,
     title: str = "scFusionTTT",
     command: str = "",
+    more: Sequence[Section] = (),
 ) -> Analysis:
     """Write the report of a model and cells as one self-contained HTML file.
 
@@ -52,10 +63,23 @@ def write_report(
     ----------
     labels_key
         obs column with known classes, to score and colour by.
+    label_map
+        The class of the model that each label means, if the labels have other names; labels left out keep their names.
+    batch_key
+        obs columns of donors, lanes or runs, whose mixing is shown; None: those that the model was trained with.
     genes
-        Genes to colour the map by, in addition to the top genes of clusters and the coding genes of proteins.
+        Genes to colour the map by, of the model or of the input, in addition to the top genes of clusters and the
+        coding genes of proteins.
+    color
+        obs columns to colour the map by, in addition to those of text with 2 to 200 classes.
+    coords
+        Coordinates of the map, [n, 2]; None: UMAP of the embedding.
+    resolutions
+        Resolutions of Leiden clusters; the clusters of the first are described.
     command
         Command line of the report, shown after those that produced the model.
+    more
+        Further sections, before the settings.
 
     Returns
     -------
@@ -65,19 +89,27 @@ def write_report(
     Raises
     ------
     UserError
-        The cells, the labels or a gene cannot be used, or `out` is not a writable .html file.
+        The cells, the labels, a column or a gene cannot be used, or `out` is not a writable .html file.
     """
     check_file_path(out, PAGE_ENDINGS)
-    gene_indices(model.features, genes)
-    analysis = analyse(model, cite, labels_key=labels_key)
+    find_genes(cite, model.features, genes)
+    for key in color:
+        obs_column(cite.obs, key, role="colours")
+    analysis = analyse(
+        model, cite, labels_key=labels_key, label_map=label_map, batch_key=batch_key, coords=coords,
+        resolutions=resolutions,
+    )  # fmt: skip
     sections = [
-        map_section(analysis, genes),
-        input_section(analysis),
-        _training_section(model),
-        clusters_section(analysis),
+        map_section(analysis, genes, color),
         types_section(analysis) if analysis.predictions is not None else None,
+        clusters_section(analysis),
+        markers_section(analysis),
+        batches_section(analysis),
         scores_section(model, analysis),
         genome_section(analysis),
+        input_section(analysis),
+        _training_section(model),
+        *more,
         _settings_section(model, command),
     ]
     page = html_report(
@@ -90,7 +122,8 @@ def write_report(
             "proteins read": int((analysis.match.proteins >= 0).sum()),
             "clusters": len(set(analysis.clusters)),
         },
-        footer=f"scfusionttt {versions()['scfusionttt']}. This file works offline and contains the names of the cells.",
+        footer=f"scfusionttt {versions()['scfusionttt']}. This file works offline and contains the names of the "
+        "cells and the obs columns that the map can be coloured by.",
     )
     with replacing(out) as path:
         path.write_text(page, encoding="utf-8")
@@ -110,6 +143,8 @@ def _accuracy(model: FusionTTT, analysis: Analysis) -> str:
         return "No labels were given, so clusters and predictions are not scored."
     if analysis.predictions is None:
         return "The model was trained without labels; the scores compare its clusters with the given labels."
+    if not analysis.speaks_of_the_same_types:
+        return "The labels have other names than the classes of the model: see Cell types for how they correspond."
     protocol, cells = analysis.scored
     accuracy = score_types(analysis).mean["accuracy"]
     text = f"The prediction is correct for {accuracy:.1%} of {cells.sum():,} {SCORED_CELLS[protocol]}."

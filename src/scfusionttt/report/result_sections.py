@@ -1,15 +1,20 @@
-"""Sections on the results: clusters, cell types, scores, and values along the genome."""
+"""Sections on the results: clusters, markers, cell types, scores, batches, and values along the genome."""
+
+import warnings
 
 import numpy as np
 import pandas as pd
 
 from scfusionttt.evaluation import (
     Evaluation,
+    cluster_graph,
     confusion,
     evaluate_clusters,
     evaluate_predictions,
-    evaluate_representation,
+    neighbours,
+    own_batch,
     reliability,
+    top_features,
 )
 from scfusionttt.evaluation.vocabulary import Protocol
 from scfusionttt.model.fusionttt import FusionTTT
@@ -42,10 +47,12 @@ def clusters_section(analysis: Analysis) -> Section:
         row |= {"top proteins": analysis.top_proteins[name]} if len(analysis.features.proteins) else {}
         rows.append(pd.Series(row, name=name))
     table = pd.DataFrame(rows).rename_axis("cluster").astype({"cells": int})
-    number = "as many as there are classes" if analysis.truth is not None else "at resolution 1"
+    others = ", ".join(f"{len(set(cells))} at {one:g}" for one, cells in analysis.clusterings.items())
     return Section(
         "Clusters",
-        f"Leiden clusters of the embedding, {number}, ordered by size.",
+        f"Leiden clusters of the embedding at resolution {analysis.resolution:g}, ordered by size. Number of "
+        f"clusters by resolution: {others}. No resolution is the right one: choose the "
+        "one whose clusters differ in known markers.",
         tables=[
             Table(
                 table,
@@ -54,6 +61,41 @@ def clusters_section(analysis: Analysis) -> Section:
             )
         ],
     )
+
+
+def markers_section(analysis: Analysis) -> Section | None:
+    """Return the top genes and proteins of each cell type; None for a single type."""
+    kind, types = analysis.types
+    known = types != ""
+    order = sorted(set(types[known]), key=natural_key)
+    if len(order) < 2:
+        return None
+    most = 3 if len(order) <= 10 else 2
+    lognorm, log_ratios = analysis.lognorm[known], analysis.log_ratios[known]
+    genes, proteins = analysis.features.genes["name"].to_numpy(), analysis.features.proteins["name"].to_numpy()
+    best = top_features(lognorm, np.arange(len(genes)).astype(str).tolist(), types[known], most=most)
+    chosen = np.array(list(dict.fromkeys(int(gene) for name in order for gene in best[name])), dtype=int)
+    drawn = []
+    if len(chosen):
+        values = lognorm[:, chosen].toarray()
+        means, fractions = (_means(one, types[known], order, genes[chosen]) for one in (values, values > 0))
+        caption = f"Genes that are highest in each {kind}. Colour: mean log-normalised value."
+        drawn.append(Figure(figures.dot_plot(means, fractions), caption, f"dot plot of genes, with a row per {kind}"))
+    measured = ~np.isnan(log_ratios).all(axis=0)
+    if measured.any():
+        means = _means(log_ratios[:, measured], types[known], order, proteins[measured])
+        caption = f"Proteins in each {kind}. Colour: mean centred log-ratio."
+        drawn.append(Figure(figures.dot_plot(means), caption, f"heat map of proteins, with a row per {kind}"))
+    text = "Colours are scaled from the lowest to the highest mean of each gene or protein."
+    return Section("Markers", text, figures=drawn)
+
+
+def _means(values: np.ndarray, types: np.ndarray, order: list[str], names: np.ndarray) -> pd.DataFrame:
+    """Return the mean of each feature in each type, [types, features]; NaN where it was not measured."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Mean of empty slice", category=RuntimeWarning)
+        rows = [np.nanmean(values[types == name], axis=0, dtype=float) for name in order]
+    return pd.DataFrame(rows, index=pd.Index(order), columns=names)
 
 
 def types_section(analysis: Analysis) -> Section:
@@ -68,6 +110,8 @@ def types_section(analysis: Analysis) -> Section:
             "cell type"
         )
         return Section("Cell types", "No labels were given, so the predictions are not scored.", tables=[Table(table)])
+    if not analysis.speaks_of_the_same_types:
+        return _cross_table_section(analysis)
     protocol, cells = analysis.scored
     scores = score_types(analysis)
     predicted, truth = labels.to_numpy()[cells], analysis.truth[cells]
@@ -99,6 +143,41 @@ def types_section(analysis: Analysis) -> Section:
     )
 
 
+def _cross_table_section(analysis: Analysis) -> Section:
+    """Return how labels and predictions with different names correspond, and a label map to start from."""
+    assert analysis.predictions is not None and analysis.truth is not None
+    protocol, cells = analysis.scored
+    truth, predicted = analysis.truth[cells], analysis.predictions["label"].astype(str).to_numpy()[cells]
+    pairs = confusion(truth, predicted)
+    order = sorted(pairs.index, key=natural_key)
+    pairs = pairs.loc[order, [name for name in sorted(pairs.columns, key=natural_key) if pairs[name].any()]]
+    scores = evaluate_clusters(predicted, truth, protocol=protocol).mean if len(order) > 1 else {}
+    names = {str(name): value for name, value in scores.items() if name in ("ARI", "NMI")}
+    lines = [f"{_quoted(name)},{_quoted(pairs.loc[name].idxmax())}" for name in order]
+    return Section(
+        "Cell types",
+        "The labels have other names than the classes of the model, so there is no accuracy and no calibration. ARI "
+        "and NMI compare the groups, whatever their names.\n\n"
+        "To score the predictions, translate the labels: save lines such as those below as label_map.csv and make the "
+        "report again with --label-map label_map.csv. These lines name the most frequent prediction for each label. "
+        "Correct them by what you know of the cells: a map that follows the predictions finds them correct.",
+        tables=[metric_table({"predictions and labels": names}, protocol=protocol)] if names else [],
+        figures=[
+            Figure(
+                figures.confusion(pairs, recall=False),
+                f"Labels ({analysis.labels_key}) and predicted types of {cells.sum():,} cells.",
+                "cross-table: labels in rows, predicted types in columns",
+            )
+        ],
+        code="\n".join(["label,class", *lines]),
+    )
+
+
+def _quoted(name: str) -> str:
+    """Return a name as a field of a .csv file."""
+    return '"' + name.replace('"', '""') + '"' if set(name) & set(',"') else name
+
+
 def score_types(analysis: Analysis) -> Evaluation:
     """Score the predicted types on the cells given by :attr:`Analysis.scored`."""
     assert analysis.predictions is not None and analysis.truth is not None
@@ -128,33 +207,63 @@ def scores_section(model: FusionTTT, analysis: Analysis) -> Section | None:
 
 
 def _ten_metrics(analysis: Analysis, protocol: Protocol, cells: np.ndarray) -> Table:
-    """Score clusters against labels; for held-out cells, the clusters are computed on these cells alone."""
+    """Score the clusters of each resolution, and as many clusters as there are classes, against the labels.
+
+    For held-out cells, the clusters are computed on these cells alone.
+    """
     assert analysis.truth is not None
-    truth = analysis.truth[cells]
-    if protocol == "held-out":
-        scores, what = (
-            evaluate_representation(analysis.embedding[cells], truth),
-            "Leiden clusters of these cells, 3 seeds",
-        )
-    elif protocol == "paper":
-        scores = evaluate_clusters(analysis.clusters[cells], truth, analysis.coords[cells], space="umap")
-        what = "clusters as above, geometric metrics on the UMAP"
-    else:
-        scores, what = (
-            evaluate_clusters(analysis.clusters[cells], truth, analysis.embedding[cells]),
-            "clusters as above",
-        )
-    caption = f"Clusters compared with labels ({len(truth):,} cells; {what})"
-    return metric_table(scores.summary(), protocol=protocol, caption=caption)
+    truth, seed = analysis.truth[cells], 0
+    graph = (neighbours(analysis.embedding[cells]) if protocol == "held-out" else analysis.graph).obsp["connectivities"]
+    inside = slice(None) if protocol == "held-out" else cells
+    n_classes = len(set(truth))
+    clusterings = {
+        f"resolution {one:g}": cluster_graph(graph, resolution=one, seed=seed).labels[inside]
+        for one in sorted(analysis.clusterings)
+    } | {"number of classes known": cluster_graph(graph, n_classes, seed=seed).labels[inside]}
+    on_map = protocol == "paper"
+    where = analysis.coords[cells] if on_map else analysis.embedding[cells]
+    rows = {
+        f"{name}: {len(set(clusters))} clusters": evaluate_clusters(clusters, truth, where).mean
+        for name, clusters in clusterings.items()
+    }
+    space = "the map" if on_map else "the embedding"
+    caption = f"Clusters compared with labels ({len(truth):,} cells, {n_classes} classes; geometric metrics on {space})"
+    return metric_table(rows, protocol=protocol, caption=caption)
+
+
+def batches_section(analysis: Analysis) -> Section | None:
+    """Return how the batches mix, overall and within each cell type; None without batches."""
+    if not analysis.batches:
+        return None
+    kind, types = analysis.types
+    known = types != ""
+    near = analysis.graph.obsp["distances"]
+    tables = []
+    for key, batch in analysis.batches.items():
+        apart = pd.concat([own_batch(near, batch), own_batch(near[known][:, known], batch[known], types[known])])
+        sizes = pd.crosstab(np.where(known, types, "not labelled"), batch)
+        sizes.loc["all cells"] = sizes.sum()
+        table = sizes.assign(mixing=apart.reindex(sizes.index)).rename(columns={"mixing": "own batch / chance"})
+        order = sorted(table.index, key=lambda name: (name != "all cells", natural_key(name)))
+        tables.append(Table(table.loc[order].rename_axis(kind), f"Cells by batch ({key})"))
+    return Section(
+        "Batches",
+        "The last column tells how often the nearest neighbours of a cell in the embedding are from its own batch, "
+        "relative to chance: 1 where batches are mixed, higher where they are apart. Within a type, only neighbours of "
+        "that type count; over all cells, batches with different types are apart as well. The composition "
+        "of the batches is shown below the map.",
+        tables=tables,
+    )
 
 
 def genome_section(analysis: Analysis) -> Section:
     """Return the positions of the features, and mean values by cluster along the genome."""
     genes, proteins = analysis.features.genes, analysis.features.proteins
-    names = sorted(set(analysis.clusters), key=natural_key)
-    rows = [np.asarray(analysis.lognorm[analysis.clusters == name].mean(axis=0)).ravel() for name in names]
-    means = pd.DataFrame(rows, index=pd.Index(names, name="cluster"))
-    unit = "log1p, minus mean over clusters"
+    kind, types = analysis.types
+    names = sorted(set(types) - {""}, key=natural_key)
+    rows = [np.asarray(analysis.lognorm[types == name].mean(axis=0)).ravel() for name in names]
+    means = pd.DataFrame(rows, index=pd.Index(names, name=kind))
+    unit = "log1p, minus mean over rows"
     return Section(
         "Genome",
         "The model reads genes in genome order, and each protein at its coding gene.",
@@ -166,9 +275,9 @@ def genome_section(analysis: Analysis) -> Section:
             ),
             Figure(
                 figures.chromosome_heatmap(genes, means, unit=unit),
-                "Mean expression of each cluster along the genome, in windows of 20 genes. An arm that is all red or "
+                f"Mean expression of each {kind} along the genome, in windows of 20 genes. An arm that is all red or "
                 "all blue suggests a gain or loss; short segments are often families of adjacent genes.",
-                "heat map of clusters by windows of genes in genome order",
+                f"heat map of each {kind} by windows of genes in genome order",
             ),
         ],
     )

@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 
 from scfusionttt.plotting.figures import chromosome_heatmap, gene_places
+from scfusionttt.plotting.figures.chromosomes import without_overlap
 
 
 @pytest.fixture
@@ -34,7 +35,9 @@ def test_every_chromosome_has_a_line_and_every_placed_gene_a_tick(genes):
     proteins = pd.DataFrame({"name": ["CD3", "lost"], "chromosome": ["10", None], "start": [130, None]})
     ax = gene_places(genes, proteins=proteins)
     assert [label.get_text() for label in ax.get_yticklabels()] == ["2", "10", "X"]
-    assert [len(lines.get_segments()) for lines in ax.collections] == [25, 30, 5]
+    assert [len(lines.get_segments()) for lines in ax.collections] == [25, 30, 5, 1], (
+        "and a line from a protein's gene to its name"
+    )
     texts = [text.get_text() for text in ax.texts]
     assert "CD3" in texts
     assert "lost" not in texts
@@ -48,7 +51,16 @@ def test_a_name_at_the_end_of_the_longest_chromosome_ends_before_the_number_of_g
     ax = gene_places(genes, proteins=pd.DataFrame({"name": ["PD-1_TotalSeqB"], "chromosome": ["2"], "start": [242e6]}))
     ax.figure.draw_without_rendering()
     boxes = {text.get_text(): text.get_window_extent() for text in ax.texts}
-    assert boxes["PD-1_TotalSeqB"].x1 < boxes["20"].x0
+    assert boxes["PD-1"].x1 < boxes["20"].x0
+
+
+def test_names_of_neighbours_do_not_overlap_and_stay_at_their_genes():
+    """The name of the last of several neighbours had been written 40 million base pairs to the right of its gene."""
+    centres, widths = np.array([10.0, 11, 12, 40, 90, 91]), np.array([4.0, 6, 4, 4, 4, 4])
+    at = without_overlap(centres, widths)
+    assert (np.diff(at) >= (widths[1:] + widths[:-1]) / 2 - 1e-9).all()
+    np.testing.assert_allclose(at, [6, 11, 16, 40, 88.5, 92.5])
+    assert without_overlap(np.empty(0), np.empty(0)).size == 0
 
 
 def test_unplaced_genes_show_the_reason():

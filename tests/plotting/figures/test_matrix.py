@@ -24,6 +24,13 @@ def test_counts_shares_and_recall(draw):
     assert ax.get_title(loc="left") == "Held-out cells"
 
 
+def test_a_cross_table_has_no_recall(draw):
+    ax = confusion(pd.DataFrame([[30, 10]], index=["0"], columns=["B", "T"]), recall=False)
+    assert draw(ax)
+    assert texts(ax) == ["30", "10"]
+    assert ax.get_ylabel() == "label (number of cells)"
+
+
 def test_unseen_and_unknown_classes_and_empty_rows(draw):
     counts = pd.DataFrame(
         [[3, 1, np.nan], [0, 0, 0], [1, 0, 1]], index=["B", "empty", "unseen"], columns=["B", "empty", "unknown"]

@@ -3,6 +3,7 @@
 from scfusionttt.plotting.figures.calibration import calibration
 from scfusionttt.plotting.figures.chromosomes import chromosome_heatmap, gene_places
 from scfusionttt.plotting.figures.curves import training_curves
+from scfusionttt.plotting.figures.dots import dot_plot
 from scfusionttt.plotting.figures.intervals import intervals
 from scfusionttt.plotting.figures.matrix import confusion
 from scfusionttt.plotting.figures.scatter import umap, umap_continuous
@@ -14,6 +15,7 @@ __all__ = [
     "chromosome_heatmap",
     "class_colours",
     "confusion",
+    "dot_plot",
     "gene_places",
     "genome_strip",
     "intervals",

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.ticker import MaxNLocator
 
+from scfusionttt.genome.antibody_names import antigen
 from scfusionttt.plotting.figures.strip import name_chromosomes
 from scfusionttt.plotting.figures.style import (
     INK,
@@ -77,7 +78,7 @@ def chromosome_heatmap(
 def gene_places(
     genes: pd.DataFrame, *, proteins: pd.DataFrame | None = None, title: str = "", ax: Axes | None = None
 ) -> Axes:
-    """Draw each chromosome as a line with a tick per gene, and proteins by name at their coding genes.
+    """Draw each chromosome as a line with a tick per gene, and proteins by name below their coding genes.
 
     Features on scaffolds or without a chromosome are counted below.
 
@@ -94,7 +95,7 @@ def gene_places(
         pd.to_numeric(genes["start"], errors="coerce").to_numpy(float, na_value=np.nan),
     )
     shown = [name for name, _, _ in track.bands if name not in (SCAFFOLDS, UNPLACED)]
-    ax = new_axes(11.0, 1.2 + 0.24 * max(len(shown), 3))[0] if ax is None else ax
+    ax = new_axes(11.0, 1.2 + 0.3 * max(len(shown), 3))[0] if ax is None else ax
     if not shown:
         show_reason(ax, "no gene has a known position")
         tidy(ax, title)
@@ -121,22 +122,40 @@ def gene_places(
 
 
 def _name_proteins(ax: Axes, proteins: pd.DataFrame, shown: list[str], *, letter: float) -> float:
-    """Mark and name proteins without overlapping names; return the position where the last name ends.
+    """Mark proteins, and name them below their genes; return the position where the last name ends.
 
     `letter` is the width of a letter in million base pairs.
     """
     places = proteins.assign(row=Track(proteins).chromosome.map({name: row for row, name in enumerate(shown)}))
     places = places.dropna(subset=["row", "start"]).sort_values(["row", "start"])
-    end: dict[int, float] = {}
-    for row, start, name in zip(places["row"].astype(int), places["start"].astype(float), places["name"]):
-        x = start / _MEGABASE
-        ax.plot([x], [row], "o", color=PALETTE[5], markersize=4, zorder=3)
-        at = max(x + 0.7 * letter, end.get(row, 0.0))
-        text = shorten(name, 18)
-        end[row] = at + letter * (len(text) + 1)
-        label = ax.text(at, row - 0.02, text, fontsize=7, color=INK, va="center", zorder=4)
-        literal(label).set_bbox({"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.4})
-    return max(end.values(), default=0.0)
+    end = 0.0
+    for row in range(len(shown)):
+        own = places[places["row"] == row]
+        if own.empty:
+            continue
+        x = own["start"].to_numpy(dtype=float) / _MEGABASE
+        names = [shorten(antigen(str(name)), 14) for name in own["name"]]
+        widths = np.array([letter * (len(name) + 1.5) for name in names])
+        at = without_overlap(x, widths)
+        ax.plot(x, [row] * len(x), "o", color=PALETTE[5], markersize=3.5, zorder=3)
+        leaders = [[(gene, row), (label, row + 0.36)] for gene, label in zip(x, at)]
+        ax.add_collection(LineCollection(leaders, colors=PALETTE[5], linewidths=0.5, zorder=2))
+        for label, name in zip(at, names):
+            literal(ax.text(label, row + 0.36, name, fontsize=6.5, color=INK, ha="center", va="top", zorder=4))
+        end = max(end, float((at + widths / 2).max()))
+    return end
+
+
+def without_overlap(centres: np.ndarray, widths: np.ndarray) -> np.ndarray:
+    """Return positions of labels that do not overlap, as near to their sorted centres as possible (least squares)."""
+    offsets = np.concatenate([[0.0], np.cumsum((widths[1:] + widths[:-1]) / 2)])
+    blocks: list[list[float]] = []  # of adjacent labels that touch: sum of the places of their first, and their number
+    for place in centres - offsets:
+        blocks.append([place, 1])
+        while len(blocks) > 1 and blocks[-2][0] / blocks[-2][1] > blocks[-1][0] / blocks[-1][1]:
+            total, size = blocks.pop()
+            blocks[-1] = [blocks[-1][0] + total, blocks[-1][1] + size]
+    return np.concatenate([np.full(int(size), total / size) for total, size in blocks] or [np.empty(0)]) + offsets
 
 
 def _windows(track: Track) -> np.ndarray:

@@ -10,7 +10,7 @@ from scfusionttt.plotting.figures.style import INK, MUTED, RULE, literal, new_ax
 _WHITE_TEXT_ABOVE = 0.55
 
 
-def confusion(counts: pd.DataFrame, *, title: str = "", ax: Axes | None = None) -> Axes:
+def confusion(counts: pd.DataFrame, *, recall: bool = True, title: str = "", ax: Axes | None = None) -> Axes:
     """Draw a confusion matrix: numbers of cells, coloured by the fraction of the true class.
 
     Rows show the number of cells and, for classes that can be predicted, the recall. A predicted class that is not a
@@ -20,6 +20,8 @@ def confusion(counts: pd.DataFrame, *, title: str = "", ax: Axes | None = None) 
     ----------
     counts
         Numbers of cells [true, predicted]; NaN counts as 0. The order of rows and columns is kept.
+    recall
+        Whether rows and columns name the same classes. If not, this is a cross-table of labels and predictions.
     """
     cells = counts.fillna(0).to_numpy(dtype=float)
     rows, columns = cells.shape
@@ -38,19 +40,29 @@ def confusion(counts: pd.DataFrame, *, title: str = "", ax: Axes | None = None) 
     for i, j in zip(*np.nonzero(cells)):
         colour = "white" if share[i, j] > _WHITE_TEXT_ABOVE else INK
         ax.text(j + 0.5, i + 0.5, _compact(cells[i, j]), ha="center", va="center", fontsize=6.5, color=colour)
-    _name_axes(ax, counts, totals, share)
+    _name_axes(ax, counts, totals)
+    if recall:
+        _write_recall(ax, counts, totals, share)
+    else:
+        ax.set(xlabel="predicted class (colour: fraction of the label)", ylabel="label (number of cells)")
     tidy(ax, title, spines=())
     ax.tick_params(length=0)
     return ax
 
 
-def _name_axes(ax: Axes, counts: pd.DataFrame, totals: np.ndarray, share: np.ndarray) -> None:
+def _name_axes(ax: Axes, counts: pd.DataFrame, totals: np.ndarray) -> None:
     true, predicted = [str(name) for name in counts.index], [str(name) for name in counts.columns]
     ax.set_xticks(np.arange(len(predicted)) + 0.5, [shorten(name) for name in predicted], rotation=90)
     ax.set_yticks(np.arange(len(true)) + 0.5, [f"{shorten(name)} ({n:,.0f})" for name, n in zip(true, totals)])
     for label in [*ax.get_xticklabels(), *ax.get_yticklabels()]:
         literal(label)
     ax.set(xlabel="predicted class (colour: fraction of the true class)", ylabel="true class (number of cells)")
+    ax.axhline(0, color=RULE, linewidth=0.8)
+
+
+def _write_recall(ax: Axes, counts: pd.DataFrame, totals: np.ndarray, share: np.ndarray) -> None:
+    """Outline the correct predictions, and write the recall of each class that can be predicted."""
+    true, predicted = [str(name) for name in counts.index], [str(name) for name in counts.columns]
     right = len(predicted) + 0.25
     ax.text(right, -0.15, "recall", fontsize=7.5, color=MUTED, va="bottom")
     for i, name in enumerate(true):
@@ -59,7 +71,6 @@ def _name_axes(ax: Axes, counts: pd.DataFrame, totals: np.ndarray, share: np.nda
             j = predicted.index(name)
             ax.add_patch(Rectangle((j, i), 1, 1, fill=False, edgecolor=INK, linewidth=0.6))
         ax.text(right, i + 0.5, f"{share[i, j]:.2f}" if known else "–", fontsize=7.5, color=INK, va="center")
-    ax.axhline(0, color=RULE, linewidth=0.8)
 
 
 def _compact(n: float) -> str:

@@ -8,6 +8,9 @@ const night = matchMedia("(prefers-color-scheme: dark)");
 const clamp = (x, low, high) => Math.min(Math.max(x, low), high);
 const count = (n) => n.toLocaleString("en");
 const number = (x) => String(Number(x.toPrecision(3)));
+const percent = (part, whole) => `${(100 * part / whole).toFixed(0)} %`;
+// What a search ignores: case, and the separators in names of antibodies.
+const plain = (text) => text.trim().toLowerCase().replace(/[\s_-]+/g, "");
 
 async function unpack(text) {
   const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
@@ -27,9 +30,15 @@ function lighten(hex) {
   return `rgb(${rgb.map((part) => Math.round(part + (255 - part) * share)).join(" ")})`;
 }
 
+function save(name, lines) {
+  const link = element("a", "", { href: URL.createObjectURL(new Blob([lines.join("\n") + "\n"], { type: "text/plain" })), download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+
 class CellMap {
   constructor(root, data) {
-    Object.assign(this, { root, data, picked: null, chosen: new Set(), zoom: 1, middle: [0.5, 0.5], path: null });
+    Object.assign(this, { root, data, picked: null, shown: null, chosen: new Set(), zoom: 1, middle: [0.5, 0.5], path: null });
     this.find = (name) => root.querySelector(`.${name}`);
     this.canvas = root.querySelector("canvas");
     this.pen = this.canvas.getContext("2d");
@@ -50,13 +59,18 @@ class CellMap {
       this.x.reduce((a, b) => Math.max(a, b), 0), this.y.reduce((a, b) => Math.max(a, b), 0)];
     this.middle = [this.extent[1] / 2, this.extent[2] / 2];
     this.fillControls();
+    this.fillComposition();
     this.listen();
     await this.colour(0);
+    this.compose();
   }
+
+  // Whether a cell is one of those that the reader chose to show.
+  visible(i) { return !this.shown || this.shown[i]; }
 
   tally(category, mask = null) {
     const sizes = new Array(category.classes.length + 1).fill(0);
-    category.of.forEach((code, i) => { if (!mask || mask[i]) sizes[code]++; });
+    category.of.forEach((code, i) => { if ((!mask || mask[i]) && this.visible(i)) sizes[code]++; });
     return sizes;
   }
 
@@ -64,32 +78,48 @@ class CellMap {
   get channels() { return [...this.data.categories, ...this.data.values]; }
 
   fillControls() {
-    const groups = new Map(), findable = this.root.querySelector("datalist");
+    const groups = new Map(), only = this.find("only");
     this.known = new Map();
     this.channels.forEach((channel, at) => {
-      const heading = channel.heading || "class";
+      const { heading } = channel;
       if (!groups.has(heading)) groups.set(heading, this.find("by").appendChild(element("optgroup", "", { label: heading })));
       groups.get(heading).append(element("option", channel.name, { value: at }));
-      this.learn(channel.name, heading, () => this.colour(at), findable);
-      (channel.classes || []).forEach((name, code) =>
-        this.learn(name, channel.name, async () => { await this.colour(at); this.choose(code); }, findable));
+      this.learn([channel.name, ...channel.also ?? []], heading, () => this.colour(at));
+      if (!channel.classes) return;
+      const list = only.appendChild(element("optgroup", "", { label: channel.name }));
+      channel.classes.forEach((name, code) => {
+        list.append(element("option", name, { value: `${at} ${code}` }));
+        this.learn([name], channel.name, async () => { await this.colour(at); this.choose(code); });
+      });
     });
   }
 
-  learn(name, kind, act, findable) {
-    findable.append(element("option", "", { value: `${name} (${kind})` }));
-    for (const text of [`${name} (${kind})`, name]) {
-      if (!this.known.has(text.toLowerCase())) this.known.set(text.toLowerCase(), act);
+  // Remember what to do if a name is searched for; the first name is the one that is offered.
+  learn(names, kind, act) {
+    const entry = { text: `${names[0]} (${kind})`, act };
+    this.root.querySelector("datalist").append(element("option", "", { value: entry.text }));
+    for (const name of new Set([entry.text, ...names].map(plain))) {
+      this.known.set(name, [...this.known.get(name) ?? [], entry]);
     }
+  }
+
+  // Show only the cells of one class, or all.
+  restrict(value) {
+    const [at, code] = value.split(" ").map(Number);
+    this.shown = value && Uint8Array.from(this.channels[at].of, (own) => own === code);
+    for (const category of this.data.categories) Object.assign(category, { sizes: this.tally(category), anchors: null });
+    this.pick(null);
+    this.showLegend();
+    this.compose();
   }
 
   // Colour cells by a channel: set the colour index of each cell and the drawing order.
   async colour(at) {
     const channel = this.channels[at];
     this.asked = channel;
-    if (channel.levels && !channel.of) channel.of = new Uint8Array(await unpack(channel.levels));
+    await this.load(channel);
     if (this.asked !== channel) return; // another channel was chosen in the meantime
-    if (this.chosen.size && channel !== this.channel) this.pick(null);
+    if (channel !== this.channel) this.chosen = new Set(); // the selected cells stay selected
     this.channel = channel;
     this.find("by").value = at;
     const ramp = this.data.ramp.length, { n } = this.data;
@@ -109,13 +139,14 @@ class CellMap {
     this.draw();
   }
 
+  async load(channel) { channel.of ??= new Uint8Array(await unpack(channel.levels)); }
   value(channel, code) { return channel.low + (channel.high - channel.low) * code / (MISSING - 1); }
   share(channel, code) { return (this.value(channel, code) - channel.from) / ((channel.to - channel.from) || 1); }
 
-  dress() {
-    const dark = this.theme === DARK, { channel } = this;
-    this.colours = channel.classes ? channel.colours.map((hex) => dark ? lighten(hex) : hex) : [...this.data.ramp];
-    this.colours.push(this.theme.missing);
+  dress() { this.colours = this.channel.classes ? this.palette(this.channel) : [...this.data.ramp, this.theme.missing]; }
+
+  palette(category) {
+    return [...category.colours.map((hex) => this.theme === DARK ? lighten(hex) : hex), this.theme.missing];
   }
 
   // Position of a cell on the canvas, in CSS pixels; y points upwards in the data.
@@ -151,7 +182,7 @@ class CellMap {
     const [right, bottom] = [this.canvas.width + radius, this.canvas.height + radius], stamps = new Map();
     for (const i of order) {
       const x = x0 + this.x[i] * k, y = y0 - this.y[i] * k;
-      if (x < -radius || y < -radius || x > right || y > bottom || !wanted(i)) continue;
+      if (x < -radius || y < -radius || x > right || y > bottom || !this.visible(i) || !wanted(i)) continue;
       const colour = only || this.colours[paint[i]];
       if (!stamps.has(colour)) stamps.set(colour, this.stamp(colour, radius));
       const stamp = stamps.get(colour);
@@ -190,7 +221,7 @@ class CellMap {
   // The cell nearest to the median of each class, so that a name is never placed between two groups.
   anchors(channel) {
     const members = channel.classes.map(() => []);
-    channel.of.forEach((code, i) => members[code]?.push(i));
+    channel.of.forEach((code, i) => { if (this.visible(i)) members[code]?.push(i); });
     return members.map((cells) => {
       if (!cells.length) return -1;
       const median = (axis) => Float32Array.from(cells, (i) => axis[i]).sort()[cells.length >> 1];
@@ -246,6 +277,7 @@ class CellMap {
     [...this.root.querySelectorAll(".legend button")].forEach((button, code) =>
       button.setAttribute("aria-pressed", chosen.has(code)));
     this.showPicked(mask && !this.picked ? "No cells there." : "");
+    this.compose();
     this.draw();
   }
 
@@ -256,20 +288,61 @@ class CellMap {
     const total = picked.reduce((sum, one) => sum + one, 0);
     side.append(element("h3", `${count(total)} of ${count(data.n)} cells selected`));
     if (!channel.classes) {
-      const [inside, outside] = [1, 0].map((own) => this.mean(channel, (i) => picked[i] === own));
+      const [inside, outside] = Object.values(this.compare(channel, picked)).map((mean) => Number.isFinite(mean) ? number(mean) : "–");
       side.append(element("p", `mean ${channel.name}: ${inside} selected, ${outside} others`));
     }
+    const act = (text, done) => { side.appendChild(element("button", text, { type: "button" })).onclick = done; };
+    act("Clear selection", () => { this.pick(null); this.canvas.focus(); });
+    act("Save cell names", () => save("cells.txt", this.names.filter((_, i) => picked[i])));
+    this.showMarkers(side);
     for (const category of data.categories) side.append(this.shares(category, this.tally(category, picked), total));
-    const clear = side.appendChild(element("button", "Clear selection", { type: "button" }));
-    clear.onclick = () => { this.pick(null); this.canvas.focus(); };
-    const names = side.appendChild(element("button", "Save cell names", { type: "button" }));
-    names.onclick = () => this.saveNames();
   }
 
-  mean(channel, wanted) {
-    let sum = 0, cells = 0;
-    channel.of.forEach((code, i) => { if (code !== MISSING && wanted(i)) { sum += this.value(channel, code); cells++; } });
-    return cells ? number(sum / cells) : "–";
+  // Compare the selected cells with the others, for every protein and gene of the page.
+  async showMarkers(side) {
+    const { picked, data } = this, place = side.appendChild(element("div"));
+    const features = data.values.filter((channel) => channel.heading !== "cell");
+    await Promise.all(features.map((channel) => this.load(channel)));
+    if (this.picked !== picked || !features.length) return;
+    const rows = features.map((channel) => ({ channel, ...this.compare(channel, picked) })).sort((a, b) => b.t - a.t);
+    for (const [heading, most] of [["protein", 250], ["gene", 12]]) {
+      const own = rows.filter((row) => row.channel.heading === heading && (heading === "protein" || row.t > 0));
+      if (own.length) place.append(this.means(`${heading}s, mean`, own.slice(0, most)));
+    }
+    const button = place.appendChild(element("button", "Save this table", { type: "button" }));
+    const quoted = (name) => `"${name.replaceAll('"', '""')}"`;
+    button.onclick = () => save("markers.csv", ["kind,name,mean_selected,mean_others,t", ...rows.map((row) =>
+      [row.channel.heading, quoted(row.channel.name), row.inside, row.outside, row.t].join())]);
+    place.append(element("p", "Sorted by Welch's t of the selected cells against the others, among the genes and proteins of this page.", { className: "notes" }));
+  }
+
+  // Means of a channel in the selected cells and in the others, and Welch's t.
+  compare(channel, picked) {
+    const cells = [0, 0], sums = [0, 0], squares = [0, 0];
+    channel.of.forEach((code, i) => {
+      if (code === MISSING || !this.visible(i)) return;
+      const value = this.value(channel, code), own = picked[i];
+      cells[own]++; sums[own] += value; squares[own] += value * value;
+    });
+    const [outside, inside] = sums.map((sum, own) => sum / cells[own]);
+    const error = [outside, inside].map((mean, own) => Math.max(squares[own] / cells[own] - mean * mean, 0) / Math.max(cells[own] - 1, 1));
+    const t = (inside - outside) / Math.sqrt(error[0] + error[1]);
+    return { inside, outside, t: Number.isFinite(t) ? t : 0 };
+  }
+
+  means(title, rows) {
+    const frame = element("div", "", { className: "scroll", tabIndex: 0 }), table = frame.appendChild(element("table"));
+    table.append(element("caption", title));
+    const head = table.createTHead().insertRow();
+    for (const text of ["", "selected", "others"]) head.append(element("th", text, { scope: "col", className: "number" }));
+    const body = table.createTBody();
+    for (const { channel, inside, outside } of rows) {
+      const row = body.insertRow(), button = element("button", channel.name, { type: "button", title: `Colour by ${channel.name}` });
+      row.appendChild(element("th", "", { scope: "row" })).append(button);
+      button.onclick = () => this.colour(this.channels.indexOf(channel));
+      for (const mean of [inside, outside]) row.append(element("td", Number.isFinite(mean) ? mean.toFixed(2) : "–", { className: "number" }));
+    }
+    return frame;
   }
 
   shares(category, sizes, total) {
@@ -279,29 +352,81 @@ class CellMap {
     for (const code of most.slice(0, 5)) {
       const row = body.insertRow();
       row.append(element("th", category.classes[code] ?? "not labelled", { scope: "row" }));
-      for (const text of [count(sizes[code]), `${(100 * sizes[code] / total).toFixed(0)} %`]) row.append(element("td", text, { className: "number" }));
+      for (const text of [count(sizes[code]), percent(sizes[code], total)]) row.append(element("td", text, { className: "number" }));
     }
     if (most.length > 5) body.insertRow().append(element("th", `and ${most.length - 5} more`, { scope: "row" }));
     return table;
   }
 
-  saveNames() {
-    const text = this.names.filter((_, i) => this.picked[i]).join("\n") + "\n";
-    const link = element("a", "", { href: URL.createObjectURL(new Blob([text], { type: "text/plain" })), download: "cells.txt" });
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  fillComposition() {
+    const { categories } = this.data, batch = categories.findIndex((one) => one.batch);
+    for (const list of [this.find("of"), this.find("each")]) {
+      list.append(...categories.map((category, at) => element("option", category.name, { value: at })));
+      list.addEventListener("change", () => this.compose());
+    }
+    const column = categories.findIndex((one) => one.heading === "obs column");
+    this.find("each").value = [batch, column, categories.length - 1].find((at) => at > 0) ?? 0;
+  }
+
+  // Draw the composition of each class of one category by the classes of another, as bars.
+  compose() {
+    const of = this.data.categories[this.find("of").value], each = this.data.categories[this.find("each").value];
+    const counts = [...each.classes, "not labelled"].map(() => new Array(of.classes.length + 1).fill(0));
+    each.of.forEach((row, i) => { if (this.visible(i) && (!this.picked || this.picked[i])) counts[row][of.of[i]]++; });
+    const colours = this.palette(of), names = [...of.classes, "not labelled"], body = element("tbody");
+    const sum = (sizes) => sizes.reduce((a, b) => a + b, 0), drawn = new Set();
+    counts.forEach((sizes, at) => {
+      const total = sum(sizes);
+      if (!total) return;
+      const row = body.insertRow(), bar = element("div", "", { className: "stack", role: "img" });
+      row.append(element("th", each.classes[at] ?? "not labelled", { scope: "row" }));
+      row.insertCell().append(bar);
+      row.append(element("td", count(total), { className: "number" }));
+      const parts = [...sizes.keys()].filter((code) => sizes[code]);
+      const text = (code) => `${names[code]}: ${percent(sizes[code], total)} (${count(sizes[code])})`;
+      bar.setAttribute("aria-label", parts.map(text).join(", "));
+      for (const code of parts) {
+        const part = bar.appendChild(element("i", "", { title: text(code) }));
+        Object.assign(part.style, { flexGrow: sizes[code], background: colours[code] });
+        drawn.add(code);
+      }
+    });
+    this.find("bars").replaceChildren(body);
+    this.find("key").replaceChildren(...[...drawn].sort((a, b) => a - b).map((code) => {
+      const item = element("li"), dot = item.appendChild(element("i"));
+      dot.style.background = colours[code];
+      item.append(names[code]);
+      return item;
+    }));
+    this.find("whose").textContent = this.picked ? "of the selected cells" : "";
   }
 
   async search(text) {
-    const wanted = text.trim().toLowerCase();
+    const wanted = plain(text);
     if (!wanted) return;
-    if (this.known.has(wanted)) return this.known.get(wanted)();
-    const cell = this.names.findIndex((name) => name.toLowerCase() === wanted);
-    if (cell < 0) return this.showPicked(`No gene, protein, class or cell is called “${text.trim()}”.`);
+    const found = this.known.get(wanted) ?? [];
+    if (found.length === 1) return found[0].act();
+    if (found.length) return this.offer(`“${text.trim()}” is more than one thing. Which one?`, found);
+    const cell = this.names.findIndex((name) => plain(name) === wanted);
+    if (cell < 0) {
+      const near = new Set([...this.known].filter(([name]) => name.includes(wanted)).flatMap(([, entries]) => entries));
+      return this.offer(`No gene, protein, class or cell is called “${text.trim()}”. ${this.data.absent}`, [...near]);
+    }
+    if (!this.visible(cell)) { this.find("only").value = ""; this.restrict(""); }
     this.pick(Uint8Array.from(this.names, (_, i) => i === cell));
     this.middle = [this.x[cell], this.y[cell]];
     this.zoom = Math.max(this.zoom, 6);
     this.draw();
+  }
+
+  // Show a message, and what the reader may have meant, as buttons.
+  offer(message, entries) {
+    this.showPicked(message);
+    this.find("picked").firstChild.after(...entries.slice(0, 12).map(({ text, act }) => {
+      const button = element("button", text, { type: "button" });
+      button.onclick = () => { this.showPicked(); act(); };
+      return button;
+    }));
   }
 
   // Zoom by a factor, keeping a point of the canvas fixed.
@@ -326,6 +451,7 @@ class CellMap {
     const tip = this.find("tip"), reach = 8 ** 2;
     let nearest = -1, least = reach;
     for (let i = 0; i < this.data.n; i++) {
+      if (!this.visible(i)) continue;
       const far = (this.left(i) - x) ** 2 + (this.top(i) - y) ** 2;
       if (far < least) { least = far; nearest = i; }
     }
@@ -346,6 +472,7 @@ class CellMap {
     const { canvas } = this, click = (name, act) => this.find(name).addEventListener("click", act);
     this.find("by").addEventListener("change", (event) => this.colour(Number(event.target.value)));
     this.find("find").addEventListener("change", (event) => this.search(event.target.value));
+    this.find("only").addEventListener("change", (event) => this.restrict(event.target.value));
     this.find("named").addEventListener("change", () => this.draw());
     click("move", () => this.setLasso(false));
     click("lasso", () => this.setLasso(true));
@@ -396,6 +523,7 @@ class CellMap {
   // Return which cells are inside a path: those with an odd number of its edges to their right.
   inside(path) {
     return Uint8Array.from({ length: this.data.n }, (_, i) => {
+      if (!this.visible(i)) return false;
       const x = this.left(i), y = this.top(i);
       let odd = false;
       for (let a = 0, b = path.length - 1; a < path.length; b = a++) {
@@ -429,6 +557,7 @@ class CellMap {
     this.theme = theme;
     this.dress();
     this.showLegend();
+    this.compose();
     this.draw();
   }
 }

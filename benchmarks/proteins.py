@@ -90,7 +90,7 @@ def _totalvi(cite: CiteSeq, train: np.ndarray, held_out: np.ndarray, seed: int) 
     """Return the protein counts that totalVI expects of the held-out cells."""
     assert cite.protein is not None
     genes = cite.rna.X[:, highly_variable(cite.rna.X[train], n_top=N_GENES)]
-    return expected_proteins(genes[train], cite.protein.to_df().iloc[train], genes[held_out], seed)
+    return expected_proteins(genes[train], cite.protein.to_df().iloc[train], genes[held_out], seed)[len(train) :]
 
 
 if __name__ == "__main__":

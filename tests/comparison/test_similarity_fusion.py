@@ -9,12 +9,13 @@ from scfusionttt.errors import InputDataError
 from scfusionttt.evaluation import evaluate_graph
 
 
-def test_the_fusion_is_that_of_snfpy():
-    """The numbers are from snfpy 0.2.2 (mu 0.45, K 30 and 20, t 10)."""
+def test_the_fusion_is_that_of_citefuse():
+    """The numbers are from its functions in R (sigma 0.45, K 30 and 20, t 10); snfpy scales networks differently."""
     places = np.arange(60.0)
     values = places % 7 + places / 50, places % 11 - places / 70
     fused = fuse([affinity(np.abs(np.subtract.outer(one, one))) for one in values])
-    np.testing.assert_allclose(fused[0, [1, 7, 11, 30]], [0.01777533, 0.01920281, 0.01761398, 0.0136852], rtol=1e-6)
+    expected = [0.5, 0.0143546, 0.02583503, 0.01824993, 0.0046347]
+    np.testing.assert_allclose(fused[0, [0, 1, 7, 11, 30]], expected, rtol=1e-6)
     np.testing.assert_allclose(fused, fused.T)
 
 

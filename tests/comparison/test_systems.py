@@ -107,7 +107,7 @@ def test_nothing_goes_on_after_a_time_out(script, monkeypatch, tmp_path):
 def test_each_system_has_a_script_and_says_how_to_install_it(monkeypatch):
     monkeypatch.setenv("SCFUSIONTTT_ENVS", "/envs")
     for system in SYSTEMS:
-        suffix = "R" if system.apt else "py"
+        suffix = "R" if system.in_r else "py"
         assert (systems._SCRIPTS / f"run_{system.name}.{suffix}").exists()
         assert system.package.lower() in system.how_to_install.lower()
     assert "numpy" in systems.SCOIT.how_to_install and systems.SCOIT.how_to_install.endswith("--no-deps SCOIT==0.1.2")

@@ -109,11 +109,15 @@ def _knn(query: Query, train: np.ndarray, seed: int) -> Prediction:
 
 
 def _totalvi(query: Query, train: np.ndarray, seed: int) -> Prediction:
-    """Return the log-ratios of the counts that totalVI expects, given the RNA of both and the proteins of one."""
+    """Return log-ratios of the counts that totalVI expects; without noise, they differ from measured ones on average.
+
+    So they are centred on those that it expects of the training cells.
+    """
     genes, new, _ = query.gene_counts
     counts = scvi_baselines.expected_proteins(genes, query.protein_counts, new, seed)
     ratios = clr(_all_proteins(query, counts), log_geometric_mean=query.preprocessing.log_geometric_mean)[0]
-    return query.preprocessing.protein.transform(ratios), None, None
+    scaled = query.preprocessing.protein.transform(ratios)
+    return scaled[len(train) :] - scaled[: len(train)].mean(axis=0), None, None
 
 
 def _scipenn(query: Query, train: np.ndarray, seed: int) -> Prediction:

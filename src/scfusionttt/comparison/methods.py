@@ -88,7 +88,7 @@ BASELINES = {
         Method(name="mofa", represent=muon_baselines.mofa, library="mofapy2"),
         Method(name="totalvi", represent=scvi_baselines.totalvi, library="scvi-tools"),
         Method(name="scvi", represent=scvi_baselines.scvi, needs_protein=False, library="scvi-tools"),
-        *map(_of_system, (systems.SEURAT, systems.SCOIT, systems.MIDAS, systems.SCIPENN)),
+        *map(_of_system, (systems.SEURAT, systems.CITEFUSE, systems.SCOIT, systems.MIDAS, systems.SCIPENN)),
         Method(name="autoencoder", represent=autoencoder.represent, settings=autoencoder.SETTINGS),
         Method(name="logistic", classify=linear_baselines.logistic),
         Method(name="logistic_rna", classify=linear_baselines.logistic_rna, needs_protein=False),

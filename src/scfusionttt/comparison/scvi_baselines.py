@@ -42,9 +42,9 @@ def trained_totalvi(adata: AnnData, seed: int, **setup: str) -> Any:
 def expected_proteins(
     genes: sparse.csr_matrix, protein: pd.DataFrame, new: sparse.csr_matrix, seed: int
 ) -> pd.DataFrame:
-    """Return the counts of proteins [n, p] that totalVI expects of the cells `new`, of which it sees RNA alone.
+    """Return the counts of proteins [m + n, p] that totalVI expects of the cells it learns from, and of new ones.
 
-    Raw counts; it learns from `genes` [m, g] and `protein` [m, p] of other cells, and the genes of `new` [n, g].
+    Raw counts: `genes` [m, g] and `protein` [m, p] of the former, and `new` [n, g], of which it sees RNA alone.
     """
     adata = AnnData(sparse.vstack([genes, new], format="csr"))
     adata.obs["measured"] = np.repeat(["yes", "no"], [genes.shape[0], new.shape[0]])
@@ -52,10 +52,7 @@ def expected_proteins(
     padded = protein.reset_index(drop=True).reindex(range(adata.n_obs), fill_value=0)
     adata.obsm["protein"] = padded.set_index(adata.obs_names)
     model = trained_totalvi(adata, seed, batch_key="measured")
-    expected = model.get_normalized_expression(
-        indices=np.arange(genes.shape[0], adata.n_obs), n_samples=10, return_mean=True, transform_batch="yes"
-    )
-    return expected[1].reset_index(drop=True)
+    return model.get_normalized_expression(n_samples=10, return_mean=True, transform_batch="yes")[1]
 
 
 def scanvi_surgery(genes: sparse.csr_matrix, labels: np.ndarray, new: sparse.csr_matrix, seed: int) -> np.ndarray:

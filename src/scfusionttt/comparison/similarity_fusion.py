@@ -55,23 +55,25 @@ def affinity(distance: np.ndarray) -> np.ndarray:
 
 def fuse(affinities: list[np.ndarray]) -> np.ndarray:
     """Return the network [n, n] that the affinities of several modalities agree on, by mutual diffusion."""
-    networks = [_symmetric(one) for one in affinities]
+    networks = [_normalized(one) for one in affinities]
     local = [_by_row(_strongest(one, NEIGHBORS)) for one in networks]
     for _ in range(ITERATIONS):
         total = np.sum(networks, axis=0)
         others = [(total - one) / (len(networks) - 1) for one in networks]
-        diffused = [near @ other @ near.T for near, other in zip(local, others, strict=True)]
-        networks = [(one + one.T) / 2 + np.eye(len(one)) for one in diffused]
-    fused = _by_row(np.mean(networks, axis=0))
-    return (fused + fused.T + np.eye(len(fused))) / 2
+        networks = [_normalized(near @ other @ near.T) for near, other in zip(local, others, strict=True)]
+    return _normalized(np.mean(networks, axis=0))
 
 
 def _by_row(matrix: np.ndarray) -> np.ndarray:
     return matrix / matrix.sum(axis=1, keepdims=True)
 
 
-def _symmetric(matrix: np.ndarray) -> np.ndarray:
-    scaled = _by_row(matrix)
+def _normalized(matrix: np.ndarray) -> np.ndarray:
+    """Return a symmetric copy in which a cell keeps half of the weight for itself."""
+    scaled = matrix.copy()
+    np.fill_diagonal(scaled, 0)
+    scaled = _by_row(scaled) / 2
+    np.fill_diagonal(scaled, 0.5)
     return (scaled + scaled.T) / 2
 
 

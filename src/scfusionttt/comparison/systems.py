@@ -57,8 +57,8 @@ class System:
         Version for pip; an R package is used in any version.
     requirements
         What pip installs besides; `package` itself is then installed without its outdated or conflicting requirements.
-    apt
-        Debian packages that install `package` in R; empty for Python.
+    in_r
+        The command that installs `package` in R; empty for Python.
     all_genes
         Whether it gets all genes, as it selects variable genes itself.
     """
@@ -67,14 +67,14 @@ class System:
     package: str
     version: str = ""
     requirements: tuple[str, ...] = field(default=())
-    apt: str = ""
+    in_r: str = ""
     all_genes: bool = False
 
     @property
     def how_to_install(self) -> str:
         """The commands that build the environment."""
-        if self.apt:
-            return self.apt
+        if self.in_r:
+            return self.in_r
         folder = environments() / self.name
         pip = f"{folder / 'bin' / 'pip'} install"
         exact = f"{self.package}=={self.version}"
@@ -90,7 +90,7 @@ class System:
         NotInstalledError
             There is no such environment, or the package is missing in it.
         """
-        if self.apt:
+        if self.in_r:
             ask = ["-e", f"cat(as.character(packageVersion('{self.package}')))"]
         else:
             ask = ["-c", f"from importlib.metadata import version; print(version('{self.package}'))"]
@@ -110,7 +110,7 @@ class System:
         RuntimeError
             The script failed; the message is its last line.
         """
-        script = _SCRIPTS / f"run_{self.name}.{'R' if self.apt else 'py'}"
+        script = _SCRIPTS / f"run_{self.name}.{'R' if self.in_r else 'py'}"
         with TemporaryDirectory(prefix=f"{self.name}-") as name:
             folder = Path(name)
             for part, counts in {"cells": cells, "query": query}.items():
@@ -123,7 +123,7 @@ class System:
 
     @property
     def _interpreter(self) -> str:
-        return "Rscript" if self.apt else str(environments() / self.name / "bin" / "python")
+        return "Rscript" if self.in_r else str(environments() / self.name / "bin" / "python")
 
 
 def represent(system: System, cells: Cells, seed: int) -> "np.ndarray | sparse.csr_matrix":
@@ -185,7 +185,10 @@ def _write_lines(path: Path, names: "pd.Index | np.ndarray") -> None:
 
 
 _TORCH = ("torch", "numpy", "pandas", "scipy")
-SEURAT = System(name="seurat", package="Seurat", apt="apt-get install r-cran-seurat", all_genes=True)
+SEURAT = System(name="seurat", package="Seurat", in_r="apt-get install r-cran-seurat", all_genes=True)
+CITEFUSE = System(
+    name="citefuse", package="CiteFuse", in_r="""Rscript -e 'BiocManager::install("CiteFuse")'""", all_genes=True
+)
 SCOIT = System(name="scoit", package="SCOIT", version="0.1.2", requirements=(*_TORCH, "anndata", "scikit-learn"))
 MIDAS = System(
     name="midas", package="scmidas", version="0.3.0",
@@ -197,4 +200,4 @@ MIDAS = System(
 SCIPENN = System(name="scipenn", package="sciPENN", version="0.9.6", requirements=(*_TORCH, "scanpy", "tqdm"))
 CELLTYPIST = System(name="celltypist", package="celltypist", version="1.7.1")
 SYMPHONY = System(name="symphony", package="symphonypy", version="0.2.4")
-SYSTEMS = (SEURAT, SCOIT, MIDAS, SCIPENN, CELLTYPIST, SYMPHONY)
+SYSTEMS = (SEURAT, CITEFUSE, SCOIT, MIDAS, SCIPENN, CELLTYPIST, SYMPHONY)

@@ -137,7 +137,7 @@ def represent(system: System, cells: Cells, seed: int) -> "np.ndarray | sparse.c
 
 def environments() -> Path:
     """Return the folder of the environments: ``SCFUSIONTTT_ENVS``, or one in the default cache folder of the system."""
-    return Path(os.environ.get("SCFUSIONTTT_ENVS") or Path(pooch.os_cache("scfusionttt")) / "envs")
+    return Path(os.environ.get("SCFUSIONTTT_ENVS") or pooch.os_cache("scfusionttt") / "envs").absolute()
 
 
 def _execute(command: list[str], folder: Path) -> None:

@@ -198,6 +198,9 @@ MIDAS = System(
     ),
 )  # fmt: skip
 SCIPENN = System(name="scipenn", package="sciPENN", version="0.9.6", requirements=(*_TORCH, "scanpy", "tqdm"))
-CELLTYPIST = System(name="celltypist", package="celltypist", version="1.7.1")
+CELLTYPIST = System(
+    name="celltypist", package="celltypist", version="1.7.1",
+    requirements=("click", "leidenalg", "openpyxl", "requests", "scanpy", "scikit-learn<1.8"),
+)  # fmt: skip
 SYMPHONY = System(name="symphony", package="symphonypy", version="0.2.4")
 SYSTEMS = (SEURAT, CITEFUSE, SCOIT, MIDAS, SCIPENN, CELLTYPIST, SYMPHONY)

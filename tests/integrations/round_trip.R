@@ -1,0 +1,37 @@
+# One set of counts as a Seurat object and as a SingleCellExperiment, to files; results into the objects.
+#
+# Arguments: script of the functions, folder with counts.mtx ([features, cells]), features.csv and cells.csv; then
+# "write", or "read" once fused.csv and types.csv are in the folder.
+suppressMessages({
+  library(SeuratObject)
+  library(SingleCellExperiment)
+})
+arguments <- commandArgs(trailingOnly = TRUE)
+source(arguments[[1]])
+setwd(arguments[[2]])
+
+counts <- as(Matrix::readMM("counts.mtx"), "CsparseMatrix")
+features <- read.csv("features.csv")
+cells <- read.csv("cells.csv", row.names = 1, stringsAsFactors = TRUE)
+dimnames(counts) <- list(features$name, rownames(cells))
+is_gene <- features$type == "rna"
+
+seurat <- CreateSeuratObject(counts[is_gene, ], meta.data = cells)
+seurat[["ADT"]] <- CreateAssayObject(counts[!is_gene, ])
+sce <- SingleCellExperiment(list(counts = counts[is_gene, ]), colData = cells)
+altExp(sce, "ADT") <- SingleCellExperiment(list(counts = counts[!is_gene, ]))
+
+if (arguments[[3]] == "write") {
+  write_citeseq(seurat, "seurat.h5ad")
+  write_citeseq(sce, "sce.h5ad")
+  write_citeseq(sce, "rna.h5ad", protein = NULL)
+} else {
+  seurat <- add_cells(add_embedding(seurat, "fused.csv"), "types.csv")
+  sce <- add_cells(add_embedding(sce, "fused.csv"), "types.csv")
+  stopifnot(
+    all(Embeddings(seurat, "fusionttt") == reducedDim(sce, "fusionttt")),
+    identical(seurat$fusionttt_label, setNames(sce$fusionttt_label, colnames(sce)))
+  )
+  write.csv(Embeddings(seurat, "fusionttt"), "seen.csv")
+  write.csv(data.frame(label = sce$fusionttt_label, row.names = colnames(sce)), "labels.csv")
+}

@@ -17,6 +17,7 @@ __all__ = [
     "explain",
     "genome",
     "plot",
+    "quality",
     "simulate",
     "ttt",
 ]
@@ -27,6 +28,7 @@ _ELSEWHERE = {
     "annotate": ("scfusionttt.model.reference", "annotate"),
     "background": ("scfusionttt.analysis.background", "background"),
     "plot": ("scfusionttt.plotting", None),
+    "quality": ("scfusionttt.analysis.quality", "quality"),
     "simulate": ("scfusionttt.simulation.simulate", "simulate"),
 }
 

@@ -3,6 +3,7 @@
 from scfusionttt import datasets, evaluation, explain, genome, ttt
 from scfusionttt import plotting as plot
 from scfusionttt.analysis.background import background
+from scfusionttt.analysis.quality import quality
 from scfusionttt.model.fusionttt import FusionTTT
 from scfusionttt.model.reference import annotate
 from scfusionttt.simulation.simulate import simulate
@@ -10,5 +11,5 @@ from scfusionttt.simulation.simulate import simulate
 __version__: str
 __all__ = [
     "FusionTTT", "__version__", "annotate", "background", "datasets", "evaluation", "explain", "genome", "plot",
-    "simulate", "ttt",
+    "quality", "simulate", "ttt",
 ]  # fmt: skip

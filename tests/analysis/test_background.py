@@ -117,6 +117,7 @@ def test_mistakes_are_named(options, error, message, known):
         background(cells, **options)
 
 
+@pytest.mark.slow
 def test_known_types_have_their_proteins(real_data):
     """Of 2,872 blood cells: T and B cells exclude each other's proteins, and empty droplets are negative."""
     import anndata

@@ -19,7 +19,7 @@ from scfusionttt.io.read import read
 from scfusionttt.model.fusionttt import FusionTTT
 
 VERBS = ["demo", "validate", "pretrain", "finetune", "transfer", "embed", "predict", "impute", "evaluate"]
-VERBS += ["map", "explain", "report", "store", "plan", "benchmark", "ablate", "genes", "doctor"]
+VERBS += ["map", "explain", "report", "store", "plan", "benchmark", "ablate", "genes", "doctor", "background"]
 SMALL = "--preset fast --set network.width=16 --set network.encoder_blocks=1 --set network.latent=8"
 
 
@@ -278,6 +278,28 @@ def test_validate_tells_what_is_there(here, scfusionttt):
     report = json.loads(Path("report.json").read_text())
     assert report["usable"]
     assert set(report["summary"]["labels"]) == {"cell_type"}
+
+
+def test_validate_writes_the_quality_of_each_cell(here, scfusionttt, cells):
+    result = done(scfusionttt("validate cells.h5mu --out quality.csv --batch-key cell_type"))
+    table = pd.read_csv("quality.csv", index_col="cell")
+    assert list(table.index) == list(cells.obs_names)
+    assert {"doublet_score", "predicted_doublet", "low_quality", "reason"} <= set(table)
+    assert "doublets" in result.out and "low quality: few counts" in result.out
+
+
+def test_background_writes_calls_and_probabilities(here, scfusionttt, cells):
+    result = done(scfusionttt("background cells.h5mu --out calls.csv --threshold 0.8"))
+    table = pd.read_csv("calls.csv", index_col="cell")
+    calls = package.background(cells, threshold=0.8)
+    np.testing.assert_array_equal(table[calls.positive.columns], calls.positive)
+    np.testing.assert_allclose(table[calls.positive.columns + "_probability"], calls.probability, atol=1e-6)
+    assert "calls.csv: 160 cells, 8 proteins" in result.err
+    assert all(name in result.out for name in calls.proteins.index)
+    for _ in range(2):  # the second replaces the first
+        done(scfusionttt("background cells.h5mu --out calls.zarr"))
+    assert {"protein_positive", "protein_positive_probability"} <= set(read("calls.zarr").obsm)
+    assert scfusionttt("background cells.h5mu --out calls.csv --empty none.h5").code == 2
 
 
 def test_genes_shows_where_names_lie(scfusionttt):

@@ -41,11 +41,25 @@ def demo(out: Annotated[Path, typer.Option("--out", metavar="DIR", help="folder 
 def validate(
     input: InputFile, species: Species = None, layer: Layer = None, rna_modality: Rna = None,
     protein_modality: Protein = None, cells: WhichCells = None, round: Round = False, json_file: Json = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help=".csv or .tsv file with the quality of each cell")
+    ] = None,
+    batch_key: Annotated[
+        str | None,
+        typer.Option("--batch-key", metavar="KEY", help="obs column with runs, in which --out compares cells"),
+    ] = None,
 ) -> None:  # fmt: skip
     """Summarise an input and report problems.
 
+    With --out, also write the counts of each cell, a doublet score from its genes and proteins together, and whether
+    it may be a doublet or of low quality.
+
     Example: scfusionttt validate pbmc.h5mu --json report.json
     """
+    from scfusionttt.io.tables import TABLE_ENDINGS, check_file_path, write_table
+
+    if out is not None:
+        check_file_path(out, TABLE_ENDINGS)
     from scfusionttt.data.validate import require_usable
     from scfusionttt.data.validate import validate as check_input
 
@@ -55,6 +69,12 @@ def validate(
         typer.echo(with_flags(line))
     write_json(json_file, report.to_dict())
     require_usable(report)
+    if out is not None:
+        from scfusionttt.analysis.quality import quality, summary
+
+        table = quality(open_input(input, stream=False), batch_key=batch_key, species=species, **options)
+        write_table(out, table.rename_axis("cell"))
+        print_table("quality of cells", summary(table))
 
 
 def report(

@@ -1,0 +1,157 @@
+"""Quality of each cell: counts, doublets, and whether it may be debris or dying."""
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from mudata import MuData
+
+from scfusionttt.analysis.doublets import doublets
+from scfusionttt.data.assemble import assemble, raise_or_warn
+from scfusionttt.data.cells import Cells, CiteSeq
+from scfusionttt.data.transforms import library_sizes
+from scfusionttt.data.validate import check, require_usable
+from scfusionttt.errors import FeatureError, InputDataError
+from scfusionttt.genome.antibodies import resolve_antibodies
+from scfusionttt.genome.resolve import resolve_genes
+from scfusionttt.labels import class_names, obs_column
+
+#: Scaled median absolute deviations below the median from which counts are few, and above it, antibodies many.
+FEW_MADS = 5.0
+#: The same for mitochondrial counts, and the percentage that they need as well.
+MITOCHONDRIAL_MADS, MITOCHONDRIAL = 3.0, 8.0
+_REASONS = ("few counts", "few genes", "mitochondrial", "few proteins", "many proteins")
+#: Fewest cells of a batch in which doublets are looked for.
+FEWEST_CELLS = 100
+
+
+def quality(
+    data: AnnData | MuData | CiteSeq,
+    *,
+    batch_key: str | None = None,
+    species: str | None = None,
+    seed: int = 0,
+    inplace: bool = False,
+    layer: str | None = None,
+    rna_modality: str | None = None,
+    protein_modality: str | None = None,
+    cells: Cells = "same",
+    round: bool = False,
+) -> pd.DataFrame:
+    """Score the quality of each cell, and flag doublets and cells of low quality.
+
+    Parameters
+    ----------
+    batch_key
+        obs column with donors, lanes or runs: cells are compared with those of their batch alone.
+    species
+        ``human`` or ``mouse``, for mitochondrial genes; inferred from the genes by default.
+    seed
+        Draws simulated doublets.
+    inplace
+        Also write the columns to ``data.obs``.
+    layer, rna_modality, protein_modality, cells, round
+        See :func:`~scfusionttt.data.assemble.as_citeseq`.
+
+    Returns
+    -------
+    DataFrame [n, ...] with columns named as in scanpy:
+
+    - ``total_counts`` and ``n_genes_by_counts`` of the RNA, ``pct_counts_mt`` (0 to 100; NaN without mitochondrial
+      genes), ``protein_counts`` (NaN where none was measured);
+    - ``doublet_score`` and ``predicted_doublet``, see :func:`~scfusionttt.analysis.doublets.doublets`; NaN and False in
+      batches of fewer than 100 cells;
+    - ``low_quality``, and ``reason``: ``few counts``, ``few genes`` (5 scaled median absolute deviations below the
+      median of the logarithms), ``mitochondrial`` (3 above the median, and above 8 %), ``few proteins`` or ``many
+      proteins`` (5 below or above; aggregates of antibodies), or empty.
+
+    Raises
+    ------
+    InputDataError, LabelError
+        The counts cannot be used, or there is no such obs column.
+    """
+    cite, findings = assemble(
+        data, layer=layer, rna_modality=rna_modality, protein_modality=protein_modality, cells=cells, round=round
+    )
+    raise_or_warn(findings)
+    require_usable(finding for finding in check(cite) if finding.code != "empty_cells")
+    batch = np.zeros(cite.rna.n_obs, dtype=int)
+    if batch_key is not None:
+        batch = pd.factorize(class_names(obs_column(cite.obs, batch_key, role="batches")))[0]
+    table = _counted(cite, species)
+    parts = [_of_batch(cite[batch == level], table[batch == level], seed) for level in np.unique(batch)]
+    table = pd.concat(parts).loc[table.index]
+    if inplace:
+        if isinstance(data, CiteSeq) or not data.obs_names.equals(table.index):
+            raise InputDataError("cannot write into this input; leave out inplace=True and use the returned table")
+        for name, column in table.items():
+            data.obs[name] = column.array.copy()
+    return table
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """Return how many cells of the table of :func:`quality` have each flag: columns cells and percent."""
+    flags = {"doublets": table["predicted_doublet"]}
+    flags |= {f"low quality: {reason}": table["reason"] == reason for reason in _REASONS}
+    cells = pd.Series({name: int(flag.sum()) for name, flag in flags.items()}, name="cells")
+    return pd.DataFrame({"cells": cells, "percent": 100 * cells / max(len(table), 1)})
+
+
+def low_quality(table: pd.DataFrame) -> pd.Series:
+    """Return why each cell of a batch is of low quality, [n]; empty if it is not."""
+    reason = pd.Series("", index=table.index)
+    counts, genes, proteins = (
+        _deviations(np.log1p(table[name])) for name in ("total_counts", "n_genes_by_counts", "protein_counts")
+    )
+    percent = table["pct_counts_mt"]
+    dying = (percent > MITOCHONDRIAL) & (_deviations(percent) > MITOCHONDRIAL_MADS)
+    tests = (counts < -FEW_MADS, genes < -FEW_MADS, dying, proteins < -FEW_MADS, proteins > FEW_MADS)
+    for name, hit in reversed(list(zip(_REASONS, tests))):  # the first that applies is given
+        reason[hit] = name
+    return reason
+
+
+def _counted(cite: CiteSeq, species: str | None) -> pd.DataFrame:
+    """Return the counts of each cell."""
+    counts = cite.rna.X
+    table = pd.DataFrame({"total_counts": library_sizes(counts)}, index=cite.rna.obs_names)
+    table["n_genes_by_counts"] = np.diff(counts.indptr)
+    mitochondrial = _mitochondrial(cite.rna, species)
+    share = np.asarray(counts[:, mitochondrial].sum(axis=1)).ravel() / np.maximum(table["total_counts"], 1)
+    table["pct_counts_mt"] = 100 * share if mitochondrial.any() else np.nan
+    table["protein_counts"] = np.nan
+    if cite.protein is not None:
+        measured = np.isfinite(cite.protein.X).any(axis=1)
+        table["protein_counts"] = np.where(measured, np.nansum(cite.protein.X, axis=1), np.nan)
+    return table
+
+
+def _mitochondrial(rna: AnnData, species: str | None) -> np.ndarray:
+    try:
+        genes = resolve_genes(rna.var_names, gene_ids=rna.var.get("gene_ids"), species=species).table
+    except FeatureError:  # of another species
+        return np.zeros(rna.n_vars, dtype=bool)
+    return (genes["chromosome"] == "MT").fillna(False).to_numpy(bool)
+
+
+def _of_batch(cite: CiteSeq, table: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Return the table of one batch with its flags."""
+    score, called = np.full(len(table), np.nan), np.zeros(len(table), dtype=bool)
+    if len(table) >= FEWEST_CELLS:
+        protein, controls = None, None
+        if cite.protein is not None:
+            kind = resolve_antibodies(cite.protein.var_names).table["kind"].to_numpy()
+            kept = np.isin(kind, ["antibody", "isotype"]) & np.isfinite(cite.protein.X).any(axis=0)
+            protein, controls = cite.protein.X[:, kept], kind[kept] == "isotype"
+        score, called = doublets(cite.rna.X, protein, controls, seed=seed)
+    reason = low_quality(table)
+    return table.assign(
+        doublet_score=score, predicted_doublet=called, low_quality=(reason != "").to_numpy(), reason=reason
+    )
+
+
+def _deviations(values: pd.Series) -> pd.Series:
+    """Return the values in scaled median absolute deviations from the median; NaN where they do not vary."""
+    known = values.dropna()
+    centre = known.median() if len(known) else np.nan
+    spread = 1.4826 * (known - centre).abs().median() if len(known) else 0.0
+    return (values - centre) / (spread if spread > 0 else np.nan)

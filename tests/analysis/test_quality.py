@@ -1,0 +1,114 @@
+"""Doublets made of known cells are told from single cells, and cells of low quality are named with a reason."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from scipy import sparse
+from sklearn.metrics import roc_auc_score
+
+from scfusionttt import quality, simulate
+from scfusionttt.analysis.doublets import exclusion
+from scfusionttt.analysis.quality import summary
+from scfusionttt.data.assemble import as_citeseq
+from scfusionttt.data.cells import CiteSeq
+from scfusionttt.errors import InputDataError, LabelError
+from scfusionttt.io.read import read
+
+
+@pytest.fixture(scope="module")
+def mixed():
+    """300 single cells, 30 sums of two types, and 10 sums of one type."""
+    cite = as_citeseq(simulate(380, 200, 12, 3, n_isotypes=1))
+    kind = cite.obs["cell_type"].to_numpy(str)
+    rng = np.random.default_rng(0)
+    first, second = rng.integers(300, 380, (2, 2000))
+    differ = kind[first] != kind[second]
+    chosen = np.concatenate([np.flatnonzero(differ)[:30], np.flatnonzero(~differ & (first != second))[:10]])
+    first, second = first[chosen], second[chosen]
+    rna = sparse.vstack([cite.rna.X[:300], cite.rna.X[first] + cite.rna.X[second]], format="csr")
+    protein = np.vstack([cite.protein.X[:300], cite.protein.X[first] + cite.protein.X[second]])
+    obs = pd.DataFrame({"run": "a"}, index=[f"c{i}" for i in range(340)])
+    data = CiteSeq(
+        AnnData(rna, obs=obs[[]], var=cite.rna.var), AnnData(protein, obs=obs[[]], var=cite.protein.var), obs
+    )
+    return SimpleNamespace(cite=data, doublet=np.arange(340) >= 300, of_two_types=slice(300, 330))
+
+
+def test_doublets_of_two_types_stand_out(mixed):
+    table = quality(mixed.cite)
+    scored = np.r_[0:330]
+    assert roc_auc_score(mixed.doublet[scored], table["doublet_score"].iloc[scored]) > 0.92
+    called = table["predicted_doublet"].to_numpy()
+    assert called[mixed.of_two_types].mean() > 0.5
+    assert called[:300].mean() < 0.05
+
+
+def test_proteins_add_to_genes(mixed):
+    alone = quality(CiteSeq(mixed.cite.rna, None, mixed.cite.obs))
+    assert alone["protein_counts"].isna().all()
+    both = quality(mixed.cite)
+    scored = np.r_[0:330]
+    of_rna, of_both = (roc_auc_score(mixed.doublet[scored], t["doublet_score"].iloc[scored]) for t in (alone, both))
+    assert of_rna > 0.8
+    assert of_both > of_rna - 0.01
+
+
+def test_features_exclude_each_other_if_they_are_together_less_often_than_by_chance():
+    first = np.arange(400) % 2 == 0
+    present = np.stack([first, ~first, first, np.arange(400) % 4 < 2], axis=1)
+    weights = exclusion(present)
+    np.testing.assert_array_equal(weights, weights.T)
+    assert weights[0, 1] > 50 and weights[1, 2] > 50
+    assert weights[0, 2] == weights[0, 3] == weights[0, 0] == 0
+
+
+def test_low_quality_is_named_with_its_reason():
+    rng = np.random.default_rng(0)
+    names = ["MT-CO1", "MT-ND1", *(f"GENE{i}" for i in range(100)), "CD3E", "CD4", "CD8A", "CD19"]
+    counts = rng.poisson(5, (60, len(names)))
+    counts[0], counts[1, 5:] = 0, 0
+    counts[0, :8], counts[2, :2] = 1, 500
+    proteins = rng.poisson(100, (60, 5)).astype(float)
+    proteins[3], proteins[4], proteins[5] = 5, 20_000, np.nan
+    adata = AnnData(counts.astype(np.float32), obs=pd.DataFrame(index=[f"c{i}" for i in range(60)]))
+    adata.var_names = names
+    adata.obsm["protein"] = pd.DataFrame(proteins, index=adata.obs_names, columns=["CD3", "CD4", "CD8", "CD14", "CD19"])
+    table = quality(adata, species="human", inplace=True)
+    assert table["reason"].tolist()[:7] == [
+        "few counts", "few counts", "mitochondrial", "few proteins", "many proteins", "", "",
+    ]  # fmt: skip
+    assert (table["low_quality"] == (table["reason"] != "")).all()
+    assert table["doublet_score"].isna().all() and not table["predicted_doublet"].any()  # too few cells
+    assert table["pct_counts_mt"].iloc[2] == pytest.approx(100 * 1000 / counts[2].sum())
+    pd.testing.assert_frame_equal(adata.obs[table.columns], table, check_names=False)
+    assert summary(table).loc["low quality: few counts"].tolist() == [2, pytest.approx(100 * 2 / 60)]
+
+
+def test_cells_are_compared_within_their_batch(mixed):
+    """Of two runs of different depth, every cell of the shallow one had few counts."""
+    cite = mixed.cite
+    shallow = cite.rna.X.copy()
+    shallow.data = np.ceil(shallow.data / 20)
+    rna = AnnData(sparse.vstack([cite.rna.X, shallow], format="csr"), var=cite.rna.var)
+    rna.obs_names = [f"c{i}" for i in range(680)]
+    rna.obs["run"] = np.repeat(["a", "b"], 340)
+    table = quality(rna, batch_key="run")
+    assert list(table.index) == list(rna.obs_names)
+    pd.testing.assert_frame_equal(table[:340], quality(rna[:340].copy()))
+    with pytest.raises(LabelError, match="there is no obs\\['lane'\\]"):
+        quality(rna, batch_key="lane")
+
+
+def test_a_citeseq_is_not_written_into(mixed):
+    with pytest.raises(InputDataError, match="leave out inplace=True"):
+        quality(mixed.cite, inplace=True)
+
+
+@pytest.mark.slow
+def test_named_doublets_are_found(real_data):
+    data = read(real_data / "sln111_paired_mouse.h5mu")
+    table = quality(data)
+    assert roc_auc_score(data.obs["cell_type"].astype(str).str.contains("doublet"), table["doublet_score"]) > 0.85

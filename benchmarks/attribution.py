@@ -92,7 +92,7 @@ def pairs(model: FusionTTT, cells: CiteSeq) -> pd.DataFrame:
         genes = model.features.genes
         marks = {coding, *MARKERS.get(str(coding), "").split()}
         table = pd.DataFrame({"protein": name, "gene": genes["name"].to_numpy()})
-        table["share"] = explained["share"].reindex(genes["name"]).to_numpy()
+        table["share"] = explained.attrs["explained"] * explained["share"].reindex(genes["name"]).to_numpy()
         table["correlation"] = _correlation(rna, protein[:, number])
         table["known"] = genes["symbol"].isin(marks).to_numpy()
         tables.append(table)

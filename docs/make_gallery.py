@@ -24,6 +24,7 @@ def main() -> None:
     parser.add_argument("input", type=Path)
     parser.add_argument("--labels-key", required=True, help="obs column with cell types")
     parser.add_argument("--results", type=Path, help="results.csv of scfusionttt benchmark")
+    parser.add_argument("--explained", type=Path, help="table of scfusionttt explain, named after its target")
     parser.add_argument("--orders", type=Path, help="results.csv of scfusionttt ablate order")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "images" / "plot")
     given = parser.parse_args()
@@ -40,11 +41,16 @@ def main() -> None:
     keep("umap", plot.umap(data, [given.labels_key, keys.PROBABILITY])[0])
     keep("training_curves", plot.training_curves(model)[0])
     keep("confusion", plot.confusion(data, given.labels_key))
+    model.impute(data, inplace=True)
     rna = data["rna"] if hasattr(data, "mod") else data
     sc.pp.normalize_total(rna, target_sum=1e4)
     sc.pp.log1p(rna)
+    keep("dotplot", plot.dotplot(data, ["CD3D", "CD8A", "MS4A1", "LYZ", "NKG7", "prot:CD4"], given.labels_key))
+    keep("violin", plot.violin(data, ["imputed:CD3", "imputed:CD19"], given.labels_key)[0])
     keep("genome_strip", plot.genome_strip(data, data.obs_names[0]))
     keep("chromosomes", plot.chromosomes(data, given.labels_key))
+    if given.explained:
+        keep("contributions", plot.contributions(pd.read_csv(given.explained), title=given.explained.stem))
     if given.results:
         keep("comparison", plot.comparison(pd.read_csv(given.results), protocol="unsupervised")[0])
     if given.orders:

@@ -1,3 +1,4 @@
+from functools import partial
 from importlib import import_module
 
 import numpy as np
@@ -15,6 +16,7 @@ from scfusionttt.explain.relevance import (
     _output,
     find_target,
     p_values,
+    panel_scores,
     share,
 )
 from scfusionttt.io.quiet_warnings import quiet
@@ -35,6 +37,25 @@ def test_a_feature_that_explains_the_truth_is_significant_and_noise_is_not():
     assert (np.delete(p, 7) > 0.05).all()
 
 
+def test_a_feature_of_small_contributions_is_significant_beside_one_of_large():
+    """A class had a single feature: the share of the largest set the limit for all others."""
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=150)
+    contribution = 0.5 * truth[:, None] * [1.0, 0.01] + rng.normal(size=(150, 2)) * [1.0, 0.005]
+    assert p_values(contribution, truth, permutations=99, seed=0).tolist() == [0.01, 0.01]
+
+
+def test_the_best_features_are_compared_with_random_ones_in_other_cells():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(400, 60))
+    truth = values[:, :3].sum(axis=1) + 0.1 * rng.normal(size=400)
+    scores = panel_scores(values * np.where(np.arange(60) < 3, 1.0, 0.0), values, truth, np.ones(60, dtype=bool), 0)
+    assert scores["panel_r2"] > 0.95
+    assert scores["random_r2"] + scores["random_r2_sd"] < 0.6
+    noise = panel_scores(values, values, rng.normal(size=400), np.ones(60, dtype=bool), 0)
+    assert noise["panel_r2"] < 0.1, "features are chosen and fitted in the other half"
+
+
 def test_noise_is_listed_no_more_often_than_the_level():
     """The chance is that of any feature, not of each: 40 features do not find two by luck."""
     rng = np.random.default_rng(1)
@@ -47,8 +68,11 @@ def test_contributions_add_up_to_the_output(cells, trained):
     model, target = trained.pretrained, Target("CD3", protein=0)
     dataset = dataset_for(model._state, as_citeseq(cells)).subset(np.arange(9))
     output = _output(model.network.eval(), target)
-    total = _integrated_gradients(output, dataset, target, CPU, 4, 150).sum(axis=1)
-    inputs = _inputs(next(iter(make_loader(dataset, batch_size=9))), target, CPU)
+    read = partial(_inputs, target=target, device=CPU)
+    contribution, values = _integrated_gradients(output, dataset, target, read, 4, 150)
+    total = contribution.sum(axis=1)
+    inputs = read(next(iter(make_loader(dataset, batch_size=9))))
+    assert np.array_equal(values[:, : inputs.rna.shape[1]], inputs.rna.numpy())
     zero = inputs._replace(rna=torch.zeros_like(inputs.rna), protein=torch.zeros_like(inputs.protein))
     with torch.no_grad():
         change = (output(inputs) - output(zero)).numpy()
@@ -67,7 +91,17 @@ def test_a_protein_is_explained_without_its_own_value(cells, trained):
     assert len(table) == 300 + 7  # 8 proteins, itself left out, the isotype control never in
     assert "CD3" not in table["name"][table["modality"] == "protein"].tolist()
     assert table["share"].is_monotonic_decreasing
+    assert table["share"].sum() == pytest.approx(1, abs=1e-6)
+    assert table["score"].between(-1, 1).all() and table["score"].min() < 0 < table["score"].max()
+    assert 0 <= table.attrs["random_r2"] <= 1
     assert table["share_by_masking"].notna().sum() == 3
+
+
+def test_a_protein_is_explained_by_genes_alone(cells, trained):
+    options = {"n_cells": 40, "steps": 4, "masked": 1, "permutations": 9, "level": 1.0}
+    table = trained.pretrained.explain(cells, "CD3", rna_only=True, **options)
+    assert len(table) == 300
+    assert table["share"].sum() == pytest.approx(1, abs=1e-6), "the proteins, which are hidden, contribute nothing"
 
 
 def test_a_class_is_compared_with_labels_and_averaged_by_type(cells, trained):
@@ -115,5 +149,6 @@ def test_the_command_line_writes_the_table_of_the_model(cells, trained, tmp_path
     done = scfusionttt("explain c.h5mu --model m --target cd3 --n-cells 30 --level 1 --out t.csv")
     assert done.code == 0, done.err
     assert "contribute more than expected by chance" in done.err
+    assert "a regression on the 10 features of the highest share explains" in done.err
     assert len(pd.read_csv("t.csv")) == 307
     assert scfusionttt("explain c.h5mu --model m --target nobody --out t.csv").code == 2

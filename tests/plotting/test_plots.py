@@ -7,6 +7,7 @@ from matplotlib import pyplot
 from scfusionttt import plot
 from scfusionttt.errors import InputDataError, LabelError, SettingError
 from scfusionttt.io.quiet_warnings import quiet
+from scfusionttt.plotting.figures.style import natural_key
 
 ROWS = [
     {"protocol": protocol, "dataset": "pbmc", "method": method, "metric": metric, "mean": m, "low": m - 0.1, "high": m}
@@ -46,6 +47,64 @@ def test_one_panel_per_class_column_number_gene_or_protein(mapped):
     shown = axes[2].collections[0].get_array()
     np.testing.assert_allclose(np.sort(shown), np.sort(mapped["rna"][:, gene].X.toarray()[:, 0]))
     assert pyplot.get_fignums() == [axes[0].figure.number], "pyplot knows the figure, so a notebook shows it"
+
+
+def test_panels_are_in_rows_of_ncols(mapped):
+    axes = plot.umap(mapped, ["cell_type", "depth", "depth"], ncols=2)
+    assert [ax.get_subplotspec().colspan.start for ax in axes] == [0, 1, 0]
+    assert [ax.get_subplotspec().rowspan.start for ax in axes] == [0, 0, 1]
+
+
+@pytest.fixture
+def named_by_vendor(mapped):
+    """The same cells with a vendor's names of antibodies, and imputed proteins."""
+    with quiet():
+        mapped.mod["prot"].var_names = [f"{name}_TotalSeqB" for name in mapped["prot"].var_names]
+        mapped.update()
+    imputed = pd.DataFrame(mapped["prot"].X + 0.5, index=mapped.obs_names, columns=mapped["prot"].var_names)
+    mapped.obsm["protein_imputed"] = imputed
+    return mapped
+
+
+def test_an_antibody_is_found_by_its_antigen_as_in_explain(named_by_vendor):
+    data = named_by_vendor
+    for name, offset in (("CD3", 0), ("prot:CD3", 0), ("imputed:cd3", 0.5)):
+        (ax,) = plot.umap(data, name)
+        shown = np.sort(ax.collections[0].get_array())
+        np.testing.assert_allclose(shown, np.sort(data["prot"][:, "CD3_TotalSeqB"].X[:, 0]) + offset)
+    with pytest.raises(InputDataError, match="CD999 is not among the imputed proteins: "):
+        plot.umap(data, "imputed:CD999")
+    del data.obsm["protein_imputed"]
+    with pytest.raises(InputDataError, match=r"no obsm\['protein_imputed'\]; run model.impute"):
+        plot.umap(data, "imputed:CD3")
+
+
+def test_groups_are_compared_by_dots_and_violins(named_by_vendor):
+    data, types = named_by_vendor, sorted(named_by_vendor.obs["cell_type"].unique(), key=natural_key)
+    gene = data["rna"].var_names[3]
+    ax = plot.dotplot(data, [gene, "CD3"], "cell_type")
+    assert [label.get_text() for label in ax.get_yticklabels()] == types
+    fractions = [float((data["rna"][(data.obs["cell_type"] == one).to_numpy(), gene].X > 0).mean()) for one in types]
+    np.testing.assert_allclose(ax.collections[0].get_sizes()[::2], 90 * np.array(fractions))
+    assert len(plot.dotplot(data, "imputed:CD3", "cell_type").collections[0].get_array()) == len(types)
+    axes = plot.violin(data, [gene, "imputed:CD3", "depth"], "cell_type", ncols=2)
+    assert titles(axes) == [gene, "imputed:CD3", "depth"]
+    medians = data.obs.groupby("cell_type", observed=True)["depth"].median()[types]
+    np.testing.assert_allclose(axes[2].get_lines()[0].get_ydata(), medians)
+    with pytest.raises(SettingError, match="features is empty"):
+        plot.dotplot(data, [], "cell_type")
+
+
+def test_contributions_are_coloured_by_direction():
+    table = pd.DataFrame({"name": ["CD3D", "CD14"], "modality": ["rna", "protein"], "share": [0.4, 0.1]})
+    ax = plot.contributions(table.assign(score=[0.8, -0.5]).set_index("name"))
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["CD3D", "CD14 (protein)"]
+    assert [bar.get_width() for bar in ax.patches] == [0.4, 0.1]
+    assert ax.patches[0].get_facecolor() != ax.patches[1].get_facecolor()
+    empty = plot.contributions(table.assign(score=0.0).iloc[:0])
+    assert empty.texts[0].get_text() == "no feature contributes more than expected by chance"
+    with pytest.raises(SettingError, match="table must be the result of explain"):
+        plot.contributions(table)
 
 
 def test_given_axes_are_used(mapped):

@@ -30,6 +30,22 @@ def match_proteins(wanted: Sequence[str], names: Sequence[str], *, species: str)
     return fill(columns, unrepeated(genes[0]), unrepeated(genes[1]))
 
 
+def proteins_called(name: str, proteins: pd.DataFrame) -> np.ndarray:
+    """Return the positions of the proteins of this name; else of this antigen; else of this coding gene.
+
+    Parameters
+    ----------
+    proteins
+        [p], with `name` and, if known, `symbol` of the coding gene.
+    """
+    names = proteins["name"].astype(str)
+    readings = [names.str.lower() == name.lower(), names.map(antigen_key) == antigen_key(name)]
+    if "symbol" in proteins:
+        readings.append(proteins["symbol"].astype(str).str.lower() == name.lower())
+    found = [np.flatnonzero(reading) for reading in readings if reading.any()]
+    return found[0] if found else np.empty(0, dtype=np.intp)
+
+
 def renamed_proteins(wanted: Sequence[str], names: Sequence[str], columns: np.ndarray) -> list[str]:
     """Return the proteins that matched under another antigen's name, such as ``PD-1 as CD279``."""
     pairs = [(ours, names[place]) for ours, place in zip(wanted, columns, strict=True) if place >= 0]

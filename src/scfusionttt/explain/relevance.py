@@ -2,14 +2,16 @@
 
 The contribution of a feature to the model's output in a cell comes from integrated gradients (Sundararajan et al.,
 arXiv 1703.01365) between the mean cell (every value 0) and the cell, or from masking: the output minus that without
-the feature. Its *share* is ``cov(contribution, truth) / var(truth)`` over the cells: the part of the measured values
-that it explains. With integrated gradients the shares of all features add up to the share of the whole output. The null
-distribution is the highest share of any feature when the truth is permuted among the cells.
+the feature. Integrated gradients of all features add up to the change of the output, so their covariances with the
+measured values add up to that of the output; a feature's *share* is its part of this sum. Its *score* is the
+correlation of its contribution with the measured values, negative if high values of the feature lower the output. The
+null distribution is the highest such correlation of any feature when the measured values are permuted among the cells.
 """
 
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +20,7 @@ import torch
 from torch import Tensor
 
 from scfusionttt import inference
-from scfusionttt.data.antibody_matching import antigen_key
+from scfusionttt.data.antibody_matching import proteins_called
 from scfusionttt.data.loader import CellBatch, CellDataset, make_loader
 from scfusionttt.errors import SettingError, name_some
 from scfusionttt.nn.networks import ClassifierNetwork, Network, PretrainNetwork
@@ -29,6 +31,8 @@ log = logging.getLogger("scfusionttt")
 
 #: Seconds between two lines of progress.
 LINE_EVERY = 10.0
+#: Features in a panel that is compared with random panels, number of these, and penalty of the regression per cell.
+PANEL, RANDOM_PANELS, _PENALTY = 10, 50, 0.01
 
 
 class Target(NamedTuple):
@@ -48,18 +52,12 @@ def find_target(name: str, network: Network, proteins: pd.DataFrame, classes: li
         The model has no such protein or class, or several; the message lists some.
     """
     if isinstance(network, PretrainNetwork):
-        names, symbols = (proteins[column].astype(str) for column in ("name", "symbol"))
-        readings = (
-            names.str.lower() == name.lower(),
-            names.map(antigen_key) == antigen_key(name),
-            symbols.str.lower() == name.lower(),
-        )
-        for reading in readings:
-            matches = np.flatnonzero(reading)
-            if names.iloc[matches].nunique() > 1:
-                raise SettingError(f"{name!r} matches {name_some(names.iloc[matches].tolist(), 5)}; choose one")
-            if len(matches):
-                return Target(names.iloc[matches[0]], protein=int(matches[0]))
+        matches = proteins_called(name, proteins)
+        names = proteins["name"].astype(str).iloc[matches]
+        if names.nunique() > 1:
+            raise SettingError(f"{name!r} matches {name_some(names.tolist(), 5)}; choose one")
+        if len(matches):
+            return Target(names.iloc[0], protein=int(matches[0]))
         known, kind = proteins["name"].tolist(), "protein of this pretrained model"
     else:
         if name in classes:
@@ -77,6 +75,7 @@ def relevance(
     *,
     types: np.ndarray | None = None,
     is_target: np.ndarray | None = None,
+    rna_only: bool = False,
     steps: int = 64,
     masked: int = 50,
     permutations: int = 200,
@@ -95,6 +94,8 @@ def relevance(
         [n], cell types to average over.
     is_target
         [n] bool, the cells of the class; None: those that the model predicts.
+    rna_only
+        Hide all proteins from the model, so that the target is explained by genes alone.
     steps
         Steps of integrated gradients; 16 are inaccurate, 150 within 1 %, since norms vary fast near the mean cell.
     masked
@@ -104,9 +105,14 @@ def relevance(
 
     Returns
     -------
-    DataFrame, one row per feature, highest share first: modality, name, symbol, chromosome, start; share, its p_value;
+    DataFrame, one row per feature, highest share first: modality, name, symbol, chromosome, start; share, which adds up
+    to 1 over all features; score, -1 to 1, negative if high values of the feature lower the output; its p_value;
     share_by_masking (NaN after the first `masked`); and the mean contribution in each type, in units of the output:
     standard deviations of the protein's log-ratio, or logits.
+
+    ``attrs`` has `explained`, the covariance of output and measured values by their variance; and the squared
+    correlation, in half of the cells, of a ridge regression on the `PANEL` features of the highest share
+    (`panel_r2`) and on as many random features (`random_r2`, `random_r2_sd`), chosen and fitted in the other half.
     """
     if not 0 <= level <= 1:
         raise SettingError(f"level must be between 0 and 1 (got {level}), e.g. 0.05")
@@ -119,17 +125,29 @@ def relevance(
             f"{target.name} is constant in all {len(truth)} cells where it was measured; nothing to explain"
         )
     output, batch = _output(network, target), max(1, cells_at_once(network, device) // steps)
-    contribution_nf = _integrated_gradients(output, cells, target, device, batch, steps)
-    share_f = share(contribution_nf, truth)
+    read = partial(_inputs, target=target, rna_only=rna_only, device=device)
+    contribution_nf, value_nf = _integrated_gradients(output, cells, target, read, batch, steps)
+    explained = float(share(contribution_nf.sum(axis=1, keepdims=True), truth)[0])
+    if explained <= 0:
+        raise SettingError(f"the model does not predict {target.name} in these cells; nothing to explain")
     table = features.reset_index(drop=True)
-    table["share"], table["p_value"] = share_f, p_values(contribution_nf, truth, permutations, seed)
+    table["share"] = share(contribution_nf, truth) / explained
+    raises = np.sign(np.nan_to_num((standardised(value_nf) * standardised(contribution_nf)).sum(axis=0)))
+    table["score"] = raises * correlation(contribution_nf, truth)
+    table["p_value"] = p_values(contribution_nf, truth, permutations, seed)
+    usable = np.ptp(value_nf, axis=0) > 0
     if target.protein is not None:
+        usable[(features["modality"] == "rna").sum() + target.protein] = False
         table = table.drop(index=(features["modality"] == "rna").sum() + target.protein)
+    if rna_only:
+        table = table[table["modality"] == "rna"]
+    table.attrs = {"explained": explained, **panel_scores(contribution_nf, value_nf, truth, usable, seed)}
     table = table[table["p_value"] <= level].sort_values("share", ascending=False, kind="stable")
     first = table.index[:masked]
     table["share_by_masking"] = np.nan
     if len(first):
-        table.loc[first, "share_by_masking"] = share(_masking(output, cells, target, device, first, batch), truth)
+        without_nf = _masking(output, cells, read, first, batch)
+        table.loc[first, "share_by_masking"] = share(without_nf, truth) / explained
     if types is not None:
         types = types[measured]
         for name in pd.unique(pd.Series(types).dropna()):
@@ -143,12 +161,59 @@ def share(contribution_nf: np.ndarray, truth_n: np.ndarray) -> np.ndarray:
     return centred @ contribution_nf / (centred @ centred)
 
 
+def standardised(values_nf: np.ndarray) -> np.ndarray:
+    """Return values [n, ...] with mean 0 and length 1 over the cells, 0 if constant."""
+    centred = values_nf - values_nf.mean(axis=0)
+    length = np.linalg.norm(centred, axis=0)
+    return np.divide(centred, length, out=np.zeros_like(centred), where=length > 1e-12)
+
+
+def correlation(contribution_nf: np.ndarray, truth_n: np.ndarray) -> np.ndarray:
+    """Return the correlation of each feature's contribution with the measured values, [f]."""
+    return standardised(truth_n) @ standardised(contribution_nf)
+
+
 def p_values(contribution_nf: np.ndarray, truth_n: np.ndarray, permutations: int, seed: int) -> np.ndarray:
-    """Return p-values [f]: how often the highest share of any feature reaches each one's when truth is permuted."""
+    """Return p-values [f]: how often the highest correlation of any feature reaches each one's if truth is permuted.
+
+    Correlations, not shares: with these, one feature of large contributions would set the limit for all others.
+    """
     rng = np.random.default_rng(seed)
-    highest = np.array([share(contribution_nf, rng.permutation(truth_n)).max() for _ in range(permutations)])
-    reached = (highest[:, None] >= share(contribution_nf, truth_n)).sum(axis=0)
+    scaled_nf = standardised(contribution_nf)
+    highest = np.array([correlation(scaled_nf, rng.permutation(truth_n)).max() for _ in range(permutations)])
+    reached = (highest[:, None] >= correlation(scaled_nf, truth_n)).sum(axis=0)
     return (1 + reached) / (1 + permutations)
+
+
+def panel_scores(
+    contribution_nf: np.ndarray, value_nf: np.ndarray, truth_n: np.ndarray, usable_f: np.ndarray, seed: int
+) -> dict[str, float]:
+    """Compare the features of the highest share with random ones, by regression of the truth on their values.
+
+    Features are chosen, and the regression fitted, in a random half of the cells, and scored in the other: the squared
+    correlation, 0 to 1.
+
+    Parameters
+    ----------
+    usable_f
+        [f] bool, the features that may be in a panel.
+    """
+    rng = np.random.default_rng(seed)
+    order, half = rng.permutation(len(truth_n)), len(truth_n) // 2
+    fit, test = order[:half], order[half:]
+    usable = np.flatnonzero(usable_f)
+    size = min(PANEL, len(usable))
+    best = usable[np.argsort(-share(contribution_nf[fit], truth_n[fit])[usable], kind="stable")[:size]]
+
+    def r2(panel: np.ndarray) -> float:
+        mean, x = value_nf[fit][:, panel].mean(axis=0), value_nf[fit][:, panel]
+        gram = (x - mean).T @ (x - mean) + _PENALTY * len(fit) * np.eye(size)
+        weights = np.linalg.solve(gram, (x - mean).T @ (truth_n[fit] - truth_n[fit].mean()))
+        predicted = (value_nf[test][:, panel] - mean) @ weights
+        return float(standardised(predicted) @ standardised(truth_n[test])) ** 2
+
+    random = [r2(rng.choice(usable, size, replace=False)) for _ in range(RANDOM_PANELS)]
+    return {"panel_r2": r2(best), "random_r2": float(np.mean(random)), "random_r2_sd": float(np.std(random))}
 
 
 def _truth(
@@ -170,13 +235,13 @@ def _output(network: Network, target: Target) -> Callable[[CellInputs], Tensor]:
     return lambda inputs: network(inputs)[0][:, target.label]
 
 
-def _inputs(batch: CellBatch, target: Target, device: torch.device) -> CellInputs:
-    """Return the inputs of a batch without the protein that is explained."""
+def _inputs(batch: CellBatch, target: Target, device: torch.device, rna_only: bool = False) -> CellInputs:
+    """Return the inputs of a batch without the protein that is explained, or without any."""
     inputs = CellInputs.of(batch).to(device)
-    if target.protein is None:
+    if target.protein is None and not rna_only:
         return inputs
     present = inputs.protein_present.clone()
-    present[:, target.protein] = False
+    present[:, slice(None) if rna_only else target.protein] = False
     return inputs._replace(protein_present=present)
 
 
@@ -184,45 +249,46 @@ def _integrated_gradients(
     output: Callable[[CellInputs], Tensor],
     cells: CellDataset,
     target: Target,
-    device: torch.device,
+    read: Callable[[CellBatch], CellInputs],
     batch_size: int,
     steps: int,
-) -> np.ndarray:
-    """Return the contribution of each gene and protein in each cell, [n, g + p]."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the contribution of each gene and protein in each cell, and their values, both [n, g + p]."""
     try:
         from captum.attr import IntegratedGradients
     except ImportError as error:
         raise SettingError("integrated gradients need captum: pip install captum") from error
 
-    def read(values: Tensor, rna_present: Tensor, protein_present: Tensor, batch: Tensor) -> Tensor:
+    def forward(values: Tensor, rna_present: Tensor, protein_present: Tensor, batch: Tensor) -> Tensor:
         rna, protein = values.split([rna_present.shape[1], protein_present.shape[1]], dim=1)
         return output(CellInputs(rna, rna_present, protein, protein_present, batch))
 
-    gradients, parts, last_line = IntegratedGradients(read), [], time.monotonic()
+    gradients, parts, last_line = IntegratedGradients(forward), [], time.monotonic()
     for number, batch in enumerate(make_loader(cells, batch_size=batch_size)):
         if time.monotonic() - last_line > LINE_EVERY:
             log.info("%s: %d of %d cells explained", target.name, number * batch_size, len(cells))
             last_line = time.monotonic()
-        inputs = _inputs(batch, target, device)
+        inputs = read(batch)
         present = (inputs.rna_present, inputs.protein_present, inputs.batch)
         values = torch.cat([inputs.rna, inputs.protein], dim=1)
-        parts.append(gradients.attribute(values, additional_forward_args=present, n_steps=steps).detach().cpu())
-    return torch.cat(parts).double().numpy()
+        contribution = gradients.attribute(values, additional_forward_args=present, n_steps=steps)
+        parts.append(torch.stack([contribution.detach(), values]).cpu())
+    contribution_nf, value_nf = torch.cat(parts, dim=1).double().numpy()
+    return contribution_nf, value_nf
 
 
 @torch.inference_mode()
 def _masking(
     output: Callable[[CellInputs], Tensor],
     cells: CellDataset,
-    target: Target,
-    device: torch.device,
+    read: Callable[[CellBatch], CellInputs],
     columns: pd.Index,
     batch_size: int,
 ) -> np.ndarray:
     """Return the output minus that without each of some features, [n, columns]."""
     parts = []
     for batch in make_loader(cells, batch_size=batch_size):
-        inputs = _inputs(batch, target, device)
+        inputs = read(batch)
         whole = output(inputs)
         parts.append(torch.stack([whole - output(_without(inputs, int(column))) for column in columns], dim=1).cpu())
     return torch.cat(parts).double().numpy()

@@ -612,6 +612,7 @@ class FusionTTT(metaclass=_Hints):
         target: str,
         *,
         labels_key: str | None = None,
+        rna_only: bool = False,
         n_cells: int = 500,
         level: float = 0.05,
         steps: int = 64,
@@ -629,6 +630,8 @@ class FusionTTT(metaclass=_Hints):
             Name of a protein, which is then predicted without its own counts, or of a class.
         labels_key
             obs column with cell types: contributions are averaged per type, and a class is compared with its cells.
+        rna_only
+            Explain the target by genes alone, with all proteins hidden from the model.
         n_cells
             Number of cells to use, drawn at random.
         level, steps, masked, permutations
@@ -641,7 +644,8 @@ class FusionTTT(metaclass=_Hints):
         Raises
         ------
         SettingError
-            The model has no such protein or class, it does not vary among the cells, or `n_cells` is below 2.
+            The model has no such protein or class, it does not vary among the cells or is not predicted, or `n_cells`
+            is below 2.
         """
         state = self._trained()
         require(isinstance(n_cells, Integral) and n_cells > 1, f"n_cells must be at least 2 (got {n_cells!r})")
@@ -656,7 +660,8 @@ class FusionTTT(metaclass=_Hints):
             state.network, pipeline.dataset_for(state, cite).subset(drawn).loaded(), state.features.table, found,
             choose_device(self.device), types=types,
             is_target=None if types is None or found.label is None else types == found.name,
-            seed=state.config.seed, level=level, steps=steps, masked=masked, permutations=permutations,
+            rna_only=rna_only, seed=state.config.seed, level=level, steps=steps, masked=masked,
+            permutations=permutations,
         )  # fmt: skip
 
     # -- files -------------------------------------------------------------------------------------------------------

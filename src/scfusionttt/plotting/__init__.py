@@ -4,10 +4,24 @@ from scfusionttt.plotting.plots import (
     chromosomes,
     comparison,
     confusion,
+    contributions,
+    dotplot,
     genome_strip,
     order_study,
     training_curves,
     umap,
+    violin,
 )
 
-__all__ = ["chromosomes", "comparison", "confusion", "genome_strip", "order_study", "training_curves", "umap"]
+__all__ = [
+    "chromosomes",
+    "comparison",
+    "confusion",
+    "contributions",
+    "dotplot",
+    "genome_strip",
+    "order_study",
+    "training_curves",
+    "umap",
+    "violin",
+]

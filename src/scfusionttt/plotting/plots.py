@@ -15,34 +15,43 @@ from mudata import MuData
 from numpy.typing import NDArray
 
 from scfusionttt import keys
-from scfusionttt.errors import InputDataError, LabelError, SettingError
+from scfusionttt.data.antibody_matching import proteins_called
+from scfusionttt.errors import InputDataError, LabelError, SettingError, name_some
 from scfusionttt.evaluation import confusion as count_confusion
 from scfusionttt.evaluation.slots import find_column
 from scfusionttt.genome import resolve_antibodies, resolve_genes
-from scfusionttt.labels import is_labelled
+from scfusionttt.labels import is_labelled, label_names
 from scfusionttt.plotting import figures
 from scfusionttt.plotting.figures.style import natural_key, new_axes, on_pyplot
 
-__all__ = ["chromosomes", "comparison", "confusion", "genome_strip", "order_study", "training_curves", "umap"]
+__all__ = [
+    "chromosomes", "comparison", "confusion", "contributions", "dotplot", "genome_strip", "order_study",
+    "training_curves", "umap", "violin",
+]  # fmt: skip
 
 Data: TypeAlias = "AnnData | MuData"
 _MAP_WIDTH = 4.8  # inches, without its legend
+_IMPUTED = "imputed"  # prefix of imputed proteins
 
 
 def umap(
-    data: Data, color: str | Sequence[str], *, basis: str = "X_umap", axes: Axes | Sequence[Axes] | None = None,
-    ax: Axes | None = None,
+    data: Data, color: str | Sequence[str], *, basis: str = "X_umap", ncols: int = 4,
+    axes: Axes | Sequence[Axes] | None = None, ax: Axes | None = None,
 ) -> NDArray[Any]:  # fmt: skip
     """Plot an embedding of the cells in two dimensions, such as a UMAP, with one panel per colour.
 
     Parameters
     ----------
     color
-        obs columns, genes or proteins. Write ``rna:CD4`` or ``prot:CD4`` if several modalities have a feature of that
-        name. Numbers get a colour bar; other values get a legend, in the colours of ``uns["<column>_colors"]`` if
+        obs columns, genes or proteins. A protein is found by its antigen as well: ``CD3`` for ``CD3_TotalSeqB``. Write
+        ``rna:CD4`` or ``prot:CD4`` to choose the modality, and ``imputed:CD4`` for what
+        ``model.impute(data, inplace=True)`` wrote. Numbers get a colour bar; other values get a legend, in the colours
+        of ``uns["<column>_colors"]`` if
         present.
     basis
         obsm key of the coordinates, [n, 2], with or without ``X_``.
+    ncols
+        Number of panels in a row.
     axes, ax
         Axes to draw in, one for each colour; `ax` for a single colour, as in scanpy.
 
@@ -68,7 +77,9 @@ def umap(
     panels = np.ravel(np.asarray(given, dtype=object))
     if given is None:
         with on_pyplot():
-            panels = new_axes(_MAP_WIDTH * len(names), 4.4, panels=len(names))
+            columns = max(1, min(ncols, len(names)))
+            height = 4.4 * -(-len(names) // columns)
+            panels = new_axes(_MAP_WIDTH * columns, height, panels=len(names), ncols=columns)
     if len(panels) != len(names):
         raise SettingError(f"{len(names)} colours but {len(panels)} axes; give one axes per colour")
     coords = np.asarray(data.obsm[basis])[:, :2]
@@ -79,8 +90,84 @@ def umap(
         else:
             figures.umap(coords, values, title=name, colours=_stored_colours(data, name, values), ax=panel)
     if given is None:
-        _make_room(panels)
+        _make_room(panels, columns)
     return panels
+
+
+def dotplot(data: Data, features: str | Sequence[str], groupby: str, *, ax: Axes | None = None) -> Axes:
+    """Plot the mean of genes and proteins (columns) in groups of cells (rows), with the fraction of cells above zero.
+
+    X should be log-normalised. Imputed proteins, which have no zeros, are drawn as squares if they are alone.
+
+    Parameters
+    ----------
+    features
+        Genes, proteins, imputed proteins or obs columns of numbers, as in :func:`umap`.
+    groupby
+        obs column with the groups.
+    """
+    names, groups, values = _by_group(data, features, groupby)
+    means = pd.DataFrame({name: column.groupby(groups).mean() for name, column in values.items()}).reindex(names)
+    above = pd.DataFrame({name: (column > 0).groupby(groups).mean() for name, column in values.items()}).reindex(names)
+    imputed = all(name.startswith(f"{_IMPUTED}:") for name in values)
+    with on_pyplot():
+        return figures.dot_plot(means, None if imputed else above, ax=ax)
+
+
+def violin(
+    data: Data, features: str | Sequence[str], groupby: str, *, ncols: int = 4, axes: Sequence[Axes] | None = None
+) -> NDArray[Any]:
+    """Plot the distribution of genes and proteins in groups of cells, with one panel per feature.
+
+    Parameters
+    ----------
+    features, groupby
+        As in :func:`dotplot`.
+    ncols
+        Number of panels in a row.
+    axes
+        Axes to draw in, one for each feature.
+
+    Returns
+    -------
+    Axes, [features].
+    """
+    names, groups, values = _by_group(data, features, groupby)
+    panels = np.ravel(np.asarray(axes, dtype=object))
+    if axes is None:
+        columns = max(1, min(ncols, len(values)))
+        with on_pyplot():
+            width, height = (1.4 + 0.42 * max(len(names), 3)) * columns, 2.9 * -(-len(values) // columns)
+            panels = new_axes(width, height, panels=len(values), ncols=columns)
+    if len(panels) != len(values):
+        raise SettingError(f"{len(values)} features but {len(panels)} axes; give one axes per feature")
+    for panel, (name, column) in zip(panels, values.items()):
+        own = [column[(groups == group).to_numpy()].to_numpy(dtype=float) for group in names]
+        figures.violins(names, own, unit=_values(data, name)[1], title=name, ax=panel)
+    return panels
+
+
+def contributions(table: pd.DataFrame, *, n_features: int = 15, title: str = "", ax: Axes | None = None) -> Axes:
+    """Plot the features of the highest share, and whether their high values raise or lower the protein or class.
+
+    Parameters
+    ----------
+    table
+        The result of :meth:`scfusionttt.FusionTTT.explain`, or the .csv of ``scfusionttt explain``.
+    n_features
+        Number of features.
+
+    Raises
+    ------
+    SettingError
+        The table lacks a column.
+    """
+    needed = ("name", "modality", "share", "score")
+    rows = table.reset_index() if isinstance(table, pd.DataFrame) and "name" not in table else table
+    if not isinstance(rows, pd.DataFrame) or not set(needed) <= set(rows):
+        raise SettingError(f"table must be the result of explain, with the columns {', '.join(needed)}")
+    with on_pyplot():
+        return figures.contributions(rows.head(n_features), title=title, ax=ax)
 
 
 def training_curves(model: Any, *, metric: str = "loss") -> NDArray[Any]:
@@ -135,6 +222,8 @@ def comparison(
     summary: pd.DataFrame, *, protocol: str, metrics: Sequence[str] = ("ARI", "NMI"), dataset: str | None = None
 ) -> NDArray[Any]:
     """Plot the scores of several methods with their intervals, one panel per metric, the best method at the top.
+
+    A method of a single run has no interval and is grey.
 
     Parameters
     ----------
@@ -249,12 +338,12 @@ def _stored_colours(data: Data, name: str, values: pd.Series) -> dict[str, str] 
     return dict(zip(map(str, values.cat.categories), map(str, stored)))
 
 
-def _make_room(panels: NDArray[Any]) -> None:
+def _make_room(panels: NDArray[Any], columns: int) -> None:
     """Widen the figure by its legends, which would otherwise shrink the maps."""
     figure = panels[0].figure
     legends = [legend for panel in panels if (legend := panel.get_legend())]
     widths = [legend.get_window_extent().width / figure.dpi for legend in legends]
-    figure.set_figwidth(figure.get_figwidth() + max(widths, default=0.6) * len(panels))
+    figure.set_figwidth(figure.get_figwidth() + max(widths, default=0.6) * columns)
 
 
 def _modalities(data: Data) -> tuple[AnnData, AnnData | None]:
@@ -280,8 +369,10 @@ def _values(data: Data, name: str) -> tuple[pd.Series, str]:
     """Return the values of an obs column, gene or protein by cell, and their unit."""
     parts: Mapping[str, AnnData] = _parts(data) or {"": data}
     modality, _, feature = name.partition(":")
-    if modality in parts and feature in parts[modality].var_names:
-        return _feature(data, parts[modality], feature), f"{modality}, as in X"
+    if modality == _IMPUTED and feature:
+        return _imputed(data, feature), "imputed, as in obsm"
+    if modality in parts and (found := _find(parts[modality], feature)):
+        return _feature(data, parts[modality], found), f"{modality}, as in X"
     matches = {key: part for key, part in parts.items() if name in part.var_names}
     if len(matches) > 1:
         raise InputDataError(
@@ -293,7 +384,46 @@ def _values(data: Data, name: str) -> tuple[pd.Series, str]:
     try:
         return find_column(data, name), name
     except LabelError as error:
+        for key in (key for key in keys.PROTEIN_MODALITIES if key in parts):
+            if antibody := _find(parts[key], name):
+                return _feature(data, parts[key], antibody), f"{key}, as in X"
         raise InputDataError(f"{name} is neither a gene nor a protein, and {error}") from error
+
+
+def _find(part: AnnData, name: str) -> str | None:
+    """Return the feature of this name, or the only antibody of this antigen."""
+    if name in part.var_names:
+        return name
+    matches = proteins_called(name, pd.DataFrame({"name": part.var_names.astype(str)}))
+    return str(part.var_names[matches[0]]) if len(matches) == 1 else None
+
+
+def _imputed(data: Data, name: str) -> pd.Series:
+    parts = [
+        part.obsm[keys.PROTEIN_IMPUTED] for part in (data, *_parts(data).values()) if keys.PROTEIN_IMPUTED in part.obsm
+    ]
+    if not parts:
+        raise InputDataError(f"there is no obsm['{keys.PROTEIN_IMPUTED}']; run model.impute(data, inplace=True)")
+    table = parts[0]
+    matches = proteins_called(name, pd.DataFrame({"name": table.columns.astype(str)}))
+    if len(matches) != 1:
+        raise InputDataError(f"{name} is not among the imputed proteins: {name_some(list(table.columns), 5)}")
+    return table.iloc[:, matches[0]].reindex(data.obs_names)
+
+
+def _by_group(
+    data: Data, features: str | Sequence[str], groupby: str
+) -> tuple[list[str], pd.Series, dict[str, pd.Series]]:
+    """Return the names of the groups, the group of each cell, and the values of each feature, without other cells."""
+    wanted = [features] if isinstance(features, str) else list(features)
+    if not wanted:
+        raise SettingError("features is empty; give a gene, a protein or an obs column")
+    groups = pd.Series(label_names(find_column(data, groupby)), index=data.obs_names)
+    groups = groups[groups != ""]
+    if groups.empty:
+        raise LabelError(f"no cell has a value in obs['{groupby}']")
+    values = {name: _values(data, name)[0].reindex(groups.index).astype(float) for name in wanted}
+    return sorted(groups.unique(), key=natural_key), groups, values
 
 
 def _feature(data: Data, part: AnnData, name: str) -> pd.Series:

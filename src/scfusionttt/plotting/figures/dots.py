@@ -64,6 +64,6 @@ def _name_sizes(ax: Axes) -> None:
         for size in sizes
     ]
     ax.legend(
-        handles=handles, title="cells with the gene", loc="lower right", bbox_to_anchor=(1, 1), ncols=3, frameon=False,
+        handles=handles, title="cells above 0", loc="lower right", bbox_to_anchor=(1, 1), ncols=3, frameon=False,
         fontsize=7.5, title_fontsize=7.5, handletextpad=0.2, columnspacing=0.9,
     )  # fmt: skip

@@ -6,11 +6,17 @@ from typing import Any
 import pandas as pd
 from numpy.typing import NDArray
 
-from scfusionttt.plotting.figures.style import PALETTE, RULE, literal, new_axes, shorten, show_reason, tidy
+from scfusionttt.plotting.figures.style import MUTED, PALETTE, RULE, literal, new_axes, shorten, show_reason, tidy
+
+#: Least width of an axis, so that differences of a few thousandths look as small as they are.
+_SPAN = 0.1
 
 
 def intervals(panels: Mapping[str, pd.DataFrame]) -> NDArray[Any]:
     """Draw the mean of each method as a dot and its interval as a line, with the best method at the top.
+
+    A method without an interval, as of a single run, is grey. Scores that are at most 1 have no interval beyond 1, and
+    an axis spans at least 0.1.
 
     Parameters
     ----------
@@ -29,8 +35,11 @@ def intervals(panels: Mapping[str, pd.DataFrame]) -> NDArray[Any]:
         rows = table.sort_values("mean")
         if rows.empty:
             show_reason(ax, "no method has a result")
-        ax.hlines(range(len(rows)), rows["low"], rows["high"], color=PALETTE[0], linewidth=1.6)
-        ax.plot(rows["mean"], range(len(rows)), "o", color=PALETTE[0], markersize=5)
+        limit = 1.0 if (rows["mean"] <= 1).all() else float("inf")
+        ax.hlines(range(len(rows)), rows["low"], rows["high"].clip(upper=limit), color=PALETTE[0], linewidth=1.6)
+        alone = rows["low"].isna().to_numpy()
+        for own, colour in ((~alone, PALETTE[0]), (alone, MUTED)):
+            ax.plot(rows["mean"].where(own), range(len(rows)), "o", color=colour, markersize=5)
         ax.set_yticks(range(len(rows)), [shorten(name) for name in rows.index])
         for label in ax.get_yticklabels():
             literal(label)
@@ -38,4 +47,7 @@ def intervals(panels: Mapping[str, pd.DataFrame]) -> NDArray[Any]:
         ax.set_axisbelow(True)
         ax.margins(x=0.08, y=0.08)
         tidy(ax, title)
+        low, high = ax.get_xlim()
+        if not rows.empty and limit == 1 and high - low < _SPAN:
+            ax.set_xlim((low + high - _SPAN) / 2, (low + high + _SPAN) / 2)
     return axes

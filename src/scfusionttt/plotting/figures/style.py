@@ -83,10 +83,14 @@ def on_pyplot() -> Iterator[None]:
         _figure.reset(before)
 
 
-def new_axes(width: float, height: float, *, panels: int = 1) -> NDArray[Any]:
-    """Return `panels` empty axes in one row, [panels], on a new figure of the given size in inches."""
+def new_axes(width: float, height: float, *, panels: int = 1, ncols: int | None = None) -> NDArray[Any]:
+    """Return `panels` empty axes, [panels], on a new figure of the given size in inches, in rows of `ncols`."""
     figure = _figure.get()(figsize=(width, height), layout="constrained", facecolor="white")
-    return figure.subplots(1, panels, squeeze=False)[0]
+    columns = min(ncols or panels, panels)
+    axes = figure.subplots(-(-panels // columns), columns, squeeze=False).ravel()
+    for unused in axes[panels:]:
+        unused.set_axis_off()
+    return axes[:panels]
 
 
 def tidy(ax: Axes, title: str = "", *, spines: Sequence[str] = ("left", "bottom")) -> None:

@@ -1,0 +1,36 @@
+"""Distributions of a value in groups of cells."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from scfusionttt.plotting.figures.style import INK, PALETTE, RULE, literal, new_axes, shorten, show_reason, tidy
+
+
+def violins(
+    groups: list[str], values: list[NDArray[np.float64]], *, unit: str = "", title: str = "", ax: Axes | None = None
+) -> Axes:
+    """Draw a violin and the median of the values of each group, [groups]; a constant group gets its median alone."""
+    ax = new_axes(1.4 + 0.42 * max(len(groups), 3), 2.9)[0] if ax is None else ax
+    known = [one[np.isfinite(one)] for one in values]
+    if not any(len(one) for one in known):
+        show_reason(ax, "no values to show")
+        tidy(ax, title)
+        return ax
+    drawn = [i for i, one in enumerate(known) if len(one) > 1 and np.ptp(one) > 0]
+    if drawn:
+        parts = ax.violinplot([known[i] for i in drawn], drawn, widths=0.85, showextrema=False)
+        for place, body in zip(drawn, parts["bodies"]):
+            body.set(facecolor=PALETTE[place % len(PALETTE)], alpha=0.75, edgecolor="none")
+    medians = [(i, float(np.median(one))) for i, one in enumerate(known) if len(one)]
+    ax.plot(*zip(*medians), "_", color=INK, markersize=11, markeredgewidth=1.6)
+    ax.set_xticks(range(len(groups)), [shorten(name) for name in groups], rotation=90)
+    for label in ax.get_xticklabels():
+        literal(label)
+    ax.yaxis.set_major_locator(MaxNLocator(nbins=5))
+    ax.grid(axis="y", color=RULE, linewidth=0.6)
+    ax.set_axisbelow(True)
+    literal(ax.yaxis.label).set_text(shorten(unit, 40))
+    tidy(ax, title)
+    return ax

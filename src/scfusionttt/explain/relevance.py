@@ -141,7 +141,8 @@ def relevance(
         table = table.drop(index=(features["modality"] == "rna").sum() + target.protein)
     if rna_only:
         table = table[table["modality"] == "rna"]
-    table.attrs = {"explained": explained, **panel_scores(contribution_nf, value_nf, truth, usable, seed)}
+    for name, score in {"explained": explained, **panel_scores(contribution_nf, value_nf, truth, usable, seed)}.items():
+        table.attrs[name] = score
     table = table[table["p_value"] <= level].sort_values("share", ascending=False, kind="stable")
     first = table.index[:masked]
     table["share_by_masking"] = np.nan

@@ -1,5 +1,7 @@
 """Distributions of a value in groups of cells."""
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
@@ -21,7 +23,8 @@ def violins(
     drawn = [i for i, one in enumerate(known) if len(one) > 1 and np.ptp(one) > 0]
     if drawn:
         parts = ax.violinplot([known[i] for i in drawn], drawn, widths=0.85, showextrema=False)
-        for place, body in zip(drawn, parts["bodies"]):
+        bodies: Any = parts["bodies"]
+        for place, body in zip(drawn, bodies):
             body.set(facecolor=PALETTE[place % len(PALETTE)], alpha=0.75, edgecolor="none")
     medians = [(i, float(np.median(one))) for i, one in enumerate(known) if len(one)]
     ax.plot(*zip(*medians), "_", color=INK, markersize=11, markeredgewidth=1.6)

@@ -23,6 +23,8 @@ P_VALUE = "fusionttt_p_value"
 CELL_SURPRISE = "surprise"
 #: uns: the protocol under which an embedding can be scored, by what its model was trained on.
 PROTOCOL = "fusionttt_protocol"
+#: uns: differential expression, as scanpy writes it.
+RANKED = "rank_genes_groups"
 #: layers: raw counts, used instead of X if present.
 COUNTS = "counts"
 

@@ -13,7 +13,7 @@ import typer
 
 from scfusionttt.cli.cohorts import map as map_query
 from scfusionttt.cli.compare import ablate, benchmark
-from scfusionttt.cli.counts import background
+from scfusionttt.cli.counts import background, differential
 from scfusionttt.cli.flags import FlagFormatter, with_flags
 from scfusionttt.cli.interrupts import INTERRUPTED, TERMINATED, Stopped
 from scfusionttt.cli.large import plan, store
@@ -26,7 +26,7 @@ from scfusionttt.errors import UserError
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 VERBS = (
     annotate, demo, validate, pretrain, finetune, transfer, embed, map_query, predict, impute, evaluate, explain,
-    background, report, store, plan, benchmark, ablate, reference, genes, doctor,
+    background, differential, report, store, plan, benchmark, ablate, reference, genes, doctor,
 )  # fmt: skip
 for verb in VERBS:
     app.command()(verb)

@@ -1,12 +1,13 @@
-"""Verbs that need counts and no model: background."""
+"""Verbs that need counts and no model: background, differential."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from scfusionttt.cli.common import check_input, open_input, print_table
-from scfusionttt.cli.options import InputFile, Layer, OutFile, Protein, Round
+from scfusionttt.cli.options import InputFile, Layer, OutFile, OutTable, Protein, Rna, Round, WhichCells, input_options
 
 
 def background(
@@ -45,3 +46,51 @@ def background(
     n_cells, n_proteins = calls.positive.shape
     typer.echo(f"{out}: {n_cells} cells, {n_proteins} proteins", err=True)
     print_table("mean background (counts) and fraction of positive cells", calls.proteins)
+
+
+class Modality(StrEnum):
+    """What to compare."""
+
+    rna = "rna"
+    protein = "protein"
+
+
+def differential(
+    input: InputFile,
+    groupby: Annotated[str, typer.Option("--groupby", metavar="KEY", help="obs column with the groups of cells")],
+    out: OutTable,
+    modality: Annotated[Modality, typer.Option(help="genes or proteins")] = Modality.rna,
+    group: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="group to test; repeatable; default: all")
+    ] = None,
+    reference: Annotated[
+        str, typer.Option(metavar="NAME", help="group to compare with; default: all other cells")
+    ] = "rest",
+    donor_key: Annotated[
+        str | None,
+        typer.Option("--donor-key", metavar="KEY", help="obs column with donors: compare donors, not cells, by DESeq2"),
+    ] = None,
+    layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None,
+    cells: WhichCells = None, round: Round = False,
+) -> None:  # fmt: skip
+    """Rank the genes or proteins that differ between groups of cells; needs no model.
+
+    With --donor-key, DESeq2 on the sums of each donor (needs ".[de]"); without, the Wilcoxon test on cells, whose
+    p-values only rank.
+
+    Example: scfusionttt differential pbmc.h5mu --groupby cell_type --donor-key donor --out genes.csv
+    """
+    check_input(input)
+    from scfusionttt.analysis.differential import differential as compare
+    from scfusionttt.io.tables import TABLE_ENDINGS, check_file_path, write_table
+
+    check_file_path(out, TABLE_ENDINGS)
+    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty=False, round=round)
+    table = compare(
+        open_input(input, stream=False), groupby, modality=modality.value, groups=group, reference=reference,
+        donor_key=donor_key, **options,
+    )  # fmt: skip
+    write_table(out, table.set_index("group"))
+    typer.echo(f"{out}: {table['group'].nunique()} groups, {table['names'].nunique()} features", err=True)
+    first = table.groupby("group", sort=False).head(3).set_index("group")
+    print_table("highest in each group", first[["names", "logfoldchanges", "pvals_adj"]])

@@ -11,6 +11,7 @@ from scfusionttt.plotting.plots import (
     training_curves,
     umap,
     violin,
+    volcano,
 )
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "training_curves",
     "umap",
     "violin",
+    "volcano",
 ]

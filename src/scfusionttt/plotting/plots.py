@@ -26,7 +26,7 @@ from scfusionttt.plotting.figures.style import natural_key, new_axes, on_pyplot
 
 __all__ = [
     "chromosomes", "comparison", "confusion", "contributions", "dotplot", "genome_strip", "order_study",
-    "training_curves", "umap", "violin",
+    "training_curves", "umap", "violin", "volcano",
 ]  # fmt: skip
 
 Data: TypeAlias = "AnnData | MuData"
@@ -328,6 +328,48 @@ def chromosomes(data: Data, groupby: str, *, species: str | None = None, ax: Axe
             unit="X minus mean over groups",
             ax=ax,
         )
+
+
+def volcano(
+    data: AnnData | pd.DataFrame, group: str, *, key: str = keys.RANKED, fold: float = 1.0, level: float = 0.05,
+    named: int = 10, ax: Axes | None = None,
+) -> Axes:  # fmt: skip
+    """Plot the fold change and the p-value of each gene or protein in a group.
+
+    Parameters
+    ----------
+    data
+        The result of :func:`scfusionttt.differential`, or an AnnData (a modality) with it, or with that of scanpy.
+    group
+        Name of the group.
+    key
+        Name in ``uns``.
+    fold, level
+        Features with at least this fold change (base 2), and at most this adjusted p-value, are coloured.
+    named
+        Number of features to name on each side.
+
+    Raises
+    ------
+    InputDataError, LabelError
+        There is no such result, or no such group in it.
+    """
+    if isinstance(data, pd.DataFrame):
+        table = data
+    elif key not in data.uns:
+        raise InputDataError(f"there is no uns['{key}']; run scfusionttt.differential(..., inplace=True) first")
+    else:
+        import scanpy as sc
+
+        table = sc.get.rank_genes_groups_df(data, None, key=key)
+        if "group" not in table:  # of a single group
+            table["group"] = data.uns[key]["names"].dtype.names[0]
+    known = list(map(str, table["group"].unique()))
+    if group not in known:
+        raise LabelError(f"the result has no group '{group}'; it has {', '.join(known)}")
+    rows = table[table["group"].astype(str) == group].reset_index(drop=True)
+    with on_pyplot():
+        return figures.volcano(rows, title=group, fold=fold, level=level, named=named, ax=ax)
 
 
 def _stored_colours(data: Data, name: str, values: pd.Series) -> dict[str, str] | None:

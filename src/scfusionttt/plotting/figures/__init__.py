@@ -11,6 +11,7 @@ from scfusionttt.plotting.figures.scatter import umap, umap_continuous
 from scfusionttt.plotting.figures.strip import genome_strip
 from scfusionttt.plotting.figures.style import class_colours
 from scfusionttt.plotting.figures.violins import violins
+from scfusionttt.plotting.figures.volcano import volcano
 
 __all__ = [
     "calibration",
@@ -26,4 +27,5 @@ __all__ = [
     "umap",
     "umap_continuous",
     "violins",
+    "volcano",
 ]

@@ -1,0 +1,235 @@
+"""Differential expression of genes and proteins between groups of cells, from raw counts."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from mudata import MuData
+
+from scfusionttt.config.parse import require
+from scfusionttt.data.assemble import assemble, raise_or_warn
+from scfusionttt.data.cells import Cells, CiteSeq, count_findings
+from scfusionttt.data.modalities import find_modality
+from scfusionttt.data.transforms import clr, log_normalize
+from scfusionttt.data.validate import require_usable
+from scfusionttt.errors import InputDataError, LabelError, SettingError
+from scfusionttt.keys import PROTEIN_MODALITIES, RANKED, RNA_MODALITIES
+from scfusionttt.labels import class_names, label_names, obs_column
+
+Modality = Literal["rna", "protein"]
+
+#: Fewest cells of a donor in a group for their sum, and fewest donors of a group.
+FEWEST_CELLS, FEWEST_DONORS = 10, 2
+#: Features with fewer counts than this in all sums are not tested.
+FEWEST_COUNTS = 10
+REST = "rest"
+
+
+def differential(
+    data: AnnData | MuData | CiteSeq,
+    groupby: str,
+    *,
+    modality: Modality = "rna",
+    groups: Sequence[str] | None = None,
+    reference: str = REST,
+    donor_key: str | None = None,
+    inplace: bool = False,
+    key_added: str | None = None,
+    layer: str | None = None,
+    rna_modality: str | None = None,
+    protein_modality: str | None = None,
+    cells: Cells = "same",
+    round: bool = False,
+) -> pd.DataFrame:
+    """Rank the genes or proteins that differ between groups of cells.
+
+    With `donor_key`, donors are the replicates: the counts of each donor are summed in the group and in those that it
+    is compared with, and DESeq2 (Love et al. 2014; PyDESeq2, ``pip install 'scfusionttt[de]'``) tests the sums, paired
+    by donor where all donors have both. Without donors, cells are the replicates: the Wilcoxon rank-sum test of scanpy
+    on log-normalised genes or centred log-ratios of proteins. Its p-values only rank features: cells of one donor are
+    not independent. Raw counts are used, never imputed values.
+
+    Parameters
+    ----------
+    groupby
+        obs column with the groups; cells without a label are left out.
+    modality
+        ``rna`` or ``protein``.
+    groups, reference
+        Groups to test, all by default, and the group to compare them with, by default all other cells.
+    donor_key
+        obs column with donors: at least 2 with 10 cells in each of the groups compared.
+    inplace
+        Also write ``uns["rank_genes_groups"]``, which ``sc.get.rank_genes_groups_df`` and scanpy's plots read: in the
+        modality of a MuData. Proteins of an AnnData are in ``uns["rank_genes_groups_protein"]``.
+    key_added
+        Another name for it.
+    layer, rna_modality, protein_modality, cells, round
+        See :func:`~scfusionttt.data.assemble.as_citeseq`.
+
+    Returns
+    -------
+    DataFrame with the columns group, names, scores (z or Wald statistic), logfoldchanges (base 2), pvals and pvals_adj
+    (Benjamini-Hochberg), as of ``sc.get.rank_genes_groups_df``; highest score first. Features with too few counts have
+    a score of 0 and p-values of 1.
+
+    Raises
+    ------
+    LabelError, SettingError, InputDataError
+        There is no such column or group, a group has too few cells or donors, or PyDESeq2 is not installed.
+    """
+    require(modality in get_args(Modality), f"modality must be rna or protein (got {modality!r})")
+    cite, findings = assemble(
+        data, layer=layer, rna_modality=rna_modality, protein_modality=protein_modality, cells=cells, round=round
+    )
+    raise_or_warn(findings)
+    require_usable(count_findings(cite))
+    group = label_names(obs_column(cite.obs, groupby))
+    groups = _groups(group, groups, reference, groupby)
+    part = _counts(cite, modality, group != "")
+    group = group[cite.rna.obs_names.get_indexer(part.obs_names)]
+    if donor_key is None:
+        tables = _by_cells(part, group, groups, reference, modality)
+    else:
+        donor = class_names(obs_column(cite.obs.loc[part.obs_names], donor_key, role="batches"))
+        tables = {name: _by_donors(part, group, name, reference, donor) for name in groups}
+    if inplace:
+        method = "wilcoxon" if donor_key is None else "deseq2 (pseudobulk)"
+        params = {"groupby": groupby, "reference": reference, "method": method, "use_raw": False, "layer": layer}
+        params["corr_method"] = "benjamini-hochberg"
+        target, key = _target(data, modality, rna_modality, protein_modality)
+        target.uns[key_added or key] = ranked(tables, params)
+    return pd.concat([table.assign(group=name) for name, table in tables.items()], ignore_index=True)[
+        ["group", "names", "scores", "logfoldchanges", "pvals", "pvals_adj"]
+    ]
+
+
+def ranked(tables: dict[str, pd.DataFrame], params: dict[str, Any]) -> dict[str, Any]:
+    """Return tables by group as scanpy stores them: a record array [features] of each column, with a field by group."""
+    result: dict[str, Any] = {"params": params}
+    for column in ("names", "scores", "logfoldchanges", "pvals", "pvals_adj"):
+        fields = {
+            name: table[column].to_numpy(object if column == "names" else float) for name, table in tables.items()
+        }
+        kinds = [(name, "O" if column == "names" else "f8") for name in fields]
+        result[column] = np.array(list(zip(*fields.values())), dtype=kinds).view(np.recarray)
+    return result
+
+
+def _groups(group: np.ndarray, wanted: Sequence[str] | None, reference: str, key: str) -> list[str]:
+    """Return the groups to test; raise an error if they cannot be compared."""
+    known = sorted(set(group) - {""})
+    asked = [str(name) for name in (known if wanted is None else wanted) if str(name) != reference]
+    for name in [*asked, *([] if reference == REST else [reference])]:
+        if name not in known:
+            raise LabelError(f"obs['{key}'] has no group '{name}'; it has {', '.join(known)}")
+        if (n := int((group == name).sum())) < 2:
+            raise LabelError(f"group '{name}' of obs['{key}'] has {n} cell; choose groups of at least 2 with groups")
+    if len(known) < 2 or not asked:
+        raise LabelError(f"obs['{key}'] has a single group to compare; it needs two")
+    return asked
+
+
+def _counts(cite: CiteSeq, modality: Modality, kept: np.ndarray) -> AnnData:
+    """Return the raw counts of the cells that have a group and were measured."""
+    if modality == "rna":
+        return cite.rna[kept].copy()
+    if cite.protein is None:
+        raise InputDataError("no proteins found; choose them with protein_modality")
+    protein = cite.protein[:, np.isfinite(cite.protein.X[kept]).any(axis=0)]
+    return protein[kept & np.isfinite(protein.X).all(axis=1)].copy()
+
+
+def _by_cells(
+    part: AnnData, group: np.ndarray, groups: list[str], reference: str, modality: Modality
+) -> dict[str, pd.DataFrame]:
+    """Return scanpy's Wilcoxon test of each group."""
+    import scanpy as sc
+
+    values = log_normalize(part.X) if modality == "rna" else clr(part.X)[0]
+    cells = AnnData(values, obs=pd.DataFrame({"group": pd.Categorical(group)}, index=part.obs_names), var=part.var[[]])
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")  # constant features, and scanpy's use of pandas
+        sc.tl.rank_genes_groups(cells, "group", groups=groups, reference=reference, method="wilcoxon")
+        return {name: sc.get.rank_genes_groups_df(cells, name) for name in groups}
+
+
+def _by_donors(part: AnnData, group: np.ndarray, name: str, reference: str, donor: np.ndarray) -> pd.DataFrame:
+    """Return DESeq2's test of the sums of one group."""
+    sums, samples = pseudobulk(part, group, name, reference, donor)
+    tested = sums.sum(axis=0) >= FEWEST_COUNTS
+    table = pd.DataFrame(
+        {"names": part.var_names.astype(str), "scores": 0.0, "logfoldchanges": 0.0, "pvals": 1.0, "pvals_adj": 1.0}
+    )
+    found = _deseq2(sums[:, tested], samples)
+    table.loc[tested, found.columns] = found.to_numpy()
+    return table.fillna({"scores": 0.0, "logfoldchanges": 0.0, "pvals": 1.0, "pvals_adj": 1.0}).sort_values(
+        "scores", ascending=False, kind="stable", ignore_index=True
+    )  # fmt: skip
+
+
+def pseudobulk(
+    part: AnnData, group: np.ndarray, name: str, reference: str, donor: np.ndarray
+) -> tuple[np.ndarray, pd.DataFrame]:
+    """Return the summed counts [samples, f] of each donor in a group and in the reference, and what they are sums of.
+
+    Donors with fewer than 10 cells on a side have no sum there.
+    """
+    side = np.where(group == name, "group", np.where((group == reference) | (reference == REST), "reference", ""))
+    sums, rows = [], []
+    for one in sorted(set(donor) - {""}):
+        for which in ("group", "reference"):
+            chosen = np.flatnonzero((donor == one) & (side == which))
+            if len(chosen) >= FEWEST_CELLS:
+                sums.append(np.asarray(part.X[chosen].sum(axis=0)).ravel())
+                rows.append({"donor": one, "side": which})
+    samples = pd.DataFrame(rows, columns=["donor", "side"])
+    for which, title in (("group", f"group '{name}'"), ("reference", f"'{reference}', the reference of '{name}',")):
+        n = int((samples["side"] == which).sum())
+        if n < FEWEST_DONORS:
+            raise InputDataError(
+                f"{title} has {n} donors with at least {FEWEST_CELLS} cells; {FEWEST_DONORS} are needed: choose "
+                "other groups, or leave out donor_key to compare cells"
+            )
+    samples.index = pd.Index([f"s{i}" for i in range(len(samples))])
+    return np.rint(np.array(sums)).astype(int), samples
+
+
+def _deseq2(sums: np.ndarray, samples: pd.DataFrame) -> pd.DataFrame:
+    """Return scores, logfoldchanges, pvals and pvals_adj of each feature."""
+    try:
+        from pydeseq2.dds import DeseqDataSet
+        from pydeseq2.ds import DeseqStats
+    except ModuleNotFoundError as error:
+        raise SettingError("donor_key needs PyDESeq2: pip install pydeseq2, or leave out donor_key") from error
+    paired = (samples["donor"].value_counts() == 2).all()
+    counts = pd.DataFrame(sums, index=samples.index)
+    counts.columns = counts.columns.astype(str)
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        fitted = DeseqDataSet(
+            counts=counts, metadata=samples, design="~donor + side" if paired else "~side", quiet=True, n_cpus=1
+        )
+        fitted.deseq2()
+        tests = DeseqStats(fitted, contrast=["side", "group", "reference"], quiet=True, n_cpus=1)
+        tests.summary()
+    columns = {"stat": "scores", "log2FoldChange": "logfoldchanges", "pvalue": "pvals", "padj": "pvals_adj"}
+    return tests.results_df.rename(columns=columns)[list(columns.values())]
+
+
+def _target(
+    data: AnnData | MuData | CiteSeq, modality: Modality, rna_modality: str | None, protein_modality: str | None
+) -> tuple[AnnData, str]:
+    """Return the AnnData whose uns holds the result, and its name there."""
+    if isinstance(data, CiteSeq):
+        raise InputDataError("cannot write results into a CiteSeq; leave out inplace=True and use the returned value")
+    if isinstance(data, MuData):
+        names = (RNA_MODALITIES, rna_modality) if modality == "rna" else (PROTEIN_MODALITIES, protein_modality)
+        found = find_modality(data, *names)
+        if found is not None:
+            return data.mod[found], RANKED
+        data = data.mod[find_modality(data, RNA_MODALITIES, rna_modality) or ""]  # it has both
+    return data, RANKED if modality == "rna" else f"{RANKED}_protein"

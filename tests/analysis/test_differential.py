@@ -1,0 +1,134 @@
+"""Differential expression: known differences, scanpy's format, donors as replicates."""
+
+import importlib.util
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import scanpy as sc
+from anndata import AnnData
+from mudata import MuData
+
+from scfusionttt import differential, plot
+from scfusionttt.analysis.differential import pseudobulk, ranked
+from scfusionttt.errors import InputDataError, LabelError, SettingError
+from scfusionttt.io.quiet_warnings import quiet
+
+needs_deseq2 = pytest.mark.skipif(importlib.util.find_spec("pydeseq2") is None, reason="PyDESeq2 is not installed")
+
+
+@pytest.fixture(scope="module")
+def known():
+    """240 cells of 4 donors: T cells have 4 times as much of gene 0 and of CD3; donor d0 has much of gene 1."""
+    rng = np.random.default_rng(0)
+    obs = pd.DataFrame(
+        {"type": np.resize(["T", "T", "B", "NK"], 240), "donor": np.repeat([f"d{i}" for i in range(4)], 60)},
+        index=[f"c{i}" for i in range(240)],
+    )
+    t = (obs["type"] == "T").to_numpy()
+    level = np.full((240, 40), 4.0)
+    level[t, 0] *= 4
+    level[(obs["donor"] == "d0").to_numpy(), 1] *= 8
+    genes = rng.poisson(level * rng.lognormal(0, 0.2, (240, 1)))
+    genes[:, 39] = 0
+    proteins = rng.poisson(np.where(t[:, None] & (np.arange(4) == 0), 80.0, 20.0)).astype(float)
+    proteins[:3, 2] = np.nan
+    with quiet():
+        rna = AnnData(genes.astype(np.float32), obs=obs.copy())
+        rna.var_names = [f"GENE{i}" for i in range(40)]
+        prot = AnnData(proteins.astype(np.float32), obs=pd.DataFrame(index=obs.index))
+        prot.var_names = ["CD3", "CD4", "CD19", "CD56"]
+        mdata = MuData({"rna": rna, "prot": prot})
+        mdata.obs[["type", "donor"]] = obs
+    return SimpleNamespace(mdata=mdata, t=t, genes=genes, obs=obs)
+
+
+def test_known_differences_come_first_and_scanpy_reads_them(known):
+    with quiet():
+        data = known.mdata.copy()
+    table = differential(data, "type", inplace=True)
+    assert sorted(table["group"].unique()) == ["B", "NK", "T"]
+    of_t = table[table["group"] == "T"]
+    assert of_t["names"].iloc[0] == "GENE0" and of_t["pvals_adj"].iloc[0] < 1e-10
+    assert of_t["logfoldchanges"].iloc[0] == pytest.approx(2, abs=0.5)
+    read = sc.get.rank_genes_groups_df(data["rna"], "T")
+    pd.testing.assert_frame_equal(read, of_t.drop(columns="group").reset_index(drop=True), check_dtype=False)
+    proteins = differential(data, "type", modality="protein", groups=["T"], inplace=True)
+    assert proteins["names"].iloc[0] == "CD3" and len(proteins) == 4
+    assert sc.get.rank_genes_groups_df(data["prot"], "T")["names"].iloc[0] == "CD3"
+    assert plot.volcano(data["rna"], "T").get_xlabel() == "log2 fold change"
+
+
+def test_groups_are_compared_with_a_reference(known):
+    table = differential(known.mdata, "type", groups=["T"], reference="B")
+    with quiet():
+        alone = known.mdata[(known.obs["type"] != "NK").to_numpy()].copy()
+    pd.testing.assert_frame_equal(table, differential(alone, "type", groups=["T"], reference="B"))
+
+
+def test_a_sum_has_all_cells_of_a_donor_on_one_side(known):
+    part = known.mdata["rna"]
+    donor = known.obs["donor"].to_numpy(str).copy()
+    donor[:15] = "few"  # 8 T cells and 7 others: too few for a sum
+    sums, samples = pseudobulk(part, known.obs["type"].to_numpy(str), "T", "rest", donor)
+    assert samples.value_counts().max() == 1 and "few" not in set(samples["donor"])
+    chosen = (donor == "d2") & known.t
+    row = ((samples["donor"] == "d2") & (samples["side"] == "group")).to_numpy()
+    np.testing.assert_array_equal(sums[row][0], known.genes[chosen].sum(axis=0))
+    versus, _ = pseudobulk(part, known.obs["type"].to_numpy(str), "T", "B", donor)
+    assert versus.sum() < sums.sum()
+
+
+@needs_deseq2
+def test_donors_are_the_replicates(known):
+    """A gene of one donor is no difference between groups, and a gene without counts is not tested."""
+    table = differential(known.mdata, "type", groups=["T"], donor_key="donor", inplace=False)
+    assert table["names"].iloc[0] == "GENE0"
+    assert table["logfoldchanges"].iloc[0] == pytest.approx(2, abs=0.4)
+    rows = table.set_index("names")
+    assert rows.loc["GENE1", "pvals_adj"] > 0.05
+    assert rows.loc["GENE39", ["scores", "pvals", "pvals_adj"]].tolist() == [0, 1, 1]
+    assert plot.volcano(table, "T") is not None
+
+
+def test_donor_key_names_what_is_missing(known, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "pydeseq2.dds", None)
+    with pytest.raises(SettingError, match="donor_key needs PyDESeq2: pip install pydeseq2"):
+        differential(known.mdata, "type", donor_key="donor")
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"groupby": "kind"}, LabelError, "there is no obs\\['kind'\\]"),
+        ({"groups": ["Mono"]}, LabelError, "has no group 'Mono'; it has B, NK, T"),
+        ({"modality": "adt"}, SettingError, "modality must be rna or protein"),
+        ({"donor_key": "one"}, InputDataError, "group 'B' has 1 donors with at least 10 cells; 2 are needed"),
+        ({"groupby": "one"}, LabelError, "has a single group to compare"),
+    ],
+)
+def test_mistakes_are_named(options, error, message, known):
+    data = known.mdata["rna"].copy()
+    data.obs[["type", "one"]] = known.obs[["type"]].assign(one="a")
+    with pytest.raises(error, match=message):
+        differential(data, **{"groupby": "type", **options})
+
+
+def test_imputed_proteins_are_refused(known):
+    """They have less variance than measured ones, so that every test would find more differences than there are."""
+    adata = known.mdata["rna"].copy()
+    values = np.random.default_rng(0).normal(1, 0.3, (240, 2))
+    adata.obsm["protein_imputed"] = pd.DataFrame(values, index=adata.obs_names, columns=["CD3", "CD4"])
+    with pytest.raises(InputDataError, match="no proteins found"):
+        differential(adata, "type", modality="protein")
+    with pytest.raises(InputDataError, match="not raw counts"):
+        differential(adata, "type", modality="protein", protein_modality="protein_imputed")
+
+
+def test_groups_may_have_any_name():
+    table = pd.DataFrame({"names": ["A", "B"], "scores": [1.0, 0], "logfoldchanges": [1.0, 0], "pvals": [0.1, 1]})
+    table["pvals_adj"] = table["pvals"]
+    stored = ranked({"CD4+ T, naive": table, "2": table}, {})
+    assert stored["names"]["CD4+ T, naive"].tolist() == ["A", "B"]
+    assert stored["pvals"]["2"].tolist() == [0.1, 1.0]

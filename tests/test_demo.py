@@ -27,16 +27,14 @@ def pictures(page):
     return [base64.b64decode(data) for data in re.findall(r'src="data:image/png;base64,([^"]+)"', page)]
 
 
-def test_the_page_has_its_figures(demo):
+def test_the_page_is_the_report_of_the_model_with_its_transfer(demo):
     page = (demo[0] / "report.html").read_text(encoding="utf-8")
-    captions = re.findall(r'alt="([^"]+)"', page)
-    assert captions == [
-        "UMAP by cell type",
-        "UMAP by cluster",
-        "confusion matrix of cell types",
-        "genes of one cell in genome order, with its proteins",
-        "training curves",
-    ]
+    headings = re.findall(r"<h2[^>]*>(.*?)</h2>", page)
+    assert headings[:3] == ["Cells", "Cell types", "Clusters"]
+    assert headings[-3:] == ["Transfer to RNA-only cells", "One cell", "Settings, versions and commands"]
+    commands = re.search(r"<code>(.*)</code>", page, re.S)[1].splitlines()
+    assert [line.split()[1] for line in commands] == ["pretrain", "finetune", "report"]
+    assert "<summary>Settings of the model</summary>" in page
     for picture in pictures(page):
         assert picture.startswith(b"\x89PNG")
         width, height = struct.unpack(">II", picture[16:24])
@@ -47,7 +45,7 @@ def test_the_page_has_its_figures(demo):
 def test_the_page_is_self_contained(demo):
     page = (demo[0] / "report.html").read_text(encoding="utf-8")
     assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
-    assert not re.findall(r"<(?:script|link|iframe)|@import|url\((?!['\"]?data:)", page)
+    assert not re.findall(r"<(?:script src|link|iframe)|@import|url\((?!['\"]?data:)", page)
 
 
 def test_scores_shown_and_written_are_the_same(demo):
@@ -66,7 +64,9 @@ def test_scores_shown_and_written_are_the_same(demo):
     }  # fmt: skip
     assert scores["finetune"]["metrics"]["macro_f1"] == shown[1][1]["macro_f1"].item()
     page = (out / "report.html").read_text(encoding="utf-8")
-    assert f"{scores['unsupervised']['metrics']['ARI']:.3f}" in page
+    for name in ("finetune", "transfer", "zero-shot"):
+        assert f"{scores[name]['metrics']['macro_f1']:.3f}" in page
+    assert scores["transfer"]["n_cells"] == scores["zero-shot"]["n_cells"], "the same cells"
 
 
 def test_data_and_models_can_be_loaded(demo):

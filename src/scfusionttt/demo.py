@@ -1,7 +1,6 @@
-"""The demo: all three stages on simulated CITE-seq data, with scores, figures and an HTML page."""
+"""The demo: all three stages on simulated CITE-seq data, with scores and the report."""
 
 import json
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,22 +9,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from scfusionttt import __version__
 from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.data.features import match_features
 from scfusionttt.data.split import stratified_split
 from scfusionttt.errors import OutputError
-from scfusionttt.evaluation import Evaluation, cluster, confusion, evaluate_predictions, evaluate_representation, umap
+from scfusionttt.evaluation import Evaluation, confusion, evaluate_predictions, evaluate_representation
 from scfusionttt.io.atomic import check_target, replacing
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.model.fusionttt import FusionTTT
 from scfusionttt.plotting import figures
-from scfusionttt.report.html import Figure, Section, html_report
-from scfusionttt.report.tables import key_values, metric_table
+from scfusionttt.report import write_report
+from scfusionttt.report.html import Figure, Section
+from scfusionttt.report.tables import metric_table
 from scfusionttt.simulation.simulate import simulate, simulate_query
 
 if TYPE_CHECKING:
-    from anndata import AnnData
     from mudata import MuData
 
 LABELS, SPLIT, TRAIN_FRACTION, QUERY_FRACTION = "cell_type", "split", 0.75, 0.3
@@ -66,7 +64,6 @@ def run_demo(out: Path, *, show: Callable[[str, pd.DataFrame], None], seed: int 
     OutputError
         The folder cannot be created, or it contains other files.
     """
-    start = time.monotonic()
     _make_folder(out)
     size = size or Size()
     mdata = simulate(size.cells, size.genes, size.proteins, size.types, seed=seed)
@@ -80,48 +77,44 @@ def run_demo(out: Path, *, show: Callable[[str, pd.DataFrame], None], seed: int 
         query.write_h5ad(path)
 
     model = FusionTTT("fast", seed=seed).pretrain(mdata)
-    model.save(out / "pretrained", overwrite=True)
-    z = model.embed(mdata)
-    unsupervised = evaluate_representation(z, mdata.obs[LABELS])
+    model = _saved(model, out / "pretrained", "pretrain citeseq.h5mu --preset fast --out pretrained")
+    unsupervised = evaluate_representation(model.embed(mdata), mdata.obs[LABELS])
     show("stage 1, unsupervised: clusters of the embedding", unsupervised.summary())
 
     model.finetune(mdata, labels_key=LABELS, train_fraction=TRAIN_FRACTION, baseline=True)
-    model.save(out / "finetuned", overwrite=True)
+    labels = f"--labels-key {LABELS} --baseline"
+    command = f"finetune citeseq.h5mu --model pretrained {labels} --train-fraction {TRAIN_FRACTION} --out finetuned"
+    model = _saved(model, out / "finetuned", command)
     held_out = pd.DataFrame({"CITE-seq": model.metrics["finetune"]["metrics"]}).T
     show("stage 2, held-out: cell types of CITE-seq cells", held_out)
 
-    predicted = model.transfer(query).predict(query)["label"]
-    zero_shot = evaluate_predictions(predicted, query.obs[LABELS], protocol="zero-shot")
     student = model.transfer(query, labels_key=LABELS, split=SPLIT, baseline=True)
-    student.save(out / "transferred", overwrite=True)
-    predicted = student.predict(query)["label"]
+    command = f"transfer rna.h5ad --model finetuned {labels} --split {SPLIT} --out transferred"
+    student = _saved(student, out / "transferred", command)
     transferred = pd.DataFrame({"RNA only": student.metrics["transfer"]["metrics"]}).T
     show("stage 3, held-out: cell types of RNA-only cells", transferred)
-    show("stage 3, zero-shot: cell types of RNA-only cells, without their labels", zero_shot.summary())
+    unseen = (query.obs[SPLIT] == "test").to_numpy()
+    guessed = model.transfer(query).predict(query)["label"][unseen]
+    zero_shot = evaluate_predictions(guessed, query.obs[LABELS][unseen], protocol="zero-shot")
+    show("stage 3, zero-shot: the same cells, without labels of RNA-only cells", zero_shot.summary())
 
-    seconds = time.monotonic() - start
     scores = {"unsupervised": unsupervised.to_dict(), **student.metrics, "zero-shot": zero_shot.to_dict()}
     with replacing(out / "metrics.json") as path:
         path.write_text(json.dumps(scores, indent=1), encoding="utf-8")
-    sections = [
-        _fusion_section(mdata, z, unsupervised, seed),
-        _types_section(query, predicted, held_out, transferred, zero_shot),
-        _genome_section(model, mdata),
-        Section("Training", figures=[_curves(student.history)]),
-        _settings_section(model),
-    ]
-    page = html_report(
-        "scFusionTTT on simulated CITE-seq",
-        sections,
-        summary=[
-            "Simulated blood cells: an embedding of RNA and proteins, cell types, and their transfer to RNA-only cells."
-        ],
-        facts={"cells": size.cells, "genes": size.genes, "proteins": size.proteins, "seconds": round(seconds)},
-        footer=f"scfusionttt {__version__}",
-    )
-    with replacing(out / "report.html") as path:
-        path.write_text(page, encoding="utf-8")
+    predicted = student.predict(query)["label"].astype(str)[unseen]
+    counts = confusion(query.obs[LABELS].astype(str)[unseen], predicted)
+    write_report(
+        model, as_citeseq(mdata), out / "report.html", labels_key=LABELS, title="scFusionTTT on simulated CITE-seq",
+        command=f"scfusionttt report citeseq.h5mu --model finetuned --labels-key {LABELS} --out report.html",
+        more=[_transfer_section(counts, transferred, zero_shot), _cell_section(model, mdata)],
+    )  # fmt: skip
     return out / "report.html"
+
+
+def _saved(model: FusionTTT, path: Path, command: str) -> FusionTTT:
+    """Save a model with the command that does the same, and return it as read from its folder."""
+    model.save(path, overwrite=True, command=f"scfusionttt {command}")
+    return FusionTTT.load(path, device=model.device, progress=model.progress)
 
 
 def _make_folder(out: Path) -> None:
@@ -138,52 +131,28 @@ def _is_demo(folder: Path) -> bool:
     return WRITTEN[0] in names and names <= set(WRITTEN)
 
 
-def _fusion_section(mdata: "MuData", z: np.ndarray, scores: Evaluation, seed: int) -> Section:
-    coords = umap(z, seed=seed)
-    clusters = cluster(z, mdata.obs[LABELS].nunique(), seed=seed).labels.astype(str)
-    by_type = figures.umap(coords, mdata.obs[LABELS], title="cell type")
-    by_cluster = figures.umap(coords, clusters, title="Leiden cluster")
+def _transfer_section(counts: pd.DataFrame, transferred: pd.DataFrame, zero_shot: Evaluation) -> Section:
+    """Return the scores of stage 3, with and without labels of RNA-only cells, on the same cells."""
+    learned = f"RNA-only cells, trained on {QUERY_FRACTION:.0%} of their labels"
     return Section(
-        "Embedding",
-        "RNA and proteins of each cell are combined in one vector. No labels were used in training.",
+        "Transfer to RNA-only cells",
+        "The model of this page, transferred to cells of another platform without proteins. Both tables score the same "
+        "cells, of which no label was used.",
         tables=[
-            metric_table(
-                scores.summary(),
-                protocol="unsupervised",
-                caption="Leiden clusters compared with the simulated cell types",
-            )
+            metric_table(transferred, protocol="held-out", caption=learned),
+            metric_table(zero_shot.summary(), protocol="zero-shot", caption="Without labels of RNA-only cells"),
         ],
         figures=[
-            Figure(by_type, "UMAP of the embedding, coloured by simulated cell type.", "UMAP by cell type"),
-            Figure(by_cluster, "UMAP of the embedding, coloured by Leiden cluster.", "UMAP by cluster"),
+            Figure(
+                figures.confusion(counts),
+                f"Known and predicted cell types of {counts.to_numpy().sum():,} held-out RNA-only cells.",
+                "confusion matrix of cell types",
+            )
         ],
     )
 
 
-def _types_section(
-    query: "AnnData", predicted: pd.Series, held_out: pd.DataFrame, transferred: pd.DataFrame, zero_shot: Evaluation
-) -> Section:
-    unseen = (query.obs[SPLIT] == "test").to_numpy()
-    counts = confusion(query.obs[LABELS].astype(str)[unseen], predicted.astype(str)[unseen])
-    tables = [
-        metric_table(
-            held_out, protocol="held-out", caption=f"CITE-seq cells, trained on {TRAIN_FRACTION:.0%} of their labels"
-        ),
-        metric_table(
-            transferred, protocol="held-out", caption=f"RNA-only cells, trained on {QUERY_FRACTION:.0%} of their labels"
-        ),
-        metric_table(zero_shot.summary(), protocol="zero-shot", caption="RNA-only cells, trained without their labels"),
-    ]
-    caption = f"True and predicted cell types of the held-out RNA-only cells ({unseen.sum()} of {len(unseen)})."
-    return Section(
-        "Cell types",
-        "Fine-tuned on part of the CITE-seq cells, then transferred to RNA-only cells of another platform.",
-        tables=tables,
-        figures=[Figure(figures.confusion(counts), caption, "confusion matrix of cell types")],
-    )
-
-
-def _genome_section(model: FusionTTT, mdata: "MuData") -> Section:
+def _cell_section(model: FusionTTT, mdata: "MuData") -> Section:
     features, preprocessing = model.features, model.preprocessing
     cell = as_citeseq(mdata)[np.array([0])]
     match = match_features(cell, features)
@@ -196,20 +165,4 @@ def _genome_section(model: FusionTTT, mdata: "MuData") -> Section:
         title=f"{cell.rna.obs_names[0]} ({cell.obs[LABELS].iloc[0]})",
     )
     caption = "One cell as the network reads it: genes in genome order, each protein at its coding gene."
-    return Section("Genome", figures=[Figure(axes, caption, "genes of one cell in genome order, with its proteins")])
-
-
-def _curves(history: pd.DataFrame) -> Figure:
-    return Figure(figures.training_curves(history), "Loss per epoch, by stage.", "training curves")
-
-
-def _settings_section(model: FusionTTT) -> Section:
-    commands = f"""scfusionttt pretrain citeseq.h5mu --out pretrained --preset fast
-scfusionttt finetune citeseq.h5mu --model pretrained --labels {LABELS} --train-fraction {TRAIN_FRACTION} --out finetuned
-scfusionttt transfer rna.h5ad --model finetuned --labels {LABELS} --split {SPLIT} --out transferred"""
-    return Section(
-        "Settings and commands",
-        "These commands, run in the folder of this page, do the same.",
-        tables=[key_values(model.config.to_dict(), caption="Settings")],
-        code=commands,
-    )
+    return Section("One cell", figures=[Figure(axes, caption, "genes of one cell in genome order, with its proteins")])

@@ -59,6 +59,7 @@ def test_unlabelled_cells_are_clustered_but_not_scored(cells):
     labels[::10] = "unknown"
     labels[1::10] = np.nan
     result = evaluate_representation(x_nd, labels, seeds=(0,))
+    assert set(result.to_dict()["std"].values()) == {None}, "one seed has no spread"
     assert (result.n_cells, result.n_unlabelled, result.n_classes) == (160, 40, 4)
     # the same clusters, scored by hand on the labelled cells
     whole = evaluate_representation(x_nd, cells[1], seeds=(0,))

@@ -62,8 +62,9 @@ class Evaluation:
 
     @property
     def std(self) -> dict[str, float]:
-        """Standard deviation (ddof 0) of each metric over clustering seeds."""
-        return {str(name): float(value) for name, value in self.scores.std(ddof=0).items()}
+        """Standard deviation (ddof 0) of each metric over clustering seeds; NaN for one seed."""
+        spread = self.scores.std(ddof=0 if len(self.scores) > 1 else 1)
+        return {str(name): float(value) for name, value in spread.items()}
 
     def summary(self) -> pd.DataFrame:
         """Return a table with the mean and, if there are several seeds, the standard deviation of each metric."""

@@ -99,6 +99,16 @@ def reconstructed_proteins(network: PretrainNetwork, cells: CellDataset, device:
     return reconstructed_when_hidden(network, cells, device, parts)[:, n_genes:]
 
 
+def reconstructed(network: PretrainNetwork, cells: CellDataset, device: torch.device) -> np.ndarray:
+    """Return the scaled values of n cells as reconstructed from the bottleneck, float32 [n, g + p]."""
+
+    def read(inputs: CellInputs) -> Tensor:
+        rebuilt = network(inputs, from_tokens=False)
+        return torch.cat([part for part in (rebuilt.rna_z, rebuilt.protein_z) if part is not None], dim=1)
+
+    return read_cells(network, cells, device, read)
+
+
 def reconstructed_when_hidden(
     network: PretrainNetwork, cells: CellDataset, device: torch.device, parts: np.ndarray
 ) -> np.ndarray:

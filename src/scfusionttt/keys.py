@@ -6,6 +6,8 @@ X_FUSIONTTT = "X_fusionttt"
 X_PCA = "X_pca"
 #: obsm: imputed proteins, a DataFrame of log-ratios [n_cells, n_proteins].
 PROTEIN_IMPUTED = "protein_imputed"
+#: obsm: denoised proteins, a DataFrame [n_cells, n_proteins]; uns: the units of denoised values.
+PROTEIN_DENOISED, DENOISED = "protein_denoised", "denoised"
 #: obsm: whether a cell has a protein, a DataFrame of bool [n_cells, n_proteins], and the probability (0 to 1).
 PROTEIN_POSITIVE, PROTEIN_PROBABILITY = "protein_positive", "protein_positive_probability"
 #: obsm and uns: surprise of each token [n_cells, n_tokens], in the format in which infercnvpy writes copy numbers, and

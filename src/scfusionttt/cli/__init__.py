@@ -19,14 +19,14 @@ from scfusionttt.cli.interrupts import INTERRUPTED, TERMINATED, Stopped
 from scfusionttt.cli.large import plan, store
 from scfusionttt.cli.look import demo, doctor, genes, report, validate
 from scfusionttt.cli.references import annotate, reference
-from scfusionttt.cli.results import embed, evaluate, explain, impute, predict
+from scfusionttt.cli.results import denoise, embed, evaluate, explain, impute, predict
 from scfusionttt.cli.stages import finetune, pretrain, transfer
 from scfusionttt.errors import UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 VERBS = (
-    annotate, demo, validate, pretrain, finetune, transfer, embed, map_query, predict, impute, evaluate, explain,
-    background, differential, report, store, plan, benchmark, ablate, reference, genes, doctor,
+    annotate, demo, validate, pretrain, finetune, transfer, embed, map_query, predict, impute, denoise, evaluate,
+    explain, background, differential, report, store, plan, benchmark, ablate, reference, genes, doctor,
 )  # fmt: skip
 for verb in VERBS:
     app.command()(verb)

@@ -129,6 +129,13 @@ def write_proteins(
         _write_annotated(path, copy, ending)
 
 
+def write_cells(path: str | Path, cells: AnnData) -> None:
+    """Write an AnnData as ``.h5ad``; OutputError if the ending is another or the file cannot be written."""
+    check_result_path(path, (".h5ad",), cells)
+    with quiet():
+        _write_annotated(path, cells, ".h5ad")
+
+
 def check_result_path(
     path: str | Path,
     endings: tuple[str, ...],

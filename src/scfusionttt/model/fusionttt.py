@@ -28,6 +28,7 @@ from scfusionttt.explain.surprise import as_track, write_track
 from scfusionttt.labels import usable_labels
 from scfusionttt.model import mapping, pipeline
 from scfusionttt.model.annotation import Annotation
+from scfusionttt.model.denoising import DenoisedUnits, denoise, require_denoising
 from scfusionttt.model.hub import local_folder
 from scfusionttt.model.imputation import ImputedProteins, Units, impute, obsm_tables, require_imputable
 from scfusionttt.model.mapping import Mapped
@@ -565,6 +566,38 @@ class FusionTTT(metaclass=_Hints):
             for key, table in obsm_tables(imputed).items():
                 target.obsm[key] = table
         return imputed
+
+    def denoise(
+        self, data: Data, *, units: DenoisedUnits = "log", **input_options: Unpack[InputOptions]
+    ) -> AnnData:  # fmt: skip
+        """Return the genes and proteins of each cell as reconstructed from its bottleneck.
+
+        Measured proteins are used, unlike in :meth:`impute`; where none was measured, they are those of the RNA. The
+        effects of batches are kept: the decoders do not know them. Denoised values suit figures, not tests: they vary
+        less than measured ones.
+
+        Parameters
+        ----------
+        data, **input_options
+            Cells to denoise; see Notes of :class:`FusionTTT`.
+        units
+            ``log``: genes as ``log1p`` of counts per 10,000, proteins as log-ratios (see :meth:`impute`); ``counts``:
+            genes as counts per 10,000, proteins as counts at the depth of the training cells.
+
+        Returns
+        -------
+        AnnData [n, g] of the model's genes, with ``obsm["protein_denoised"]`` (DataFrame [n, p]), the obs of the cells
+        and ``uns["denoised"]`` (the units). :func:`scfusionttt.differential` refuses it.
+
+        Raises
+        ------
+        SettingError
+            The model is not that of `pretrain`, or reconstructs tokens alone (preset ``paper``).
+        """
+        state = self._trained()
+        require_denoising(state, units)
+        cite = pipeline.check_cells(data, **input_options)
+        return denoise(state, cite, self._join_processes(), units=units)
 
     def annotate(
         self,

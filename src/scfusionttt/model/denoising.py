@@ -1,0 +1,50 @@
+"""Denoised genes and proteins: the cell as reconstructed from its bottleneck."""
+
+from typing import Literal, get_args
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+
+from scfusionttt import inference
+from scfusionttt.data.cells import CiteSeq
+from scfusionttt.errors import SettingError
+from scfusionttt.io.quiet_warnings import quiet
+from scfusionttt.keys import DENOISED, PROTEIN_DENOISED
+from scfusionttt.model.pipeline import dataset_for
+from scfusionttt.model.state import TrainedState
+from scfusionttt.nn.networks import PretrainNetwork
+
+#: Units of denoised values.
+DenoisedUnits = Literal["log", "counts"]
+
+
+def require_denoising(state: TrainedState, units: str) -> None:
+    """Raise SettingError, before the cells are read, if the model cannot denoise in these units."""
+    if units not in get_args(DenoisedUnits):
+        raise SettingError(f"units must be log or counts (got {units!r})")
+    if not isinstance(state.network, PretrainNetwork):
+        raise SettingError("denoise needs a pretrained model; finetune and transfer keep no decoders")
+    if state.network.rebuilds_tokens:
+        raise SettingError("this model rebuilds hidden tokens alone; pretrain one with pretrain.objective=bottleneck")
+
+
+def denoise(state: TrainedState, cite: CiteSeq, device: torch.device, *, units: DenoisedUnits) -> AnnData:
+    """Return the result of :meth:`scfusionttt.FusionTTT.denoise`."""
+    network, preprocessing = state.network, state.preprocessing
+    assert isinstance(network, PretrainNetwork)
+    genes, proteins = state.features.genes, state.features.proteins
+    values = inference.reconstructed(network, dataset_for(state, cite), device)
+    rna = (values[:, : len(genes)] * preprocessing.rna.std + preprocessing.rna.mean).clip(min=0)
+    rna = np.expm1(rna) if units == "counts" else rna
+    with quiet():
+        var = genes.set_index(pd.Index(genes["name"].astype(str), name=None))[["symbol", "gene_id"]].astype(str)
+        result = AnnData(rna.astype(np.float32), obs=cite.obs.copy(), var=var)
+    if len(proteins):
+        ratios = values[:, len(genes) :] * preprocessing.protein.std + preprocessing.protein.mean
+        if units == "counts":
+            ratios = np.expm1(ratios).clip(min=0) * np.exp(preprocessing.log_geometric_mean)
+        result.obsm[PROTEIN_DENOISED] = pd.DataFrame(ratios, index=result.obs_names, columns=proteins["name"].tolist())
+    result.uns[DENOISED] = {"units": units, "target_sum": float(preprocessing.target_sum)}
+    return result

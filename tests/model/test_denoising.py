@@ -1,0 +1,43 @@
+"""Denoised genes and proteins."""
+
+import anndata as ad
+import numpy as np
+import pytest
+
+from scfusionttt import differential
+from scfusionttt.errors import InputDataError, SettingError
+from scfusionttt.model.fusionttt import FusionTTT
+
+
+def test_denoised_values_are_those_of_the_bottleneck_in_units_of_counts(trained, cells):
+    model = trained.pretrained
+    logs, counts = model.denoise(cells), model.denoise(cells, units="counts")
+    assert list(logs.obs_names) == list(cells.obs_names)
+    assert list(logs.var_names) == model.features.genes["name"].tolist()
+    assert logs.X.min() >= 0
+    np.testing.assert_allclose(np.expm1(logs.X), counts.X, rtol=1e-4, atol=1e-5)
+    ratios, proteins = logs.obsm["protein_denoised"], counts.obsm["protein_denoised"]
+    assert list(ratios) == model.features.proteins["name"].tolist()
+    scale = np.exp(model.preprocessing.log_geometric_mean)
+    np.testing.assert_allclose(proteins, np.expm1(ratios).clip(lower=0) * scale, rtol=1e-5)
+    measured = cells["prot"].to_df()[ratios.columns].sum()  # the mean is that of the training cells
+    assert np.corrcoef(np.log(proteins.mean()), np.log(measured))[0, 1] > 0.9
+
+
+def test_denoised_values_are_not_tested(trained, cells, tmp_path):
+    """They vary less than measured ones; the file keeps what they are."""
+    denoised = trained.pretrained.denoise(cells)
+    denoised.write_h5ad(tmp_path / "denoised.h5ad")
+    read = ad.read_h5ad(tmp_path / "denoised.h5ad")
+    assert read.uns["denoised"]["units"] == "log"
+    with pytest.raises(InputDataError, match="not raw counts"):
+        differential(read, "cell_type")
+
+
+def test_models_that_cannot_denoise_say_so(trained, cells):
+    with pytest.raises(SettingError, match="denoise needs a pretrained model"):
+        trained.finetuned.denoise(cells)
+    with pytest.raises(SettingError, match="units must be log or counts"):
+        trained.pretrained.denoise(cells, units="z")
+    with pytest.raises(SettingError, match="not trained"):
+        FusionTTT().denoise(cells)

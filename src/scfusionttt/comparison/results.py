@@ -49,6 +49,8 @@ def tables(rows: list[Row], *, reference: str | None = None) -> list[Table]:
         spread = "95 % interval" if interval else "standard deviation"
         caption = f"{key['dataset']} ({key['labels']}{share}), mean ± {spread} over seeds"
         frame = pd.DataFrame.from_dict(lines, orient="index").rename_axis("method")
+        last = [name for name in (*UNITS, "seeds") if name in frame]  # some rows may have more metrics than the first
+        frame = frame[[*frame.columns.drop(last), *last]]
         table = metric_table(frame, protocol=key["protocol"], caption=caption)
         notes = dict.fromkeys(f"{row['method']}: {row['note']}" for row in own if row["status"] != DONE)
         result.append(replace(table, notes="\n\n".join([table.notes, *notes, *_warn_of_other_code(own)]).strip()))

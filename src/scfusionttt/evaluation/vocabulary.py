@@ -28,17 +28,17 @@ class Metric:
     description
         What is measured, with its unit or range unless that is 0 to 1.
     lower_is_better
-        Whether a low value is good.
+        Whether a low value is good; None if neither is.
     """
 
     label: str
     description: str
-    lower_is_better: bool = False
+    lower_is_better: bool | None = False
 
     @property
     def heading(self) -> str:
         """The label with an arrow towards better values."""
-        return f"{self.label} {'↓' if self.lower_is_better else '↑'}"
+        return self.label if self.lower_is_better is None else f"{self.label} {'↓' if self.lower_is_better else '↑'}"
 
 
 #: The ten metrics of the paper, in its order.
@@ -63,7 +63,7 @@ METRICS = {
     "ece": Metric("ECE", "expected calibration error", lower_is_better=True),
     "ARI_res1": Metric("ARI, resolution 1", "of Leiden clusters of resolution 1, whatever their number"),
     "NMI_res1": Metric("NMI, resolution 1", "the same"),
-    "clusters_res1": Metric("clusters, resolution 1", "their number, 1 upwards"),
+    "clusters_res1": Metric("clusters, resolution 1", "their number, 1 upwards", lower_is_better=None),
     "kNN": Metric("kNN", "fraction of cells whose neighbours vote for their label"),
     "gene_r": Metric("gene r", "mean correlation of genes predicted by ridge regression, held-out cells, -1 to 1"),
     "protein_r": Metric("protein r", "the same for proteins"),

@@ -2,6 +2,7 @@
 
 python benchmarks/batches.py --seeds 3 --json batches.json                     # simulated: three batches, eight types
 python benchmarks/batches.py cells.h5mu --labels-key cell_type --batch-key donor --seeds 3
+python benchmarks/batches.py pbmc10k.h5mu --labels-key cell_type --two-runs 0.5 # real cells, a simulated second run
 
 Rows: our model without the batches, with them, and one model per batch; a model of all batches but the last, into whose
 embedding the last is mapped; 30 components of RNA beside the proteins, plain and corrected by Harmony (Korsunsky et al.
@@ -52,6 +53,14 @@ def main() -> None:
     parser.add_argument("--labels-key", default="cell_type", metavar="KEY")
     parser.add_argument("--batch-key", default="batch", metavar="KEY")
     parser.add_argument("--effect", type=float, default=0.4, help="size of the simulated batch effect")
+    parser.add_argument(
+        "--two-runs",
+        type=float,
+        metavar="SPREAD",
+        help="divide the cells into two runs at random; in the second, each gene and protein is measured with an "
+        "efficiency of its own, log-normal with this standard deviation (natural log)",
+    )
+    parser.add_argument("--cells", type=int, help="draw so many cells")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--preset", default="default", help="of our model")
     parser.add_argument("--totalvi", action="store_true", help="also totalVI (scvi-tools), with its defaults")
@@ -72,13 +81,33 @@ def main() -> None:
 
 def _cells(options: argparse.Namespace, seed: int) -> CiteSeq:
     if options.input:
-        return as_citeseq(read(options.input), cells="overlap")
+        cite = as_citeseq(read(options.input), cells="overlap")
+        if options.cells:
+            cite = cite[np.sort(np.random.default_rng(seed).choice(cite.rna.n_obs, options.cells, replace=False))]
+        return cite if options.two_runs is None else two_runs(cite, options.two_runs, options.batch_key, seed)
     return as_citeseq(
         simulate(
             1500, 1500, 20, 8, n_batches=3, batch_effect=options.effect, composition_shift=0.7, batch_only="NK",
             rare_fraction=0.08, seed=seed,
         )
     )  # fmt: skip
+
+
+def two_runs(cite: CiteSeq, spread: float, batch_key: str, seed: int) -> CiteSeq:
+    """Return the cells as two runs, the second with half of the RNA counts and other efficiencies and background."""
+    assert cite.protein is not None
+    rng = np.random.default_rng(seed)
+    second = rng.random(cite.rna.n_obs) < 0.5
+    rna, protein = cite.rna.copy(), cite.protein.copy()
+    efficiency = np.minimum(0.5 * np.exp(rng.normal(0, spread, rna.n_vars)), 1)
+    counts = rna.X.tocoo()
+    kept = np.where(second[counts.row], efficiency[counts.col], 1)
+    counts.data = rng.binomial(counts.data.astype(np.int64), kept).astype(np.float32)
+    rna.X = counts.tocsr()
+    stained = protein.X * np.exp(rng.normal(-0.3, spread, protein.n_vars)) + rng.gamma(1, 3, protein.n_vars)
+    protein.X = np.where(second[:, None], rng.poisson(stained), protein.X).astype(np.float32)
+    obs = cite.obs.assign(**{batch_key: np.where(second, "second", "first")})
+    return CiteSeq(rna, protein, obs)
 
 
 def representations(cells: Cells, seed: int, preset: str, *, totalvi: bool) -> "dict[str, np.ndarray | list]":

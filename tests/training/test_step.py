@@ -6,7 +6,6 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 import torch
-from torch import nn
 
 from scfusionttt.data.loader import CellBatch
 from scfusionttt.training import machine
@@ -22,10 +21,7 @@ def module(network, config):
 
     def make(stage):
         masked = {"decoder_blocks": 1, "latent": 0} if stage == "masked" else {}
-        fresh = network("pretrain" if masked else stage, **masked).train()
-        for part in fresh.modules():
-            if isinstance(part, nn.Dropout):
-                part.p = 0.0
+        fresh = network("pretrain" if masked else stage, dropout=0.0, **masked).train()
         if stage == "pretrain":
             return PretrainModule(fresh, replace(config.pretrain, hide_protein=0.3), seed=0)
         if stage == "masked":

@@ -20,6 +20,7 @@ from scfusionttt.model.fusionttt import FusionTTT
 
 VERBS = ["demo", "validate", "pretrain", "finetune", "transfer", "embed", "predict", "impute", "evaluate"]
 VERBS += ["map", "explain", "report", "store", "plan", "benchmark", "ablate", "genes", "doctor", "background"]
+VERBS += ["differential", "denoise"]
 SMALL = "--preset fast --set network.width=16 --set network.encoder_blocks=1 --set network.latent=8"
 
 
@@ -300,6 +301,18 @@ def test_background_writes_calls_and_probabilities(here, scfusionttt, cells):
         done(scfusionttt("background cells.h5mu --out calls.zarr"))
     assert {"protein_positive", "protein_positive_probability"} <= set(read("calls.zarr").obsm)
     assert scfusionttt("background cells.h5mu --out calls.csv --empty none.h5").code == 2
+
+
+def test_denoise_and_differential_write_what_python_gives(here, scfusionttt, trained, cells):
+    done(scfusionttt("denoise cells.h5mu --model pretrained --out denoised.h5ad"))
+    np.testing.assert_allclose(read("denoised.h5ad").X, trained.pretrained.denoise(cells).X, rtol=1e-5)
+    assert scfusionttt("denoise cells.h5mu --model typed --out d.h5ad").code == 2
+    result = done(scfusionttt("differential cells.h5mu --groupby cell_type --modality protein --out proteins.csv"))
+    table = package.differential(cells, "cell_type", modality="protein")
+    assert pd.read_csv("proteins.csv")["names"].tolist() == table["names"].tolist()
+    assert f"{table['group'].nunique()} groups" in result.err
+    refused = scfusionttt("differential denoised.h5ad --groupby cell_type --out genes.csv")
+    assert refused.code == 2 and "not raw counts" in refused.err
 
 
 def test_genes_shows_where_names_lie(scfusionttt):

@@ -7,7 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import scanpy as sc
+import torch
 from anndata import AnnData
+from matplotlib import pyplot
 from mudata import MuData
 
 from scfusionttt import differential, plot
@@ -16,6 +18,12 @@ from scfusionttt.errors import InputDataError, LabelError, SettingError
 from scfusionttt.io.quiet_warnings import quiet
 
 needs_deseq2 = pytest.mark.skipif(importlib.util.find_spec("pydeseq2") is None, reason="PyDESeq2 is not installed")
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    pyplot.close("all")
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +50,13 @@ def known():
         mdata = MuData({"rna": rna, "prot": prot})
         mdata.obs[["type", "donor"]] = obs
     return SimpleNamespace(mdata=mdata, t=t, genes=genes, obs=obs)
+
+
+def test_the_number_of_threads_stays(known):
+    """Scanpy's test starts Numba's threads, and torch then rounded otherwise for the rest of the process."""
+    threads = torch.get_num_threads()
+    differential(known.mdata, "type")
+    assert torch.get_num_threads() == threads
 
 
 def test_known_differences_come_first_and_scanpy_reads_them(known):

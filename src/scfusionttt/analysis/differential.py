@@ -18,6 +18,7 @@ from scfusionttt.data.validate import require_usable
 from scfusionttt.errors import InputDataError, LabelError, SettingError
 from scfusionttt.keys import PROTEIN_MODALITIES, RANKED, RNA_MODALITIES
 from scfusionttt.labels import class_names, label_names, obs_column
+from scfusionttt.threads import threads_kept
 
 Modality = Literal["rna", "protein"]
 
@@ -151,7 +152,7 @@ def _by_cells(
 
     values = log_normalize(part.X) if modality == "rna" else clr(part.X)[0]
     cells = AnnData(values, obs=pd.DataFrame({"group": pd.Categorical(group)}, index=part.obs_names), var=part.var[[]])
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
+    with threads_kept(), warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # constant features, and scanpy's use of pandas
         sc.tl.rank_genes_groups(cells, "group", groups=groups, reference=reference, method="wilcoxon")
         return {name: sc.get.rank_genes_groups_df(cells, name) for name in groups}

@@ -67,7 +67,7 @@ def quality(
     Raises
     ------
     InputDataError, LabelError
-        The counts cannot be used, or there is no such obs column.
+        The counts cannot be used, or the column `batch_key` does not exist in obs.
     """
     cite, findings = assemble(
         data, layer=layer, rna_modality=rna_modality, protein_modality=protein_modality, cells=cells, round=round

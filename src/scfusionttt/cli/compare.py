@@ -90,7 +90,7 @@ def benchmark(
     """Compare scFusionTTT with other methods: same cells, same clustering, same metrics; no table for two protocols.
 
     By default these are unsupervised (no labels) and held-out (cell types of cells whose labels were not used).
-    Count-splitting needs no labels to score: methods see one half of the counts of each cell, and the other half tells
+    Count-splitting scores without labels: methods see one half of the counts of each cell, and the other half shows
     how well the neighbours that they find agree. It compares settings, too (with ablate). Paper scores as published,
     which only shows something with presets that train on labels, such as paper and scmmae.
 

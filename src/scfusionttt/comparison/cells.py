@@ -133,7 +133,7 @@ class Cells:
     def halves(self, seed: int) -> "tuple[Cells, Cells]":
         """Return the cells twice, with every single count dealt to one of the two at random.
 
-        As far as counts are Poisson distributed, one half tells of the other only what it tells of the cell (molecular
+        If counts are Poisson distributed, the halves are independent samples of the same cell (molecular
         cross-validation, Batson et al. 2019; Neufeld et al., arXiv 2207.00554).
         """
         rng = np.random.default_rng(seed)

@@ -6,7 +6,8 @@ python benchmarks/batches.py pbmc10k.h5mu --labels-key cell_type --two-runs 0.5 
 
 Rows: our model without the batches, with them, and one model per batch; a model of all batches but the last, into whose
 embedding the last is mapped; 30 components of RNA beside the proteins, plain and corrected by Harmony (Korsunsky et al.
-2019, defaults); with ``--totalvi``, totalVI given the batches. No training uses labels. Columns, each a mean over cells
+2019, defaults); of ``--systems``: totalVI given the batches, and the last batch's labels by Symphony and by scANVI
+surgery (scArches; it alone trains on labels of the other batches). Columns, each a mean over cells
 with a label unless it says otherwise:
 
 * own batch: share of the 15 nearest neighbours from a cell's own batch, relative to the share of that batch among the
@@ -23,6 +24,7 @@ if not __package__:
     sys.path[0] += "/.."  # run as a file: modules in this folder must not shadow the standard library
 
 import argparse
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +33,9 @@ from harmonypy import compute_lisi
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
 from benchmarks.measure import print_table, write_json
-from scfusionttt.comparison import linear_baselines, scvi_baselines
+from scfusionttt.comparison import linear_baselines, scvi_baselines, systems
 from scfusionttt.comparison.cells import Cells
+from scfusionttt.comparison.systems import Counts
 from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.data.cells import CiteSeq
 from scfusionttt.evaluation import evaluate_representation
@@ -42,6 +45,7 @@ from scfusionttt.model.fusionttt import FusionTTT
 from scfusionttt.simulation.simulate import simulate
 
 NEIGHBORS = 15
+SYSTEMS = ("totalvi", "symphony", "scanvi_surgery")
 #: Fewest cells that a type has in a batch to count as one of its types.
 FEWEST = 10
 
@@ -63,14 +67,14 @@ def main() -> None:
     parser.add_argument("--cells", type=int, help="draw so many cells")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--preset", default="default", help="of our model")
-    parser.add_argument("--totalvi", action="store_true", help="also totalVI (scvi-tools), with its defaults")
+    parser.add_argument("--systems", nargs="+", default=(), choices=SYSTEMS, help="also these, if installed")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     rows = []
     for seed in range(options.seeds):
         cells = Cells("cohort", _cells(options, seed), options.labels_key, options.batch_key)
-        for name, z in representations(cells, seed, options.preset, totalvi=options.totalvi).items():
-            rows.append({"seed": seed, "method": name, **scores(z, cells)})
+        for name, found in scored(cells, seed, options.preset, options.systems):
+            rows.append({"seed": seed, "method": name, **found})
             print(*(f"{value:.3f}" if isinstance(value, float) else value for value in rows[-1].values()), flush=True)
     table = pd.DataFrame(rows)
     summary = table.drop(columns="seed").groupby("method", sort=False).agg(["mean", "std"]).round(3)
@@ -110,7 +114,34 @@ def two_runs(cite: CiteSeq, spread: float, batch_key: str, seed: int) -> CiteSeq
     return CiteSeq(rna, protein, obs)
 
 
-def representations(cells: Cells, seed: int, preset: str, *, totalvi: bool) -> "dict[str, np.ndarray | list]":
+def scored(cells: Cells, seed: int, preset: str, others: Sequence[str]) -> Iterator[tuple[str, dict[str, float]]]:
+    """Yield each method and its scores."""
+    for name, z in representations(cells, seed, preset).items():
+        yield name, scores(z, cells)
+    if "totalvi" in others:
+        yield "totalVI", scores(scvi_baselines.totalvi(cells, seed), cells)
+    labels = label_names(cells.cite.obs[cells.labels_key])
+    asked = _last(labels, cells.batches)[1]
+    for name in others:
+        if name != "totalvi":
+            yield f"{name}, last batch mapped", {"kNN": float((_named(name, cells, seed) == labels[asked]).mean())}
+
+
+def _named(name: str, cells: Cells, seed: int) -> np.ndarray:
+    """Return the labels that a system gives the last batch's cells, learned from those of the others [m]."""
+    labels = label_names(cells.cite.obs[cells.labels_key])
+    known, asked = _last(labels, cells.batches)
+    genes = cells.cite.rna[:, cells.variable]
+    first, new, batches = genes.X[known], genes.X[asked], cells.batches[known]
+    if name == "scanvi_surgery":
+        return scvi_baselines.scanvi_surgery(first, labels[known], new, seed, batches=batches)
+    reference = Counts(first, genes.var_names, labels=labels[known], batches=batches)
+    output = systems.SYMPHONY.run(reference, seed, query=Counts(new, genes.var_names))
+    assert isinstance(output, pd.DataFrame)
+    return output["label"].to_numpy(str)
+
+
+def representations(cells: Cells, seed: int, preset: str) -> "dict[str, np.ndarray | list]":
     """Return representations [n, d]; of one model per batch, a list with that of each batch."""
     cite, batches = cells.cite, cells.batches
     names = np.unique(batches)
@@ -133,8 +164,6 @@ def representations(cells: Cells, seed: int, preset: str, *, totalvi: bool) -> "
         found["scfusionttt, last batch mapped"] = z
     found["concatenation"] = linear_baselines.concat(cells, seed)
     found["concatenation, Harmony"] = linear_baselines.concat_harmony(cells, seed)
-    if totalvi:
-        found["totalVI"] = scvi_baselines.totalvi(cells, seed)
     return found
 
 
@@ -169,10 +198,15 @@ def mixing(z: np.ndarray, labels: np.ndarray, batches: np.ndarray) -> dict[str, 
     }
 
 
-def _accuracy(z: np.ndarray, labels: np.ndarray, batches: np.ndarray) -> float:
+def _last(labels: np.ndarray, batches: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return which cells have a label in another batch than the last, and which of the last have a type of those."""
     last = batches == np.unique(batches)[-1]
     known = ~last & (labels != "")
-    asked = last & np.isin(labels, np.unique(labels[known]))
+    return known, last & np.isin(labels, np.unique(labels[known]))
+
+
+def _accuracy(z: np.ndarray, labels: np.ndarray, batches: np.ndarray) -> float:
+    known, asked = _last(labels, batches)
     predicted = KNeighborsClassifier(NEIGHBORS).fit(z[known], labels[known]).predict(z[asked])
     return float((predicted == labels[asked]).mean())
 

@@ -22,6 +22,7 @@ TOY = System(name="toy", package="numpy", version="1")
 COUNTS = Counts(
     sparse.csr_matrix(np.array([[1.0, 0], [0, 3], [2, 2]], "float32")), pd.Index(["CD3E", "NA"]),
     protein=pd.DataFrame({"CD3, clone 1": [4, 5, 6]}), labels=np.array(["T", "", "NA"], dtype=object),
+    batches=np.array(["1", "1", "NA"], dtype=object),
 )  # fmt: skip
 
 
@@ -48,8 +49,9 @@ def test_a_system_gets_counts_labels_and_the_seed(script):
     script(
         "from exchange import *",
         "a, b = read(), read('query')",
-        "assert has_query() and 'label' not in b.obs",
+        "assert has_query() and b.obs.empty",
         "assert list(a.var_names) == ['CD3E', 'NA'] and list(a.obs['label']) == ['T', '', 'NA']",
+        "assert list(a.obs['batch']) == ['1', '1', 'NA']",
         "assert list(proteins(a).var_names) == ['CD3, clone 1'] and proteins(a).X.ravel().tolist() == [4, 5, 6]",
         "write(pd.DataFrame({'label': a.obs['label'], 'sum': b.X.sum(axis=1).A1 + SEED}))",
     )

@@ -55,14 +55,23 @@ def expected_proteins(
     return model.get_normalized_expression(n_samples=10, return_mean=True, transform_batch="yes")[1]
 
 
-def scanvi_surgery(genes: sparse.csr_matrix, labels: np.ndarray, new: sparse.csr_matrix, seed: int) -> np.ndarray:
+def scanvi_surgery(
+    genes: sparse.csr_matrix,
+    labels: np.ndarray,
+    new: sparse.csr_matrix,
+    seed: int,
+    *,
+    batches: "np.ndarray | str" = "reference",
+) -> np.ndarray:
     """Return labels of the cells `new`: scANVI learns a reference, to which they are added by surgery on its weights.
 
-    Raw counts [m, g] and [n, g]; labels [m] are empty where unknown. With the settings of scvi-tools' tutorial of
+    Raw counts [m, g] and [n, g], the new ones of one batch; labels [m] are empty where unknown, batches [m] are names
+    that differ from "query". With the settings of scvi-tools' tutorial of
     scArches (Lotfollahi et al. 2022).
     """
     with _library(seed) as library:
-        reference, query = (AnnData(counts.copy(), obs={"study": name}) for counts, name in ((genes, "r"), (new, "q")))
+        reference, query = AnnData(genes.copy()), AnnData(new.copy())
+        reference.obs["study"], query.obs["study"] = batches, "query"
         reference.obs["label"] = np.where(labels == "", _UNLABELLED, labels)
         query.obs["label"] = _UNLABELLED
         library.model.SCVI.setup_anndata(reference, batch_key="study", labels_key="label")

@@ -25,22 +25,24 @@ Output: TypeAlias = "pd.DataFrame | sparse.csr_matrix"
 
 @dataclass(frozen=True)
 class Counts:
-    """Raw counts of cells for a system: RNA [n, g] and, if measured, proteins [n, p]; labels, empty if unknown."""
+    """Raw counts of cells for a system: RNA [n, g], proteins [n, p] if measured; labels, empty if unknown; batches."""
 
     rna: sparse.csr_matrix
     genes: pd.Index
     protein: pd.DataFrame | None = None
     labels: np.ndarray | None = None
+    batches: np.ndarray | None = None
 
     def write(self, folder: Path) -> None:
-        """Write ``rna.mtx`` (cells, genes), ``genes.txt`` and, if there are any, ``protein.csv`` and ``labels.txt``."""
+        """Write ``rna.mtx`` (cells, genes), ``genes.txt``; if given, ``protein.csv``, ``label.txt``, ``batch.txt``."""
         folder.mkdir()
         io.mmwrite(folder / "rna.mtx", self.rna)
         _write_lines(folder / "genes.txt", self.genes)
         if self.protein is not None:
             self.protein.to_csv(folder / "protein.csv", index=False)
-        if self.labels is not None:
-            _write_lines(folder / "labels.txt", self.labels)
+        for name, values in {"label": self.labels, "batch": self.batches}.items():
+            if values is not None:
+                _write_lines(folder / f"{name}.txt", values)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ FOLDER, SEED = Path(sys.argv[1]), int(sys.argv[2])
 
 
 def read(part: str = "cells") -> AnnData:
-    """Return raw counts of genes in X, and of proteins in ``obsm["protein"]`` and labels in ``obs["label"]`` if any."""
+    """Return raw counts of genes in X, and if given, of proteins in ``obsm["protein"]``; obs "label" and "batch"."""
     folder = FOLDER / part
     counts = sparse.csr_matrix(io.mmread(folder / "rna.mtx"), dtype=np.float32)
     adata = AnnData(counts, obs=pd.DataFrame(index=[f"{part}{number}" for number in range(counts.shape[0])]))
@@ -20,8 +20,9 @@ def read(part: str = "cells") -> AnnData:
     adata.var_names_make_unique()
     if (folder / "protein.csv").exists():
         adata.obsm["protein"] = pd.read_csv(folder / "protein.csv").set_index(adata.obs_names).astype(np.float32)
-    if (folder / "labels.txt").exists():
-        adata.obs["label"] = _lines(folder / "labels.txt")
+    for name in ("label", "batch"):
+        if (folder / f"{name}.txt").exists():
+            adata.obs[name] = _lines(folder / f"{name}.txt")
     return adata
 
 

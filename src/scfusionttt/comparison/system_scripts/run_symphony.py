@@ -15,7 +15,8 @@ reference.raw = reference
 reference = reference[:, reference.var["highly_variable"]].copy()
 sc.pp.scale(reference, max_value=10)
 sc.pp.pca(reference, n_comps=30, zero_center=False, random_state=SEED)
-reference.obs["batch"] = "one"
+if "batch" not in reference.obs:
+    reference.obs["batch"] = "one"
 sp.pp.harmony_integrate(reference, key="batch", random_seed=SEED)
 sp.tl.map_embedding(query, reference)
 sp.tl.transfer_labels_kNN(query, reference, "label")

@@ -122,7 +122,10 @@ def test_axes_basis_and_colours_as_in_scanpy(mapped):
     mapped.obs["cell_type"] = mapped.obs["cell_type"].astype("category")
     mapped.uns["cell_type_colors"] = ["#111111", "#222222", "#333333"]
     legend = plot.umap(mapped, "cell_type", axes=own[0, 1])[0].get_legend()
-    assert [handle.get_color() for handle in legend.legend_handles] == ["#111111", "#222222", "#333333"]
+    drawn = {
+        text.get_text().split(" (")[0]: dot.get_color() for text, dot in zip(legend.get_texts(), legend.legend_handles)
+    }
+    assert drawn == dict(zip(mapped.obs["cell_type"].cat.categories, mapped.uns["cell_type_colors"]))
 
 
 def test_the_legend_of_sixty_classes_does_not_shrink_the_map(mapped):

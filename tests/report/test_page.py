@@ -8,9 +8,13 @@ import pytest
 
 from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.errors import FeatureError, InputDataError, LabelError, SettingError
+from scfusionttt.model.fusionttt import FusionTTT
 from scfusionttt.model.provenance import Provenance
 from scfusionttt.report import write_report
 from scfusionttt.report.analysis import analyse
+from scfusionttt.report.input_sections import input_section
+from scfusionttt.report.map_section import map_section
+from scfusionttt.report.result_sections import clusters_section
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +49,7 @@ def test_the_page_has_every_section_and_needs_no_network(typed):
     assert "://" not in typed.page
     assert "<script>alert" not in typed.page
     assert '"name":"surprise"' in typed.page
-    for name in ("donor", "day", "cluster (resolution 0.5)", "cluster (resolution 1)"):
+    for name in ("donor", "day", "cluster (leiden 0.5)", "cluster (leiden 1)"):
         assert f'"name":"{name}"' in typed.page
     assert "The given coordinates of 160 cells." in typed.page
 
@@ -55,6 +59,35 @@ def test_batches_that_are_drawn_at_random_are_mixed(typed):
     *sizes, mixing = re.findall(r">([0-9.,]+)</td>", row)
     assert sizes == ["80", "80"]
     assert 0.8 < float(mixing) < 1.2
+
+
+def test_flags_of_quality_are_counted_and_shown(trained, cells):
+    analysis = analyse(trained.pretrained, as_citeseq(cells), resolutions=[0.5])
+    quality = analysis.quality
+    quality["predicted_doublet"] = np.arange(len(quality)) < 5
+    cell_map = map_section(analysis).map
+    assert (cell_map.categories["quality flag"] == "doublet").sum() == 5
+    assert "doublet score" in [name for values in cell_map.values for name in values.table]
+    flags = next(table for table in input_section(analysis).tables if table.caption == "Quality flags")
+    assert flags.rows.loc["doublets", "cells"] == 5
+    assert "doublets" in clusters_section(analysis).tables[0].rows
+    quality["doublet_score"] = np.nan  # too few cells in each batch
+    assert "doublets" not in clusters_section(analysis).tables[0].rows
+
+
+def test_cells_of_batches_that_the_model_was_not_trained_on_are_mapped(cells, tiny, tmp_path):
+    """The report had ended with a request to run map."""
+    cite = deepcopy(as_citeseq(cells))
+    cite.obs["donor"] = np.array(["A", "B", "new"])[np.arange(cells.n_obs) % 3]
+    known, new = (cite[(cite.obs["donor"] == "new").to_numpy() == which] for which in (False, True))
+    model = FusionTTT("fast", progress=False, **tiny).pretrain(known, batch_key="donor")
+    analysis = write_report(model, new, tmp_path / "r.html")
+    assert np.array_equal(analysis.embedding, model.map(new).embedding)
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "The model was not trained on batches of these cells (new): they were mapped, see Batches." in page
+    assert "Batches" in headings(page)
+    assert '"name":"p-value in the reference"' in page
+    assert analyse(model, known).mapped is None
 
 
 def test_only_cells_that_the_model_was_not_trained_on_are_scored(typed, trained):
@@ -77,7 +110,7 @@ def test_scores_have_the_protocol_of_the_model(model, labels, protocol, trained,
         assert f"<b>{protocol}</b>" in page
         assert ("Cell types" in headings(page)) == (model != "pretrained")
     else:
-        assert "No labels were given, so clusters and predictions are not scored." in page
+        assert "No labels were given (--labels-key), so clusters and predictions are not scored." in page
 
 
 def test_unknown_classes_and_missing_proteins_are_reported(trained, rna_cells, tmp_path):

@@ -89,8 +89,11 @@ def quality(
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Return how many cells of the table of :func:`quality` have each flag: columns cells and percent."""
-    flags = {"doublets": table["predicted_doublet"]}
+    """Return how many cells of the table of :func:`quality` have each flag: columns cells and percent.
+
+    Without a row of doublets if no batch had enough cells to look for them.
+    """
+    flags = {"doublets": table["predicted_doublet"]} if table["doublet_score"].notna().any() else {}
     flags |= {f"low quality: {reason}": table["reason"] == reason for reason in _REASONS}
     cells = pd.Series({name: int(flag.sum()) for name, flag in flags.items()}, name="cells")
     return pd.DataFrame({"cells": cells, "percent": 100 * cells / max(len(table), 1)})

@@ -85,6 +85,14 @@ class Cohort:
             first += len(levels)
         return np.hstack(columns).astype(np.int64)
 
+    def knows(self, obs: pd.DataFrame) -> bool:
+        """Return whether :meth:`codes` finds the batches of all cells."""
+        if self.default is not None and not self.levels.keys() & set(obs.columns):
+            return True
+        return all(
+            key in obs and set(class_names(_batch_column(obs, key))) <= set(names) for key, names in self.levels.items()
+        )
+
     def extended(self, names: np.ndarray) -> tuple[Self, np.ndarray, range]:
         """Add the batches of a query to the first key.
 

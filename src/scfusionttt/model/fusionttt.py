@@ -174,6 +174,11 @@ class FusionTTT(metaclass=_Hints):
         return [] if self._state is None else list(self._state.cohort.levels)
 
     @property
+    def cohort(self) -> Cohort:
+        """The batches that it was trained with, and those that :meth:`map` has added."""
+        return Cohort() if self._state is None else self._state.cohort
+
+    @property
     def history(self) -> pd.DataFrame:
         """Training curves of all stages, one row per epoch."""
         return pd.DataFrame() if self._state is None else self._state.history

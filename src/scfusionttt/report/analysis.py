@@ -9,6 +9,7 @@ from anndata import AnnData
 from numpy.typing import ArrayLike
 from scipy import sparse
 
+from scfusionttt.analysis.quality import quality
 from scfusionttt.config.parse import require
 from scfusionttt.data.cells import CiteSeq
 from scfusionttt.data.features import Features, Match, match_features
@@ -18,6 +19,7 @@ from scfusionttt.evaluation import cluster_graph, neighbours, top_features, umap
 from scfusionttt.evaluation.vocabulary import Protocol
 from scfusionttt.labels import class_names, obs_column, translated, usable_labels
 from scfusionttt.model.fusionttt import FusionTTT
+from scfusionttt.model.mapping import Mapped
 
 #: Resolutions of the Leiden clusters; the first is the one that is described.
 RESOLUTIONS = (0.5, 0.25, 1.0, 2.0)
@@ -51,6 +53,11 @@ class Analysis:
         Which cells the model was trained on with their labels, bool [n]; None if that was not recorded.
     batches
         Batch of each cell, str [n], by obs column.
+    mapped
+        The result of :meth:`scfusionttt.FusionTTT.map`, if the cells have batches that the model was not trained on;
+        else None.
+    quality
+        The result of :func:`scfusionttt.quality`, within the batches of the first of these columns.
     lognorm, log_ratios
         Log-normalised values of the model's genes [n, g] and centred log-ratios of its proteins [n, p].
     top_genes, top_proteins
@@ -72,6 +79,8 @@ class Analysis:
     predictions: pd.DataFrame | None
     trained_on: np.ndarray | None
     batches: dict[str, np.ndarray]
+    mapped: Mapped | None
+    quality: pd.DataFrame
     lognorm: sparse.csr_matrix
     log_ratios: np.ndarray
     top_genes: dict[str, list[str]]
@@ -133,7 +142,7 @@ def analyse(
     coords: ArrayLike | None = None,
     resolutions: Sequence[float] = RESOLUTIONS,
 ) -> Analysis:
-    """Embed and cluster the cells, predict their types, and determine the top features of the clusters.
+    """Embed (or map) and cluster the cells, predict their types, and determine the top features of the clusters.
 
     Parameters are those of :func:`scfusionttt.report.write_report`, as are the errors.
     """
@@ -148,7 +157,8 @@ def analyse(
         coords = np.asarray(coords, dtype=float)[:, :2]
         if coords.shape != (cite.rna.n_obs, 2):
             raise InputDataError(f"coords has {len(coords)} rows; give two numbers for each of {cite.rna.n_obs} cells")
-    embedding = model.embed(cite)  # raises an error if the model is not trained
+    mapped = None if model.cohort.knows(cite.obs) else model.map(cite)
+    embedding = model.embed(cite) if mapped is None else mapped.embedding  # an error if the model is not trained
     features, preprocessing = model.features, model.preprocessing
     match = match_features(cite, features)
     graph, seed = neighbours(embedding), model.config.seed
@@ -170,11 +180,13 @@ def analyse(
         clusterings=clusterings,
         labels_key=labels_key,
         truth=truth,
-        predictions=model.predict(cite) if model.classes else None,
+        predictions=None if not model.classes else model.predict(cite) if mapped is None else mapped.cells,
         trained_on=model.provenance.learned(cite.rna.obs_names)
         if model.classes
         else np.zeros(len(embedding), dtype=bool),
         batches=batches,
+        mapped=mapped,
+        quality=quality(cite, batch_key=next(iter(keys), None), species=features.species),
         lognorm=lognorm,
         log_ratios=log_ratios,
         top_genes=top_features(lognorm, genes, clusters, most=N_TOP_GENES),

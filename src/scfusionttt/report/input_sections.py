@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from scfusionttt.data.transforms import library_sizes
+from scfusionttt.analysis.quality import summary
 from scfusionttt.data.validate import check
 from scfusionttt.errors import name_some
 from scfusionttt.genome import resolve_antibodies, resolve_genes
@@ -11,10 +11,19 @@ from scfusionttt.report.analysis import Analysis
 from scfusionttt.report.html import Section
 from scfusionttt.report.tables import Table, key_values
 
+#: Columns of the quality table, and what the report calls them.
+_COUNTS = {
+    "total_counts": "RNA counts",
+    "n_genes_by_counts": "genes detected",
+    "pct_counts_mt": "mitochondrial RNA, %",
+    "protein_counts": "protein counts",
+}
+
 
 def input_section(analysis: Analysis) -> Section:
     """Return the size and quality of the input, the part of it that the model used, and conspicuous values."""
-    tables = [key_values(_counts(analysis), caption="Cells, genes and proteins"), _quality(analysis)]
+    counts = key_values(_counts(analysis), caption="Cells, genes and proteins")
+    tables = [counts, _percentiles(analysis), _flags(analysis)]
     if analysis.cite.protein is not None:
         tables.append(_proteins(analysis))
     findings = [str(finding) for finding in check(analysis.cite) if finding.severity != "error"]
@@ -42,20 +51,24 @@ def _counts(analysis: Analysis) -> dict[str, object]:
     }
 
 
-def _quality(analysis: Analysis) -> Table:
-    """Tabulate the 5th, 50th and 95th percentile of counts per cell."""
-    counts = analysis.cite.rna.X
-    mitochondrial = analysis.cite.rna.var_names.str.upper().str.startswith("MT-")
-    total = library_sizes(counts)
-    rows = {"RNA counts": total, "genes detected": counts.getnnz(axis=1)}
-    if mitochondrial.any():
-        rows["mitochondrial RNA, %"] = 100 * library_sizes(counts[:, mitochondrial]) / np.maximum(total, 1)
-    if analysis.cite.protein is not None:
-        measured = ~np.isnan(analysis.cite.protein.X).all(axis=1)
-        rows["protein counts"] = np.nansum(analysis.cite.protein.X[measured], axis=1, dtype=float)
-    percentiles = {name: np.percentile(values, [5, 50, 95]) for name, values in rows.items() if len(values)}
+def _percentiles(analysis: Analysis) -> Table:
+    """Tabulate the 5th, 50th and 95th percentile of the counts per cell."""
+    known = {title: analysis.quality[name].dropna() for name, title in _COUNTS.items()}
+    rows = {title: np.percentile(values, [5, 50, 95]) for title, values in known.items() if len(values)}
     columns = ["5th percentile", "median", "95th percentile"]
-    return Table(pd.DataFrame.from_dict(percentiles, orient="index", columns=columns), "Quality per cell")
+    return Table(pd.DataFrame.from_dict(rows, orient="index", columns=columns), "Counts per cell")
+
+
+def _flags(analysis: Analysis) -> Table:
+    """Tabulate how many cells may be doublets or of low quality."""
+    rows = summary(analysis.quality).rename_axis("cells that may be")
+    within = f", compared with the other cells of their {batch}" if (batch := next(iter(analysis.batches), "")) else ""
+    return Table(
+        rows,
+        "Quality flags",
+        notes=f"Computed from the counts{within}. Flags are advice, and flagged cells are part of this report: large "
+        "cells are flagged as well. Colour the map by quality flag to see where they lie.",
+    )
 
 
 def _proteins(analysis: Analysis) -> Table:

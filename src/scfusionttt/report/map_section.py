@@ -80,9 +80,10 @@ def _categories(analysis: Analysis, color: Sequence[str]) -> tuple[dict[str, np.
         types["predicted type"] = analysis.predictions["label"].astype(str).to_numpy()
     groups: dict[str, Mapping[str, np.ndarray | pd.Series]] = {
         "type": types,
-        "cluster": {f"cluster (resolution {one:g})": cells for one, cells in analysis.clusterings.items()},
+        "cluster": {f"cluster (leiden {one:g})": cells for one, cells in analysis.clusterings.items()},
         "batch": analysis.batches,
         "obs column": _obs_classes(analysis, color),
+        "quality": {"quality flag": _flags(analysis.quality)},
     }
     categories: dict[str, np.ndarray | pd.Series] = {}
     headings: dict[str, str] = {}
@@ -103,6 +104,12 @@ def _obs_classes(analysis: Analysis, color: Sequence[str]) -> dict[str, np.ndarr
     return {key: obs[key] for key in dict.fromkeys([*asked, *label_columns(obs)]) if key != analysis.labels_key}
 
 
+def _flags(quality: pd.DataFrame) -> np.ndarray:
+    """Return why each cell is flagged, "not flagged" if it is not."""
+    reason = quality["reason"].mask(quality["predicted_doublet"], "doublet")
+    return reason.replace("", "not flagged").to_numpy(dtype=object)
+
+
 def _is_measurement(values: pd.Series) -> bool:
     """Return whether numbers are measurements, rather than the numbers of some clusters or days."""
     numeric = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
@@ -110,9 +117,13 @@ def _is_measurement(values: pd.Series) -> bool:
 
 
 def _cell_values(analysis: Analysis, color: Sequence[str]) -> list[Values]:
-    """Return numbers per cell: probability, surprise if it was computed, library size, and measurements in obs."""
+    """Return numbers per cell: those of model and counts, surprise if it was computed, and measurements in obs."""
     obs = analysis.cite.obs
-    columns = {"RNA counts": ("log10", np.log10(np.maximum(library_sizes(analysis.cite.rna.X), 1)))}
+    columns = {"RNA counts": ("log10", np.log10(np.maximum(analysis.quality["total_counts"].to_numpy(), 1)))}
+    if analysis.mapped is not None:
+        columns["p-value in the reference"] = ("0 to 1", analysis.mapped.cells["p_value"].to_numpy())
+    if analysis.quality["doublet_score"].notna().any():
+        columns["doublet score"] = ("standard deviations", analysis.quality["doublet_score"].to_numpy())
     if analysis.predictions is not None:
         columns = {"probability": ("0 to 1", analysis.predictions["probability"].to_numpy())} | columns
     measured = {CELL_SURPRISE: "inner loss"} if CELL_SURPRISE in obs else {}

@@ -115,7 +115,7 @@ def write_report(
     page = html_report(
         title,
         [section for section in sections if section is not None],
-        summary=[_describe(model, analysis), _accuracy(model, analysis)],
+        summary=[_describe(model, analysis), *_mapped(analysis), _accuracy(model, analysis)],
         facts={
             "cells": analysis.n_cells,
             "genes read": int((analysis.match.genes >= 0).sum()),
@@ -137,10 +137,19 @@ def _describe(model: FusionTTT, analysis: Analysis) -> str:
     return f"{modalities} of {analysis.n_cells:,} {analysis.features.species} cells; model {stage}{classes}."
 
 
+def _mapped(analysis: Analysis) -> list[str]:
+    """Return a line on batches that the model was not trained on."""
+    if analysis.mapped is None:
+        return []
+    names = name_some(list(map(str, analysis.mapped.batches.index)), 3)
+    return [f"The model was not trained on batches of these cells ({names}): they were mapped, see Batches."]
+
+
 def _accuracy(model: FusionTTT, analysis: Analysis) -> str:
     """Return a line on the accuracy of the predictions."""
     if analysis.truth is None:
-        return "No labels were given, so clusters and predictions are not scored."
+        scored = "clusters" if analysis.predictions is None else "clusters and predictions"
+        return f"No labels were given (--labels-key), so {scored} are not scored."
     if analysis.predictions is None:
         return "The model was trained without labels; the scores compare its clusters with the given labels."
     if not analysis.speaks_of_the_same_types:
@@ -165,7 +174,7 @@ def _training_section(model: FusionTTT) -> Section:
         rows[str(stage)] = line
     text = "" if rows else "No training was recorded."
     if rows and model.classes and not {"finetune", "transfer"} & rows.keys():
-        text = "After training, a classifier was fitted to the latent; it has no epochs."
+        text = "After pretraining, a classifier was fitted to what the network computes, in one step without epochs."
     return Section(
         "Training",
         text,

@@ -35,6 +35,8 @@ SCORED_CELLS: dict[Protocol, str] = {
 def clusters_section(analysis: Analysis) -> Section:
     """Return the clusters with their top genes and proteins."""
     cells = pd.Series(analysis.clusters)
+    scored = analysis.quality["doublet_score"].notna().to_numpy()
+    doublets = analysis.quality["predicted_doublet"].to_numpy()
     rows = []
     for name in sorted(cells.unique(), key=natural_key):
         own = (cells == name).to_numpy()
@@ -43,6 +45,7 @@ def clusters_section(analysis: Analysis) -> Section:
             row["most frequent label"] = _most_frequent(analysis.truth[own])
         elif analysis.predictions is not None:
             row["most frequent prediction"] = _most_frequent(analysis.predictions["label"].astype(str).to_numpy()[own])
+        row |= {"doublets": f"{doublets[own & scored].mean():.1%}"} if (own & scored).any() else {}
         row |= {"top genes": analysis.top_genes[name]}
         row |= {"top proteins": analysis.top_proteins[name]} if len(analysis.features.proteins) else {}
         rows.append(pd.Series(row, name=name))
@@ -232,28 +235,45 @@ def _ten_metrics(analysis: Analysis, protocol: Protocol, cells: np.ndarray) -> T
 
 
 def batches_section(analysis: Analysis) -> Section | None:
-    """Return how the batches mix, overall and within each cell type; None without batches."""
-    if not analysis.batches:
-        return None
+    """Return how batches mix, and how those that the model was not trained on fit; None without batches."""
+    text, tables = [], []
+    if analysis.mapped is not None:
+        text.append(_MAPPED)
+        rows = analysis.mapped.batches.rename(
+            columns={"effect": "size of the effect", "without_counterpart": "without counterpart"}
+        )
+        tables.append(Table(rows, "Cells mapped into the embedding of the model"))
+    if mixing := [_mixing(analysis, key, batch) for key, batch in analysis.batches.items() if len(set(batch)) > 1]:
+        text.append(_MIXING)
+        tables += mixing
+    return Section("Batches", "\n\n".join(text), tables=tables) if tables else None
+
+
+_MAPPED = (
+    "The model was not trained on these batches. Their effect on the cells was estimated from these cells and removed. "
+    "Its size is relative to the distances between kinds of cells. Cells without counterpart are unlike "
+    "all that the model was trained on (p-value of at most 0.01; about 0.01 of the cells are expected to be): "
+    "if there are many, check species and tissue, and colour the map by p-value to see which they are. To keep the "
+    "extended model: scfusionttt map FILE --model MODEL --out mapped.h5mu --out-model EXTENDED."
+)
+_MIXING = (
+    "“own batch / chance” tells how often the nearest neighbours of a cell in the embedding are from its own batch, "
+    "relative to chance: 1 where batches are mixed, higher where they are apart. Within a type, only neighbours of it "
+    "count; over all cells, batches with different types are apart as well. The composition of the batches is "
+    "shown below the map."
+)
+
+
+def _mixing(analysis: Analysis, key: str, batch: np.ndarray) -> Table:
+    """Return the cells of each type by batch, and how the batches mix, overall and within the type."""
     kind, types = analysis.types
-    known = types != ""
-    near = analysis.graph.obsp["distances"]
-    tables = []
-    for key, batch in analysis.batches.items():
-        apart = pd.concat([own_batch(near, batch), own_batch(near[known][:, known], batch[known], types[known])])
-        sizes = pd.crosstab(np.where(known, types, "not labelled"), batch)
-        sizes.loc["all cells"] = sizes.sum()
-        table = sizes.assign(mixing=apart.reindex(sizes.index)).rename(columns={"mixing": "own batch / chance"})
-        order = sorted(table.index, key=lambda name: (name != "all cells", natural_key(name)))
-        tables.append(Table(table.loc[order].rename_axis(kind), f"Cells by batch ({key})"))
-    return Section(
-        "Batches",
-        "The last column tells how often the nearest neighbours of a cell in the embedding are from its own batch, "
-        "relative to chance: 1 where batches are mixed, higher where they are apart. Within a type, only neighbours of "
-        "that type count; over all cells, batches with different types are apart as well. The composition "
-        "of the batches is shown below the map.",
-        tables=tables,
-    )
+    known, near = types != "", analysis.graph.obsp["distances"]
+    apart = pd.concat([own_batch(near, batch), own_batch(near[known][:, known], batch[known], types[known])])
+    sizes = pd.crosstab(np.where(known, types, "not labelled"), batch)
+    sizes.loc["all cells"] = sizes.sum()
+    table = sizes.assign(mixing=apart.reindex(sizes.index)).rename(columns={"mixing": "own batch / chance"})
+    order = sorted(table.index, key=lambda name: (name != "all cells", natural_key(name)))
+    return Table(table.loc[order].rename_axis(kind), f"Cells by batch ({key})")
 
 
 def genome_section(analysis: Analysis) -> Section:

@@ -59,7 +59,8 @@ class Table:
     @property
     def numeric(self) -> list[bool]:
         """Which columns are numeric, starting with the row names, which are not."""
-        return [False, *(pd.api.types.is_numeric_dtype(dtype) for dtype in self.rows.dtypes)]
+        types = pd.api.types
+        return [False, *(types.is_numeric_dtype(one) and not types.is_bool_dtype(one) for one in self.rows.dtypes)]
 
     def markdown(self) -> str:
         """Return the table as Markdown, with caption, protocol and notes."""

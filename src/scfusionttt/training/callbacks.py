@@ -169,12 +169,12 @@ class RichProgress(L.Callback):
 
     def __init__(self, history: History) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         self.history = history
         self.progress = Progress(
             TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f}%"),
-            TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True),
+            TimeRemainingColumn(), TextColumn("left"), console=Console(stderr=True),
         )  # fmt: skip
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:

@@ -57,6 +57,8 @@ def test_labels_keep_category_order_without_unlabelled_values():
     codes, classes = encode_labels(labels)
     assert classes == ["T", "B"]
     assert codes.tolist() == [0, 1, -1, -1, 0]
+    alphabetical = encode_labels(pd.Categorical(["10", "2", "1"]))
+    assert alphabetical[1] == ["1", "2", "10"]
     codes, classes = encode_labels(np.array(["b", "nan", "a"]))
     assert (classes, codes.tolist()) == (["a", "b"], [1, -1, 0])
     codes, classes = encode_labels([10, 2, 2])

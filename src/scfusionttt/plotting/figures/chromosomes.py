@@ -114,9 +114,10 @@ def gene_places(
     ax.set(ylim=(len(shown) - 0.3, -0.9), xlabel="position, million base pairs")
     ax.margins(x=0.01)
     ax.set_xlim(right=max(ax.get_xlim()[1], named))
-    left_out = [f"{end - first} {name}" for name, first, end in track.bands if name in (SCAFFOLDS, UNPLACED)]
+    words = {SCAFFOLDS: f"on {SCAFFOLDS}", UNPLACED: UNPLACED}
+    left_out = [f"{end - first} {words[name]}" for name, first, end in track.bands if name in words]
     if left_out:
-        ax.set_xlabel(f"position, million base pairs (not shown: {', '.join(left_out)})")
+        ax.set_xlabel(f"position, million base pairs (genes not shown: {', '.join(left_out)})")
     tidy(ax, title, spines=())
     return ax
 

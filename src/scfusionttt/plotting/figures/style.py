@@ -46,12 +46,16 @@ def natural_key(text: str) -> list[tuple[int, str]]:
 
 
 def encode_labels(labels: ArrayLike | pd.Series) -> tuple[NDArray[np.intp], list[str]]:
-    """Return a code per cell (-1: not labelled) and the classes, in the order of the categories or in natural order."""
+    """Return a code per cell (-1: not labelled) and the classes.
+
+    These are in natural order (2 before 10), or in that of the categories, unless it is alphabetical: pandas' default.
+    """
     series = pd.Series(labels)
     names = label_names(series)
     present = set(names) - {""}
-    is_categorical = isinstance(series.dtype, pd.CategoricalDtype)
-    order = class_names(series.cat.categories) if is_categorical else sorted(present, key=natural_key)
+    order = list(class_names(series.cat.categories)) if isinstance(series.dtype, pd.CategoricalDtype) else []
+    if order == sorted(order):
+        order = sorted(present, key=natural_key)
     classes = [name for name in dict.fromkeys(order) if name in present]
     return pd.Index(classes, dtype=object).get_indexer(pd.Index(names, dtype=object)), classes
 

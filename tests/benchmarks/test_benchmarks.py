@@ -40,6 +40,7 @@ def few_cells(monkeypatch):
     monkeypatch.setattr(opponents, "TOKENS", 256)
 
 
+@pytest.mark.slow
 def test_every_layer_is_timed_at_every_length(tmp_path, capsys, few_cells):
     assert layers.main([*TINY, "--json", str(tmp_path / "figures.json")]) == 0
     figures = json.loads((tmp_path / "figures.json").read_text())
@@ -150,6 +151,7 @@ def test_products_inside_the_operator_are_not_counted_twice():
     assert epoch.microseconds(events) == (4, 10)
 
 
+@pytest.mark.slow
 def test_an_epoch_is_timed_by_phase(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(training, "find_spec", lambda name: None)
     networks = (training.TTT, training.CHUNKED, training.REFERENCE, "mixer=attention")

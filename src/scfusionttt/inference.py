@@ -46,6 +46,7 @@ def _z(network: Network, inputs: CellInputs, rna_only: bool) -> Tensor:
 def embed_with_inner_loss(network: Network, cells: CellDataset, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
     """Return the embedding [n, l] and the inner loss of each RNA token [n, t], the mean over the TTT layers.
 
+    It is NaN in cells without RNA.
     Only TTT layers of the RNA encoder count: these read RNA alone, whether or not proteins were measured.
 
     Raises
@@ -60,6 +61,7 @@ def embed_with_inner_loss(network: Network, cells: CellDataset, device: torch.de
         if not losses:
             raise SettingError("surprise is the inner loss of TTT layers, but the RNA encoder of this model has none")
         loss = torch.stack(losses).mean(dim=0)[:, : network.backbone.rna_encoder.embedding.n_tokens]  # no summary
+        loss = loss.masked_fill(~inputs.rna_present.any(dim=1, keepdim=True), torch.nan)
         return torch.cat([z, loss], dim=1)
 
     both = read_cells(network, cells, device, read)

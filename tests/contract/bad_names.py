@@ -190,6 +190,9 @@ CASES = {
     "partial overlap, --cells rna": used(
         _overlap(slice(0, 150), slice(10, None)), "proteins not measured (NaN) in 10 cells", options="--cells rna"
     ),
+    "partial overlap, --cells all": used(
+        _overlap(slice(0, 150), slice(10, None)), "10 with proteins alone", options="--cells all"
+    ),
     "no cell in both": refused("0 in both", _overlap(slice(0, 80), slice(80, None)), verbs={"transfer": ""}),
     "no cell in both, --cells overlap": refused(
         "0 in both", _overlap(slice(0, 80), slice(80, None)), options="--cells overlap"

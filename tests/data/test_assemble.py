@@ -6,7 +6,7 @@ from mudata import MuData
 from scipy import sparse
 
 from scfusionttt.data.assemble import as_citeseq
-from scfusionttt.data.cells import CiteSeq
+from scfusionttt.data.cells import CiteSeq, by_modality, has_rna
 from scfusionttt.errors import InputDataError, SettingError
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.io.read import read
@@ -441,7 +441,21 @@ def test_modalities_with_different_cells():
     expected = PROTEIN.copy()
     expected[[3, 5]] = np.nan
     check_equal(as_citeseq(data, cells="rna"), protein=expected)
-    fails(data, "cells must be", "same, overlap or rna", error=SettingError, cells="all")
+    fails(data, "cells must be", "same, overlap, rna or all", error=SettingError, cells="some")
+
+
+def test_cells_with_proteins_alone():
+    data = mudata(protein=table(PROTEIN[:3], cells=["c4", "new", "c0"], features=PROTEINS, lane=["x", "y", "x"]))
+    data["rna"].obs["lane"] = "x"
+    cite = as_citeseq(data, cells="all")
+    assert list(cite.obs.index) == list(data.obs_names)
+    place = cite.obs.index.get_loc("new")
+    assert list(np.flatnonzero(~has_rna(cite.rna))) == [place]
+    assert cite.rna.X[[place]].nnz == 0
+    assert cite.obs["lane"].to_dict() == dict.fromkeys(CELLS, "x") | {"new": "y"}
+    np.testing.assert_array_equal(cite.protein.X[place], PROTEIN[1])
+    check_equal(cite.with_rna(), protein=as_citeseq(data, cells="rna").protein.X)
+    assert by_modality(cite) == {"both": 2, "RNA alone": 4, "proteins alone": 1}
 
 
 def test_cells_without_any_name_in_common():

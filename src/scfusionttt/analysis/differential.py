@@ -11,7 +11,7 @@ from mudata import MuData
 
 from scfusionttt.config.parse import require
 from scfusionttt.data.assemble import assemble, raise_or_warn
-from scfusionttt.data.cells import Cells, CiteSeq, count_findings
+from scfusionttt.data.cells import Cells, CiteSeq, count_findings, require_rna
 from scfusionttt.data.modalities import find_modality
 from scfusionttt.data.transforms import clr, log_normalize
 from scfusionttt.data.validate import require_usable
@@ -88,6 +88,7 @@ def differential(
     )
     raise_or_warn(findings)
     require_usable(count_findings(cite))
+    require_rna(cite, "differential expression")
     group = label_names(obs_column(cite.obs, groupby))
     groups = _groups(group, groups, reference, groupby)
     part = _counts(cite, modality, group != "")

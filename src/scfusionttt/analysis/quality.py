@@ -64,6 +64,8 @@ def quality(
       median of the logarithms), ``mitochondrial`` (3 above the median, and above 8 %), ``few proteins`` or ``many
       proteins`` (5 below or above; aggregates of antibodies), or empty.
 
+    Cells without RNA have missing values and no flags.
+
     Raises
     ------
     InputDataError, LabelError
@@ -74,12 +76,18 @@ def quality(
     )
     raise_or_warn(findings)
     require_usable(finding for finding in check(cite) if finding.code != "empty_cells")
+    names, cite = cite.rna.obs_names, cite.with_rna()
+    if not cite.rna.n_obs:
+        raise InputDataError("no cell has RNA, which the quality of cells is told by")
     batch = np.zeros(cite.rna.n_obs, dtype=int)
     if batch_key is not None:
         batch = pd.factorize(class_names(obs_column(cite.obs, batch_key, role="batches")))[0]
     table = _counted(cite, species)
     parts = [_of_batch(cite[batch == level], table[batch == level], seed) for level in np.unique(batch)]
-    table = pd.concat(parts).loc[table.index]
+    table = pd.concat(parts).reindex(names)
+    for flag in ("predicted_doublet", "low_quality"):
+        table[flag] = table[flag].eq(True)
+    table["reason"] = table["reason"].fillna("")
     if inplace:
         if isinstance(data, CiteSeq) or not data.obs_names.equals(table.index):
             raise InputDataError("cannot write into this input; leave out inplace=True and use the returned table")

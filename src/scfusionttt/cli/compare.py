@@ -151,12 +151,15 @@ def _compare_queries(
     """Compare methods on cells of batches or data sets that they do not learn from."""
     from scfusionttt.comparison import imputation, queries, transfers
     from scfusionttt.config import preset
+    from scfusionttt.data.cells import require_rna
     from scfusionttt.model.pipeline import check_cells
 
     config = preset("default").with_settings(settings)
     if batch_key is None and len(inputs) < 2:
         raise SettingError(f"benchmark --task {task.value} needs a data set to learn from and a query, or --batch-key")
     parts = [(path.stem, check_cells(open_input(path, stream=False), **options)) for path in inputs]
+    for _, cite in parts:
+        require_rna(cite, "comparing methods")
     if batch_key is not None:
         pairs = [pair for name, cite in parts for pair in queries.by_batch(name, cite, batch_key, config, device)]
     else:
@@ -251,6 +254,7 @@ def _datasets(
     inputs: list[Path], labels_key: str, options: dict[str, Any], batch_key: str | None = None
 ) -> "list[data.Cells]":
     from scfusionttt.comparison import cells as data
+    from scfusionttt.data.cells import require_rna
     from scfusionttt.model.pipeline import check_cells
 
     names = [path.stem for path in inputs]
@@ -259,7 +263,9 @@ def _datasets(
             raise SettingError(f"two inputs are named {name}; rename one, as the result tables identify them by name")
     datasets = []
     for name, path in zip(names, inputs):
-        dataset = data.Cells(name, check_cells(open_input(path, stream=False), **options), labels_key, batch_key)
+        cite = check_cells(open_input(path, stream=False), **options)
+        require_rna(cite, "comparing methods")
+        dataset = data.Cells(name, cite, labels_key, batch_key)
         try:
             dataset.codes.max()  # invalid labels are reported before the first run, and so are batches
             dataset.batches.max()

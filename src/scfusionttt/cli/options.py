@@ -32,6 +32,7 @@ class Cells(StrEnum):
     same = "same"
     overlap = "overlap"
     rna = "rna"
+    all = "all"
 
 
 def _json_path(path: Path | None) -> Path | None:
@@ -141,8 +142,8 @@ WhichCells = Annotated[
     Cells | None,
     typer.Option(
         "--cells",
-        help="if RNA and proteins have different cells: refuse (same, the default), use cells with both (overlap), or "
-        "all cells with RNA (rna)",
+        help="if RNA and proteins have different cells: refuse (same, the default), use cells with both (overlap), "
+        "all cells with RNA (rna), or also those with proteins alone (all)",
     ),
 ]
 DropEmpty = Annotated[bool, typer.Option("--drop-empty", help="leave out cells without RNA counts")]

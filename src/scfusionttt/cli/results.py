@@ -50,7 +50,9 @@ def check_target(input: Path, out: Path, endings: tuple[str, ...]) -> None:
 def load(input: Path, out: Path, endings: tuple[str, ...], options: dict[str, Any]) -> tuple["CiteSeq", Any]:
     """Return the checked cells of an input, and the AnnData or MuData that results are written into."""
     from anndata import AnnData
+    from mudata import MuData
 
+    from scfusionttt.data.cells import has_rna
     from scfusionttt.data.store.stored import StoredCiteSeq
     from scfusionttt.data.write import check_result_path
     from scfusionttt.model.pipeline import check_cells
@@ -58,7 +60,10 @@ def load(input: Path, out: Path, endings: tuple[str, ...], options: dict[str, An
     data = open_input(input)
     source = AnnData(obs=data.obs) if isinstance(data, StoredCiteSeq) else data
     check_result_path(out, endings, source, rna_modality=options.get("rna_modality"))
-    return check_cells(data, **options), source
+    cite = check_cells(data, **options)
+    if out.suffix == ".h5ad" and isinstance(source, MuData) and not has_rna(cite.rna).all():
+        raise OutputError(f"{out}: an .h5ad file has the cells of the RNA alone; use .h5mu, .zarr or .csv")
+    return cite, source
 
 
 def embed(

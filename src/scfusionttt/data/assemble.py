@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -34,7 +34,7 @@ from scfusionttt.data.modalities import (
 )
 from scfusionttt.errors import InputDataError, SettingError
 from scfusionttt.io.quiet_warnings import quiet
-from scfusionttt.keys import COUNTS, GENE_EXPRESSION, PROTEIN_MODALITIES, RNA_MODALITIES
+from scfusionttt.keys import COUNTS, GENE_EXPRESSION, INPUT, MEASURED, PROTEIN_MODALITIES, RNA_MODALITIES
 
 
 def as_citeseq(
@@ -57,7 +57,8 @@ def as_citeseq(
         entry or the feature type of an AnnData.
     cells
         Which cells to keep if the modalities differ: ``same`` raises an error, ``overlap`` keeps cells with both,
-        ``rna`` keeps all cells with RNA (their proteins are NaN, not measured, where missing).
+        ``rna`` keeps all cells with RNA (their proteins are NaN, not measured, where missing), ``all`` those with
+        proteins alone, too (none of their genes is measured, see :func:`~scfusionttt.data.cells.has_rna`).
     layer
         Layer with the raw counts, of each modality that has it, or ``X``; by default ``layers["counts"]``, else X.
     round
@@ -95,8 +96,8 @@ def assemble(
     round: bool = False,
 ) -> tuple[CiteSeq, list[Finding]]:
     """Do the same as `as_citeseq` without checking the values; return also what to report to the user."""
-    if cells not in ("same", "overlap", "rna"):
-        raise SettingError(f"cells must be same, overlap or rna (got '{cells}')")
+    if cells not in get_args(Cells):
+        raise SettingError(f"cells must be same, overlap, rna or all (got '{cells}')")
     if isinstance(data, CiteSeq):
         return data, []
     if isinstance(data, MuData):
@@ -115,6 +116,8 @@ def assemble(
     if round:
         findings = [finding for finding in findings if finding.code != "fractional_matrix"]
         findings += [note for name, part in (("RNA", rna), ("protein", protein)) for note in _round(part, name)]
+    if cells == "all" and protein is not None:
+        rna, obs = _with_cells_of(protein, rna, obs, data)
     obs.index = rna.obs_names.copy()
     findings += [*transposed_findings(rna.obs_names, rna.var_names), *antibody_findings(rna.var)]
     return _same_cells(rna, protein, obs, cells), findings
@@ -268,11 +271,47 @@ def _same_cells(rna: AnnData, protein: AnnData | None, obs: pd.DataFrame, cells:
     return cite[both] if cells == "overlap" and n_both < rna.n_obs else cite
 
 
+def _with_cells_of(
+    protein: AnnData, rna: AnnData, obs: pd.DataFrame, data: AnnData | MuData
+) -> tuple[AnnData, pd.DataFrame]:
+    """Add the cells that have proteins alone to the RNA and its obs, in the order of the input.
+
+    As in a store, each cell names its panel of genes: all, or none.
+    """
+    names = data.obs_names[data.obs_names.isin(rna.obs_names) | data.obs_names.isin(protein.obs_names)]
+    place = rna.obs_names.get_indexer(names)
+    lacks_rna = place < 0
+    if not lacks_rna.any():
+        return rna, obs
+    empty = sparse.csr_matrix(np.zeros((1, rna.n_vars), dtype=np.float32))
+    counts = sparse.csr_matrix(sparse.vstack([rna.X, empty], format="csr")[np.where(lacks_rna, rna.n_obs, place)])
+    panels = pd.Categorical.from_codes(lacks_rna.astype(int), categories=pd.Index(["RNA", "proteins alone"]))
+    measured = pd.DataFrame({"RNA": True, "proteins alone": False}, index=rna.var_names)
+    with quiet():
+        rna = AnnData(
+            counts, obs=pd.DataFrame({INPUT: panels}, index=names), var=rna.var, varm={MEASURED: measured}
+        )  # fmt: skip
+    return rna, _obs_of_all(data, obs, names)
+
+
+def _obs_of_all(data: AnnData | MuData, obs: pd.DataFrame, names: pd.Index) -> pd.DataFrame:
+    """Return obs of cells of either modality: the columns of RNA, with the values of the other modalities' cells."""
+    parts = [obs, *([data.obs, *(part.obs for part in data.mod.values())] if isinstance(data, MuData) else [])]
+    columns = {}
+    for column in obs.columns:
+        values = obs[column].reindex(names).astype(object)
+        for part in parts[1:]:
+            if column in part:
+                values = values.where(values.notna(), part[column].astype(object).reindex(names))
+        columns[column] = values.infer_objects()
+    return pd.DataFrame(columns, index=names)
+
+
 def _differ(rna: AnnData, protein: AnnData, n_both: int) -> str:
     message = f"RNA has {rna.n_obs} cells and proteins {protein.n_obs}, {n_both} in both"
     if not n_both:
         return f"{message} (RNA '{rna.obs_names[0]}', proteins '{protein.obs_names[0]}'); they need the same cell names"
     return (
-        f"{message}; use cells='overlap' to keep the {n_both} cells with both, or cells='rna' to keep all "
-        f"{rna.n_obs} cells with RNA (missing proteins count as not measured)"
+        f"{message}; use cells='overlap' to keep the {n_both} cells with both, cells='rna' to keep all {rna.n_obs} "
+        "cells with RNA, or cells='all' to keep those with proteins alone, too (what is missing counts as not measured)"
     )

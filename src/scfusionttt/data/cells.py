@@ -10,11 +10,12 @@ from anndata import AnnData
 
 from scfusionttt.data.counts import value_findings
 from scfusionttt.data.findings import Finding
+from scfusionttt.errors import InputDataError
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.keys import INPUT, MEASURED
 
 #: Which cells to use where RNA and proteins have different ones.
-Cells = Literal["same", "overlap", "rna"]
+Cells = Literal["same", "overlap", "rna", "all"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,8 +25,8 @@ class CiteSeq:
     Attributes
     ----------
     rna
-        X: raw counts, CSR float32, [n, g]; var as in the input. Where inputs with different genes were joined,
-        `gene_panels` returns which genes were measured in each cell.
+        X: raw counts, CSR float32, [n, g]; var as in the input. Where inputs with different genes were joined, or
+        some cells have proteins alone, `gene_panels` returns which genes were measured in each cell.
     protein
         X: raw counts, dense float32, [n, p], NaN = not measured; cells as in `rna`. None for RNA-only input.
     obs
@@ -44,6 +45,11 @@ class CiteSeq:
         with quiet():
             protein = None if self.protein is None else self.protein[cells].copy()
             return CiteSeq(self.rna[cells].copy(), protein, self.obs.iloc[cells].copy())
+
+    def with_rna(self) -> "CiteSeq":
+        """Return the cells whose RNA was measured."""
+        measured = has_rna(self.rna)
+        return self if measured.all() else self[measured]
 
     def blocks(self) -> Iterator["CiteSeq"]:
         """Yield all cells in blocks: in one block from memory, in the order on disk from a store."""
@@ -64,6 +70,26 @@ def gene_panels(rna: AnnData) -> tuple[np.ndarray, np.ndarray]:
         return np.zeros(rna.n_obs, dtype=np.int64), np.ones((1, rna.n_vars), dtype=bool)
     measured = rna.varm[MEASURED]  # by name: AnnData drops unused categories
     return measured.columns.get_indexer(rna.obs[INPUT]), measured.to_numpy().T
+
+
+def has_rna(rna: AnnData) -> np.ndarray:
+    """Return in which cells any gene was measured, [n] bool; the others have proteins alone."""
+    panel, measured = gene_panels(rna)
+    return np.asarray(measured.any(axis=1))[panel]
+
+
+def by_modality(cite: CiteSeq) -> dict[str, int]:
+    """Return how many cells have both modalities, RNA alone and proteins alone; those of none are left out."""
+    rna = has_rna(cite.rna)
+    protein = np.zeros_like(rna) if cite.protein is None else (~np.isnan(cite.protein.X)).any(axis=1)
+    counts = {"both": rna & protein, "RNA alone": rna & ~protein, "proteins alone": ~rna}
+    return {name: int(cells.sum()) for name, cells in counts.items() if cells.any()}
+
+
+def require_rna(cite: CiteSeq, what: str) -> None:
+    """Raise InputDataError if `what` reads RNA and some of the cells have none."""
+    if not has_rna(cite.rna).all():
+        raise InputDataError(f"{what} needs RNA, which some cells lack; leave these out with cells='rna'")
 
 
 def cells_with_gene(rna: AnnData) -> np.ndarray:

@@ -82,6 +82,11 @@ class CellDataset(Dataset):
         view.__dict__ = {**self.__dict__, "rows": np.asarray(rows)}
         return view
 
+    def with_rna(self) -> Self:
+        """Return the cells whose RNA was measured."""
+        measured = self.present.any(dim=1).numpy()[self.panel[self.rows]]
+        return self if measured.all() else self.subset(self.rows[measured])
+
     def loaded(self) -> "CellDataset":
         """Return these cells, in this order, with their values in memory."""
         return self
@@ -122,6 +127,10 @@ class StreamedCells(CellDataset):
     def _take(self, cite: CiteSeq, match: Match) -> None:
         assert isinstance(cite, StoredCiteSeq)
         self.cite, self.match = cite, match
+
+    def with_rna(self) -> Self:
+        """Return all cells, since a store has only those with RNA."""
+        return self
 
     def loaded(self) -> CellDataset:
         """Return these cells, in this order, with their values in memory; rows are numbered from 0."""

@@ -10,7 +10,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from scfusionttt.data.assemble import assemble
-from scfusionttt.data.cells import Cells, CiteSeq, count_findings
+from scfusionttt.data.cells import Cells, CiteSeq, by_modality, count_findings, has_rna
 from scfusionttt.data.features import require_placed
 from scfusionttt.data.findings import Finding, named
 from scfusionttt.data.transforms import library_sizes
@@ -38,6 +38,8 @@ class Summary:
 
     Attributes
     ----------
+    modalities
+        Number of cells with ``both`` RNA and proteins, ``RNA alone`` and ``proteins alone``.
     density
         Fraction of nonzero RNA entries.
     median_rna_counts, median_protein_counts
@@ -49,6 +51,7 @@ class Summary:
     cells: int
     genes: int
     proteins: int
+    modalities: dict[str, int]
     density: float
     median_rna_counts: float | None
     median_protein_counts: float | None
@@ -115,8 +118,10 @@ def validate(
 
 def check(cite: CiteSeq) -> list[Finding]:
     """Report invalid and unusual names, counts and sizes."""
-    sizes = library_sizes(cite.rna.X)
-    findings = [*_names(cite), *count_findings(cite), *(unfiltered(sizes) or [*_sizes(cite), *_empty(cite)])]
+    rna = cite.with_rna()
+    findings = [*_names(cite), *count_findings(cite)]
+    if rna.rna.n_obs or not cite.rna.n_obs:
+        findings += unfiltered(library_sizes(rna.rna.X)) or [*_sizes(rna), *_empty(rna)]
     return findings if cite.protein is None else findings + _proteins(cite.protein)
 
 
@@ -130,7 +135,7 @@ def require_usable(report: Report | Iterable[Finding]) -> None:
 
 def drop_empty(cite: CiteSeq) -> tuple[CiteSeq, list[str]]:
     """Return the cells with RNA counts, and the names of those without."""
-    empty = library_sizes(cite.rna.X) == 0
+    empty = (library_sizes(cite.rna.X) == 0) & has_rna(cite.rna)
     if not empty.any():
         return cite, []
     if empty.all():
@@ -140,11 +145,12 @@ def drop_empty(cite: CiteSeq) -> tuple[CiteSeq, list[str]]:
 
 def summarize(cite: CiteSeq) -> Summary:
     """Return the size of an input and the obs columns that could be labels."""
-    matrix, protein = cite.rna.X, cite.protein
+    matrix, protein = cite.with_rna().rna.X, cite.protein
     return Summary(
         cells=cite.rna.n_obs,
         genes=cite.rna.n_vars,
         proteins=0 if protein is None else protein.n_vars,
+        modalities=by_modality(cite),
         density=matrix.nnz / max(matrix.shape[0] * matrix.shape[1], 1),
         median_rna_counts=_median(library_sizes(matrix)),
         median_protein_counts=None if protein is None else _median(_protein_sizes(protein.X)),
@@ -284,8 +290,11 @@ def _summary_lines(summary: Summary) -> list[str]:
     protein = f", {summary.proteins} proteins" if summary.proteins else ", no proteins"
     medians = {"RNA": summary.median_rna_counts, "proteins": summary.median_protein_counts}
     shown_medians = ", ".join(f"{name} {median:.0f}" for name, median in medians.items() if median is not None)
+    n_cells = f"{summary.cells} cells"
+    if len(summary.modalities) > 1:
+        n_cells += f" ({', '.join(f'{n} with {name}' for name, n in summary.modalities.items())})"
     lines = [
-        f"{summary.cells} cells, {summary.genes} genes{protein}; {summary.density:.1%} of the RNA entries are nonzero",
+        f"{n_cells}, {summary.genes} genes{protein}; {summary.density:.1%} of the RNA entries are nonzero",
         f"median counts per cell: {shown_medians or 'none'}",
     ]
     for column, counts in summary.labels.items():

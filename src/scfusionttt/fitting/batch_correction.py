@@ -1,5 +1,7 @@
 """After pretraining: fit the correction of batch effects, and later extend it to the batches of a query."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 import torch
@@ -44,8 +46,6 @@ def fit_batch_correction(
     cells
         The cells of pretraining; `seed` draws a sample of many.
     """
-    from harmonypy import run_harmony
-
     cells = _sample(cells, seed)
     values, has_protein = _read(network, cells, device)
     if not np.isfinite(values).all():
@@ -54,18 +54,31 @@ def fit_batch_correction(
     kept = np.ones(values.shape[1], dtype=np.float32)
     kept[len(kept) - has_protein.shape[1] :] = _measured_everywhere(has_protein, batch)
     values *= kept
-    table = pd.DataFrame(batch).rename(columns=str)
     z = network.backbone.cpu().latent(torch.from_numpy(values)).numpy()
-    found = run_harmony(
-        z, table, [key for key in table if table[key].nunique() > 1],
-        nclust=len(correction.centroids), sigma=correction.SIGMA, random_state=seed, verbose=False,
-    )  # fmt: skip
+    degrees = torch.from_numpy(_degrees(correction, z, batch, seed)).double()
     correction.kept.copy_(torch.from_numpy(kept))
-    _solve(correction, torch.from_numpy(values).double(), torch.from_numpy(found.R).double(), batch)
+    _solve(correction, torch.from_numpy(values).double(), degrees, batch)
     latent = network.backbone.latent
     _set_landmarks(
         correction, latent(correction.cpu()(torch.from_numpy(values), torch.from_numpy(batch), latent)), seed
     )
+
+
+def _degrees(correction: BatchCorrection, z: np.ndarray, batch: np.ndarray, seed: int) -> np.ndarray:
+    """Return to which degree cells z [n, l], with levels [n, keys], belong to each kind, [n, k]."""
+    n_kinds = len(correction.centroids)
+    table = pd.DataFrame(batch).rename(columns=str)
+    keys = [key for key in table if table[key].nunique() > 1]
+    if not keys:  # the other batches have proteins alone
+        from sklearn.cluster import KMeans
+        from sklearn.preprocessing import normalize
+
+        return np.eye(n_kinds)[KMeans(n_kinds, random_state=seed, n_init=1).fit_predict(normalize(z))]
+    from harmonypy import run_harmony
+
+    return run_harmony(
+        z, table, keys, nclust=n_kinds, sigma=correction.SIGMA, random_state=seed, verbose=False
+    ).R  # fmt: skip
 
 
 def _set_landmarks(correction: BatchCorrection, z: Tensor, seed: int) -> None:
@@ -81,7 +94,13 @@ def _set_landmarks(correction: BatchCorrection, z: Tensor, seed: int) -> None:
 
 
 def fit_new_batches(
-    network: Network, correction: BatchCorrection, cells: CellDataset, new: range, device: torch.device, *, seed: int
+    network: Network,
+    correction: BatchCorrection,
+    cells: CellDataset,
+    new: Sequence[int],
+    device: torch.device,
+    *,
+    seed: int,
 ) -> None:
     """Set the shifts of the levels `new` from cells of a query, given the centroids, which stay (Symphony's idea).
 
@@ -100,6 +119,8 @@ def fit_new_batches(
         Levels of the first batch key.
     """
     cells = cells.subset(cells.rows[np.isin(cells.batches[cells.rows, 0], new)])
+    if not len(cells):
+        return
     cells = _sample(cells, seed)
     values = torch.from_numpy(_read(network, cells, device)[0])
     network.cpu()

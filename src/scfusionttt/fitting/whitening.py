@@ -24,9 +24,10 @@ def whiten(backbone: FusionBackbone, sample: Sample) -> None:
     bottleneck, genes, proteins, batches = map(
         torch.from_numpy, (sample.bottleneck, sample.genes, sample.proteins, sample.batches)
     )
+    backbone.cpu()
     with torch.no_grad():
-        z, _ = backbone.cpu().without_batch_effects(
-            bottleneck, genes, proteins.nan_to_num(), ~proteins.isnan(), batches
+        z, _ = backbone.without_batch_effects(
+            bottleneck, backbone.components(genes), proteins.nan_to_num(), ~proteins.isnan(), batches
         )  # fmt: skip
         if len(z) > 2 and float(z.var(dim=0).sum()) > 0:
             backbone.metric.copy_(torch.from_numpy(_metric(z.double().numpy(), backbone.whitening)))

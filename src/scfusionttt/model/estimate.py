@@ -82,6 +82,7 @@ def estimate(
         When the input cannot be used.
     """
     n_cells, some = _some_cells(source)
+    some = some.with_rna()
     where = machine.choose_device(device)
     held = machine.in_use(where)
     features, preprocessing = learn_features(check_cells(some, training=True), config, species)

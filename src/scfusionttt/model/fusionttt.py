@@ -16,7 +16,7 @@ from scfusionttt import inference, keys
 from scfusionttt.config import Config
 from scfusionttt.config import preset as named_preset
 from scfusionttt.config.parse import is_fraction, parse_size, require
-from scfusionttt.data.cells import CiteSeq
+from scfusionttt.data.cells import CiteSeq, has_rna
 from scfusionttt.data.cohort import Cohort, cohort_of, warn_if_confounded
 from scfusionttt.data.features import Features
 from scfusionttt.data.loader import CellDataset
@@ -222,7 +222,8 @@ class FusionTTT(metaclass=_Hints):
         Parameters
         ----------
         data, **input_options
-            Cells to train on; see Notes of :class:`FusionTTT`.
+            Cells to train on; see Notes of :class:`FusionTTT`. With ``cells="all"``, those with both modalities teach
+            where cells with proteins alone lie.
         batch_key
             obs columns of donors, lanes or runs, whose effects are removed from the embedding. None: the inputs of a
             store, if it has several; an empty sequence: none.
@@ -232,7 +233,8 @@ class FusionTTT(metaclass=_Hints):
             Folder for the state of training after each epoch, and whether to resume from it.
         """
         cite = pipeline.check_cells(data, training=True, **input_options)
-        state = self._untrained_state(cite, species, cohort_of(cite, batch_key))
+        learned_from = pipeline.cells_to_learn_from(cite, place=True)
+        state = self._untrained_state(learned_from, species, cohort_of(cite, batch_key))
         dataset = pipeline.make_dataset(cite, state.features, state.preprocessing, state.cohort)
         assert isinstance(state.network, PretrainNetwork)
         run = self._run(state, dataset, checkpoints, resume)
@@ -246,7 +248,7 @@ class FusionTTT(metaclass=_Hints):
         self, data: Data, *, species: str | None = None, **input_options: Unpack[InputOptions]
     ) -> Self:  # fmt: skip
         """Choose features and constants as :meth:`pretrain` does, and leave the weights random: to fine-tune from."""
-        cite = pipeline.check_cells(data, training=True, **input_options)
+        cite = pipeline.cells_to_learn_from(pipeline.check_cells(data, training=True, **input_options))
         self._state = self._untrained_state(cite, species, Cohort())
         return self
 
@@ -279,7 +281,7 @@ class FusionTTT(metaclass=_Hints):
             As in :meth:`pretrain`.
         """
         state = self._trained()
-        cite = pipeline.check_cells(data, training=True, **input_options)
+        cite = pipeline.cells_to_learn_from(pipeline.check_cells(data, training=True, **input_options))
         labels = pipeline.split_labels(cite, labels_key, train_fraction, split, state.config.seed)
         warn_if_confounded(cite.obs, state.cohort, labels_key, labels.codes)
         network = pipeline.finetune_network(state, labels.classes)
@@ -322,7 +324,7 @@ class FusionTTT(metaclass=_Hints):
                 raise SettingError(f"{name}={value!r} needs labels_key; leave it out for zero-shot transfer")
         if not isinstance(data, CiteSeq):
             input_options.setdefault("cells", "rna")  # proteins are not used
-        cite = pipeline.check_cells(data, training=True, **input_options)
+        cite = pipeline.cells_to_learn_from(pipeline.check_cells(data, training=True, **input_options))
         start = replace(
             state,
             stage="transfer",
@@ -379,7 +381,8 @@ class FusionTTT(metaclass=_Hints):
         -------
         float32 [n, d], cells in the order of the input. Units are arbitrary; compare distances within one model only.
         d is the width of the bottleneck, plus `network.components` and the number of proteins if `components` is above
-        0. With `surprise`, also AnnData [n, tokens], see :func:`scfusionttt.explain.as_track`.
+        0. With `surprise`, also AnnData [n, tokens], see :func:`scfusionttt.explain.as_track`, NaN in cells without
+        RNA.
 
         Raises
         ------
@@ -492,9 +495,12 @@ class FusionTTT(metaclass=_Hints):
         dataset = pipeline.dataset_for(state, cite)
         probability, p_value = inference.probabilities(network, dataset, self._join_processes())
         if refine:
+            with_rna = has_rna(cite.rna)  # only these can be compared with one another
             adapted = pipeline.adapt_preprocessing(cite, state)
-            own = pipeline.make_dataset(cite, state.features, adapted)
-            probability, p_value = refined(probability, p_value, own, seed=state.config.seed)
+            own = pipeline.make_dataset(cite, state.features, adapted).with_rna()
+            probability[with_rna], p_value[with_rna] = refined(
+                probability[with_rna], p_value[with_rna], own, seed=state.config.seed
+            )
         table = pipeline.class_table(probability, p_value, dataset, state.classes, unknown)
         if target is not None:
             target.obs[keys.LABEL] = table["label"].array.copy()
@@ -533,6 +539,8 @@ class FusionTTT(metaclass=_Hints):
         **input_options: Unpack[InputOptions],
     ) -> pd.DataFrame | ImputedProteins:
         """Predict the proteins of each cell from its RNA; measured proteins are not used.
+
+        Cells without RNA get NaN.
 
         The prediction is the mean of ridge regression on all genes and kernel ridge regression on their principal
         components, fitted in pretraining.
@@ -577,7 +585,8 @@ class FusionTTT(metaclass=_Hints):
     ) -> AnnData:  # fmt: skip
         """Return the genes and proteins of each cell as reconstructed from its bottleneck.
 
-        Measured proteins are used, unlike in :meth:`impute`; where none was measured, they are those of the RNA. The
+        Measured proteins are used, unlike in :meth:`impute`; where none was measured, they are those of the RNA. Genes
+        of cells without RNA are those of their proteins. The
         effects of batches are kept: the decoders do not know them. Denoised values suit figures, not tests: they vary
         less than measured ones.
 
@@ -688,7 +697,7 @@ class FusionTTT(metaclass=_Hints):
         state = self._trained()
         require(isinstance(n_cells, Integral) and n_cells > 1, f"n_cells must be at least 2 (got {n_cells!r})")
         found = find_target(target, state.network, state.features.proteins, state.classes)
-        cite = pipeline.check_cells(data, **input_options)
+        cite = pipeline.cells_to_learn_from(pipeline.check_cells(data, **input_options))
         drawn = np.sort(np.random.default_rng(state.config.seed).permutation(cite.rna.n_obs)[:n_cells])
         types = None
         if labels_key is not None:

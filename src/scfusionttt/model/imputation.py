@@ -1,5 +1,6 @@
 """Proteins imputed from RNA: values, intervals, units."""
 
+import logging
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -8,12 +9,14 @@ import pandas as pd
 import torch
 
 from scfusionttt import inference
-from scfusionttt.data.cells import CiteSeq
+from scfusionttt.data.cells import CiteSeq, has_rna
 from scfusionttt.errors import SettingError
 from scfusionttt.keys import PROTEIN_IMPUTED
 from scfusionttt.model.pipeline import dataset_for
 from scfusionttt.model.state import TrainedState
 from scfusionttt.nn.networks import PretrainNetwork
+
+log = logging.getLogger("scfusionttt")
 
 #: Units of imputed proteins.
 Units = Literal["log_ratio", "counts"]
@@ -67,6 +70,10 @@ def impute(
     both = inference.read_cells(
         network, cells, device, lambda inputs: torch.cat(network.backbone.proteins_from_rna(inputs), dim=1)
     )
+    lacks_rna = ~has_rna(cite.rna)
+    if lacks_rna.any():
+        log.info("%d cells have no RNA to impute proteins from; theirs are NaN", lacks_rna.sum())
+        both[lacks_rna] = np.nan
     mean, sd = np.split(both, 2, axis=1)
     values = _table(state, cite, mean, units)
     if not intervals:

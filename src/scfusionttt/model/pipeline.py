@@ -19,11 +19,11 @@ from mudata import MuData
 from scfusionttt import inference, keys
 from scfusionttt.config import Config, Sizes
 from scfusionttt.data.assemble import assemble, raise_or_warn
-from scfusionttt.data.cells import Cells, CiteSeq
+from scfusionttt.data.cells import Cells, CiteSeq, has_rna
 from scfusionttt.data.cohort import Cohort
-from scfusionttt.data.features import Features, choose_features, match_features
+from scfusionttt.data.features import Features, Match, choose_features, match_features
 from scfusionttt.data.loader import CellDataset, StreamedCells, cell_dataset
-from scfusionttt.data.preprocess import Preprocessing
+from scfusionttt.data.preprocess import Preprocessing, protein_counts
 from scfusionttt.data.split import train_and_held_out
 from scfusionttt.data.store.stored import StoredCiteSeq
 from scfusionttt.data.validate import check, require_usable
@@ -31,6 +31,7 @@ from scfusionttt.data.validate import drop_empty as without_empty
 from scfusionttt.errors import InputDataError, SettingError, name_some
 from scfusionttt.evaluation import baselines, evaluate_predictions
 from scfusionttt.fitting.batch_correction import n_kinds
+from scfusionttt.fitting.placement import FEWEST_CELLS
 from scfusionttt.labels import usable_labels
 from scfusionttt.model.scvi_names import ARGUMENTS
 from scfusionttt.model.state import TrainedState
@@ -45,6 +46,8 @@ Data: TypeAlias = "AnnData | MuData | CiteSeq"
 PROTEIN_LANDMARKS = 1000
 #: Columns of a table of predictions that are not classes, and the name of its index.
 _COLUMNS = ("cell", "label", "probability", "p_value")
+#: Fewest proteins to place a cell without RNA by.
+FEWEST_PROTEINS = 5
 
 
 class CountOptions(TypedDict, total=False):
@@ -59,7 +62,8 @@ class CountOptions(TypedDict, total=False):
     rna_modality: str | None
     protein_modality: str | None
     #: If RNA and proteins have different cells: ``same`` refuses the input, ``overlap`` keeps the cells that both have,
-    #: ``rna`` keeps all cells with RNA and treats the missing proteins as not measured.
+    #: ``rna`` keeps all cells with RNA and treats the missing proteins as not measured, ``all`` also those with
+    #: proteins alone, which are not trained on: their place in the embedding is predicted from their proteins.
     cells: Cells
 
 
@@ -119,6 +123,31 @@ def require_no_options(options: Mapping[str, object], what: str) -> None:
     if given:
         remedy = "set it when the store is written" if what == "a store" else "give AnnData or MuData"
         raise SettingError(f"{' and '.join(given)} cannot be used with {what}; {remedy}")
+
+
+def cells_to_learn_from(cite: CiteSeq, *, place: bool = False) -> CiteSeq:
+    """Return the cells with RNA, which alone are trained on, and log how many others there are.
+
+    Raises
+    ------
+    InputDataError
+        There are none or, with `place`, too few with proteins as well to learn from where the others lie.
+    """
+    cells = cite.with_rna()
+    n_others = cite.rna.n_obs - cells.rna.n_obs
+    if not n_others:
+        return cite
+    if not cells.rna.n_obs:
+        raise InputDataError("no cell has RNA, and proteins alone cannot be trained on; add cells with both")
+    assert cells.protein is not None
+    n_both = int((~np.isnan(cells.protein.X)).any(axis=1).sum())
+    if place and n_both < FEWEST_CELLS:
+        raise InputDataError(
+            f"{n_both} cells have both RNA and proteins, too few to place the {n_others} cells without RNA "
+            f"(at least {FEWEST_CELLS}); leave these out with cells='rna'"
+        )
+    log.info("%d cells without RNA are not trained on", n_others)
+    return cells
 
 
 def learn_features(cite: CiteSeq, config: Config, species: str | None) -> tuple[Features, Preprocessing]:
@@ -183,6 +212,7 @@ def dataset_for(
         batches = state.cohort.codes(cite.obs)
     match = match_features(cite, state.features)
     log_notes(match.notes)
+    _require_placeable(state, cite, match)
     n_proteins = len(match.proteins)
     if state.stage != "transfer" and n_proteins and (match.proteins < 0).all():
         log.info(
@@ -190,6 +220,32 @@ def dataset_for(
             "particular to those of another platform", n_proteins,
         )  # fmt: skip
     return cell_dataset(cite, match, state.preprocessing, labels=codes, batches=batches)
+
+
+def _require_placeable(state: TrainedState, cite: CiteSeq, match: Match) -> None:
+    """Raise an error if there are cells without RNA that the model cannot place by their proteins."""
+    lacks_rna = ~has_rna(cite.rna)
+    if not lacks_rna.any():
+        return
+    subject, remedy = f"{lacks_rna.sum()} cells have no RNA, and", "leave them out with cells='rna'"
+    if not len(match.proteins):
+        raise InputDataError(f"{subject} this model was trained without proteins; {remedy}")
+    if state.stage == "transfer":
+        raise InputDataError(f"{subject} a student of transfer reads RNA alone; use the model before it, or {remedy}")
+    placement = state.network.backbone.placement
+    if placement is None or not placement.is_fitted:
+        raise InputDataError(
+            f"{subject} this model cannot place cells by their proteins, like all of earlier versions and of preset "
+            f"paper; pretrain it again with this version, or {remedy}"
+        )
+    n_measured = (~np.isnan(protein_counts(cite, match)[lacks_rna])).sum(axis=1)
+    few = n_measured < FEWEST_PROTEINS
+    if few.any():
+        raise InputDataError(
+            f"{few.sum()} of the cells without RNA have fewer than {FEWEST_PROTEINS} of the model's "
+            f"{len(match.proteins)} proteins ({name_some(list(cite.rna.obs_names[lacks_rna][few]))}), too few to place "
+            f"them by; {remedy}"
+        )
 
 
 def log_match(cite: CiteSeq, state: TrainedState) -> None:
@@ -201,7 +257,8 @@ def pretrain_network(
     features: Features, config: Config, cohort: Cohort | None = None, *, n_cells: int = 0
 ) -> PretrainNetwork:
     """Return the network of stage 1 with random weights; `n_cells` are those that batch effects are estimated from."""
-    sizes = Sizes(protein_landmarks=PROTEIN_LANDMARKS)
+    has_skip = len(features.proteins) > 0 and config.network.components > 0
+    sizes = Sizes(protein_landmarks=PROTEIN_LANDMARKS, placement=has_skip)
     if cohort is not None and cohort.n_levels:
         sizes = replace(sizes, batch_levels=cohort.n_levels, batch_kinds=n_kinds(n_cells))
     with torch.random.fork_rng():

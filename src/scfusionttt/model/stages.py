@@ -9,11 +9,12 @@ import torch
 from scfusionttt.config import FinetuneConfig, PretrainConfig
 from scfusionttt.data.loader import CellDataset
 from scfusionttt.data.split import random_split, stratified_split
-from scfusionttt.fitting.batch_correction import fit_batch_correction
+from scfusionttt.fitting.batch_correction import fit_batch_correction, fit_new_batches
 from scfusionttt.fitting.calibration import calibrate
 from scfusionttt.fitting.kernel_head import fit_head
 from scfusionttt.fitting.latent_scaling import scale_latent
 from scfusionttt.fitting.pca_skip import fit_pca_skip
+from scfusionttt.fitting.placement import fit_placement
 from scfusionttt.fitting.protein_head import fit_protein_head
 from scfusionttt.fitting.sample import read_sample
 from scfusionttt.fitting.whitening import whiten
@@ -27,24 +28,28 @@ log = logging.getLogger("scfusionttt")
 
 
 def train_pretraining(network: PretrainNetwork, cells: CellDataset, stage: PretrainConfig, run: Run) -> pd.DataFrame:
-    """Run stage 1 on all cells except those held back for early stopping; return the training curves."""
-    train, validation = cells, None
-    if stage.validation_fraction and len(cells) > 1:
-        rows, others = random_split(len(cells), fraction=1 - stage.validation_fraction, seed=run.seed)
-        train, validation = cells.subset(cells.rows[rows]), cells.subset(cells.rows[others])
+    """Run stage 1 on all cells with RNA except those held back for early stopping; return the training curves."""
+    train, validation = cells.with_rna(), None
+    if stage.validation_fraction and len(train) > 1:
+        rows, others = random_split(len(train), fraction=1 - stage.validation_fraction, seed=run.seed)
+        train, validation = train.subset(train.rows[rows]), train.subset(train.rows[others])
     history = fit(PretrainModule(network, stage, seed=run.seed), train, validation, stage, run, name="pretrain")
     fit_latent(network, cells, run)
     return history
 
 
 def fit_latent(network: PretrainNetwork, cells: CellDataset, run: Run) -> None:
-    """Fit latent scaling, PCA skip, batch correction and whitening, as far as the network has them."""
+    """Fit latent scaling, PCA skip, batch correction and whitening, as far as the network has them.
+
+    Cells without RNA add the effects of the batches that have no others.
+    """
     backbone = network.backbone
     is_scaled = backbone.representation.pools is not None
     if not is_scaled and backbone.view is None and not backbone.whitening:
         return
     log.info("pretrain: fitting latent scaling, principal components and whitening")
-    sample = read_sample(network, cells, run.device, seed=run.seed)
+    with_rna = cells.with_rna()
+    sample = read_sample(network, with_rna, run.device, seed=run.seed)
     if not sample.is_finite:
         return
     if is_scaled:
@@ -54,9 +59,15 @@ def fit_latent(network: PretrainNetwork, cells: CellDataset, run: Run) -> None:
     if backbone.protein_head is not None:
         log.info("pretrain: fitting the imputation of proteins")
         fit_protein_head(backbone, sample, seed=run.seed)
+    if backbone.placement is not None:
+        fit_placement(backbone, sample)
     if backbone.correction is not None:
         log.info("pretrain: fitting the correction of batch effects")
-        fit_batch_correction(network, backbone.correction, cells, run.device, seed=run.seed)
+        fit_batch_correction(network, backbone.correction, with_rna, run.device, seed=run.seed)
+        levels, fitted = (np.unique(some.batches[some.rows, 0]) for some in (cells, with_rna))
+        fit_new_batches(
+            network, backbone.correction, cells, np.setdiff1d(levels, fitted).tolist(), run.device, seed=run.seed
+        )  # fmt: skip
     if backbone.whitening:
         whiten(backbone, sample)
 

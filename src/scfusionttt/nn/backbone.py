@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from scfusionttt.config import NetworkConfig, Sizes
 from scfusionttt.nn.correction import BatchCorrection
-from scfusionttt.nn.heads import ProteinHead
+from scfusionttt.nn.heads import Placement, ProteinHead
 from scfusionttt.nn.layers import Block, Stack
 from scfusionttt.nn.tokens import CellInputs, FeatureEmbedding, SlotPool, Tokens, VisibleTokens, masked_mean
 
@@ -159,9 +159,8 @@ class PCASkip(nn.Module):
         self.register_buffer("fill_bias", torch.zeros(n_proteins))
         self.register_buffer("reach", torch.zeros(()))
 
-    def forward(self, bottleneck: Tensor, genes: Tensor, proteins: Tensor, protein_visible: Tensor) -> Tensor:
-        """Map genes [n, g], 0 where hidden or absent, and proteins [n, p] to components and proteins [n, k + p]."""
-        components = genes @ self.axes
+    def forward(self, bottleneck: Tensor, components: Tensor, proteins: Tensor, protein_visible: Tensor) -> Tensor:
+        """Return components [n, k] and proteins [n, p], predicted where not visible, side by side, [n, k + p]."""
         predicted = torch.cat([bottleneck, components], dim=1) @ self.fill + self.fill_bias
         return torch.cat([components, self.protein_scale * torch.where(protein_visible, proteins, predicted)], dim=1)
 
@@ -173,7 +172,8 @@ class PCASkip(nn.Module):
 class FusionBackbone(nn.Module):
     """Encoders, fusion in both directions, bottleneck and PCA skip, correction of batch effects.
 
-    Cells without visible protein tokens (RNA-only data) get tokens projected from their RNA.
+    Cells without visible protein tokens (RNA-only data) get tokens projected from their RNA. Cells without RNA get
+    bottleneck and components predicted from their proteins.
     """
 
     metric: Tensor  # [l, l] whitening of z, fitted after pretraining
@@ -202,6 +202,9 @@ class FusionBackbone(nn.Module):
         self.protein_head: ProteinHead | None = None
         if n_proteins and n_components and sizes.protein_landmarks:
             self.protein_head = ProteinHead(n_genes, n_proteins, n_components, sizes.protein_landmarks)
+        self.placement: Placement | None = None
+        if sizes.placement:
+            self.placement = Placement(n_proteins, self.representation.n_latent + n_components)
         self.whitening = config.whitening
         if self.whitening:
             self.register_buffer("metric", torch.eye(self.n_latent))
@@ -217,8 +220,7 @@ class FusionBackbone(nn.Module):
         seen_rna = (visible.rna, visible.rna_positions) if visible else ()
         rna = self.rna_encoder(inputs.rna, inputs.rna_present, *seen_rna)
         if self.protein_encoder is None:
-            bottleneck = self.representation(rna)
-            z, skip = self._with_skip(bottleneck, inputs, visible)
+            bottleneck, z, skip = self._with_skip(self.representation(rna), inputs, visible)
             return FusedCells(bottleneck, z, skip, rna, None)
 
         seen_protein = (visible.protein, visible.protein_positions) if visible else ()
@@ -230,8 +232,7 @@ class FusionBackbone(nn.Module):
             present=encoded.present | ~has_protein[:, None],
         )
         fused_rna, fused_protein = self.rna_fusion(rna, protein), self.protein_fusion(protein, rna)
-        bottleneck = self.representation(fused_rna, fused_protein)
-        z, skip = self._with_skip(bottleneck, inputs, visible)
+        bottleneck, z, skip = self._with_skip(self.representation(fused_rna, fused_protein), inputs, visible)
         target, error = encoded.values.detach(), None
         if self.training:
             # The encoders do not learn from the projection.
@@ -241,25 +242,29 @@ class FusionBackbone(nn.Module):
         return FusedCells(bottleneck, z, skip, fused_rna, proteins)
 
     def without_batch_effects(
-        self, bottleneck: Tensor, genes: Tensor, proteins: Tensor, protein_visible: Tensor, batch: Tensor
+        self, bottleneck: Tensor, components: Tensor, proteins: Tensor, protein_visible: Tensor, batch: Tensor
     ) -> tuple[Tensor, Tensor | None]:
         """Return z and the values of the PCA skip.
 
         Parameters
         ----------
-        bottleneck
-            [n, l].
-        genes, proteins, protein_visible
-            What the PCA skip reads: [n, g], 0 where hidden or absent; [n, p]; [n, p].
+        bottleneck, components
+            [n, l], and as :meth:`components` returns them.
+        proteins, protein_visible
+            [n, p], and which of them were measured and not hidden.
         batch
             Levels of the batch keys, [n, keys].
         """
         values = bottleneck
         if self.view is not None:
-            values = torch.cat([bottleneck, self.view(bottleneck, genes, proteins, protein_visible)], dim=1)
+            values = torch.cat([bottleneck, self.view(bottleneck, components, proteins, protein_visible)], dim=1)
         if self.correction is not None:
             values = self.correction(values, batch, self.latent)
         return self.latent(values), None if self.view is None else values[:, bottleneck.shape[1] :]
+
+    def components(self, genes: Tensor) -> Tensor:
+        """Return the components [n, k] of scaled genes [n, g], 0 where hidden or absent; without a skip, k = 0."""
+        return genes[:, :0] if self.view is None else genes @ self.view.axes
 
     def latent(self, values: Tensor) -> Tensor:
         """Return z [n, l + ...], given bottleneck and PCA skip side by side, [n, m]."""
@@ -270,20 +275,37 @@ class FusionBackbone(nn.Module):
 
     def _with_skip(
         self, bottleneck: Tensor, inputs: CellInputs, visible: VisibleTokens | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Return z and the values of the PCA skip, which reads visible tokens only, as the encoders."""
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return bottleneck, z and the values of the PCA skip, which reads visible tokens only, as the encoders."""
         gene_visible, protein_visible = inputs.rna_present, inputs.protein_present
         if visible is not None:
             gene_visible = gene_visible & self.rna_encoder.embedding.per_feature(visible.rna)
             protein_visible = protein_visible & visible.protein
-        genes = torch.where(gene_visible, inputs.rna, 0.0)
-        return self.without_batch_effects(bottleneck, genes, inputs.protein, protein_visible, inputs.batch)
+        components = self.components(torch.where(gene_visible, inputs.rna, 0.0))
+        if self.placement is not None and not self.training:  # no cell without RNA is trained on
+            bottleneck, components = self._placed(self.placement, bottleneck, components, inputs)
+        return bottleneck, *self.without_batch_effects(
+            bottleneck, components, inputs.protein, protein_visible, inputs.batch
+        )  # fmt: skip
+
+    def _placed(
+        self, placement: Placement, bottleneck: Tensor, components: Tensor, inputs: CellInputs
+    ) -> tuple[Tensor, Tensor]:
+        """Return bottleneck [n, l] and components [n, k], those of cells without RNA as their proteins predict them."""
+        rows = torch.nonzero(~inputs.rna_present.any(dim=1)).ravel()
+        if not len(rows) or not placement.is_fitted:
+            return bottleneck, components
+        values = placement(inputs.protein[rows], inputs.protein_present[rows])
+        placed = values.tensor_split([bottleneck.shape[1]], dim=1)
+        parts = zip((bottleneck, components), placed, strict=True)
+        bottleneck, components = (part.index_copy(0, rows, values) for part, values in parts)
+        return bottleneck, components
 
     def proteins_from_rna(self, inputs: CellInputs) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation of the scaled proteins [n, p] by RNA alone."""
-        assert self.protein_head is not None and self.view is not None
+        assert self.protein_head is not None
         genes = torch.where(inputs.rna_present, inputs.rna, 0.0)
-        return self.protein_head(genes, genes @ self.view.axes)
+        return self.protein_head(genes, self.components(genes))
 
     def whitened(self, z: Tensor) -> Tensor:
         """Return the embedding [n, l]: z [n, l], whitened. Heads read z itself."""

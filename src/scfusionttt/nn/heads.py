@@ -1,4 +1,4 @@
-"""Fitted heads: classification, the distance of a cell to the known classes, and proteins from RNA alone."""
+"""Fitted heads: classification, distance to the known classes, proteins from RNA alone, and the way back."""
 
 import torch
 from torch import Tensor, nn
@@ -126,3 +126,38 @@ class ProteinHead(nn.Module):
     def interval(self, mean: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:
         """Return the ends of the 90 % interval [n, p] about `mean` [n, p]."""
         return mean + self.margins[0] * deviation, mean + self.margins[1] * deviation
+
+
+class Placement(nn.Module):
+    """Where cells without RNA lie: their bottleneck and components, predicted from the measured proteins.
+
+    The mean of a normal distribution given the proteins of a cell, whichever these are: ridge regression on them alone.
+    Fitted after pretraining, not trained.
+    """
+
+    center: Tensor  # [p] means of the scaled proteins
+    covariance: Tensor  # [p, p] of the proteins, plus the penalty; 0: not fitted
+    cross: Tensor  # [p, m] covariance of proteins and values
+    bias: Tensor  # [m] means of the values
+
+    def __init__(self, n_proteins: int, n_values: int) -> None:
+        super().__init__()
+        self.register_buffer("center", torch.zeros(n_proteins))
+        self.register_buffer("covariance", torch.zeros(n_proteins, n_proteins))
+        self.register_buffer("cross", torch.zeros(n_proteins, n_values))
+        self.register_buffer("bias", torch.zeros(n_values))
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether it has been fitted."""
+        return bool(self.covariance.any())
+
+    def forward(self, proteins: Tensor, measured: Tensor) -> Tensor:
+        """Map scaled proteins [n, p] and which of them were measured [n, p] to values [n, m]."""
+        values = proteins.new_empty(len(proteins), len(self.bias))
+        panels, place = measured.unique(dim=0, return_inverse=True)
+        for number, panel in enumerate(panels):
+            rows = place == number
+            slopes = torch.linalg.solve(self.covariance[panel][:, panel].double(), self.cross[panel].double()).float()
+            values[rows] = self.bias + (proteins[rows][:, panel] - self.center[panel]) @ slopes
+        return values

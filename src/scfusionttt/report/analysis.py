@@ -11,7 +11,7 @@ from scipy import sparse
 
 from scfusionttt.analysis.quality import quality
 from scfusionttt.config.parse import require
-from scfusionttt.data.cells import CiteSeq
+from scfusionttt.data.cells import CiteSeq, has_rna
 from scfusionttt.data.features import Features, Match, match_features
 from scfusionttt.data.preprocess import Preprocessing
 from scfusionttt.errors import InputDataError
@@ -164,7 +164,7 @@ def analyse(
     graph, seed = neighbours(embedding), model.config.seed
     weights = graph.obsp["connectivities"]
     clusterings = {one: cluster_graph(weights, resolution=one, seed=seed).labels.astype(str) for one in resolutions}
-    clusters = clusterings[resolutions[0]]
+    clusters, with_rna = clusterings[resolutions[0]], has_rna(cite.rna)
     lognorm, log_ratios = preprocessing.log_normalized(cite, match), preprocessing.log_ratios(cite, match)
     genes, proteins = features.genes["name"].tolist(), features.proteins["name"].tolist()
     return Analysis(
@@ -189,7 +189,8 @@ def analyse(
         quality=quality(cite, batch_key=next(iter(keys), None), species=features.species),
         lognorm=lognorm,
         log_ratios=log_ratios,
-        top_genes=top_features(lognorm, genes, clusters, most=N_TOP_GENES),
+        top_genes={name: [] for name in clusters}
+        | top_features(lognorm[with_rna], genes, clusters[with_rna], most=N_TOP_GENES),
         top_proteins=top_features(log_ratios, proteins, clusters, most=N_TOP_PROTEINS),
     )
 

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from scfusionttt.analysis.quality import summary
+from scfusionttt.data.cells import by_modality
 from scfusionttt.data.validate import check
 from scfusionttt.errors import name_some
 from scfusionttt.genome import resolve_antibodies, resolve_genes
@@ -39,8 +40,11 @@ def _counts(analysis: Analysis) -> dict[str, object]:
     n_genes, n_proteins = len(features.genes), len(features.proteins)
     genes, proteins = (int((index >= 0).sum()) for index in (analysis.match.genes, analysis.match.proteins))
     masked = "" if genes == n_genes else "; the others are masked"
+    modalities = by_modality(analysis.cite)
+    of_each = {f"cells with {name}": n for name, n in modalities.items()} if len(modalities) > 1 else {}
     return {
         "cells": analysis.n_cells,
+        **of_each,
         "species": features.species,
         "genes in the input": rna.n_vars,
         "genes with a known position": int(resolved.table["chromosome"].notna().sum()),

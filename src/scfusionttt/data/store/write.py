@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from scfusionttt.data.cells import CiteSeq, count_findings
+from scfusionttt.data.cells import CiteSeq, count_findings, require_rna
 from scfusionttt.data.findings import named
 from scfusionttt.data.store.join import Joined, join_features
 from scfusionttt.data.store.sources import Source, naming
@@ -114,6 +114,7 @@ def _read(source: Source, rows: slice) -> CiteSeq:
     """Return checked cells."""
     cite = source.read(rows)
     with naming(source.path):
+        require_rna(cite, "a store")
         for finding in count_findings(cite):
             if finding.severity == "error":
                 raise InputDataError(str(finding))

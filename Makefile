@@ -29,6 +29,7 @@ $(VENV)/.compiled: $(VENV)/.tools $(wildcard src/scfusionttt/ttt/cpu/*.py src/sc
 	$(BIN)/python -c "from scfusionttt.ttt import parity, ttt_linear; parity.difference(ttt_linear, 'cpu', cells=2, tokens=37, head=16)"
 	$(BIN)/python -c "import torch; from scfusionttt.nn import fused; x = torch.ones(2, 8, requires_grad=True); \
 		fused.add_dropped(fused.RMSNorm(8)(x), x, 0.5).sum().backward()"
+	$(BIN)/python -c "from scfusionttt import differential, simulate; differential(simulate(60, 40, 4, 2), 'cell_type')"
 	touch $@
 
 test: $(VENV)/.compiled

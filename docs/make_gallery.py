@@ -1,6 +1,6 @@
-"""Draw an example of each function of `scfusionttt.plotting.plots` from a fine-tuned model and its cells.
+"""Draw the figures of real cells on the page of the plots, from a fine-tuned model and its cells.
 
-python docs/make_gallery.py typed pbmc.h5mu --labels-key cell_type --results results.csv --orders orders.csv
+python docs/make_gallery.py typed pbmc.h5mu --labels-key cell_type --explained CD3.csv
 """
 
 import argparse
@@ -23,9 +23,7 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("input", type=Path)
     parser.add_argument("--labels-key", required=True, help="obs column with cell types")
-    parser.add_argument("--results", type=Path, help="results.csv of scfusionttt benchmark")
     parser.add_argument("--explained", type=Path, help="table of scfusionttt explain, named after its target")
-    parser.add_argument("--orders", type=Path, help="results.csv of scfusionttt ablate order")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "images" / "plot")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
@@ -39,7 +37,6 @@ def main() -> None:
     sc.pp.neighbors(data, use_rep=keys.X_FUSIONTTT)
     sc.tl.umap(data)
     keep("umap", plot.umap(data, [given.labels_key, keys.PROBABILITY])[0])
-    keep("training_curves", plot.training_curves(model)[0])
     keep("confusion", plot.confusion(data, given.labels_key))
     model.impute(data, inplace=True)
     rna = data["rna"] if hasattr(data, "mod") else data
@@ -51,10 +48,6 @@ def main() -> None:
     keep("chromosomes", plot.chromosomes(data, given.labels_key))
     if given.explained:
         keep("contributions", plot.contributions(pd.read_csv(given.explained), title=given.explained.stem))
-    if given.results:
-        keep("comparison", plot.comparison(pd.read_csv(given.results), protocol="unsupervised")[0])
-    if given.orders:
-        keep("order_study", plot.order_study(pd.read_csv(given.orders), protocol="unsupervised", metric="ARI"))
 
 
 if __name__ == "__main__":

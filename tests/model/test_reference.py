@@ -41,10 +41,14 @@ def test_a_reference_is_a_model_folder_with_a_card(folder, trained, cells):
     np.testing.assert_allclose(model.impute(cells), trained.finetuned.impute(cells), atol=0.02)
 
 
-def test_annotate_names_cells_and_imputes_their_proteins(folder, trained, cells, rna_cells):
+def test_annotate_names_cells_and_imputes_their_proteins(folder, trained, cells, rna_cells, caplog):
     with quiet():
         query = rna_cells.copy()
-    annotation = scfusionttt.annotate(query, reference=folder, unknown=0.05, device="cpu")
+    with caplog.at_level("INFO", logger="scfusionttt"):
+        annotation = scfusionttt.annotate(query, reference=folder, unknown=0.05, device="cpu")
+    assert sum(line.startswith("proteins: 0 of 8 measured") for line in caplog.messages) == 1, (
+        "it had been logged twice"
+    )
     assert list(annotation.cells) == ["label", "probability", "p_value", "ontology_id"]
     is_unknown = annotation.cells["label"] == "unknown"
     assert (is_unknown == (annotation.cells["p_value"] <= 0.05)).all()

@@ -642,9 +642,10 @@ class FusionTTT(metaclass=_Hints):
         state = self._trained()
         cite = pipeline.check_cells(data, **input_options)
         target = pipeline.inplace_target(data, cite) if inplace else None
-        table = self.predict(cite, unknown=unknown, refine=True)
         head = state.network.backbone.protein_head
-        proteins = self.impute(cite, intervals=True) if head is not None and head.is_fitted else None
+        with pipeline.each_line_once():
+            table = self.predict(cite, unknown=unknown, refine=True)
+            proteins = self.impute(cite, intervals=True) if head is not None and head.is_fitted else None
         annotation = Annotation.of(table, proteins)
         if target is not None:
             for name, column in annotation.obs().items():

@@ -5,7 +5,8 @@ checked cells -> features -> dataset -> network -> training and fits (`model.sta
 
 import hashlib
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, TypedDict, Unpack
@@ -388,6 +389,23 @@ def inplace_target(data: Data, cite: CiteSeq) -> "AnnData | MuData":
         if len(pd.Index(np.unique(np.concatenate(names))).symmetric_difference(data.obs_names)):
             raise InputDataError("the MuData was not updated after its modalities changed; call data.update() first")
     raise _not_inplace(f"{type(data).__name__} with {data.n_obs} cells, of which {cite.rna.n_obs} were used")
+
+
+@contextmanager
+def each_line_once() -> Iterator[None]:
+    """Log what several steps say of the same cells once."""
+    logged: set[str] = set()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        known = len(logged)
+        logged.add(record.getMessage())
+        return len(logged) > known
+
+    log.addFilter(is_new)
+    try:
+        yield
+    finally:
+        log.removeFilter(is_new)
 
 
 def log_notes(notes: Iterable[str]) -> None:

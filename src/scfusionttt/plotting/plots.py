@@ -214,6 +214,8 @@ def confusion(data: Data, labels_key: str, *, predicted: str = keys.LABEL, ax: A
     if not labelled.any():
         raise LabelError(f"obs['{labels_key}'] labels no cell; there is nothing to compare the predictions with")
     counts = count_confusion(known[labelled], predictions[labelled])
+    classes = sorted(counts.index, key=natural_key)
+    counts = counts.loc[classes, [*classes, *sorted(counts.columns.difference(classes), key=natural_key)]]
     with on_pyplot():
         return figures.confusion(counts, ax=ax)
 

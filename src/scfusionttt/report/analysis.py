@@ -20,6 +20,7 @@ from scfusionttt.evaluation.vocabulary import Protocol
 from scfusionttt.labels import class_names, obs_column, translated, usable_labels
 from scfusionttt.model.fusionttt import FusionTTT
 from scfusionttt.model.mapping import Mapped
+from scfusionttt.model.pipeline import each_line_once
 
 #: Resolutions of the Leiden clusters; the first is the one that is described.
 RESOLUTIONS = (0.5, 0.25, 1.0, 2.0)
@@ -157,8 +158,10 @@ def analyse(
         coords = np.asarray(coords, dtype=float)[:, :2]
         if coords.shape != (cite.rna.n_obs, 2):
             raise InputDataError(f"coords has {len(coords)} rows; give two numbers for each of {cite.rna.n_obs} cells")
-    mapped = None if model.cohort.knows(cite.obs) else model.map(cite)
-    embedding = model.embed(cite) if mapped is None else mapped.embedding  # an error if the model is not trained
+    with each_line_once():
+        mapped = None if model.cohort.knows(cite.obs) else model.map(cite)
+        embedding = model.embed(cite) if mapped is None else mapped.embedding  # an error if the model is not trained
+        predictions = None if not model.classes else model.predict(cite) if mapped is None else mapped.cells
     features, preprocessing = model.features, model.preprocessing
     match = match_features(cite, features)
     graph, seed = neighbours(embedding), model.config.seed
@@ -180,7 +183,7 @@ def analyse(
         clusterings=clusterings,
         labels_key=labels_key,
         truth=truth,
-        predictions=None if not model.classes else model.predict(cite) if mapped is None else mapped.cells,
+        predictions=predictions,
         trained_on=model.provenance.learned(cite.rna.obs_names)
         if model.classes
         else np.zeros(len(embedding), dtype=bool),

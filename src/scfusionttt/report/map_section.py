@@ -105,9 +105,8 @@ def _obs_classes(analysis: Analysis, color: Sequence[str]) -> dict[str, np.ndarr
 
 
 def _flags(quality: pd.DataFrame) -> np.ndarray:
-    """Return why each cell is flagged, "not flagged" if it is not."""
-    reason = quality["reason"].mask(quality["predicted_doublet"], "doublet")
-    return reason.replace("", "not flagged").to_numpy(dtype=object)
+    """Return why each cell is flagged, "" if it is not: the map draws such cells in grey, below the others."""
+    return quality["reason"].mask(quality["predicted_doublet"], "doublet").to_numpy(dtype=object)
 
 
 def _is_measurement(values: pd.Series) -> bool:

@@ -50,11 +50,14 @@ def test_bars_are_in_genome_order():
 
 def test_proteins_are_drawn_below_their_coding_genes():
     genes = pd.DataFrame({"chromosome": ["1", "1", "2"], "start": [1, 5, 3]})
-    proteins = pd.DataFrame({"name": ["CD4", "CD8"], "chromosome": ["2", "1"], "start": [3, 5], "value": [2.0, 1.0]})
+    proteins = pd.DataFrame(
+        {"name": ["CD4_TotalSeqB", "CD8"], "chromosome": ["2", "1"], "start": [3, 5], "value": [2.0, 1.0]}
+    )
     ax = genome_strip(genes, [1, 2, 3], proteins=proteins)
     dots = ax.collections[-1].get_offsets()
     assert dots[:, 0].tolist() == [2.5, 1.5]
     assert dots[0, 1] < dots[1, 1] < 0
+    assert {"CD4", "CD8"} <= set(texts(ax))
     assert [label.get_text() for label in ax.get_yticklabels()].count("0") == 2
 
 

@@ -8,6 +8,7 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import ScaledTranslation
 from numpy.typing import ArrayLike, NDArray
 
+from scfusionttt.genome.antibody_names import antigen
 from scfusionttt.plotting.figures.style import (
     INK,
     MUTED,
@@ -145,7 +146,7 @@ def _hang_proteins(
     ax.vlines(x, zero, end, color=_ORANGE, linewidth=1.3)
     ax.scatter(x, end, s=16, color=np.where(known, _ORANGE, "white"), edgecolors=_ORANGE, zorder=3)
 
-    names = proteins["name"].to_numpy(dtype=object)
+    names = [antigen(str(name)) for name in proteins["name"]]
     highest = np.argsort(-np.where(known, value, -np.inf), kind="stable")[:_MOST_PROTEIN_NAMES]
     marks = [(x[i], end[i], names[i]) for i in highest]
     floor = _name_marks(ax, marks, lane - depth - 0.05 * height, track.size, up=-height)

@@ -83,7 +83,7 @@ def _categories(analysis: Analysis, color: Sequence[str]) -> tuple[dict[str, np.
         "cluster": {f"cluster (leiden {one:g})": cells for one, cells in analysis.clusterings.items()},
         "batch": analysis.batches,
         "obs column": _obs_classes(analysis, color),
-        "quality": {"quality flag": _flags(analysis.quality)},
+        "quality": _flags(analysis.quality),
     }
     categories: dict[str, np.ndarray | pd.Series] = {}
     headings: dict[str, str] = {}
@@ -104,9 +104,10 @@ def _obs_classes(analysis: Analysis, color: Sequence[str]) -> dict[str, np.ndarr
     return {key: obs[key] for key in dict.fromkeys([*asked, *label_columns(obs)]) if key != analysis.labels_key}
 
 
-def _flags(quality: pd.DataFrame) -> np.ndarray:
-    """Return why each cell is flagged, "" if it is not: the map draws such cells in grey, below the others."""
-    return quality["reason"].mask(quality["predicted_doublet"], "doublet").to_numpy(dtype=object)
+def _flags(quality: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Return why each cell is flagged, by heading; cells that are not are drawn in grey, below the others."""
+    flags = quality["reason"].mask(quality["predicted_doublet"], "doublet").to_numpy(dtype=object)
+    return {"quality flag": flags} if (flags != "").any() else {}
 
 
 def _is_measurement(values: pd.Series) -> bool:

@@ -70,7 +70,7 @@ def donors():
 
 
 def fitted(genes, proteins, donor, columns=(0, 1, 2)):
-    head = ProteinHead(30, 3, 4, 300)
+    head = ProteinHead(30, 3, 4, 300, n_batches=4)
     components = genes[:, :4]
     head.landmarks.copy_(torch.from_numpy(components[:300]))
     _fit_panel(head, genes, components, proteins, donor, np.asarray(columns))
@@ -107,6 +107,19 @@ def test_intervals_of_a_single_batch_leave_room_for_other_donors(donors):
     assert (head.donor == module.DONOR).all()
     _, sd = head(torch.from_numpy(genes), torch.from_numpy(genes[:, :4]))
     assert float(sd.min()) > module.DONOR
+
+
+def test_offsets_are_what_a_batch_adds_to_its_proteins(donors):
+    genes, proteins, donor = donors
+    shift = np.array([0.8, -0.5, 0.0], dtype=np.float32)
+    before, after = (
+        fitted(genes, proteins + added * (donor == 3)[:, None], donor).offsets.numpy() for added in (0, shift)
+    )
+    grown = after - before
+    np.testing.assert_allclose(grown[3] - grown[:3].mean(axis=0), shift, atol=0.08)
+    one = fitted(genes[donor == 1], proteins[donor == 1], donor[donor == 1]).offsets
+    np.testing.assert_array_equal(one[1], 0.0)  # only this batch has them: they are as measured there
+    assert one[[0, 2, 3]].isnan().all()
 
 
 def test_each_panel_is_fitted_to_the_cells_that_it_was_measured_in():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.neighbors import NearestNeighbors
 
-from scfusionttt.errors import InputDataError
+from scfusionttt.errors import InputDataError, SettingError
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.model.fusionttt import FusionTTT
 from scfusionttt.simulation.simulate import simulate
@@ -92,6 +92,25 @@ def test_a_protein_that_a_batch_lacks_does_not_tell_it(cohort):
     kept = model.network.backbone.correction.kept.numpy()[-12:]
     names = model.features.proteins["name"].to_numpy()
     assert set(names[kept == 0]) == set(partial["prot"].var_names[[0, 3]])
+
+
+def test_proteins_are_imputed_as_measured_in_a_batch(models, cohort, tmp_path):
+    model, average = models["batch"], models["batch"].impute(cohort)
+    offsets = model.network.backbone.protein_head.offsets
+    offsets[1, 0] = np.nan  # as if batch 2 lacked the protein
+    model.save(tmp_path / "model")
+    loaded = FusionTTT.load(tmp_path / "model")
+    for level, name in enumerate(("batch 1", "batch 2")):
+        shifted = loaded.impute(cohort, transform_batch=name)
+        expected = offsets[level].nan_to_num().numpy() * model.preprocessing.protein.std
+        np.testing.assert_allclose(shifted - average, np.tile(expected, (500, 1)), atol=1e-5)
+    assert offsets[:, 1:].abs().max() > 0.1
+    both = loaded.impute(cohort, transform_batch="batch 1", intervals=True)
+    assert (both.low < both.mean).to_numpy().all()
+    with pytest.raises(SettingError, match=r"transform_batch='x' is no batch .* choose one of batch 1, batch 2"):
+        loaded.impute(cohort, transform_batch="x")
+    with pytest.raises(SettingError, match="this one has no batches"):
+        models[""].impute(cohort, transform_batch="batch 1")
 
 
 def test_several_keys(cohort):

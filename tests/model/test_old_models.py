@@ -59,6 +59,7 @@ def test_interlocked_numbers_become_the_choices_that_replaced_them():
         "protein_landmarks": 0,
         "batch_levels": 0,
         "batch_kinds": 0,
+        "protein_batches": 0,
         "placement": False,
     }
     assert (config.network.direction, config.pretrain.objective, config.finetune.classifier) == (

@@ -106,6 +106,9 @@ def impute(
     ] = False,
     units: Annotated[Units, typer.Option(help="log-ratios, or counts at the depth of the training cells")]
     = Units.log_ratio,
+    transform_batch: Annotated[
+        str | None, typer.Option(metavar="NAME", help="impute as measured in this batch of the model; default: average")
+    ] = None,
     device: Compute = Device.auto, devices: Devices = 1, nodes: Nodes = 1,
     layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None,
     cells: WhichCells = None, round: Round = False, drop_empty: DropEmpty = False,
@@ -128,7 +131,7 @@ def impute(
     cite, source = load(input, out, PROTEIN_ENDINGS, options)
     from scfusionttt.model.imputation import obsm_tables
 
-    tables = obsm_tables(trained.impute(cite, units=units.value, intervals=intervals))
+    tables = obsm_tables(trained.impute(cite, units=units.value, intervals=intervals, transform_batch=transform_batch))
     if is_first():
         write_proteins(out, tables, source, rna_modality=rna_modality)
     n_cells, n_proteins = tables[PROTEIN_IMPUTED].shape

@@ -37,6 +37,8 @@ class Sizes:
     skip_components: int = 50
     #: Landmark cells of the protein head; 0: none.
     protein_landmarks: int = 0
+    #: Levels of the first batch key of which the protein head knows what they add to each protein.
+    protein_batches: int = 0
     #: Whether cells without RNA can be placed by their proteins.
     placement: bool = False
     #: Levels of all batch keys together, and kinds of cells with batch effects of their own; 0: no correction.

@@ -514,6 +514,7 @@ class FusionTTT(metaclass=_Hints):
         *,
         units: Units = "log_ratio",
         intervals: Literal[False] = False,
+        transform_batch: str | None = None,
         inplace: bool = False,
         **input_options: Unpack[InputOptions],
     ) -> pd.DataFrame: ...
@@ -525,6 +526,7 @@ class FusionTTT(metaclass=_Hints):
         *,
         units: Units = "log_ratio",
         intervals: Literal[True],
+        transform_batch: str | None = None,
         inplace: bool = False,
         **input_options: Unpack[InputOptions],
     ) -> ImputedProteins: ...
@@ -535,6 +537,7 @@ class FusionTTT(metaclass=_Hints):
         *,
         units: Units = "log_ratio",
         intervals: bool = False,
+        transform_batch: str | None = None,
         inplace: bool = False,
         **input_options: Unpack[InputOptions],
     ) -> pd.DataFrame | ImputedProteins:
@@ -554,6 +557,9 @@ class FusionTTT(metaclass=_Hints):
             ``counts``: the same as counts at the sequencing depth of the training cells.
         intervals
             Also return standard deviations and 90 % intervals, for cells of another donor than those trained on.
+        transform_batch
+            Impute the proteins as they would be measured in this batch, a level of the model's first batch key, by what
+            it adds to each protein; None: as on average over the batches.
         inplace
             Also write the values to ``data.obsm["protein_imputed"]`` and, with `intervals`, the others to
             ``protein_imputed_sd``, ``protein_imputed_low`` and ``protein_imputed_high``.
@@ -566,15 +572,18 @@ class FusionTTT(metaclass=_Hints):
         ------
         SettingError
             The model was trained without proteins, or by a version that could not impute after fine-tuning, or that
-            had no intervals.
+            had no intervals, or it does not know the batch.
         InputDataError
             `inplace` with an object that results cannot be written into, such as a store.
         """
         state = self._trained()
-        require_imputable(state, intervals=intervals, units=units)
+        require_imputable(state, intervals=intervals, units=units, transform_batch=transform_batch)
         cite = pipeline.check_cells(data, **input_options)
         target = pipeline.inplace_target(data, cite) if inplace else None
-        imputed = impute(state, cite, self._join_processes(), units=units, intervals=intervals)
+        imputed = impute(
+            state, cite, self._join_processes(),
+            units=units, intervals=intervals, transform_batch=transform_batch,
+        )  # fmt: skip
         if target is not None:
             for key, table in obsm_tables(imputed).items():
                 target.obsm[key] = table

@@ -10,7 +10,7 @@ import torch
 
 from scfusionttt import inference
 from scfusionttt.data.cells import CiteSeq, has_rna
-from scfusionttt.errors import SettingError
+from scfusionttt.errors import SettingError, name_some
 from scfusionttt.keys import PROTEIN_IMPUTED
 from scfusionttt.model.pipeline import dataset_for
 from scfusionttt.model.state import TrainedState
@@ -43,13 +43,15 @@ class ImputedProteins:
     high: pd.DataFrame
 
 
-def require_imputable(state: TrainedState, *, intervals: bool, units: str) -> None:
+def require_imputable(state: TrainedState, *, intervals: bool, units: str, transform_batch: str | None) -> None:
     """Raise SettingError, before the cells are read, if the model cannot impute what is asked for."""
     head = state.network.backbone.protein_head
     if units not in get_args(Units):
         raise SettingError(f"units must be log_ratio or counts (got {units!r})")
     if not len(state.features.proteins):
         raise SettingError("this model was trained without proteins and cannot impute them")
+    if transform_batch is not None:
+        _offsets(state, transform_batch)
     if head is not None and head.is_fitted:
         return
     if intervals:
@@ -58,8 +60,36 @@ def require_imputable(state: TrainedState, *, intervals: bool, units: str) -> No
         raise SettingError("this model cannot impute proteins; pretrain it again with this version")
 
 
+def _offsets(state: TrainedState, name: str) -> np.ndarray:
+    """Return what the batch `name` adds to each scaled protein, NaN where it lacks the protein, [p].
+
+    Raises
+    ------
+    SettingError
+        The model has no batches, or does not know this one, or not its proteins.
+    """
+    if not state.cohort.levels:
+        raise SettingError("transform_batch needs a model that was pretrained with batch_key; this one has no batches")
+    if not (state.network.backbone.sizes.protein_batches and state.network.backbone.protein_head):
+        raise SettingError("this model cannot impute for a batch; pretrain it again with this version")
+    known = zip(next(iter(state.cohort.levels.values())), state.network.backbone.protein_head.offsets.cpu().numpy())
+    offsets = {level: values for level, values in known if not np.isnan(values).all()}
+    if name not in offsets:
+        raise SettingError(
+            f"transform_batch={name!r} is no batch that the model was trained on with proteins; "
+            f"choose one of {name_some(list(offsets), most=20)}"
+        )
+    return offsets[name]
+
+
 def impute(
-    state: TrainedState, cite: CiteSeq, device: torch.device, *, units: Units, intervals: bool
+    state: TrainedState,
+    cite: CiteSeq,
+    device: torch.device,
+    *,
+    units: Units,
+    intervals: bool,
+    transform_batch: str | None = None,
 ) -> pd.DataFrame | ImputedProteins:
     """Return the result of :meth:`scfusionttt.FusionTTT.impute`."""
     network, cells = state.network, dataset_for(state, cite)
@@ -75,6 +105,12 @@ def impute(
         log.info("%d cells have no RNA to impute proteins from; theirs are NaN", lacks_rna.sum())
         both[lacks_rna] = np.nan
     mean, sd = np.split(both, 2, axis=1)
+    if transform_batch is not None:
+        offsets = _offsets(state, transform_batch)
+        lacking = state.features.proteins["name"][np.isnan(offsets)].tolist()
+        if lacking:
+            log.info("imputed as on average, since batch '%s' lacks them: %s", transform_batch, name_some(lacking))
+        mean = mean + np.nan_to_num(offsets)
     values = _table(state, cite, mean, units)
     if not intervals:
         return values

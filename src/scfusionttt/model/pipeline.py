@@ -261,7 +261,10 @@ def pretrain_network(
     has_skip = len(features.proteins) > 0 and config.network.components > 0
     sizes = Sizes(protein_landmarks=PROTEIN_LANDMARKS, placement=has_skip)
     if cohort is not None and cohort.n_levels:
-        sizes = replace(sizes, batch_levels=cohort.n_levels, batch_kinds=n_kinds(n_cells))
+        sizes = replace(
+            sizes, batch_levels=cohort.n_levels, batch_kinds=n_kinds(n_cells),
+            protein_batches=len(next(iter(cohort.levels.values()))),
+        )  # fmt: skip
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         return PretrainNetwork(len(features.genes), len(features.proteins), config.network, sizes)

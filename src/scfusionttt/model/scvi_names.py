@@ -9,7 +9,7 @@ METHODS = {
     "setup_anndata": "pretrain(data); no set-up is needed",
     "setup_mudata": "pretrain(data); no set-up is needed",
     "get_latent_representation": "embed(data)",
-    "get_normalized_expression": "impute(data) for proteins",
+    "get_normalized_expression": "impute(data, transform_batch=...) for proteins",
 }
 ARGUMENTS = {
     "max_epochs": _EPOCHS,

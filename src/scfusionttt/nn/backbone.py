@@ -201,7 +201,9 @@ class FusionBackbone(nn.Module):
             self.correction = BatchCorrection(sizes.batch_levels, sizes.batch_kinds, n_values, self.n_latent)
         self.protein_head: ProteinHead | None = None
         if n_proteins and n_components and sizes.protein_landmarks:
-            self.protein_head = ProteinHead(n_genes, n_proteins, n_components, sizes.protein_landmarks)
+            self.protein_head = ProteinHead(
+                n_genes, n_proteins, n_components, sizes.protein_landmarks, sizes.protein_batches
+            )  # fmt: skip
         self.placement: Placement | None = None
         if sizes.placement:
             self.placement = Placement(n_proteins, self.representation.n_latent + n_components)

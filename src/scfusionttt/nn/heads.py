@@ -86,9 +86,14 @@ class ProteinHead(nn.Module):
     spread_bias: Tensor  # [p]
     least_spread: Tensor  # [p]
     donor: Tensor  # [p] standard deviation between donors, if the out-of-fold errors do not include it
+    offsets: (
+        Tensor  # [b, p] what each batch adds to the mean; NaN: the protein was not measured there. Not in old models
+    )
     margins: Tensor  # [2, p] 5 % and 95 % quantiles of the error in standard deviations; inf: not fitted
 
-    def __init__(self, n_genes: int, n_proteins: int, n_components: int, n_landmarks: int) -> None:
+    def __init__(
+        self, n_genes: int, n_proteins: int, n_components: int, n_landmarks: int, n_batches: int = 0
+    ) -> None:  # fmt: skip
         super().__init__()
         of_proteins = ("bias", "spread_bias", "least_spread", "donor")
         shapes = {
@@ -99,6 +104,8 @@ class ProteinHead(nn.Module):
         for name, shape in shapes.items():
             self.register_buffer(name, torch.zeros(shape))
         self.register_buffer("margins", torch.full((2, n_proteins), torch.inf))
+        if n_batches:
+            self.register_buffer("offsets", torch.full((n_batches, n_proteins), torch.nan))
 
     @property
     def widths(self) -> tuple[int, int]:

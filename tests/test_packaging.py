@@ -34,6 +34,9 @@ def test_the_version_is_the_same_everywhere():
     version = PROJECT["version"]
     assert f"\n  version: {version}\n" in read("packaging/conda/recipe.yaml")
     assert f"\nversion: {version}\n" in read("CITATION.cff")
+    module = "integrations/nf-core/modules/scfusionttt/annotate"
+    assert f'container "scfusionttt:{version}"' in read(f"{module}/main.nf")
+    assert f"- scfusionttt=={version}\n" in read(f"{module}/environment.yml")
 
 
 def test_the_image_has_what_the_build_reads():

@@ -86,7 +86,7 @@ def test_cells_of_batches_that_the_model_was_not_trained_on_are_mapped(cells, ti
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert "The model was not trained on batches of these cells (new): they were mapped, see Batches." in page
     assert "Batches" in headings(page)
-    assert '"name":"p-value in the reference"' in page
+    assert '"name":"p-value (mapping)"' in page
     assert analyse(model, known).mapped is None
 
 

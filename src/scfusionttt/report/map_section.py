@@ -121,7 +121,7 @@ def _cell_values(analysis: Analysis, color: Sequence[str]) -> list[Values]:
     obs = analysis.cite.obs
     columns = {"RNA counts": ("log10", np.log10(np.maximum(analysis.quality["total_counts"].to_numpy(), 1)))}
     if analysis.mapped is not None:
-        columns["p-value in the reference"] = ("0 to 1", analysis.mapped.cells["p_value"].to_numpy())
+        columns["p-value (mapping)"] = ("0 to 1", analysis.mapped.cells["p_value"].to_numpy())
     if analysis.quality["doublet_score"].notna().any():
         columns["doublet score"] = ("standard deviations", analysis.quality["doublet_score"].to_numpy())
     if analysis.predictions is not None:

@@ -109,17 +109,11 @@ def test_intervals_of_a_single_batch_leave_room_for_other_donors(donors):
     assert float(sd.min()) > module.DONOR
 
 
-def test_offsets_are_what_a_batch_adds_to_its_proteins(donors):
+def test_the_head_knows_which_batches_had_a_protein(donors):
     genes, proteins, donor = donors
-    shift = np.array([0.8, -0.5, 0.0], dtype=np.float32)
-    before, after = (
-        fitted(genes, proteins + added * (donor == 3)[:, None], donor).offsets.numpy() for added in (0, shift)
-    )
-    grown = after - before
-    np.testing.assert_allclose(grown[3] - grown[:3].mean(axis=0), shift, atol=0.08)
-    one = fitted(genes[donor == 1], proteins[donor == 1], donor[donor == 1]).offsets
-    np.testing.assert_array_equal(one[1], 0.0)  # only this batch has them: they are as measured there
-    assert one[[0, 2, 3]].isnan().all()
+    rows = donor != 2
+    measured = fitted(genes[rows], proteins[rows], donor[rows], columns=(0, 1, 2)).measured
+    np.testing.assert_array_equal(measured, np.tile([[True], [True], [False], [True]], 3))
 
 
 def test_each_panel_is_fitted_to_the_cells_that_it_was_measured_in():

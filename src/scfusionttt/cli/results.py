@@ -107,7 +107,7 @@ def impute(
     units: Annotated[Units, typer.Option(help="log-ratios, or counts at the depth of the training cells")]
     = Units.log_ratio,
     transform_batch: Annotated[
-        str | None, typer.Option(metavar="NAME", help="impute as measured in this batch of the model; default: average")
+        str | None, typer.Option(metavar="NAME", help="impute as measured in this batch of the model")
     ] = None,
     device: Compute = Device.auto, devices: Devices = 1, nodes: Nodes = 1,
     layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None,

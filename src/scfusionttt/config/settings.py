@@ -37,7 +37,7 @@ class Sizes:
     skip_components: int = 50
     #: Landmark cells of the protein head; 0: none.
     protein_landmarks: int = 0
-    #: Levels of the first batch key of which the protein head knows what they add to each protein.
+    #: Levels of the first batch key of which the protein head knows which proteins they have.
     protein_batches: int = 0
     #: Whether cells without RNA can be placed by their proteins.
     placement: bool = False

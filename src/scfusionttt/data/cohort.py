@@ -41,6 +41,11 @@ class Cohort:
     default: str | None = None
 
     @property
+    def first(self) -> tuple[str, ...]:
+        """Levels of the first key."""
+        return next(iter(self.levels.values()), ())
+
+    @property
     def n_levels(self) -> int:
         """Number of levels of all keys together."""
         return sum(map(len, self.levels.values()))

@@ -33,7 +33,7 @@ def fit_protein_head(backbone: FusionBackbone, sample: Sample, *, seed: int) -> 
     """Fit the head to the genes and their principal components; set the margins of its intervals.
 
     Errors are estimated on cells that were not fitted to: whole batches are left out if the model has a batch key,
-    single cells otherwise. The mean error of a batch is what it adds to a protein.
+    single cells otherwise.
 
     Parameters
     ----------
@@ -104,17 +104,8 @@ def _fit_panel(
         (head.margins, np.quantile(ratio / deviation, [1 - rank, rank], axis=0)),
     ):
         values[..., columns] = torch.from_numpy(result).float()
-    if "offsets" in dict(head.named_buffers()):
-        for rows in folds:
-            offsets = _shrunken_mean(errors[rows]) if len(folds) > 1 else np.zeros(len(columns))
-            head.offsets[int(batch[rows[0]]), columns] = torch.from_numpy(offsets).float()
-
-
-def _shrunken_mean(values: np.ndarray) -> np.ndarray:
-    """Return the means of columns [n, p] less the part that chance explains (James and Stein), [p]."""
-    mean = values.mean(axis=0)
-    chance = values.var(axis=0) / len(values)
-    return mean * (1 - chance / np.maximum(mean**2, 1e-12)).clip(min=0)
+    if "measured" in dict(head.named_buffers()):
+        head.measured[np.ix_(np.unique(batch).astype(int), columns)] = True
 
 
 class Fit(NamedTuple):

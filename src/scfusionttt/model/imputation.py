@@ -7,14 +7,17 @@ from typing import Literal, get_args
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from scfusionttt import inference
 from scfusionttt.data.cells import CiteSeq, has_rna
+from scfusionttt.data.loader import CellDataset
 from scfusionttt.errors import SettingError, name_some
 from scfusionttt.keys import PROTEIN_IMPUTED
 from scfusionttt.model.pipeline import dataset_for
 from scfusionttt.model.state import TrainedState
 from scfusionttt.nn.networks import PretrainNetwork
+from scfusionttt.nn.tokens import CellInputs
 
 log = logging.getLogger("scfusionttt")
 
@@ -51,7 +54,7 @@ def require_imputable(state: TrainedState, *, intervals: bool, units: str, trans
     if not len(state.features.proteins):
         raise SettingError("this model was trained without proteins and cannot impute them")
     if transform_batch is not None:
-        _offsets(state, transform_batch)
+        _level(state, transform_batch)
     if head is not None and head.is_fitted:
         return
     if intervals:
@@ -60,26 +63,55 @@ def require_imputable(state: TrainedState, *, intervals: bool, units: str, trans
         raise SettingError("this model cannot impute proteins; pretrain it again with this version")
 
 
-def _offsets(state: TrainedState, name: str) -> np.ndarray:
-    """Return what the batch `name` adds to each scaled protein, NaN where it lacks the protein, [p].
+def _level(state: TrainedState, name: str) -> int:
+    """Return the level of the batch `name` in the first key.
 
     Raises
     ------
     SettingError
-        The model has no batches, or does not know this one, or not its proteins.
+        The model has no batches, or was not trained on proteins of this one.
     """
+    backbone = state.network.backbone
     if not state.cohort.levels:
         raise SettingError("transform_batch needs a model that was pretrained with batch_key; this one has no batches")
-    if not (state.network.backbone.sizes.protein_batches and state.network.backbone.protein_head):
+    if not backbone.sizes.protein_batches or backbone.protein_head is None:
         raise SettingError("this model cannot impute for a batch; pretrain it again with this version")
-    known = zip(next(iter(state.cohort.levels.values())), state.network.backbone.protein_head.offsets.cpu().numpy())
-    offsets = {level: values for level, values in known if not np.isnan(values).all()}
-    if name not in offsets:
+    has_proteins = backbone.protein_head.measured.any(dim=1).tolist()  # batches that were mapped later come last
+    known = {level: code for code, (level, has) in enumerate(zip(state.cohort.first, has_proteins)) if has}
+    if name not in known:
         raise SettingError(
             f"transform_batch={name!r} is no batch that the model was trained on with proteins; "
-            f"choose one of {name_some(list(offsets), most=20)}"
+            f"choose one of {name_some(list(known), most=20)}"
         )
-    return offsets[name]
+    return known[name]
+
+
+def _changes(state: TrainedState, cells: CellDataset, device: torch.device, name: str) -> np.ndarray:
+    """Return by how much the batch `name` changes the scaled proteins of each cell, [n, p].
+
+    The regressions follow the batches that they were fitted to, so that a cell's own batch is subtracted if it is one
+    of these. Both effects are those that :class:`~scfusionttt.nn.correction.BatchCorrection` removes from the latent.
+    """
+    network, level = state.network, _level(state, name)
+    backbone = network.to(device).backbone
+    head, correction, view = backbone.protein_head, backbone.correction, backbone.view
+    assert head is not None and correction is not None and view is not None
+    n_proteins = view.n_proteins
+    lacks = ~(head.measured[level] & (correction.kept[-n_proteins:] > 0)).cpu().numpy()
+    if lacks.any():
+        lacking = state.features.proteins["name"][lacks].tolist()
+        log.info("imputed as without transform_batch, since some batch lacks them: %s", name_some(lacking))
+    fitted_to = torch.cat([head.measured, head.measured.new_zeros(1, n_proteins)])  # the last row: other batches
+
+    def read(inputs: CellInputs) -> Tensor:
+        fused = backbone(inputs.without_proteins().without_batches())
+        assert fused.skip is not None
+        values = torch.cat([fused.bottleneck, fused.skip], dim=1)
+        effects = correction.added(values, inputs.batch, level, backbone.latent)
+        own, other = (effect[:, -n_proteins:] / view.protein_scale for effect in effects)
+        return other - own * fitted_to[inputs.batch[:, 0].clamp(max=len(head.measured))]
+
+    return np.where(lacks, 0.0, inference.read_cells(network, cells, device, read)).astype(np.float32)
 
 
 def impute(
@@ -106,11 +138,7 @@ def impute(
         both[lacks_rna] = np.nan
     mean, sd = np.split(both, 2, axis=1)
     if transform_batch is not None:
-        offsets = _offsets(state, transform_batch)
-        lacking = state.features.proteins["name"][np.isnan(offsets)].tolist()
-        if lacking:
-            log.info("imputed as on average, since batch '%s' lacks them: %s", transform_batch, name_some(lacking))
-        mean = mean + np.nan_to_num(offsets)
+        mean = mean + _changes(state, cells, device, transform_batch)
     values = _table(state, cite, mean, units)
     if not intervals:
         return values

@@ -263,7 +263,7 @@ def pretrain_network(
     if cohort is not None and cohort.n_levels:
         sizes = replace(
             sizes, batch_levels=cohort.n_levels, batch_kinds=n_kinds(n_cells),
-            protein_batches=len(next(iter(cohort.levels.values()))),
+            protein_batches=len(cohort.first),
         )  # fmt: skip
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)

@@ -3,7 +3,7 @@
 Shapes: n cells, m values (bottleneck and PCA skip), l latent, k kinds of cells, b batch levels.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 import torch
@@ -56,13 +56,28 @@ class BatchCorrection(nn.Module):
         """
         values = values * self.kept
         corrected = values.clone()
+        for level, rows, degrees in self._by_batch(values, batch, latent):
+            corrected[rows] = values[rows] - degrees @ self.shift(level)
+        return corrected
+
+    def added(self, values: Tensor, batch: Tensor, level: int, latent: Latent) -> tuple[Tensor, Tensor]:
+        """Return what a cell's level of the first key adds to its values, and what `level` would, [n, m] each.
+
+        The other parameters are those of :meth:`forward`.
+        """
+        values = values * self.kept
+        own, other = torch.zeros_like(values), torch.zeros_like(values)
+        for levels, rows, degrees in self._by_batch(values, batch, latent):
+            own[rows] = degrees @ self.shift(levels[:1])
+            other[rows] = degrees @ self.shifts[level]
+        return own, other
+
+    def _by_batch(self, values: Tensor, batch: Tensor, latent: Latent) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield levels [keys], which cells have them [n], and the degrees to which these belong to each kind [m, k]."""
         levels, place = batch.unique(dim=0, return_inverse=True)
         for number, level in enumerate(levels):
             rows = place == number
-            shift = self.shift(level)
-            degrees = self.degrees(latent(values[rows]), latent(self.centroids + shift))
-            corrected[rows] = values[rows] - degrees @ shift
-        return corrected
+            yield level, rows, self.degrees(latent(values[rows]), latent(self.centroids + self.shift(level)))
 
     def shift(self, level: Tensor) -> Tensor:
         """Return what the batches of a cell, their levels [keys], add to the centroids, [k, m]."""

@@ -86,9 +86,7 @@ class ProteinHead(nn.Module):
     spread_bias: Tensor  # [p]
     least_spread: Tensor  # [p]
     donor: Tensor  # [p] standard deviation between donors, if the out-of-fold errors do not include it
-    offsets: (
-        Tensor  # [b, p] what each batch adds to the mean; NaN: the protein was not measured there. Not in old models
-    )
+    measured: Tensor  # [b, p] bool, the proteins that it was fitted to in each batch; not in old models
     margins: Tensor  # [2, p] 5 % and 95 % quantiles of the error in standard deviations; inf: not fitted
 
     def __init__(
@@ -105,7 +103,7 @@ class ProteinHead(nn.Module):
             self.register_buffer(name, torch.zeros(shape))
         self.register_buffer("margins", torch.full((2, n_proteins), torch.inf))
         if n_batches:
-            self.register_buffer("offsets", torch.full((n_batches, n_proteins), torch.nan))
+            self.register_buffer("measured", torch.zeros(n_batches, n_proteins, dtype=torch.bool))
 
     @property
     def widths(self) -> tuple[int, int]:

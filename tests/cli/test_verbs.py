@@ -286,7 +286,8 @@ def test_validate_writes_the_quality_of_each_cell(here, scfusionttt, cells):
     table = pd.read_csv("quality.csv", index_col="cell")
     assert list(table.index) == list(cells.obs_names)
     assert {"doublet_score", "predicted_doublet", "low_quality", "reason"} <= set(table)
-    assert "doublets" in result.out and "low quality: few counts" in result.out
+    assert "low quality: few counts" in result.out
+    assert "doublets" not in result.out  # too few cells of each batch to look for them
 
 
 def test_background_writes_calls_and_probabilities(here, scfusionttt, cells):

@@ -60,7 +60,9 @@ def test_loss_and_gradients_of_the_parts_sum_to_those_of_the_batch(module, cells
 
 
 @pytest.mark.parametrize("parts", [64, 13])
-@pytest.mark.parametrize("stage", ["pretrain", "finetune", "transfer"])
+@pytest.mark.parametrize(
+    "stage", ["pretrain", *(pytest.param(stage, marks=pytest.mark.slow) for stage in ("finetune", "transfer"))]
+)
 def test_nothing_of_a_step_stays_behind_on_the_cpu(module, cells, stage, parts, monkeypatch):
     """A device without values stands in for a GPU: tensors of two devices do not go together there, either."""
     monkeypatch.setattr(torch, "autocast", lambda *args, **options: nullcontext())  # it does not know that device

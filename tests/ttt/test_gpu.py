@@ -67,7 +67,7 @@ def holes(b, t):
 
 
 @pytest.mark.parametrize("causal", [True, False])
-@pytest.mark.parametrize("reverse", [True, False])
+@pytest.mark.parametrize("reverse", [True, pytest.param(False, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("t", "f", "mini_batch", "masked", "batched"), [(1, 16, 16, 0, 0), (37, 16, 16, 1, 1)])
 def test_values_and_gradients_are_those_of_the_definition(t, f, mini_batch, masked, batched, causal, reverse):
     inputs = make_inputs(t=t, f=f, mini_batch=mini_batch, batched=batched)
@@ -97,7 +97,7 @@ def test_both_directions_are_one_and_the_other():
 
 
 @pytest.mark.parametrize("causal", [True, False])
-@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+@pytest.mark.parametrize("poison", [float("nan"), pytest.param(float("inf"), marks=pytest.mark.slow)])
 def test_an_absent_token_changes_nothing(causal, poison):
     mask = holes(2, 21).to(DEVICE)
     clean, poisoned = in_single(make_inputs()), in_single(make_inputs())

@@ -114,7 +114,7 @@ def test_any_mini_batch_and_head_size(backend, mlp, mini_batch, f):
 
 
 @pytest.mark.parametrize(("backend", "mlp"), [(x, False) for x in BACKENDS] + [(x, True) for x in ("definition", *MLP)])
-@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("causal", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_gradcheck(backend, causal, mlp):
     inputs = make_inputs(b=1, h=1, t=5, f=2, mini_batch=3, mlp=mlp)
 

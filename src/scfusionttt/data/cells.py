@@ -73,9 +73,12 @@ def gene_panels(rna: AnnData) -> tuple[np.ndarray, np.ndarray]:
 
 
 def has_rna(rna: AnnData) -> np.ndarray:
-    """Return in which cells any gene was measured, [n] bool; the others have proteins alone."""
+    """Return in which cells any gene was measured, [n] bool; the others have proteins alone.
+
+    All, if the input has no genes: what it lacks is then not the RNA of some cells.
+    """
     panel, measured = gene_panels(rna)
-    return np.asarray(measured.any(axis=1))[panel]
+    return np.asarray(measured.any(axis=1) | measured.all(axis=1))[panel]
 
 
 def by_modality(cite: CiteSeq) -> dict[str, int]:

@@ -51,6 +51,7 @@ def test_every_layer_is_timed_at_every_length(tmp_path, capsys, few_cells):
     assert "times slower than TTT" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_no_speed_up_is_reported_if_the_layers_differ(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(checks, "ttt_linear_reference", wrong)
     assert layers.main([*TINY, "--json", str(tmp_path / "figures.json")]) == 1

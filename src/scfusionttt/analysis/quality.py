@@ -78,7 +78,7 @@ def quality(
     require_usable(finding for finding in check(cite) if finding.code != "empty_cells")
     names, cite = cite.rna.obs_names, cite.with_rna()
     if not cite.rna.n_obs:
-        raise InputDataError("no cell has RNA, which the quality of cells is told by")
+        raise InputDataError("no cell has RNA, from which the quality of cells is computed")
     batch = np.zeros(cite.rna.n_obs, dtype=int)
     if batch_key is not None:
         batch = pd.factorize(class_names(obs_column(cite.obs, batch_key, role="batches")))[0]

@@ -559,7 +559,7 @@ class FusionTTT(metaclass=_Hints):
             Also return standard deviations and 90 % intervals, for cells of another donor than those trained on.
         transform_batch
             Impute the proteins as they would be measured in this batch, a level of the model's first batch key: what it
-            adds to each kind of cells replaces what a cell's own batch adds. None: as the RNA of the cell tells.
+            adds to each kind of cells replaces what a cell's own batch adds. None: the prediction as it is.
         inplace
             Also write the values to ``data.obsm["protein_imputed"]`` and, with `intervals`, the others to
             ``protein_imputed_sd``, ``protein_imputed_low`` and ``protein_imputed_high``.

@@ -257,7 +257,7 @@ _MAPPED = (
     "extended model: scfusionttt map FILE --model MODEL --out mapped.h5mu --out-model EXTENDED."
 )
 _MIXING = (
-    "“own batch / chance” tells how often the nearest neighbours of a cell in the embedding are from its own batch, "
+    "“own batch / chance” is how often the nearest neighbours of a cell in the embedding are from its own batch, "
     "relative to chance: 1 where batches are mixed, higher where they are apart. Within a type, only neighbours of it "
     "count; over all cells, batches with different types are apart as well. The composition of the batches is "
     "shown below the map."

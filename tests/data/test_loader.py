@@ -66,6 +66,27 @@ def test_more_ranks_than_cells_are_refused_whatever_the_batch(dataset):
         make_loader(few, batch_size=16, rank=0, size=4)
 
 
+def unequal(cite, dataset):
+    """Return cells of which 6 are of one batch, and 54 of another."""
+    batches = (np.arange(60) < 6).astype(np.int64)[:, None]
+    match = Match(genes=np.r_[np.arange(300)[::-1], -1, -1], proteins=np.r_[np.arange(8), -1])
+    return CellDataset(cite, match, dataset.preprocessing, batches=batches)
+
+
+def test_balanced_batches_share_an_epoch_by_the_square_roots_of_their_sizes(cite, dataset):
+    cells = unequal(cite, dataset)
+    came = np.array([order(cells.balanced(), seed=0, epoch=epoch) for epoch in range(8)])
+    assert came.shape == (8, 60)  # an epoch is as long as before
+    assert (came < 6).sum() / 8 == pytest.approx(60 * 6**0.5 / (6**0.5 + 54**0.5), abs=1)
+    assert set(came.ravel()) == set(range(60))  # no cell of the large batch is lost in the long run
+    assert sorted(order(cells, seed=0, epoch=0)) == list(range(60))
+
+
+def test_a_part_of_balanced_cells_is_balanced_by_its_own_sizes(cite, dataset):
+    part = unequal(cite, dataset).balanced().subset(np.r_[0, 20:29])
+    np.testing.assert_allclose(part.expected(), np.r_[2.5, np.full(9, 2.5 / 3)])
+
+
 def order(dataset, *, seed, epoch):
     loader = make_loader(dataset, batch_size=16, shuffle_seed=seed)
     loader.sampler.set_epoch(epoch)

@@ -34,3 +34,12 @@ def test_the_seed_draws_a_sample_of_many_cells(network, cells, monkeypatch, name
     assert len(one) == min(60, value // one.shape[1] if name == "MOST_VALUES" else 60)
     np.testing.assert_array_equal(one, again)
     assert not np.array_equal(one, other)
+
+
+def test_a_small_batch_has_more_cells_in_the_sample_of_balanced_ones(network, cells, monkeypatch):
+    monkeypatch.setattr(module, "MOST_CELLS", 60)
+    some = cells.subset(cells.rows)
+    some.batches = (np.arange(len(cells)) < 10).astype(np.int64)[:, None]
+    fresh = network()
+    plain, balanced = (read_sample(fresh, part, CPU, seed=0).batches.sum() for part in (some, some.balanced()))
+    assert balanced > plain

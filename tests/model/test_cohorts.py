@@ -126,3 +126,9 @@ def test_several_keys(cohort):
     z = model.pretrain(both, batch_key=["batch", "lane"]).embed(both)
     assert np.isfinite(z).all()
     assert len(model.network.backbone.correction.shifts) == 4
+
+
+def test_balanced_batches_need_batches(cohort):
+    model = FusionTTT("fast", progress=False, pretrain={"balance_batches": True})
+    with pytest.raises(SettingError, match="balance_batches needs batches: give batch_key"):
+        model.pretrain(cohort, batch_key=[])

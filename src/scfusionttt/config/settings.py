@@ -208,6 +208,9 @@ class PretrainConfig(StageConfig):
     #: Fraction of the proteins that are hidden from each cell [fraction]. Keep it low for small panels, whose proteins
     #: say little about one another: with many hidden, the network learns to do without them.
     protein_mask_ratio: float = 0.2
+    #: Draw the cells of small batches more often: the batches of the first batch key share the training in proportion
+    #: to the square roots of their sizes, not to their sizes. Set it to true when one of many donors has few cells.
+    balance_batches: bool = False
     #: Weight of the RNA loss; proteins get ``1 - alpha`` [fraction]. Raise it when the proteins are few or noisy.
     alpha: float = 0.5
 

@@ -68,6 +68,7 @@ class CellDataset(Dataset):
         self.labels = np.full(cite.rna.n_obs, -1) if labels is None else np.asarray(labels)
         self.batches = np.empty((cite.rna.n_obs, 0), dtype=np.int64) if batches is None else batches
         self.rows = np.arange(cite.rna.n_obs) if rows is None else np.asarray(rows)
+        self.is_balanced = False
         self._take(cite, match)
 
     def _take(self, cite: CiteSeq, match: Match) -> None:
@@ -81,6 +82,23 @@ class CellDataset(Dataset):
         view = object.__new__(type(self))
         view.__dict__ = {**self.__dict__, "rows": np.asarray(rows)}
         return view
+
+    def balanced(self) -> Self:
+        """Return a view of which small batches are drawn more often than large ones; see :meth:`expected`."""
+        view = self.subset(self.rows)
+        view.is_balanced = True
+        return view
+
+    def expected(self) -> np.ndarray | None:
+        """Return how often each cell comes in an epoch, [n], on average; None: once.
+
+        In balanced cells, the batches of the first key share the epoch in proportion to the square roots of their
+        sizes.
+        """
+        if not self.is_balanced:
+            return None
+        _, batch, size = np.unique(self.batches[self.rows, 0], return_inverse=True, return_counts=True)
+        return (size**-0.5 * len(self) / np.sqrt(size).sum())[batch]
 
     def with_rna(self) -> Self:
         """Return the cells whose RNA was measured."""
@@ -254,13 +272,17 @@ def make_loader(
     if size > 1 and batch_size < size:
         raise SettingError(f"a batch of {batch_size} cells is too small for {size} processes; increase batch_size")
     if isinstance(dataset, StreamedCells):
-        order = BlockSampler(dataset.cite.places[dataset.rows], window=WINDOW, seed=shuffle_seed)
+        places = dataset.cite.places[dataset.rows]
+        order = BlockSampler(places, window=WINDOW, seed=shuffle_seed, expected=dataset.expected())
         batches: BatchSampler | SharedBatches = BatchSampler(order, batch_size, drop_last=False)
         if size > 1:
             batches = SharedBatches(order, batch_size, rank=rank, size=size)
         return StreamLoader(dataset, batches, at_once=max(WINDOW // batch_size, 1))
     sampler: Sampler[int] = SequentialSampler(dataset)
-    if shuffle_seed is not None:
+    if shuffle_seed is not None and dataset.is_balanced:
+        n = len(dataset)
+        sampler = BlockSampler(np.arange(n), block=n, window=n, seed=shuffle_seed, expected=dataset.expected())
+    elif shuffle_seed is not None:
         sampler = DistributedSampler(dataset, num_replicas=1, rank=0, shuffle=True, seed=shuffle_seed)
     options: dict[str, Any] = {"batch_size": batch_size, "sampler": sampler}
     if size > 1:

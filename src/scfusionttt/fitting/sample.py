@@ -47,7 +47,9 @@ def read_sample(network: PretrainNetwork, cells: CellDataset, device: torch.devi
     """Pass cells of pretraining through the network; `seed` draws a sample of many."""
     most = max(min(MOST_CELLS, MOST_VALUES // network.backbone.rna_encoder.embedding.n_features), 2)
     if len(cells) > most:
-        cells = cells.subset(np.sort(np.random.default_rng(seed).choice(cells.rows, most, replace=False)))
+        expected = cells.expected()
+        share = None if expected is None else expected / expected.sum()
+        cells = cells.subset(np.sort(np.random.default_rng(seed).choice(cells.rows, most, replace=False, p=share)))
 
     def read(inputs: CellInputs) -> Tensor:
         bottleneck = by_rna = network.backbone(inputs).bottleneck

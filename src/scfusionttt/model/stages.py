@@ -9,6 +9,7 @@ import torch
 from scfusionttt.config import FinetuneConfig, PretrainConfig
 from scfusionttt.data.loader import CellDataset
 from scfusionttt.data.split import random_split, stratified_split
+from scfusionttt.errors import SettingError
 from scfusionttt.fitting.batch_correction import fit_batch_correction, fit_new_batches
 from scfusionttt.fitting.calibration import calibrate
 from scfusionttt.fitting.kernel_head import fit_head
@@ -28,7 +29,17 @@ log = logging.getLogger("scfusionttt")
 
 
 def train_pretraining(network: PretrainNetwork, cells: CellDataset, stage: PretrainConfig, run: Run) -> pd.DataFrame:
-    """Run stage 1 on all cells with RNA except those held back for early stopping; return the training curves."""
+    """Run stage 1 on all cells with RNA except those held back for early stopping; return the training curves.
+
+    Raises
+    ------
+    SettingError
+        Batches are to be balanced, and there are none.
+    """
+    if stage.balance_batches:
+        if not cells.batches.shape[1]:
+            raise SettingError("pretrain.balance_batches needs batches: give batch_key, or leave the setting out")
+        cells = cells.balanced()
     train, validation = cells.with_rna(), None
     if stage.validation_fraction and len(train) > 1:
         rows, others = random_split(len(train), fraction=1 - stage.validation_fraction, seed=run.seed)

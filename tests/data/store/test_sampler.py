@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scfusionttt.data.store.sampler import BlockSampler
+from scfusionttt.data.store.sampler import BlockSampler, drawn
 
 PLACES = np.random.default_rng(0).permutation(1003)
 
@@ -36,3 +36,22 @@ def test_a_window_is_made_of_few_blocks_and_shuffled():
 def test_the_order_depends_on_seed_and_epoch_alone(change):
     assert order(seed=1) == order(seed=1)
     assert order(**{"seed": 1, **change}) != order(seed=1)
+
+
+@given(st.lists(st.floats(0.01, 4), min_size=1, max_size=90), st.integers(0, 5))
+def test_positions_are_drawn_as_often_as_expected(expected, seed):
+    expected = np.array(expected)
+    positions = drawn(expected, np.random.default_rng(seed))
+    total = round(expected.sum())
+    assert len(positions) == total
+    assert (np.diff(positions) >= 0).all()
+    scaled = expected * total / expected.sum()
+    assert (np.abs(np.bincount(positions, minlength=len(expected)) - scaled) < 1 + 1e-9).all()
+
+
+def test_blocks_stay_together_when_some_cells_come_more_often():
+    expected = np.where(PLACES < 100, 4.0, 603 / 903)
+    came = PLACES[order(seed=1, expected=expected)]
+    assert (came < 100).sum() == pytest.approx(400, abs=2)
+    for start in range(0, 1003, 64):
+        assert len(set(came[start : start + 64] // 16)) <= 64 // 10 + 2

@@ -50,6 +50,18 @@ def test_batches_are_those_of_memory_in_another_order(trained, path, cells, smal
             assert all(torch.equal(a, b) for a, b in zip(batch, expected, strict=True))
 
 
+def test_cells_of_a_small_batch_are_read_several_times(trained, path, cells, small_windows):
+    streamed, whole = datasets(trained.pretrained, path, cells)
+    streamed.batches = (np.arange(160) < 8).astype(np.int64)[:, None]
+    loader = make_loader(streamed.balanced(), batch_size=16, shuffle_seed=0)
+    batches = list(loader)
+    rows = torch.cat([batch.row for batch in batches])
+    assert len(rows) == 160
+    assert (torch.bincount(rows)[:8] > 2).all()
+    for batch in batches:
+        assert torch.equal(batch.rna, whole.__getitems__(batch.row.tolist()).rna)
+
+
 def test_some_cells_are_loaded_in_their_order(trained, path, cells):
     streamed, whole = datasets(trained.pretrained, path, cells)
     rows = np.array([70, 3, 159])

@@ -82,6 +82,26 @@ def test_transfer_is_scored_without_labels_and_with_a_few(query, tmp_path):
         assert json.dumps(row)
 
 
+def test_classes_with_one_cell_are_left_out_of_transfer(query, tmp_path, caplog):
+    """Ours refused a reference with such a class while other methods were scored, and the table lacked our rows."""
+    with caplog.at_level("INFO", logger="scfusionttt"):
+        jobs = transfers.jobs(
+            [single_cells(query)], ["fusionttt_transfer"], [0], labels_key="cell_type", mapping={}, shares=[0.3]
+        )  # fmt: skip
+    assert "classes with only one cell are left out: rare" in caplog.text
+    assert [row["status"] for row in run(jobs, tmp_path).values()] == ["done", "done"]
+
+
+def single_cells(query):
+    """Return the query with a class of one cell in the reference, and one in the query."""
+    train, cells = query.train.obs.astype({"cell_type": object}), query.cells.obs.astype({"cell_type": object})
+    train.iloc[0, train.columns.get_loc("cell_type")] = "rare"
+    column = cells.columns.get_loc("cell_type")
+    cells.loc[cells["cell_type"] == cells.iloc[0, column], "cell_type"] = ""
+    cells.iloc[0, column] = query.cells.obs["cell_type"].iloc[0]
+    return replace(query, train=replace(query.train, obs=train), cells=replace(query.cells, obs=cells))
+
+
 def test_labels_of_the_query_are_mapped_to_those_of_the_reference(query):
     truth = mapped_labels(query, "cell_type", {})
     first = truth[0]

@@ -1,5 +1,6 @@
 """Cell types of RNA-only queries, named with a CITE-seq reference: without labels of the query, and with a few."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache, partial
@@ -12,11 +13,13 @@ from scfusionttt.comparison import scvi_baselines, systems
 from scfusionttt.comparison.queries import Query, QueryJob, mapped_labels
 from scfusionttt.comparison.systems import Counts, System
 from scfusionttt.data.split import stratified_split
-from scfusionttt.errors import SettingError
+from scfusionttt.errors import SettingError, name_some
 from scfusionttt.evaluation import evaluate_predictions
 from scfusionttt.evaluation.baselines import logistic_regression, pca
 from scfusionttt.labels import label_names, obs_column
 from scfusionttt.model.fusionttt import FusionTTT
+
+log = logging.getLogger("scfusionttt")
 
 #: Components and neighbours of the baselines.
 N_COMPONENTS, N_NEIGHBORS = 50, 15
@@ -38,6 +41,7 @@ def jobs(
             raise SettingError(f"there is no method {name!r} for the task transfer; choose among {', '.join(METHODS)}")
     result = []
     for query in queries:
+        query = _learnable(query, labels_key)
         truth = mapped_labels(query, labels_key, mapping)
         for seed in seeds:
             for name in methods:
@@ -60,6 +64,22 @@ def jobs(
     return result
 
 
+def _learnable(query: Query, key: str) -> Query:
+    """Return the query with the training cells that are alone in their class unlabelled: no method learns from one."""
+    names = label_names(obs_column(query.train.obs, key))
+    learnable = _without_single(names)
+    if (learnable == names).all():
+        return query
+    log.info("%s: classes with only one cell are left out: %s", query.name, name_some(sorted(set(names) - {*learnable})))
+    return replace(query, train=replace(query.train, obs=query.train.obs.assign(**{key: learnable})))
+
+
+def _without_single(names: np.ndarray) -> np.ndarray:
+    """Return labels [n], empty where a class has one cell."""
+    classes, code, size = np.unique(names.astype(str), return_inverse=True, return_counts=True)
+    return np.where(size > 1, classes, "")[code].astype(object)
+
+
 def _zero_shot(
     query: Query, method: Callable[[Query, str, int], np.ndarray], truth: np.ndarray, key: str, seed: int
 ) -> dict[str, float]:
@@ -70,6 +90,7 @@ def _zero_shot(
 def _few_labels(
     query: Query, method: Callable[..., np.ndarray], truth: np.ndarray, key: str, share: float, seed: int
 ) -> dict[str, float]:
+    truth = _without_single(truth)
     names, codes = np.unique(truth, return_inverse=True)
     codes = codes - int(names[0] == "")  # unlabelled cells, which sort first, become -1
     train, held_out = stratified_split(codes, fraction=share, seed=seed)

@@ -3,6 +3,7 @@
 python benchmarks/batches.py --seeds 3 --json batches.json                     # simulated: three batches, eight types
 python benchmarks/batches.py cells.h5mu --labels-key cell_type --batch-key donor --seeds 3
 python benchmarks/batches.py pbmc10k.h5mu --labels-key cell_type --two-runs 0.5 # real cells, a simulated second run
+python benchmarks/batches.py --small 0.1 --seeds 5                             # simulated, a donor of few cells
 
 Rows: our model without the batches, with them, and one model per batch; a model of all batches but the last, into whose
 embedding the last is mapped; 30 components of RNA beside the proteins, plain and corrected by Harmony (Korsunsky et al.
@@ -25,6 +26,7 @@ if not __package__:
 
 import argparse
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +67,7 @@ def main() -> None:
         "efficiency of its own, log-normal with this standard deviation (natural log)",
     )
     parser.add_argument("--cells", type=int, help="draw so many cells")
+    parser.add_argument("--small", type=float, metavar="FRACTION", help="keep so many of the cells of the last batch")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--preset", default="default", help="of our model")
     parser.add_argument("--systems", nargs="+", default=(), choices=SYSTEMS, help="also these, if installed")
@@ -73,7 +76,9 @@ def main() -> None:
     rows = []
     for seed in range(options.seeds):
         cells = Cells("cohort", _cells(options, seed), options.labels_key, options.batch_key)
-        for name, found in scored(cells, seed, options.preset, options.systems):
+        if options.small:
+            cells = replace(cells, cite=_with_small_batch(cells, options.small, seed))
+        for name, found in scored(cells, seed, options.preset, options.systems, small=bool(options.small)):
             rows.append({"seed": seed, "method": name, **found})
             print(*(f"{value:.3f}" if isinstance(value, float) else value for value in rows[-1].values()), flush=True)
     table = pd.DataFrame(rows)
@@ -97,6 +102,12 @@ def _cells(options: argparse.Namespace, seed: int) -> CiteSeq:
     )  # fmt: skip
 
 
+def _with_small_batch(cells: Cells, fraction: float, seed: int) -> CiteSeq:
+    """Return the cells with a fraction of those of the last batch, drawn at random."""
+    last = cells.batches == np.unique(cells.batches)[-1]
+    return cells.cite[~last | (np.random.default_rng(seed).random(len(last)) < fraction)]
+
+
 def two_runs(cite: CiteSeq, spread: float, batch_key: str, seed: int) -> CiteSeq:
     """Return the cells as two runs, the second with half of the RNA counts and other efficiencies and background."""
     assert cite.protein is not None
@@ -114,9 +125,11 @@ def two_runs(cite: CiteSeq, spread: float, batch_key: str, seed: int) -> CiteSeq
     return CiteSeq(rna, protein, obs)
 
 
-def scored(cells: Cells, seed: int, preset: str, others: Sequence[str]) -> Iterator[tuple[str, dict[str, float]]]:
-    """Yield each method and its scores."""
-    for name, z in representations(cells, seed, preset).items():
+def scored(
+    cells: Cells, seed: int, preset: str, others: Sequence[str], *, small: bool = False
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """Yield each method and its scores; with `small`, also our model that draws small batches more often."""
+    for name, z in representations(cells, seed, preset, small=small).items():
         yield name, scores(z, cells)
     if "totalvi" in others:
         yield "totalVI", scores(scvi_baselines.totalvi(cells, seed), cells)
@@ -141,13 +154,16 @@ def _named(name: str, cells: Cells, seed: int) -> np.ndarray:
     return output["label"].to_numpy(str)
 
 
-def representations(cells: Cells, seed: int, preset: str) -> "dict[str, np.ndarray | list]":
+def representations(
+    cells: Cells, seed: int, preset: str, *, small: bool = False
+) -> "dict[str, np.ndarray | list]":  # fmt: skip
     """Return representations [n, d]; of one model per batch, a list with that of each batch."""
     cite, batches = cells.cite, cells.batches
     names = np.unique(batches)
 
-    def trained(cite: CiteSeq, batch_key: str | None = None) -> FusionTTT:
-        return FusionTTT(preset, seed=seed, progress=False).pretrain(cite, batch_key=batch_key or [])
+    def trained(cite: CiteSeq, batch_key: str | None = None, **settings: bool) -> FusionTTT:
+        model = FusionTTT(preset, seed=seed, progress=False, pretrain=settings)
+        return model.pretrain(cite, batch_key=batch_key or [])
 
     found: dict[str, np.ndarray | list] = {
         "scfusionttt": trained(cite).embed(cite),
@@ -156,6 +172,9 @@ def representations(cells: Cells, seed: int, preset: str) -> "dict[str, np.ndarr
             trained(cite[batches == name]).embed(cite[batches == name]) for name in names
         ],
     }  # fmt: skip
+    if small:
+        balanced = trained(cite, cells.batch_key, balance_batches=True)
+        found["scfusionttt, batch_key, small batches drawn more often"] = balanced.embed(cite)
     known = batches != names[-1]
     if len(names) > 2:
         reference = trained(cite[known], cells.batch_key)

@@ -14,6 +14,7 @@ from scfusionttt.comparison.ablations import Variants, protocol_of
 from scfusionttt.comparison.cells import Cells
 from scfusionttt.comparison.methods import Method, choose
 from scfusionttt.comparison.pairs import paired, paired_tables
+from scfusionttt.comparison.ranks import rank_tables
 from scfusionttt.comparison.reconstruction import _parts, reconstruction_scores
 from scfusionttt.comparison.rows import Job, jobs, read_rows, run_all
 from scfusionttt.comparison.tasks import tasks
@@ -260,6 +261,22 @@ def test_intervals_are_students_t_over_seeds():
     assert (line["mean"], line["n"]) == (pytest.approx(0.3), 3)
     assert line["high"] - line["mean"] == pytest.approx(4.302653 * np.std([0.1, 0.2, 0.6], ddof=1) / np.sqrt(3))
     assert results.tables(rows[:1])[0].rows.loc["m", "ARI ↑"] == "0.100"
+
+
+def test_methods_are_ranked_over_data_sets():
+    values = {"first": (0.9, 0.8), "second": (0.7, 0.9), "third": (0.5, 0.1), "elsewhere": (0.99, None)}
+    rows = [
+        {"dataset": name, "labels": "type", "protocol": "held-out", "share": 0.05, "method": method, "seed": seed,
+         "metrics": {"ARI": value + seed / 100, "macro_f1": 0.5 if method == "third" else value}, "seconds": 1.0,
+         "peak_memory": None, "status": "done"}
+        for method, pair in values.items() for name, value in zip("ab", pair) if value is not None for seed in (0, 1)
+    ]  # fmt: skip
+    (table,) = rank_tables(rows)
+    assert table.caption == "mean ranks, 5% of the labels"
+    assert table.rows.T.to_dict("list") == {
+        "first": ["1.50", "1.00", "2.00"], "second": ["1.50", "2.00", "1.00"], "third": ["3.00", "3.00", "3.00"]
+    }  # fmt: skip
+    assert not list(rank_tables([row for row in rows if row["dataset"] == "a"]))
 
 
 def test_differences_are_paired_by_seed():

@@ -11,6 +11,7 @@ import pandas as pd
 from scipy import stats
 
 from scfusionttt.comparison.pairs import paired, paired_tables
+from scfusionttt.comparison.ranks import rank_tables
 from scfusionttt.comparison.rows import DONE, SHOWN, TABLE_KEYS, Row, scores
 from scfusionttt.io.atomic import replacing
 from scfusionttt.plotting import figures
@@ -34,7 +35,7 @@ def summarise(rows: list[Row]) -> pd.DataFrame:
 
 
 def tables(rows: list[Row], *, reference: str | None = None) -> list[Table]:
-    """Return a table per protocol, data set and share: mean ± standard deviation over seeds.
+    """Return a table per protocol, data set and share, mean ± standard deviation over seeds, and tables of mean ranks.
 
     With the name of a method as `reference`, values are mean ± half the 95 % interval, and tables of the differences
     from the reference follow.
@@ -54,7 +55,7 @@ def tables(rows: list[Row], *, reference: str | None = None) -> list[Table]:
         table = metric_table(frame, protocol=key["protocol"], caption=caption)
         notes = dict.fromkeys(f"{row['method']}: {row['note']}" for row in own if row["status"] != DONE)
         result.append(replace(table, notes="\n\n".join([table.notes, *notes, *_warn_of_other_code(own)]).strip()))
-    return result if reference is None else [*result, *paired_tables(rows, reference)]
+    return [*result, *(rank_tables(rows) if reference is None else paired_tables(rows, reference))]
 
 
 def write(rows: list[Row], out: Path, *, reference: str | None = None) -> list[Path]:

@@ -70,7 +70,8 @@ def _learnable(query: Query, key: str) -> Query:
     learnable = _without_single(names)
     if (learnable == names).all():
         return query
-    log.info("%s: classes with only one cell are left out: %s", query.name, name_some(sorted(set(names) - {*learnable})))
+    single = sorted(set(names) - set(learnable))
+    log.info("%s: classes with only one cell are left out: %s", query.name, name_some(single))
     return replace(query, train=replace(query.train, obs=query.train.obs.assign(**{key: learnable})))
 
 

@@ -1,0 +1,36 @@
+"""Methods ranked over several data sets: the mean over metrics of their places."""
+
+from collections.abc import Iterator
+
+from scfusionttt.comparison.rows import Row, scores
+from scfusionttt.evaluation import METRICS
+from scfusionttt.report.tables import Table
+
+#: Metrics in which methods are ranked.
+RANKED = {
+    "unsupervised": ("ARI", "NMI", "kNN", "gene_r", "protein_r"),
+    "count-splitting": ("split_gene_r", "split_protein_r"),
+    "held-out": ("ARI", "macro_f1"),
+}
+_NOTE = (
+    "1 is the best of {n} methods; a method's place is that of its mean over seeds, averaged over {metrics}. Methods "
+    "without all of these metrics on every data set are left out."
+)
+
+
+def rank_tables(rows: list[Row]) -> Iterator[Table]:
+    """Yield a table of mean ranks per protocol and share of the labels, if there are several data sets and methods."""
+    table = scores(rows)
+    table = table[[metric in RANKED.get(name, ()) for name, metric in zip(table["protocol"], table["metric"])]]
+    table["dataset"] += " (" + table["labels"] + ")"
+    for (protocol, share), own in table.groupby(["protocol", "share"], sort=False, dropna=False):
+        means = own.groupby(["dataset", "metric", "method"], sort=False)["value"].mean().unstack()
+        ranks = means.dropna(axis="columns").rank(axis="columns", ascending=False)
+        by_set = ranks.groupby("dataset", sort=False).mean().T.rename_axis(index="method", columns=None)
+        if by_set.shape[1] < 2 or len(by_set) < 2:
+            continue
+        by_set.insert(0, "mean rank", by_set.mean(axis=1))
+        lines = by_set.sort_values("mean rank").map("{:.2f}".format)
+        metrics = ", ".join(METRICS[name].label for name in means.index.unique("metric"))
+        of_labels = "" if share != share else f", {share:.0%} of the labels"
+        yield Table(lines, f"mean ranks{of_labels}", str(protocol), _NOTE.format(n=len(lines), metrics=metrics))

@@ -1,6 +1,7 @@
 """Cohorts: the embedding is free of the batches and keeps the cell types."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.neighbors import NearestNeighbors
 
@@ -82,6 +83,17 @@ def test_a_batch_that_was_not_trained_on_is_refused(models, cohort):
     other.obs["batch"] = "batch 3"
     with pytest.raises(InputDataError, match="trained on: batch 3; embed these cells with map"):
         models["batch"].embed(other)
+
+
+def test_proteins_of_any_batch_are_imputed(models, cohort):
+    """Imputation reads RNA alone, but asked for `map` if it did not know the batch."""
+    other, none = copy_of(cohort), copy_of(cohort)
+    other.obs["batch"] = "batch 3"
+    for part in (none, *none.mod.values()):
+        part.obs = part.obs.drop(columns="batch", errors="ignore")
+    expected = models["batch"].impute(cohort)
+    for cells in (other, none):
+        pd.testing.assert_frame_equal(models["batch"].impute(cells), expected)
 
 
 def test_a_protein_that_a_batch_lacks_does_not_tell_it(cohort):

@@ -128,6 +128,17 @@ def test_axes_basis_and_colours_as_in_scanpy(mapped):
     assert drawn == dict(zip(mapped.obs["cell_type"].cat.categories, mapped.uns["cell_type_colors"]))
 
 
+def test_a_gene_that_one_group_lacks_does_not_squeeze_a_volcano():
+    """Its fold change is about 2 to the power of 30, and all other genes were drawn in the middle tenth."""
+    table = pd.DataFrame(
+        {"group": "B", "names": ["a", "b", "c"], "logfoldchanges": [28.0, 1.5, -2.0], "pvals_adj": [1e-9, 1e-4, 0.2]}
+    )
+    ax = plot.volcano(table, "B")
+    assert ax.get_xlim()[1] < 12
+    assert ax.get_xlabel() == "log2 fold change (beyond 10: at the edge)"
+    assert {text.get_text() for text in ax.texts} == {"a", "b"}
+
+
 def test_the_legend_of_sixty_classes_does_not_shrink_the_map(mapped):
     """The legend had left only a strip for the map."""
     mapped.obs["many"] = [f"cluster {i % 60}" for i in range(mapped.n_obs)]

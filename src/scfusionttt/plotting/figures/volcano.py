@@ -8,6 +8,8 @@ from scfusionttt.plotting.figures.style import INK, MUTED, PALETTE, RULE, litera
 
 #: Smallest p-value that is drawn at its height.
 _LEAST = 1e-300
+#: Largest fold change that is drawn at its place (log2).
+_MOST = 10.0
 
 
 def volcano(
@@ -19,7 +21,8 @@ def volcano(
     Parameters
     ----------
     table
-        Columns names, logfoldchanges (base 2) and pvals_adj.
+        Columns names, logfoldchanges (base 2) and pvals_adj. Fold changes beyond 10, as of features without counts in
+        one group, are drawn at the edge.
     fold, level
         Features with at least this fold change, and at most this p-value, are coloured.
     named
@@ -31,7 +34,7 @@ def volcano(
     if known.empty:
         show_reason(ax, "no feature was tested")
         return ax
-    change, height = known["logfoldchanges"], -np.log10(known["pvals_adj"].clip(lower=_LEAST))
+    change, height = known["logfoldchanges"].clip(-_MOST, _MOST), -np.log10(known["pvals_adj"].clip(lower=_LEAST))
     passes = (change.abs() >= fold) & (known["pvals_adj"] <= level)
     for chosen, colour in ((~passes, RULE), (passes & (change < 0), PALETTE[0]), (passes & (change > 0), PALETTE[1])):
         ax.scatter(change[chosen], height[chosen], s=7, color=colour, linewidths=0, rasterized=len(known) > 5000)
@@ -46,5 +49,7 @@ def volcano(
     for x in (-fold, fold):
         ax.axvline(x, color=MUTED, linewidth=0.6, linestyle=":")
     ax.axhline(-np.log10(level), color=MUTED, linewidth=0.6, linestyle=":")
-    ax.set(xlabel="log2 fold change", ylabel="-log10 adjusted p-value")
+    beyond = (known["logfoldchanges"].abs() > _MOST).any()
+    clipped = f" (beyond {_MOST:g}: at the edge)" if beyond else ""
+    ax.set(xlabel=f"log2 fold change{clipped}", ylabel="-log10 adjusted p-value")
     return ax

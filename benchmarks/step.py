@@ -5,7 +5,8 @@ python benchmarks/step.py --presets paper --cells 16 --repeats 3 --json step.jso
 
 FLOP are counted from the shapes: matrix products by torch, the TTT operator by formula. Its rate is compared with that
 of a large matrix product in the same run. The steps of all rows take turns; each row gives its fastest step, in process
-time, on random values.
+time, on random values. With ``--profile``, a second table has the time of the first preset's TTT step by kind of
+operation, from torch's profiler.
 """
 
 import sys
@@ -25,6 +26,7 @@ import pandas as pd
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.epoch import OPERATORS, PRODUCTS
 from benchmarks.measure import least_process_time, print_table, write_json
 from scfusionttt.config import PRESETS, Config, Sizes, preset
 from scfusionttt.data.loader import CellBatch
@@ -38,6 +40,23 @@ MIXERS = {
     "attention": {"network.mixer": "attention", "network.fusion": "attention"},
     "none": {"network.mixer": "none", "network.fusion": "add"},
 }
+#: Kinds of operations by their names in the profiler.
+KINDS = {
+    "operator": OPERATORS,
+    "matrix products": PRODUCTS,
+    "norms and dropout": {
+        f"{name}{end}" for name in ("_RMSNorm", "_AddDropped") for end in ("", "Backward")
+    } | {"aten::native_layer_norm", "aten::native_layer_norm_backward", "aten::native_dropout", "aten::bernoulli_"},
+    "GELU": {"aten::gelu", "aten::gelu_backward"},
+    "optimiser": {"aten::_fused_adamw_", "Optimizer.step#AdamW.step"},
+    "copies and selections": {
+        "aten::copy_", "aten::where", "aten::fill_", "aten::index_select", "aten::cat", "aten::sort", "aten::gather",
+        "aten::scatter_add_", "aten::embedding_dense_backward",
+    },
+    "sums and elementwise": {
+        f"aten::{name}" for name in ("add", "add_", "sub", "mul", "mul_", "div", "div_", "pow", "sum", "mean", "rsqrt")
+    },
+}  # fmt: skip
 #: Genes of the preset `whole`, and side of the square matrices whose product gives the machine's rate.
 WHOLE_GENES, SIDE = 13_733, 1024
 
@@ -102,12 +121,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--proteins", type=int, default=14)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=8)
+    parser.add_argument("--profile", action="store_true", help="also print the time by kind of operation")
     parser.add_argument("--json", type=Path, help="write the table there")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     table = measure(options.presets, options.cells, options.proteins, options.repeats)
     print_table(table, f"A pretraining step of {options.cells} cells, {options.threads} threads")
     write_json(options.json, rows=table.reset_index())
+    if options.profile:
+        kinds = profiled(Step(preset(options.presets[0]), options.cells, options.proteins), options.repeats)
+        print_table(kinds, f"The step of {options.presets[0]} by kind of operation")
     return 0
 
 
@@ -127,6 +150,21 @@ def measure(presets: Sequence[str], n_cells: int, n_proteins: int, repeats: int)
     table["of the product's rate"] = table["GFLOP"] / table["ms"] * 1e12 / rate
     table["time / none"] = [seconds[name, mixer] / seconds[name, "none"] for name, mixer in rows]
     return table
+
+
+def profiled(step: Step, repeats: int) -> pd.DataFrame:
+    """Return the milliseconds per step of each kind of operation, without those of the operations that it calls."""
+    with freed_memory_kept():
+        step()
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+            for _ in range(repeats):
+                step()
+    kind_of = {operation: kind for kind, names in KINDS.items() for operation in names}
+    ms = dict.fromkeys([*KINDS, "others"], 0.0)
+    for event in profile.key_averages():
+        ms[kind_of.get(event.key, "others")] += event.self_cpu_time_total / 1e3 / repeats
+    table = pd.DataFrame({"ms": ms}).rename_axis("kind")
+    return table.assign(fraction=table["ms"] / table["ms"].sum())
 
 
 if __name__ == "__main__":

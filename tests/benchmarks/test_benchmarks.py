@@ -187,7 +187,9 @@ def test_the_operations_of_a_step_are_counted_from_its_shapes(tmp_path, capsys):
     assert flop["TTT"] > flop["none"] > 3 * 2 * 4 * 256 * 80  # the last layer of the gene decoder alone
     twice = step.Step(tiny.with_settings(step.MIXERS["TTT"]), 8, 3).flop()
     assert 1.9 < twice / flop["TTT"] <= 2.0
-    assert step.main(["--presets", "fast", "--cells", "2", "--repeats", "1", "--json", str(tmp_path / "s.json")]) == 0
+    options = ["--presets", "fast", "--cells", "2", "--repeats", "1", "--profile", "--json", str(tmp_path / "s.json")]
+    assert step.main(options) == 0
+    assert "| matrix products |" in capsys.readouterr().out
     assert [row["step"] for row in json.loads((tmp_path / "s.json").read_text())["rows"]] == [
         "fast, TTT", "fast, attention", "fast, none",
     ]  # fmt: skip

@@ -277,6 +277,7 @@ def test_methods_are_ranked_over_data_sets():
         "first": ["1.50", "1.00", "2.00"], "second": ["1.50", "2.00", "1.00"], "third": ["3.00", "3.00", "3.00"]
     }  # fmt: skip
     assert not list(rank_tables([row for row in rows if row["dataset"] == "a"]))
+    assert not list(rank_tables([row | {"status": "failed"} for row in rows]))
 
 
 def test_differences_are_paired_by_seed():

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from scfusionttt.comparison.rows import Row, scores
 from scfusionttt.evaluation import METRICS
 from scfusionttt.report.tables import Table
@@ -21,7 +23,8 @@ _NOTE = (
 def rank_tables(rows: list[Row]) -> Iterator[Table]:
     """Yield a table of mean ranks per protocol and share of the labels, if there are several data sets and methods."""
     table = scores(rows)
-    table = table[[metric in RANKED.get(name, ()) for name, metric in zip(table["protocol"], table["metric"])]]
+    is_ranked = [metric in RANKED.get(name, ()) for name, metric in zip(table["protocol"], table["metric"])]
+    table = table[np.array(is_ranked, dtype=bool)]  # no columns would be chosen from a table without rows otherwise
     table["dataset"] += " (" + table["labels"] + ")"
     for (protocol, share), own in table.groupby(["protocol", "share"], sort=False, dropna=False):
         means = own.groupby(["dataset", "metric", "method"], sort=False)["value"].mean().unstack()

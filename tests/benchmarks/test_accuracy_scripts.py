@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import batches, order, unknown
+from benchmarks import batches, coregulation, order, unknown
+from scfusionttt.comparison.cells import Cells
 from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.labels import usable_labels
 from scfusionttt.simulation.simulate import simulate
@@ -76,3 +77,11 @@ def test_the_control_compares_orders_on_the_same_simulation(tmp_path):
     assert found["strength"].tolist() == [0, 0.8, 0, 0.8]
     order.draw(rows, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 5000
+
+
+def test_the_coregulation_of_a_simulation_is_found_whatever_the_depth():
+    for strength in (0, 0.8):
+        for depth in (1.5, 5.0):
+            cite = as_citeseq(simulate(900, 400, 6, 3, depth=depth, coregulation=strength, seed=1))
+            found = coregulation.coregulation(Cells("simulated", cite, "cell_type"), seed=0)
+            assert abs(found["excess"] - np.expm1(strength**2)) < 0.2 * np.expm1(strength**2) + 5 * found["noise"]

@@ -23,7 +23,7 @@ CELLS_AT_ONCE = 4096
 ALPHA = 0.2
 #: Turns of assigning a query's cells to kinds and estimating the shifts of its batches.
 ROUNDS = 10
-#: Longest shift of a query's batch, relative to the median over its cells.
+#: Longest shift of a batch, relative to the median over its cells.
 LONGEST = 1.0
 
 
@@ -36,6 +36,8 @@ def fit_batch_correction(
     network: Network, correction: BatchCorrection, cells: CellDataset, device: torch.device, *, seed: int
 ) -> None:
     """Set the centroids of the kinds and their shifts in each batch, by Harmony on the latent. Needs no labels.
+
+    Harmony alone merges a type that only a small batch has with others; see :func:`_shortened`.
 
     Parameters
     ----------
@@ -57,8 +59,8 @@ def fit_batch_correction(
     z = network.backbone.cpu().latent(torch.from_numpy(values)).numpy()
     degrees = torch.from_numpy(_degrees(correction, z, batch, seed)).double()
     correction.kept.copy_(torch.from_numpy(kept))
-    _solve(correction, torch.from_numpy(values).double(), degrees, batch)
     latent = network.backbone.latent
+    _solve(correction, torch.from_numpy(values).double(), degrees, batch, latent)
     _set_landmarks(
         correction, latent(correction.cpu()(torch.from_numpy(values), torch.from_numpy(batch), latent)), seed
     )
@@ -104,8 +106,7 @@ def fit_new_batches(
 ) -> None:
     """Set the shifts of the levels `new` from cells of a query, given the centroids, which stay (Symphony's idea).
 
-    Cells are assigned to kinds and the shifts are estimated in turns. A batch adds about as much to one kind as to
-    another: a shift longer than most belongs to cells that have no counterpart, and is shortened.
+    Cells are assigned to kinds and the shifts are estimated in turns.
 
     Parameters
     ----------
@@ -137,12 +138,20 @@ def _new_shift(correction: BatchCorrection, values: Tensor, latent: Latent) -> T
         degrees = correction.degrees(z, latent(correction.centroids + shift))
         n_cells = degrees.sum(dim=0)
         total = degrees.T @ values - n_cells[:, None] * correction.centroids
-        shift = total / (n_cells + ALPHA * expected + 1e-6)[:, None]
-        length = latent(shift).norm(dim=1)
-        order = length.argsort()
-        median = length[order[torch.searchsorted(n_cells[order].cumsum(0), n_cells.sum() / 2)]]
-        shift = shift * (LONGEST * median / length.clamp(min=1e-12)).clamp(max=1)[:, None]
+        shift = _shortened(total / (n_cells + ALPHA * expected + 1e-6)[:, None], n_cells, latent)
     return shift
+
+
+def _shortened(shift: Tensor, n_cells: Tensor, latent: Latent) -> Tensor:
+    """Return a batch's shift of each kind [k, m], given its cells in them [k], no longer than that of most cells.
+
+    A batch adds about as much to one kind as to another: a longer shift belongs to cells without a counterpart in the
+    other batches, which it would move to those of another type.
+    """
+    length = latent(shift).norm(dim=1)
+    order = length.argsort()
+    median = length[order[torch.searchsorted(n_cells[order].cumsum(0), n_cells.sum() / 2)]]
+    return shift * (LONGEST * median / length.clamp(min=1e-12)).clamp(max=1)[:, None]
 
 
 def _sample(cells: CellDataset, seed: int) -> CellDataset:
@@ -178,7 +187,9 @@ def _measured_everywhere(has_protein: np.ndarray, batch: np.ndarray) -> np.ndarr
     return (shares[(shares > 0).any(axis=1)] > 0.5).all(axis=0).to_numpy()
 
 
-def _solve(correction: BatchCorrection, values: Tensor, degrees: Tensor, batch: np.ndarray) -> None:
+def _solve(
+    correction: BatchCorrection, values: Tensor, degrees: Tensor, batch: np.ndarray, latent: Latent
+) -> None:  # fmt: skip
     """Set centroids and shifts by the ridge regression of the values [n, m] on the batches, in each kind.
 
     `degrees` [n, k] are those to which cells belong to the kinds, `batch` [n, keys] their levels.
@@ -192,7 +203,9 @@ def _solve(correction: BatchCorrection, values: Tensor, degrees: Tensor, batch: 
     gram = gram + torch.diag_embed(penalty + 1e-6)
     solved = torch.linalg.solve(gram, target).float()
     correction.centroids.copy_(solved[:, 0])
-    correction.shifts.copy_(solved[:, 1:].transpose(0, 1))
+    n_cells = torch.einsum("nb,nk->bk", design[:, 1:], degrees).float()
+    for level, shift in enumerate(solved[:, 1:].transpose(0, 1)):
+        correction.shifts[level] = _shortened(shift, n_cells[level], latent)
     correction.counts.copy_(counts)
 
 

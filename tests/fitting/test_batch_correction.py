@@ -1,9 +1,12 @@
 """Batch correction: the shifts of a batch."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
-from scfusionttt.fitting.batch_correction import _solve
+from scfusionttt.fitting.batch_correction import _solve, fit_kinds
+from scfusionttt.fitting.sample import read_sample
 from scfusionttt.nn.correction import BatchCorrection
 
 N_KINDS, N_VALUES, EFFECT, APART = 3, 5, 0.5, 5.0
@@ -26,3 +29,15 @@ def test_a_type_of_a_small_batch_alone_is_not_moved_to_its_kind_in_others():
     np.testing.assert_allclose(corrected[(batch == 1) & (kind > 0), 3], corrected[batch == 0, 3].mean(), atol=0.5)
     distance = np.linalg.norm(corrected[only].mean(axis=0) - corrected[(kind == 0) & (batch == 0)].mean(axis=0))
     assert distance > 0.8 * APART
+
+
+def test_cells_that_do_not_differ_have_no_kinds(network, cells):
+    """k-means warned of more kinds than distinct cells."""
+    backbone = network().backbone
+    sample = read_sample(network(), cells, torch.device("cpu"), seed=0)
+    names = ("bottleneck", "genes", "proteins")
+    alike = replace(sample, **{name: np.repeat(getattr(sample, name)[:1], 5, axis=0) for name in names})
+    for one, is_fitted in ((alike, False), (sample, True)):
+        correction = BatchCorrection(0, 2, backbone.representation.n_latent, backbone.n_latent)
+        fit_kinds(backbone, correction, one, seed=0)
+        assert correction.is_fitted == is_fitted

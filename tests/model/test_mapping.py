@@ -124,9 +124,52 @@ def test_a_small_batch_is_warned_of(model, query, caplog):
     assert "batch 'batch 3' has 12 cells; its effect can hardly be estimated" in caplog.text
 
 
-def test_a_model_without_batches_and_cells_that_need_map(model, trained, query):
-    with pytest.raises(SettingError, match="mapping needs a model that was pretrained with batch_key"):
-        trained.pretrained.map(query)
+@pytest.fixture(scope="module")
+def single(batches):
+    """A model of one batch, and its cells."""
+    cells = part(batches, "batch 1")
+    model = FusionTTT("fast", progress=False, network={"width": 16}, pretrain={"epochs": 12})
+    return model.pretrain(cells).finetune(cells, labels_key="cell_type"), cells
+
+
+def test_a_reference_of_one_batch_takes_queries(single, query, tmp_path):
+    """Mapping needed a reference of several batches, though there was one to map to."""
+    (model, cells), shared = single, query.obs["cell_type"].isin(single[1].obs["cell_type"]).to_numpy()
+    mapped = model.map(query, batch_key="batch")
+    assert (mapped.cells["label"].astype(str) == query.obs["cell_type"].astype(str))[shared].mean() > 0.85
+    mapped.model.save(tmp_path / "mapped")
+    again = FusionTTT.load(tmp_path / "mapped")
+    assert again.batch_keys == ["batch"]
+    np.testing.assert_allclose(again.embed(query), mapped.embedding, atol=1e-5)
+    with quiet():
+        without = cells.copy()
+    for each in (without, *without.mod.values()):
+        each.obs = each.obs.drop(columns="batch", errors="ignore")
+    np.testing.assert_array_equal(again.embed(without), model.embed(cells))
+    np.testing.assert_array_equal(model.map(query).embedding, mapped.embedding)
+
+
+def test_the_effect_of_a_batch_on_a_reference_of_one_is_removed(single, query):
+    model, cells = single
+    mapped, directly, known = model.map(query).embedding, model.embed(query), model.embed(cells)
+
+    def gap(z, name):
+        own, other = (each.obs["cell_type"] == name for each in (query, cells))
+        return np.linalg.norm(z[own.to_numpy()].mean(axis=0) - known[other.to_numpy()].mean(axis=0))
+
+    before, after = ([gap(z, name) for name in ("CD14 monocyte", "CD4 memory T")] for z in (directly, mapped))
+    assert after[0] < 0.3 * before[0]
+    assert after[1] < 0.9 * before[1]
+
+
+def test_a_model_without_kinds_of_cells_cannot_map(reference, query):
+    small = {"width": 16, "encoder_blocks": 1, "decoder_blocks": 1}
+    model = FusionTTT("paper", progress=False, network=small, pretrain={"epochs": 1}).pretrain(reference)
+    with pytest.raises(SettingError, match="mapping needs a model that knows its kinds of cells; this one"):
+        model.map(query)
+
+
+def test_cells_that_need_map(model, query):
     with pytest.raises(InputDataError, match=r"obs\['batch'\] has batches that the model was not trained on: batch 3"):
         model.embed(query)
 

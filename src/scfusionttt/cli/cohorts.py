@@ -42,7 +42,7 @@ def map(
     layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None,
     cells: WhichCells = None, round: Round = False, drop_empty: DropEmpty = False, json_file: Json = None,
 ) -> None:  # fmt: skip
-    """Embed cells of new batches with a model of other batches, without training; the reference stays as it is.
+    """Embed cells of new batches with a model of one batch or several, without training; the reference stays as it is.
 
     The file is that of embed; .csv, .h5ad, .h5mu and .zarr also have the p-value of each cell (low: no counterpart in
     the reference) and, if the model has classes, its label and probability.

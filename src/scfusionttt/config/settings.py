@@ -41,7 +41,7 @@ class Sizes:
     protein_batches: int = 0
     #: Whether cells without RNA can be placed by their proteins.
     placement: bool = False
-    #: Levels of all batch keys together, and kinds of cells with batch effects of their own; 0: no correction.
+    #: Levels of all batch keys together, and kinds of cells with batch effects of their own; no kinds: no correction.
     batch_levels: int = 0
     batch_kinds: int = 0
 

@@ -34,7 +34,7 @@ class Cohort:
     levels
         For each obs column, the names of its batches in the order of their codes; empty if there are no batches.
     default
-        Level of the first key that cells without that column have; None: they are refused.
+        Level of the first key that cells without that column have; None: they are refused; "": they are of no batch.
     """
 
     levels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -98,24 +98,27 @@ class Cohort:
             key in obs and set(class_names(_batch_column(obs, key))) <= set(names) for key, names in self.levels.items()
         )
 
-    def extended(self, names: np.ndarray) -> tuple[Self, np.ndarray, range]:
+    def extended(self, names: np.ndarray, first: str) -> tuple[Self, np.ndarray, range]:
         """Add the batches of a query to the first key.
 
         Parameters
         ----------
         names
             Batch of each cell of the query, [n].
+        first
+            First key of a cohort that has none; its cells are of no batch.
 
         Returns
         -------
         The larger cohort; the level of each cell in each key, int64 [n, keys], -1 in all keys but the first; and the
         levels that are new.
         """
-        key, *others = self.levels
-        known = self.levels[key]
+        key, *others = self.levels or (first,)
+        known = self.levels.get(key, ())
         new = tuple(name for name in sorted(set(names)) if name not in known)
         levels = {key: (*known, *new), **{other: self.levels[other] for other in others}}
-        cohort = type(self)(levels, QUERY if set(names) == {QUERY} else self.default)
+        default = self.default if self.levels else ""
+        cohort = type(self)(levels, QUERY if set(names) == {QUERY} else default)
         return cohort, cohort._codes_of(names), range(len(known), len(known) + len(new))
 
     def _codes_of(self, names: np.ndarray) -> np.ndarray:

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from scfusionttt.data.loader import CellDataset
+from scfusionttt.fitting.sample import Sample
 from scfusionttt.inference import read_cells, seen
+from scfusionttt.nn.backbone import FusionBackbone
 from scfusionttt.nn.correction import BatchCorrection, Latent
 from scfusionttt.nn.networks import Network
 from scfusionttt.nn.tokens import CellInputs
@@ -66,12 +68,28 @@ def fit_batch_correction(
     )
 
 
+def fit_kinds(backbone: FusionBackbone, correction: BatchCorrection, sample: Sample, *, seed: int) -> None:
+    """Set the kinds of cells of a model without batches, for :func:`fit_new_batches`. Needs no labels.
+
+    Call it after latent scaling and the fit of the PCA skip. Without enough cells that differ, there are no kinds.
+    """
+    bottleneck, genes, proteins = map(torch.from_numpy, (sample.bottleneck, sample.genes, sample.proteins))
+    backbone.cpu()
+    values = backbone.values(bottleneck, backbone.components(genes), proteins.nan_to_num(), ~proteins.isnan())
+    z = backbone.latent(values)
+    if len(z.unique(dim=0)) < len(correction.centroids):
+        return
+    degrees = torch.from_numpy(_degrees(correction, z.numpy(), sample.batches, seed)).double()
+    _solve(correction, values.double(), degrees, sample.batches, backbone.latent)
+    _set_landmarks(correction, z, seed)
+
+
 def _degrees(correction: BatchCorrection, z: np.ndarray, batch: np.ndarray, seed: int) -> np.ndarray:
     """Return to which degree cells z [n, l], with levels [n, keys], belong to each kind, [n, k]."""
     n_kinds = len(correction.centroids)
     table = pd.DataFrame(batch).rename(columns=str)
     keys = [key for key in table if table[key].nunique() > 1]
-    if not keys:  # the other batches have proteins alone
+    if not keys:  # no batches, or the others have proteins alone
         from sklearn.cluster import KMeans
         from sklearn.preprocessing import normalize
 
@@ -211,4 +229,4 @@ def _solve(
 
 def _one_hot(batch: np.ndarray, n_levels: int) -> Tensor:
     """Return which levels each cell has, [n, b], of its level in each key [n, keys]."""
-    return torch.stack([torch.from_numpy((batch == level).any(axis=1)) for level in range(n_levels)], dim=1)
+    return torch.from_numpy((batch[:, None] == np.arange(n_levels)[:, None]).any(axis=2))

@@ -411,10 +411,10 @@ class FusionTTT(metaclass=_Hints):
     def map(self, query: Data, *, batch_key: str | None = None, **input_options: Unpack[InputOptions]) -> Mapped:
         """Embed cells of batches that the model was not trained on; the reference's embedding stays as it is.
 
-        Only the effects of the new batches are estimated: cells are assigned to the kinds of cells of the reference,
-        whose shifts in the new batch are found by ridge regression, as in Symphony (Kang et al. 2021). No label is
-        needed. The query may lack genes and proteins, or have others. Cell types are predicted from the corrected
-        latent.
+        The reference may have batches or not. Only the effects of the new ones are estimated: cells are assigned to the
+        kinds of cells of the reference, whose shifts in the new batch are found by ridge regression, as in Symphony
+        (Kang et al. 2021). No label is needed. The query may lack genes and proteins, or have others. Cell types are
+        predicted from the corrected latent.
 
         Parameters
         ----------
@@ -428,7 +428,8 @@ class FusionTTT(metaclass=_Hints):
         Raises
         ------
         SettingError
-            The model was pretrained without batches.
+            The model does not know the kinds of cells that it was trained on: it is of an older version, or of a preset
+            without bottleneck (``paper``, ``scmmae``) and without batches.
         """
         state, device = self._trained(), self._join_processes()
         cite = pipeline.check_cells(query, **input_options)
@@ -795,8 +796,8 @@ class FusionTTT(metaclass=_Hints):
         )
 
     def _with_batches(self, state: TrainedState, cite: CiteSeq) -> TrainedState:
-        """Return the state with the batches of the cells added, if it removes the effects of batches at all."""
-        if state.network.backbone.correction is None:
+        """Return the state with the batches of the cells added, if it was trained on batches."""
+        if not state.cohort.levels:
             return state
         return mapping.add_batches(state, cite, None, self._join_processes())[0]
 

@@ -16,6 +16,7 @@ from scfusionttt.data.cohort import FEWEST, query_batches
 from scfusionttt.data.loader import CellDataset
 from scfusionttt.errors import SettingError, name_some
 from scfusionttt.fitting.batch_correction import fit_new_batches
+from scfusionttt.keys import INPUT
 from scfusionttt.model.pipeline import dataset_for
 from scfusionttt.model.state import TrainedState
 from scfusionttt.nn.networks import Network
@@ -71,12 +72,16 @@ def add_batches(
     Raises
     ------
     SettingError
-        The model was pretrained without batches.
+        The model does not know the kinds of cells that it was trained on.
     """
-    if state.network.backbone.correction is None:
-        raise SettingError("mapping needs a model that was pretrained with batch_key; this one has no batches")
+    known = state.network.backbone.correction
+    if known is None or not known.is_fitted:
+        raise SettingError(
+            "mapping needs a model that knows its kinds of cells; this one is of an older version, of too few cells "
+            "or of preset paper or scmmae without batches: pretrain it again"
+        )
     names = query_batches(cite, batch_key, state.cohort)
-    cohort, codes, new = state.cohort.extended(names)
+    cohort, codes, new = state.cohort.extended(names, batch_key or INPUT)
     network = deepcopy(state.network)
     backbone = network.backbone
     assert backbone.correction is not None

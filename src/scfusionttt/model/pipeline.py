@@ -33,6 +33,7 @@ from scfusionttt.errors import InputDataError, SettingError, name_some
 from scfusionttt.evaluation import baselines, evaluate_predictions
 from scfusionttt.fitting.batch_correction import n_kinds
 from scfusionttt.fitting.placement import FEWEST_CELLS
+from scfusionttt.fitting.sample import MOST_CELLS
 from scfusionttt.labels import usable_labels
 from scfusionttt.model.scvi_names import ARGUMENTS
 from scfusionttt.model.state import TrainedState
@@ -265,6 +266,8 @@ def pretrain_network(
             sizes, batch_levels=cohort.n_levels, batch_kinds=n_kinds(n_cells),
             protein_batches=len(cohort.first),
         )  # fmt: skip
+    elif config.network.latent:
+        sizes = replace(sizes, batch_kinds=n_kinds(min(n_cells, MOST_CELLS)))
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         return PretrainNetwork(len(features.genes), len(features.proteins), config.network, sizes)

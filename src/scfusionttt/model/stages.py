@@ -10,7 +10,7 @@ from scfusionttt.config import FinetuneConfig, PretrainConfig
 from scfusionttt.data.loader import CellDataset
 from scfusionttt.data.split import random_split, stratified_split
 from scfusionttt.errors import SettingError
-from scfusionttt.fitting.batch_correction import fit_batch_correction, fit_new_batches
+from scfusionttt.fitting.batch_correction import fit_batch_correction, fit_kinds, fit_new_batches
 from scfusionttt.fitting.calibration import calibrate
 from scfusionttt.fitting.kernel_head import fit_head
 from scfusionttt.fitting.latent_scaling import scale_latent
@@ -56,7 +56,7 @@ def fit_latent(network: PretrainNetwork, cells: CellDataset, run: Run) -> None:
     """
     backbone = network.backbone
     is_scaled = backbone.representation.pools is not None
-    if not is_scaled and backbone.view is None and not backbone.whitening:
+    if not is_scaled and backbone.view is None and not backbone.whitening and backbone.correction is None:
         return
     log.info("pretrain: fitting latent scaling, principal components and whitening")
     with_rna = cells.with_rna()
@@ -72,7 +72,9 @@ def fit_latent(network: PretrainNetwork, cells: CellDataset, run: Run) -> None:
         fit_protein_head(backbone, sample, seed=run.seed)
     if backbone.placement is not None:
         fit_placement(backbone, sample)
-    if backbone.correction is not None:
+    if backbone.correction is not None and not backbone.sizes.batch_levels:
+        fit_kinds(backbone, backbone.correction, sample, seed=run.seed)
+    elif backbone.correction is not None:
         log.info("pretrain: fitting the correction of batch effects")
         fit_batch_correction(network, backbone.correction, with_rna, run.device, seed=run.seed)
         levels, fitted = (np.unique(some.batches[some.rows, 0]) for some in (cells, with_rna))

@@ -196,7 +196,7 @@ class FusionBackbone(nn.Module):
             self.view = PCASkip(n_genes, n_proteins, self.representation.n_latent, n_components)
         self.n_components = config.components
         self.correction: BatchCorrection | None = None
-        if sizes.batch_levels:
+        if sizes.batch_kinds:
             n_values = self.representation.n_latent + (n_components + n_proteins if n_components else 0)
             self.correction = BatchCorrection(sizes.batch_levels, sizes.batch_kinds, n_values, self.n_latent)
         self.protein_head: ProteinHead | None = None
@@ -257,12 +257,16 @@ class FusionBackbone(nn.Module):
         batch
             Levels of the batch keys, [n, keys].
         """
-        values = bottleneck
-        if self.view is not None:
-            values = torch.cat([bottleneck, self.view(bottleneck, components, proteins, protein_visible)], dim=1)
+        values = self.values(bottleneck, components, proteins, protein_visible)
         if self.correction is not None:
             values = self.correction(values, batch, self.latent)
         return self.latent(values), None if self.view is None else values[:, bottleneck.shape[1] :]
+
+    def values(self, bottleneck: Tensor, components: Tensor, proteins: Tensor, protein_visible: Tensor) -> Tensor:
+        """Return bottleneck and PCA skip side by side, with the effects of the batches, [n, m]."""
+        if self.view is None:
+            return bottleneck
+        return torch.cat([bottleneck, self.view(bottleneck, components, proteins, protein_visible)], dim=1)
 
     def components(self, genes: Tensor) -> Tensor:
         """Return the components [n, k] of scaled genes [n, g], 0 where hidden or absent; without a skip, k = 0."""

@@ -19,7 +19,8 @@ class BatchCorrection(nn.Module):
 
     A cell belongs to each kind to a degree that falls with the angle between its latent vector and that of the kind in
     the cell's own batches. The parameters are those of Harmony (Korsunsky et al. 2019), kept as a function of cells as
-    Symphony does (Kang et al. 2021); fitted after pretraining (0 before), not trained.
+    Symphony does (Kang et al. 2021); fitted after pretraining (0 before), not trained. A model of one batch has kinds,
+    too, with which the batches of a query are compared.
     """
 
     centroids: Tensor  # [k, m] mean of each kind, free of batches
@@ -44,6 +45,11 @@ class BatchCorrection(nn.Module):
         self.register_buffer("landmarks", torch.full((self.N_LANDMARKS, n_latent), torch.inf))
         self.register_buffer("distances", torch.ones(self.N_QUANTILES))
 
+    @property
+    def is_fitted(self) -> bool:
+        """Whether there are kinds of cells."""
+        return bool(self.counts.sum() > 0)
+
     def forward(self, values: Tensor, batch: Tensor, latent: Latent) -> Tensor:
         """Return values [n, m] without the effects of the cells' batches.
 
@@ -54,6 +60,8 @@ class BatchCorrection(nn.Module):
         latent
             See `Latent`.
         """
+        if not batch.shape[1]:
+            return values
         values = values * self.kept
         corrected = values.clone()
         for level, rows, degrees in self._by_batch(values, batch, latent):

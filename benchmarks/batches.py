@@ -176,11 +176,11 @@ def representations(
         balanced = trained(cite, cells.batch_key, balance_batches=True)
         found["scfusionttt, batch_key, small batches drawn more often"] = balanced.embed(cite)
     known = batches != names[-1]
-    if len(names) > 2:
-        reference = trained(cite[known], cells.batch_key)
-        z = np.empty((len(known), reference.network.backbone.n_latent), dtype=np.float32)
-        z[known], z[~known] = reference.embed(cite[known]), reference.map(cite[~known]).embedding
-        found["scfusionttt, last batch mapped"] = z
+    reference = trained(cite[known], cells.batch_key if len(names) > 2 else None)
+    z = np.empty((len(known), reference.network.backbone.n_latent), dtype=np.float32)
+    z[known] = reference.embed(cite[known])
+    z[~known] = reference.map(cite[~known], batch_key=cells.batch_key).embedding
+    found["scfusionttt, last batch mapped"] = z
     found["concatenation"] = linear_baselines.concat(cells, seed)
     found["concatenation, Harmony"] = linear_baselines.concat_harmony(cells, seed)
     return found

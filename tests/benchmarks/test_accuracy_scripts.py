@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import batches, coregulation, order, unknown
+from benchmarks import batches, coregulation, differential, order, unknown
 from scfusionttt.comparison.cells import Cells
 from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.labels import usable_labels
@@ -85,3 +85,14 @@ def test_the_coregulation_of_a_simulation_is_found_whatever_the_depth():
             cite = as_citeseq(simulate(900, 400, 6, 3, depth=depth, coregulation=strength, seed=1))
             found = coregulation.coregulation(Cells("simulated", cite, "cell_type"), seed=0)
             assert abs(found["excess"] - np.expm1(strength**2)) < 0.2 * np.expm1(strength**2) + 5 * found["noise"]
+
+
+def test_tests_that_take_cells_for_replicates_are_seen_to_be_wrong(monkeypatch):
+    monkeypatch.setattr(differential, "REPLICATES", {"cells": None})
+    mdata = differential.donors(0.5, seed=0)
+    assert mdata.obs.groupby("batch", observed=True)["condition"].nunique().eq(1).all()
+    assert mdata.obs.groupby("condition", observed=True)["batch"].nunique().tolist() == [4, 4]
+    _, proteins = differential.tested(mdata, seed=0)
+    assert proteins["p < 0.01"] > 0.1
+    _, proteins = differential.tested(differential.donors(0, seed=0), seed=0)
+    assert proteins["p < 0.01"] <= 0.1

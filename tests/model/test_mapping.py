@@ -114,14 +114,25 @@ def test_another_tissue_is_warned_of(model, caplog):
     other = simulate(200, 400, 16, 5, seed=9)
     other["rna"].var_names = model.features.genes["name"].to_numpy()
     model.map(other)
-    assert "of the cells of batch 'query' have no counterpart in the reference" in caplog.text
+    assert "many cells of these batches have no counterpart in the reference: 'query' (" in caplog.text
 
 
 def test_a_small_batch_is_warned_of(model, query, caplog):
     with quiet():
         few = query[:12].copy()
     model.map(few)
-    assert "batch 'batch 3' has 12 cells; its effect can hardly be estimated" in caplog.text
+    assert "batches of fewer than 20 cells, whose effect can hardly be estimated: 'batch 3' (12)" in caplog.text
+
+
+def test_a_batch_per_cell_is_warned_of_in_one_line(single, query, caplog):
+    """Each of the batches had a warning of its own."""
+    with quiet():
+        many = query[:30].copy()
+    many.obs["cell"] = many.obs_names
+    single[0].map(many, batch_key="cell")
+    assert [record.getMessage().count("and 27 more") for record in caplog.records if "few" in record.getMessage()] == [
+        1
+    ]
 
 
 @pytest.fixture(scope="module")

@@ -75,7 +75,7 @@ def _level(state: TrainedState, name: str) -> int:
     if not state.cohort.levels:
         raise SettingError("transform_batch needs a model that was pretrained with batch_key; this one has no batches")
     if not backbone.sizes.protein_batches or backbone.protein_head is None:
-        raise SettingError("this model cannot impute for a batch; pretrain it again with this version")
+        raise SettingError("this model cannot impute for a batch; pretrain it again with batch_key")
     has_proteins = backbone.protein_head.measured.any(dim=1).tolist()  # batches that were mapped later come last
     known = {level: code for code, (level, has) in enumerate(zip(state.cohort.first, has_proteins)) if has}
     if name not in known:

@@ -1,6 +1,7 @@
 """Map a query into the embedding of a reference: its batches are added, and the reference stays as it is."""
 
 import logging
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -127,15 +128,24 @@ def by_batch(network: Network, codes: np.ndarray, names: np.ndarray, p_value: np
         effect = backbone.latent(correction.shifts[level]).norm(dim=1).mean() / spread
         alone = float((p_value[own] <= NO_COUNTERPART).mean())
         rows[name] = {"cells": int(own.sum()), "effect": float(effect), "without_counterpart": alone}
-        if alone > MANY:
-            log.warning(
-                "warning: %.0f %% of the cells of batch '%s' have no counterpart in the reference (expected: %.0f %%); "
-                "check its species and tissue", 100 * alone, name, 100 * NO_COUNTERPART,
-            )  # fmt: skip
+    unlike = [f"'{name}' ({row['without_counterpart']:.0%})" for name, row in rows.items() if _is_unlike(row)]
+    if unlike:
+        log.warning(
+            "warning: many cells of these batches have no counterpart in the reference: %s; expected: %.0f %%; check "
+            "species and tissue", name_some(unlike), 100 * NO_COUNTERPART,
+        )  # fmt: skip
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("batch")
 
 
 def _warn_of_small(names: np.ndarray) -> None:
     sizes = pd.Series(names, dtype=object).value_counts()
-    for name, n in sizes[sizes < FEWEST].items():
-        log.warning("warning: batch '%s' has %d cells; its effect can hardly be estimated", name, n)
+    small = [f"'{name}' ({n})" for name, n in sizes[sizes < FEWEST].items()]
+    if small:
+        log.warning(
+            "warning: batches of fewer than %d cells, whose effect can hardly be estimated: %s",
+            FEWEST, name_some(small),
+        )  # fmt: skip
+
+
+def _is_unlike(row: Mapping[str, float]) -> bool:
+    return row["cells"] >= FEWEST and row["without_counterpart"] > MANY

@@ -68,6 +68,10 @@ def main() -> None:
     )
     parser.add_argument("--cells", type=int, help="draw so many cells")
     parser.add_argument("--small", type=float, metavar="FRACTION", help="keep so many of the cells of the last batch")
+    parser.add_argument(
+        "--unknown-proteins", type=float, default=0.0, metavar="FRACTION",
+        help="also map the last batch as if the model did not know so many of its proteins",
+    )  # fmt: skip
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--preset", default="default", help="of our model")
     parser.add_argument("--systems", nargs="+", default=(), choices=SYSTEMS, help="also these, if installed")
@@ -78,7 +82,8 @@ def main() -> None:
         cells = Cells("cohort", _cells(options, seed), options.labels_key, options.batch_key)
         if options.small:
             cells = replace(cells, cite=_with_small_batch(cells, options.small, seed))
-        for name, found in scored(cells, seed, options.preset, options.systems, small=bool(options.small)):
+        variants = {"small": bool(options.small), "unknown": options.unknown_proteins}
+        for name, found in scored(cells, seed, options.preset, options.systems, **variants):
             rows.append({"seed": seed, "method": name, **found})
             print(*(f"{value:.3f}" if isinstance(value, float) else value for value in rows[-1].values()), flush=True)
     table = pd.DataFrame(rows)
@@ -126,10 +131,14 @@ def two_runs(cite: CiteSeq, spread: float, batch_key: str, seed: int) -> CiteSeq
 
 
 def scored(
-    cells: Cells, seed: int, preset: str, others: Sequence[str], *, small: bool = False
+    cells: Cells, seed: int, preset: str, others: Sequence[str], *, small: bool = False, unknown: float = 0.0
 ) -> Iterator[tuple[str, dict[str, float]]]:
-    """Yield each method and its scores; with `small`, also our model that draws small batches more often."""
-    for name, z in representations(cells, seed, preset, small=small).items():
+    """Yield each method and its scores.
+
+    With `small`, also our model that draws small batches more often; with `unknown`, also the last batch without this
+    fraction of its proteins.
+    """
+    for name, z in representations(cells, seed, preset, small=small, unknown=unknown).items():
         yield name, scores(z, cells)
     if "totalvi" in others:
         yield "totalVI", scores(scvi_baselines.totalvi(cells, seed), cells)
@@ -155,9 +164,9 @@ def _named(name: str, cells: Cells, seed: int) -> np.ndarray:
 
 
 def representations(
-    cells: Cells, seed: int, preset: str, *, small: bool = False
-) -> "dict[str, np.ndarray | list]":  # fmt: skip
-    """Return representations [n, d]; of one model per batch, a list with that of each batch."""
+    cells: Cells, seed: int, preset: str, *, small: bool = False, unknown: float = 0.0
+) -> "dict[str, np.ndarray | list]":
+    """Return representations [n, d]; of one model per batch, a list with that of each batch. See `scored`."""
     cite, batches = cells.cite, cells.batches
     names = np.unique(batches)
 
@@ -177,13 +186,27 @@ def representations(
         found["scfusionttt, batch_key, small batches drawn more often"] = balanced.embed(cite)
     known = batches != names[-1]
     reference = trained(cite[known], cells.batch_key if len(names) > 2 else None)
-    z = np.empty((len(known), reference.network.backbone.n_latent), dtype=np.float32)
-    z[known] = reference.embed(cite[known])
-    z[~known] = reference.map(cite[~known], batch_key=cells.batch_key).embedding
-    found["scfusionttt, last batch mapped"] = z
+
+    def mapped(query: CiteSeq) -> np.ndarray:
+        z = np.empty((len(known), reference.network.backbone.n_latent), dtype=np.float32)
+        z[known], z[~known] = reference.embed(cite[known]), reference.map(query, batch_key=cells.batch_key).embedding
+        return z
+
+    found["scfusionttt, last batch mapped"] = mapped(cite[~known])
+    if unknown:
+        partial = _without_proteins(cite[~known], unknown, seed)
+        found[f"scfusionttt, last batch mapped, {unknown:.0%} of its proteins unknown"] = mapped(partial)
     found["concatenation"] = linear_baselines.concat(cells, seed)
     found["concatenation, Harmony"] = linear_baselines.concat_harmony(cells, seed)
     return found
+
+
+def _without_proteins(cite: CiteSeq, fraction: float, seed: int) -> CiteSeq:
+    """Return cells without a fraction of their proteins, drawn at random."""
+    assert cite.protein is not None
+    n = cite.protein.n_vars
+    kept = np.sort(np.random.default_rng(seed).permutation(n)[round(fraction * n) :])
+    return replace(cite, protein=cite.protein[:, kept].copy())
 
 
 def scores(z: "np.ndarray | list", cells: Cells) -> dict[str, float]:

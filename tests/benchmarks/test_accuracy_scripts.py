@@ -57,6 +57,13 @@ def test_separate_batches_score_higher_than_mixed_ones():
     assert mixed["iLISI"] > 1.8 and apart["iLISI"] == pytest.approx(1)
 
 
+def test_unknown_proteins_are_left_out_of_the_query_alone():
+    cite = as_citeseq(simulate(60, 60, 10, 2, seed=0))
+    partial = batches._without_proteins(cite, 0.3, seed=0)
+    assert partial.protein.n_vars == 7 and cite.protein.n_vars == 10
+    assert set(partial.protein.var_names) < set(cite.protein.var_names)
+
+
 def test_the_control_compares_orders_on_the_same_simulation(tmp_path):
     todo = order.jobs([0.0, 0.8], range(2), tmp_path)
     assert [(job.seed, job.cells.name) for job in todo[:: len(order.MIXERS) * 2]] == [

@@ -53,6 +53,15 @@ def test_a_rotation_of_z_rotates_the_result(clouds):
     np.testing.assert_allclose(_metric(clouds @ turn, 0.5), turn.T @ _metric(clouds, 0.5) @ turn, atol=1e-9)
 
 
+def test_cells_that_were_not_fitted_to_are_spread_as_much():
+    """Directions in which few cells had little noise by chance were enlarged, and new cells lay around the others."""
+    rng = np.random.default_rng(0)
+    fitted, new = (3 * np.eye(40)[rng.integers(3, size=n)] + rng.normal(size=(n, 40)) for n in (100, 1000))
+    metric = _metric(fitted, 0.75)
+    spread, expected = ((z @ metric).var(axis=0).sum() for z in (new, fitted))
+    assert spread == pytest.approx(expected, rel=0.15)
+
+
 def test_directions_without_any_spread_stay_finite(clouds):
     flat = np.hstack([clouds, np.zeros((600, 2))])
     assert np.isfinite(_metric(flat, 1.0)).all()

@@ -43,9 +43,15 @@ def _metric(z: np.ndarray, power: float) -> np.ndarray:
 
 
 def _noise(z: np.ndarray) -> np.ndarray:
-    """Return the covariance [l, l] of z [n, l] about the mean of each cell's nearest neighbours."""
+    """Return the covariance [l, l] of z [n, l] about the mean of each cell's nearest neighbours.
+
+    It is shrunk towards that of equal noise in all directions, by as much as few cells leave it uncertain (Ledoit and
+    Wolf 2004). Else directions that have little noise by chance would be enlarged, and cells that were not trained on,
+    which have as much noise there as elsewhere, would lie apart from those that were.
+    """
+    from sklearn.covariance import ledoit_wolf
     from sklearn.neighbors import NearestNeighbors
 
     neighbors = NearestNeighbors(n_neighbors=min(N_NEIGHBORS, len(z) - 1)).fit(z).kneighbors(return_distance=False)
     residual = z - np.mean([z[column] for column in neighbors.T], axis=0)
-    return residual.T @ residual / len(z)
+    return ledoit_wolf(residual, assume_centered=True)[0]

@@ -59,7 +59,7 @@ def test_types_of_several_batches_are_mixed(models, cohort):
 def test_batches_are_removed_from_the_published_readout(cohort):
     """The preset paper took batch_key and left the effects in its embedding, since it has no bottleneck to scale."""
     small = {"width": 16, "encoder_blocks": 1, "decoder_blocks": 1}
-    model = FusionTTT("paper", progress=False, network=small, pretrain={"epochs": 6, "lr": 3e-3, "batch_size": 32})
+    model = FusionTTT("paper", progress=False, network=small, pretrain={"epochs": 2, "lr": 3e-3})
     corrected = model.pretrain(cohort, batch_key="batch").embed(cohort)
     model.network.backbone.correction.shifts.zero_()
     types, batch = cohort.obs["cell_type"].to_numpy(str), cohort.obs["batch"].to_numpy(str)

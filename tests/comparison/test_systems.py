@@ -70,6 +70,19 @@ def test_a_graph_is_a_result(script, cells):
     np.testing.assert_allclose(graph.toarray(), (dataset.gene_counts @ dataset.gene_counts.T).toarray())
 
 
+def test_a_system_gets_the_batches_of_a_cohort(script, cells):
+    """MIDAS was given all cells as one batch, so that it could not remove any."""
+    script(
+        "from exchange import *",
+        "batches = read().obs.get('batch', pd.Series('one', index=range(3)))",
+        "write(pd.DataFrame({'batch': batches.factorize()[0]}))",
+    )
+    cells.obs["donor"] = np.arange(cells.n_obs) % 3
+    assert set(represent(TOY, Cells("sim", as_citeseq(cells), "cell_type"), 0).ravel()) == {0}
+    dataset = Cells("sim", as_citeseq(cells), "cell_type", batch_key="donor")
+    np.testing.assert_array_equal(represent(TOY, dataset, 0).ravel(), cells.obs["donor"])
+
+
 def test_failures_and_time_outs_are_rows(script, cells, monkeypatch):
     dataset = Cells("sim", as_citeseq(cells), "cell_type")
     method = Method(name="toy", represent=lambda cells, seed: represent(TOY, cells, seed), library=TOY)

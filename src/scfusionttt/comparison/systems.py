@@ -133,7 +133,8 @@ def represent(system: System, cells: Cells, seed: int) -> "np.ndarray | sparse.c
     assert cells.cite.protein is not None
     rna = cells.cite.rna if system.all_genes else cells.cite.rna[:, cells.variable]
     protein = pd.DataFrame(cells.protein_counts, columns=cells.cite.protein.var_names)
-    output = system.run(Counts(rna.X, rna.var_names, protein), seed)
+    batches = None if cells.batch_key is None else cells.batches
+    output = system.run(Counts(rna.X, rna.var_names, protein, batches=batches), seed)
     return output.to_numpy() if isinstance(output, pd.DataFrame) else output
 
 

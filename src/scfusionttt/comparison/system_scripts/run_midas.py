@@ -8,7 +8,9 @@ from mudata import MuData
 lightning.seed_everything(SEED, verbose=False)
 rna = read()
 adt = proteins(rna)
-rna.obs["batch"] = adt.obs["batch"] = "one"
+if "batch" not in rna.obs:
+    rna.obs["batch"] = "one"
+adt.obs["batch"] = rna.obs["batch"]
 mdata = MuData({"rna": rna, "adt": adt})
 scmidas.MIDAS.setup_mudata(mdata, batch_key="batch")
 model = scmidas.MIDAS(mdata)

@@ -37,6 +37,16 @@ def test_every_cell_comes_exactly_once_in_an_epoch(dataset, batch_size, epoch):
     assert all(len(batch) == batch_size for batch in batches[:-1])
 
 
+def test_the_halves_lack_what_the_cells_lack(dataset):
+    """What was not measured is not a count of zero."""
+    whole = dataset.__getitems__(list(range(60)))
+    for half in dataset.halves(0):
+        batch = half.__getitems__(list(range(60)))
+        assert torch.equal(batch.protein_present, whole.protein_present)
+        assert torch.equal(batch.rna_present, whole.rna_present)
+        assert not torch.equal(batch.rna, whole.rna) and not torch.equal(batch.protein, whole.protein)
+
+
 @given(st.integers(2, 5), st.integers(5, 70), st.integers(0, 3))
 def test_ranks_together_read_the_batches_of_one_process(dataset, size, batch_size, epoch):
     def batches(**ranks):

@@ -1,12 +1,12 @@
-"""The metric of z: directions in which neighbours differ count less, and nothing else changes."""
+"""The metric of z: noise of counting, and directions in which neighbours differ, count less."""
 
 import numpy as np
 import pytest
 import torch
 
 from scfusionttt.fitting.sample import read_sample
-from scfusionttt.fitting.whitening import _metric, _noise, whiten
-from scfusionttt.inference import embed
+from scfusionttt.fitting.whitening import LEAST_SIGNAL, _filter, _metric, _noise, whiten
+from scfusionttt.inference import embed, latent
 
 CPU = torch.device("cpu")
 
@@ -67,22 +67,37 @@ def test_directions_without_any_spread_stay_finite(clouds):
     assert np.isfinite(_metric(flat, 1.0)).all()
 
 
+def test_directions_are_kept_by_what_two_halves_of_the_counts_agree_on():
+    """One of signal alone stays, one with as much noise as signal is halved, one of noise has the least."""
+    rng = np.random.default_rng(0)
+    signal = rng.normal(size=(20_000, 3)) * [1, 1, 0]
+    # of half of the counts, the noise has twice the variance
+    first, second = (signal + 2**0.5 * rng.normal(size=signal.shape) * [0.01, 1, 1] for _ in range(2))
+    np.testing.assert_allclose(_filter(first, second), np.diag([1, 0.5, LEAST_SIGNAL]), atol=0.03)
+    turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    np.testing.assert_allclose(_filter(first @ turn, second @ turn), turn.T @ _filter(first, second) @ turn, atol=1e-9)
+
+
 def test_the_network_gives_z_in_its_metric(network, cells):
     plain, measured = network(whitening=0.0), network(whitening=0.5)
     measured.load_state_dict(plain.state_dict(), strict=False)
     before = embed(plain, cells, CPU)
     np.testing.assert_array_equal(embed(measured, cells, CPU), before)
-    whiten(measured.backbone, read_sample(measured, cells, CPU, seed=0))
-    once = embed(measured, cells, CPU)
-    np.testing.assert_allclose(once, before @ _metric(before.astype(float), 0.5), atol=1e-4)
-    whiten(
-        measured.backbone, read_sample(measured, cells, CPU, seed=0)
-    )  # of z as it was, not of what the first call made of it
-    np.testing.assert_array_equal(embed(measured, cells, CPU), once)
+
+    def fit(cells):
+        whiten(measured, cells, read_sample(measured, cells, CPU, seed=0), CPU, seed=0)
+        return embed(measured, cells, CPU)
+
+    once = fit(cells)
+    signal = _filter(*(latent(measured, half, CPU).astype(float) for half in cells.halves(0)))
+    filtered = before.astype(float) @ signal
+    np.testing.assert_allclose(once, filtered @ _metric(filtered, 0.5), atol=1e-4)
+    np.testing.assert_array_equal(fit(cells), once)  # of z as it was, not of what the first call made of it
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5])
 def test_few_cells_are_no_error(network, cells, n):
     fresh = network(whitening=0.5)
-    whiten(fresh.backbone, read_sample(fresh, cells.subset(cells.rows[:n]), CPU, seed=0))
+    few = cells.subset(cells.rows[:n])
+    whiten(fresh, few, read_sample(fresh, few, CPU, seed=0), CPU, seed=0)
     assert np.isfinite(embed(fresh, cells, CPU)).all()

@@ -115,7 +115,7 @@ def test_recomputed_blocks_need_less_memory(cells, config):
 
 #: Prints what the process holds before a second training and at its peak, behind the plan's line.
 TRAIN = """
-import logging, re, sys
+import ctypes, gc, logging, re, sys
 from pathlib import Path
 from scfusionttt.simulation.simulate import simulate
 from scfusionttt.model.fusionttt import FusionTTT
@@ -131,6 +131,8 @@ def train(patch):
 cells = simulate(16, 6000, 20, 2)
 train(500)
 logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+gc.collect()
+ctypes.CDLL(None).malloc_trim(0)  # freed blocks that the process still holds would serve the second training
 Path("/proc/self/clear_refs").write_text("5")  # Linux forgets the earlier peak
 before = held("VmRSS")
 train(1)
@@ -146,4 +148,5 @@ def test_the_estimate_is_close_to_the_memory_that_training_uses():
     )  # fmt: skip
     before, peak = map(int, result.stdout.splitlines()[-1].split())
     match = re.search(r"memory: about (\d+\.\d+) GiB of .*; batches of 8 cells, 8 at a time", result.stdout)
-    assert float(match[1]) * 2**30 - before == pytest.approx(peak - before, rel=0.5)  # it errs on the high side
+    ratio = (float(match[1]) * 2**30 - before) / (peak - before)
+    assert 0.8 < ratio < 1.8, "it errs on the high side"

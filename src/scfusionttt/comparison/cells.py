@@ -11,6 +11,7 @@ from scipy import sparse
 from scfusionttt.comparison.fingerprints import short_hash
 from scfusionttt.data.cells import CiteSeq
 from scfusionttt.data.cohort import Cohort
+from scfusionttt.data.count_splitting import halves
 from scfusionttt.data.transforms import clr, highly_variable, library_sizes, log_normalize
 from scfusionttt.errors import InputDataError, name_some
 from scfusionttt.labels import class_names, usable_labels
@@ -131,22 +132,9 @@ class Cells:
         return fingerprint(self.cite, [*self.labels, *self.batches])
 
     def halves(self, seed: int) -> "tuple[Cells, Cells]":
-        """Return the cells twice, with every single count dealt to one of the two at random.
-
-        If counts are Poisson distributed, the halves are independent samples of the same cell (molecular
-        cross-validation, Batson et al. 2019; Neufeld et al., arXiv 2207.00554).
-        """
-        rng = np.random.default_rng(seed)
-        first, second = self.cite.rna.copy(), self.cite.rna.copy()
-        first.X.data = rng.binomial(first.X.data.astype(np.int64), 0.5).astype(np.float32)
-        second.X = second.X - first.X
-        parts = replace(self.cite, rna=first), replace(self.cite, rna=second)
-        if self.cite.protein is not None:
-            one, other = self.cite.protein.copy(), self.cite.protein.copy()
-            one.X = rng.binomial(self.protein_counts.astype(np.int64), 0.5).astype(np.float32)
-            other.X = other.X - one.X
-            parts = replace(parts[0], protein=one), replace(parts[1], protein=other)
-        return replace(self, cite=parts[0]), replace(self, cite=parts[1])
+        """Return the cells twice, with every single count dealt to one of the two at random."""
+        first, second = halves(self.cite, seed)
+        return replace(self, cite=first), replace(self, cite=second)
 
     def with_split(self, train: np.ndarray, *, rna_only: bool = False) -> CiteSeq:
         """Return the cells with the rows `train` marked as training cells in ``obs[SPLIT]``."""

@@ -117,7 +117,7 @@ class NetworkConfig:
     #: [components]; 0: the bottleneck alone, as published. Set it to 0 to study the network on its own.
     components: int = 10
     #: How strongly directions of the embedding are scaled down in which neighbouring cells differ [power, 0 to 1]; 0:
-    #: not at all, as published. Lower it to keep gradual differences within a cell type.
+    #: not at all, as published, and noise of counting is kept. Lower it to keep gradual differences within a cell type.
     whitening: float = 0.75
     #: Precision of the matrix products in the blocks; everything else is float32. ``bf16`` pays off on GPUs and on CPUs
     #: with ``amx_bf16``.

@@ -13,6 +13,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, Sequent
 from torch.utils.data.distributed import DistributedSampler
 
 from scfusionttt.data.cells import CiteSeq
+from scfusionttt.data.count_splitting import halves
 from scfusionttt.data.features import Match
 from scfusionttt.data.preprocess import Preprocessing, present_genes
 from scfusionttt.data.store.sampler import BlockSampler
@@ -63,18 +64,18 @@ class CellDataset(Dataset):
         batches: np.ndarray | None = None,
         rows: np.ndarray | None = None,
     ) -> None:
-        self.preprocessing = preprocessing
+        self.cite, self.match, self.preprocessing = cite, match, preprocessing
         self.cell_names = cite.rna.obs_names
         self.labels = np.full(cite.rna.n_obs, -1) if labels is None else np.asarray(labels)
         self.batches = np.empty((cite.rna.n_obs, 0), dtype=np.int64) if batches is None else batches
         self.rows = np.arange(cite.rna.n_obs) if rows is None else np.asarray(rows)
         self.is_balanced = False
-        self._take(cite, match)
+        self._take()
 
-    def _take(self, cite: CiteSeq, match: Match) -> None:
-        self.rna = self.preprocessing.log_normalized(cite, match)
-        self.protein = self.preprocessing.log_ratios(cite, match)
-        self.panel, present = present_genes(cite, match)
+    def _take(self) -> None:
+        self.rna = self.preprocessing.log_normalized(self.cite, self.match)
+        self.protein = self.preprocessing.log_ratios(self.cite, self.match)
+        self.panel, present = present_genes(self.cite, self.match)
         self.present = torch.from_numpy(present)
 
     def subset(self, rows: np.ndarray) -> Self:
@@ -109,6 +110,23 @@ class CellDataset(Dataset):
         """Return these cells, in this order, with their values in memory."""
         return self
 
+    def halves(self, seed: int) -> "tuple[CellDataset, CellDataset]":
+        """Return these cells twice, in memory, with every count dealt to one of the two; rows are numbered from 0."""
+        labels, batches = self.labels[self.rows], self.batches[self.rows]
+        first, second = (
+            CellDataset(half, self.match, self.preprocessing, labels=labels, batches=batches)
+            for half in halves(self.cite[self.rows], seed)
+        )
+        return first, second
+
+    def drawn(self, most: int, seed: int) -> Self:
+        """Return at most so many cells, in their order; those of balanced batches as often as in an epoch."""
+        if len(self) <= most:
+            return self
+        expected = self.expected()
+        share = None if expected is None else expected / expected.sum()
+        return self.subset(np.sort(np.random.default_rng(seed).choice(self.rows, most, replace=False, p=share)))
+
     def fingerprint(self) -> str:
         """Return a hash of the cells and their order."""
         names = "\n".join(self.cell_names[self.rows])
@@ -142,9 +160,10 @@ class CellDataset(Dataset):
 class StreamedCells(CellDataset):
     """The cells of a store; values are computed on reading and not kept."""
 
-    def _take(self, cite: CiteSeq, match: Match) -> None:
-        assert isinstance(cite, StoredCiteSeq)
-        self.cite, self.match = cite, match
+    cite: StoredCiteSeq
+
+    def _take(self) -> None:
+        pass
 
     def with_rna(self) -> Self:
         """Return all cells, since a store has only those with RNA."""

@@ -46,10 +46,7 @@ class Sample:
 def read_sample(network: PretrainNetwork, cells: CellDataset, device: torch.device, *, seed: int) -> Sample:
     """Pass cells of pretraining through the network; `seed` draws a sample of many."""
     most = max(min(MOST_CELLS, MOST_VALUES // network.backbone.rna_encoder.embedding.n_features), 2)
-    if len(cells) > most:
-        expected = cells.expected()
-        share = None if expected is None else expected / expected.sum()
-        cells = cells.subset(np.sort(np.random.default_rng(seed).choice(cells.rows, most, replace=False, p=share)))
+    cells = cells.drawn(most, seed)
 
     def read(inputs: CellInputs) -> Tensor:
         bottleneck = by_rna = network.backbone(inputs).bottleneck

@@ -82,7 +82,7 @@ def fit_latent(network: PretrainNetwork, cells: CellDataset, run: Run) -> None:
             network, backbone.correction, cells, np.setdiff1d(levels, fitted).tolist(), run.device, seed=run.seed
         )  # fmt: skip
     if backbone.whitening:
-        whiten(backbone, sample)
+        whiten(network, with_rna, sample, run.device, seed=run.seed)
 
 
 def train_classifier(network: ClassifierNetwork, cells: CellDataset, stage: FinetuneConfig, run: Run) -> pd.DataFrame:

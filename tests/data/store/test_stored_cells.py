@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 from mudata import MuData
+from scipy import sparse
 
 from scfusionttt import FusionTTT
 from scfusionttt.data import loader as loader_module
 from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.data.features import match_features
 from scfusionttt.data.loader import StreamedCells, cell_dataset, make_loader
+from scfusionttt.data.preprocess import gene_counts, protein_counts
 from scfusionttt.data.store.sources import open_source
 from scfusionttt.data.store.stored import open_store
 from scfusionttt.data.store.write import write_store
@@ -67,6 +69,18 @@ def test_some_cells_are_loaded_in_their_order(trained, path, cells):
     rows = np.array([70, 3, 159])
     found, expected = streamed.subset(rows).loaded().__getitems__([0, 1, 2]), whole.__getitems__(rows.tolist())
     assert all(torch.equal(a, b) for a, b in zip(found[:5], expected[:5], strict=True))
+
+
+def test_the_halves_of_some_cells_add_up_to_their_counts(trained, path, cells):
+    streamed, whole = datasets(trained.pretrained, path, cells)
+    rows = np.array([70, 3, 159])
+    first, second = streamed.subset(rows).halves(5)
+    assert list(first.cell_names) == list(cells.obs_names[rows]) and first.labels.tolist() == [1, 0, 0]
+    match = match_features(whole.cite, trained.pretrained.features)
+    expected = gene_counts(whole.cite[rows], match), protein_counts(whole.cite[rows], match)
+    for count, counts in zip((gene_counts, protein_counts), expected, strict=True):
+        added = count(first.cite, first.match) + count(second.cite, second.match)
+        np.testing.assert_array_equal(*(sparse.csr_array(values).toarray() for values in (added, counts)))
 
 
 def test_ranks_share_every_batch_of_one_process(trained, path, cells, small_windows):

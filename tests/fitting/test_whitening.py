@@ -1,5 +1,7 @@
 """The metric of z: noise of counting, and directions in which neighbours differ, count less."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -93,6 +95,15 @@ def test_the_network_gives_z_in_its_metric(network, cells):
     filtered = before.astype(float) @ signal
     np.testing.assert_allclose(once, filtered @ _metric(filtered, 0.5), atol=1e-4)
     np.testing.assert_array_equal(fit(cells), once)  # of z as it was, not of what the first call made of it
+
+
+def test_with_batches_nothing_is_filtered(network, cells):
+    """Without noise, what the correction leaves of the batches would show more."""
+    fresh = network(whitening=0.5)
+    before = embed(fresh, cells, CPU)
+    sample = replace(read_sample(fresh, cells, CPU, seed=0), batches=np.zeros((len(cells), 1), dtype=np.int64))
+    whiten(fresh, cells, sample, CPU, seed=0)
+    np.testing.assert_allclose(embed(fresh, cells, CPU), before @ _metric(before.astype(float), 0.5), atol=1e-4)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5])

@@ -22,7 +22,8 @@ def whiten(network: PretrainNetwork, cells: CellDataset, sample: Sample, device:
     """Set the metric of the latent vector z: noise of counting is filtered out, and what differs in similar cells less.
 
     First, a Wiener filter multiplies each direction by its share of signal, which two halves of the counts agree on;
-    see :func:`_filter`. Then each direction is divided by its noise to the power `whitening`. The noise is the standard
+    see :func:`_filter`. Models that remove batch effects have none: without noise, what is left of them would show more
+    (docs/recipe.md). Then each direction is divided by its noise to the power `whitening`. The noise is the standard
     deviation of cells about the mean of their nearest neighbours. A power of 1 equalises it in all directions: relevant
     component analysis (Bar-Hillel et al. 2005, JMLR 6), with neighbours in place of cells that are known to be alike.
     The total variance of z stays the same. Needs no labels.
@@ -45,8 +46,10 @@ def whiten(network: PretrainNetwork, cells: CellDataset, sample: Sample, device:
         )  # fmt: skip
     if len(z) < 3 or float(z.var(dim=0).sum()) == 0:
         return
-    halves = cells.drawn(MOST_SPLIT, seed).halves(seed)
-    signal = _filter(*(latent(network, half, device).astype(np.float64) for half in halves))
+    signal = np.eye(z.shape[1])
+    if not sample.batches.shape[1]:
+        halves = cells.drawn(MOST_SPLIT, seed).halves(seed)
+        signal = _filter(*(latent(network, half, device).astype(np.float64) for half in halves))
     filtered = z.double().numpy() @ signal
     with torch.no_grad():
         backbone.metric.copy_(torch.from_numpy(signal @ _metric(filtered, backbone.whitening)))

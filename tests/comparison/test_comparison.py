@@ -23,6 +23,7 @@ from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.errors import LabelError, SettingError
 from scfusionttt.evaluation import evaluate_as_published
 from scfusionttt.evaluation.baselines import zscore
+from scfusionttt.labels import usable_labels
 from scfusionttt.model.fusionttt import FusionTTT
 
 TINY = {"network.width": 16, "network.latent": 8, "pretrain.epochs": 1}
@@ -51,6 +52,10 @@ def test_a_class_of_one_cell_is_left_out(cells, caplog):
     assert caplog.messages == ["sim: classes with only one cell are left out: a lonely one, the last one"]
     assert left.codes[:3].tolist() == [-1, -1, -1]
     assert (left.labels[3:] == names[3:]).all()
+    # rows of our model failed, since it refuses to learn such a class
+    codes, classes = usable_labels(left.with_split(np.arange(3, 60)).obs, "cell_type")
+    np.testing.assert_array_equal(codes, left.codes)
+    assert classes == left.classes.tolist()
     names[3:] = "the same"
     with pytest.raises(LabelError, match="only one cell"):
         _ = Cells("sim", replace(cite, obs=cite.obs.assign(cell_type=names)), "cell_type").codes

@@ -137,9 +137,9 @@ class Cells:
         return replace(self, cite=first), replace(self, cite=second)
 
     def with_split(self, train: np.ndarray, *, rna_only: bool = False) -> CiteSeq:
-        """Return the cells with the rows `train` marked as training cells in ``obs[SPLIT]``."""
+        """Return the cells with the rows `train` marked in ``obs[SPLIT]``; cells that are not scored have no label."""
         rows = np.isin(np.arange(len(self.codes)), train)
-        obs = self.cite.obs.assign(**{SPLIT: np.where(rows, "train", "test")})
+        obs = self.cite.obs.assign(**{SPLIT: np.where(rows, "train", "test"), self.labels_key: self.labels})
         return replace(self.cite, obs=obs, protein=None if rna_only else self.cite.protein)
 
 

@@ -25,6 +25,14 @@ def test_numba_leaves_torch_its_threads(inside, threads):
     assert last_line(code, OMP_NUM_THREADS="1", NUMBA_NUM_THREADS="2") == f"threads {threads}"
 
 
+@pytest.mark.parametrize(("allowed", "threads"), [("1", 1), ("1,4", 1), ("many", 2)])
+def test_torch_loaded_after_numba_has_its_threads(allowed, threads):
+    """Cells were clustered before a model was loaded: torch then took every core, and gave other last bits."""
+    code = "from scfusionttt.threads import threads_kept\nwith threads_kept():\n"
+    code += "    import numba; numba.config.THREADING_LAYER = 'omp'; numba.get_num_threads()\nimport torch" + THREADS
+    assert last_line(code, OMP_NUM_THREADS=allowed, NUMBA_NUM_THREADS="2") == f"threads {threads}"
+
+
 @pytest.mark.slow
 def test_neighbours_and_umap_leave_torch_its_threads():
     code = "import numpy as np, torch; from scfusionttt.evaluation.clustering import neighbours, umap\n"

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 #: Spins of an idle thread of GNU's OpenMP before it sleeps. The default, some milliseconds, blocks the cores for the
 #: CPU kernel's threads between torch's operations; no spinning at all delays the start of every operation.
@@ -19,14 +20,24 @@ def rest_soon() -> None:
 def threads_kept() -> Iterator[None]:
     """Restore the number of OpenMP threads after code that may start Numba's (scanpy, UMAP).
 
-    On its first parallel run, Numba sets the number to all cores, also for torch and whatever OMP_NUM_THREADS is.
+    On its first parallel run, Numba sets the number to all cores, also for torch and whatever OMP_NUM_THREADS is. A
+    runtime that this run loads, and that torch shares if it is loaded later, gets what OMP_NUM_THREADS says.
     """
-    from threadpoolctl import ThreadpoolController
-
-    pools = ThreadpoolController().select(user_api="openmp").lib_controllers
-    threads = [pool.num_threads for pool in pools]
+    before = {pool.filepath: pool.num_threads for pool in _runtimes()}
     try:
         yield
     finally:
-        for pool, before in zip(pools, threads, strict=True):
-            pool.set_num_threads(before)
+        for pool in _runtimes():
+            pool.set_num_threads(before.get(pool.filepath) or _allowed(pool.num_threads))
+
+
+def _runtimes() -> list[Any]:
+    from threadpoolctl import ThreadpoolController
+
+    return list(ThreadpoolController().select(user_api="openmp").lib_controllers)
+
+
+def _allowed(otherwise: int) -> int:
+    """Return the number of threads that OMP_NUM_THREADS allows (a list is for nested levels), or another one."""
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return int(first) if first.isdigit() and int(first) else otherwise

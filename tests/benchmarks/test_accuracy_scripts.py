@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import batches, coregulation, differential, order, unknown
+from benchmarks import batches, coregulation, differential, noise_filter, order, unknown
 from scfusionttt.comparison.cells import Cells
 from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.labels import usable_labels
@@ -103,3 +103,17 @@ def test_tests_that_take_cells_for_replicates_are_seen_to_be_wrong(monkeypatch):
     assert proteins["p < 0.01"] > 0.1
     _, proteins = differential.tested(differential.donors(0, seed=0), seed=0)
     assert proteins["p < 0.01"] <= 0.1
+
+
+def test_the_filter_is_all_that_differs_within_a_pair(cells):
+    small = {"network.width": 16, "network.encoder_blocks": 1, "pretrain.epochs": 1}
+    with_filter, without = noise_filter.pair(Cells("simulated", as_citeseq(cells), "cell_type"), 0, small)
+    assert (with_filter["filter"], without["filter"]) == (True, False)
+    assert with_filter["split_gene_r"] != without["split_gene_r"]
+    assert with_filter["gene_r"] == pytest.approx(without["gene_r"], abs=0.05)
+
+
+def test_differences_of_the_filter_are_paired():
+    scores = {"cells": ["a", "a", "b", "b"], "seed": 0, "filter": [True, False] * 2, "kNN": [0.9, 0.8, 0.5, 0.6]}
+    line = noise_filter.differences(pd.DataFrame(scores)).loc["kNN"]
+    assert (line["difference"], line["better"], line["worse"]) == (0, 1, 1)

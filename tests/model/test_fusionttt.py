@@ -217,6 +217,13 @@ def test_a_protein_that_no_cell_measures_is_no_obstacle(tiny, cells, tmp_path):
     np.testing.assert_array_equal(FusionTTT.load(tmp_path / "model").embed(data), model.embed(data))
 
 
+def test_a_single_cell_is_no_obstacle(tiny, cells):
+    """It has no principal components: scikit-learn's warning of a division by zero had shown."""
+    with quiet():
+        one = cells[:1].copy()
+    assert np.isfinite(FusionTTT("fast", progress=False, **tiny).pretrain(one).embed(cells)).all()
+
+
 def test_resume_needs_a_folder_to_go_on_from(tiny, cells):
     """Without one it had begun anew, silently."""
     with pytest.raises(SettingError, match="give checkpoints=FOLDER"):

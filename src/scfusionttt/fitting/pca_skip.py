@@ -39,9 +39,11 @@ def _within_batches(genes: np.ndarray, batches: np.ndarray) -> np.ndarray:
 
 
 def _principal_axes(genes: np.ndarray, n: int, seed: int) -> np.ndarray:
-    """Return at most `n` principal axes [g, k] of values [n, g]."""
+    """Return at most `n` principal axes [g, k] of values [n, g]; a single cell has none."""
     from sklearn.decomposition import PCA
 
+    if len(genes) < 2:
+        return np.zeros((genes.shape[1], 0), dtype=genes.dtype)
     return PCA(min(n, *genes.shape), svd_solver="randomized", random_state=seed).fit(genes).components_.T
 
 

@@ -278,8 +278,10 @@ def test_methods_are_ranked_over_data_sets():
     ]  # fmt: skip
     (table,) = rank_tables(rows)
     assert table.caption == "mean ranks, 5% of the labels"
+    assert list(table.rows.columns) == ["mean rank", "a (type)", "b (type)", "ARI", "macro F1"]
     assert table.rows.T.to_dict("list") == {
-        "first": ["1.50", "1.00", "2.00"], "second": ["1.50", "2.00", "1.00"], "third": ["3.00", "3.00", "3.00"]
+        "first": ["1.50", "1.00", "2.00", "1.50", "1.50"], "second": ["1.50", "2.00", "1.00", "1.50", "1.50"],
+        "third": ["3.00"] * 5,
     }  # fmt: skip
     assert not list(rank_tables([row for row in rows if row["dataset"] == "a"]))
     assert not list(rank_tables([row | {"status": "failed"} for row in rows]))

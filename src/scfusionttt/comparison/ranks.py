@@ -1,8 +1,9 @@
-"""Methods ranked over several data sets: the mean over metrics of their places."""
+"""Methods ranked over several data sets: means of their places, by data set and by metric."""
 
 from collections.abc import Iterator
 
 import numpy as np
+import pandas as pd
 
 from scfusionttt.comparison.rows import Row, scores
 from scfusionttt.evaluation import METRICS
@@ -15,7 +16,7 @@ RANKED = {
     "held-out": ("ARI", "macro_f1"),
 }
 _NOTE = (
-    "1 is the best of {n} methods; a method's place is that of its mean over seeds, averaged over {metrics}. Methods "
+    "1 is the best of {n} methods; a method's place is that of its mean over seeds, averaged over {metrics} and, in the last columns, over the data sets. Methods "
     "without all of these metrics on every data set are left out."
 )
 
@@ -32,8 +33,9 @@ def rank_tables(rows: list[Row]) -> Iterator[Table]:
         by_set = ranks.groupby("dataset", sort=False).mean().T.rename_axis(index="method", columns=None)
         if by_set.shape[1] < 2 or len(by_set) < 2:
             continue
-        by_set.insert(0, "mean rank", by_set.mean(axis=1))
-        lines = by_set.sort_values("mean rank").map("{:.2f}".format)
+        by_metric = ranks.groupby("metric", sort=False).mean().T.rename(columns=lambda name: METRICS[name].label)
+        places = pd.concat([by_set.mean(axis=1).rename("mean rank"), by_set, by_metric], axis=1)
+        lines = places.sort_values("mean rank").map("{:.2f}".format).rename_axis("method")
         metrics = ", ".join(METRICS[name].label for name in means.index.unique("metric"))
         of_labels = "" if share != share else f", {share:.0%} of the labels"
         yield Table(lines, f"mean ranks{of_labels}", str(protocol), _NOTE.format(n=len(lines), metrics=metrics))

@@ -8,6 +8,7 @@ from scfusionttt.evaluation import (
     mean_correlation,
     neighbour_agreement,
     neighbours,
+    probe_f1,
     r_squared,
     ridge_correlation,
 )
@@ -56,3 +57,14 @@ def test_the_correlation_leaves_out_constant_features():
     assert mean_correlation(predicted[:, [0]], truth[:, [0]]) == pytest.approx(1)
     assert mean_correlation(predicted, truth) == pytest.approx(0)
     assert np.isnan(mean_correlation(predicted[:, 2:], truth[:, 2:]))
+
+
+def test_a_probe_reads_labels_that_are_there_and_no_others():
+    rng = np.random.default_rng(0)
+    labels = np.repeat(["B", "T", "NK"], 100)
+    z = rng.normal(size=(300, 6)) + 4 * np.eye(6)[np.repeat([0, 1, 2], 100)]
+    train = rng.permutation(300)[:60]
+    rest = np.setdiff1d(np.arange(300), train)
+    assert probe_f1(z, labels, train, rest) > 0.95
+    assert probe_f1(1e4 * z + 7, labels, train, rest) == pytest.approx(probe_f1(z, labels, train, rest), abs=0.02)
+    assert probe_f1(rng.normal(size=(300, 6)), labels, train, rest) < 0.5

@@ -24,6 +24,7 @@ from scfusionttt.evaluation import (
     neighbour_agreement,
     neighbour_correlation,
     neighbours,
+    probe_f1,
     ridge_correlation,
 )
 from scfusionttt.evaluation.baselines import pca
@@ -35,6 +36,8 @@ PROTOCOLS = (*BENCHMARK_PROTOCOLS, "count-splitting", "paper", "ablation")
 TRAINED = 0.75
 #: Fraction of the labels under the protocol ``paper``. Stages 2 and 3 hold a tenth of these back, and learn from 27 %.
 PAPER_SHARE = 0.3
+#: Fraction of the labels that a probe of a representation learns from, and draws of them per row.
+PROBE_SHARE, PROBES = 0.05, 5
 #: Clustering seeds per row; row s takes 3s, 3s + 1, 3s + 2, so that the spread over rows includes the clustering.
 CLUSTERINGS = 3
 
@@ -163,8 +166,18 @@ def _quality(result: Result, cells: Cells, seed: int) -> dict[str, float]:
     if not isinstance(result, np.ndarray):
         return _graph_quality(result, cells, seed)
     quality = _graph_quality(neighbours(result).obsp["connectivities"], cells, seed)
+    quality["probe_f1"] = _few_labels(result, cells, seed)
     quality["gene_r"] = ridge_correlation(result, cells.rna.toarray())
     return quality | ({"protein_r": ridge_correlation(result, cells.protein)} if cells.has_protein else {})
+
+
+def _few_labels(representation: np.ndarray, cells: Cells, seed: int) -> float:
+    """Return what a few labels are worth with a representation that was learned without them."""
+    splits = [
+        stratified_split(cells.codes, fraction=PROBE_SHARE, seed=draw)
+        for draw in range(PROBES * seed, PROBES * (seed + 1))
+    ]
+    return float(np.mean([probe_f1(representation, cells.labels, *split) for split in splits]))
 
 
 def _graph_quality(graph: sparse.csr_matrix, cells: Cells, seed: int) -> dict[str, float]:

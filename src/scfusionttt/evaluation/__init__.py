@@ -23,6 +23,7 @@ from scfusionttt.evaluation.quality import (
     mean_correlation,
     neighbour_agreement,
     neighbour_correlation,
+    probe_f1,
     r_squared,
     ridge_correlation,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "neighbour_correlation",
     "neighbours",
     "own_batch",
+    "probe_f1",
     "r_squared",
     "reliability",
     "ridge_correlation",

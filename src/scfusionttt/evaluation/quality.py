@@ -4,6 +4,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import sparse
 
+from scfusionttt.evaluation.baselines import logistic_regression
+from scfusionttt.evaluation.evaluate import evaluate_predictions
 from scfusionttt.labels import label_names
 
 _FOLDS = 5
@@ -25,6 +27,24 @@ def neighbour_agreement(graph: sparse.csr_matrix, labels: ArrayLike) -> float:
     classes, codes = np.unique(names[known], return_inverse=True)
     votes_nc = graph[known][:, known] @ np.eye(len(classes))[codes]
     return float(((votes_nc.argmax(axis=1) == codes) & (votes_nc.max(axis=1) > 0)).mean())
+
+
+def probe_f1(representation: ArrayLike, labels: np.ndarray, train: np.ndarray, held_out: np.ndarray) -> float:
+    """Return the macro F1 of held-out cells whose labels logistic regression (C = 1) reads from a representation.
+
+    Parameters
+    ----------
+    representation
+        ``[n, d]``, scaled as a whole: dimensions that matter little to distances matter little here.
+    labels
+        Labels ``[n]``.
+    train, held_out
+        Positions of the cells to learn from and to score.
+    """
+    x_nd = np.asarray(representation, dtype=np.float64)
+    x_nd = (x_nd - x_nd.mean(axis=0)) / np.sqrt(max(x_nd.var(axis=0).mean(), 1e-12))
+    predicted, _ = logistic_regression(x_nd[train], labels[train], x_nd[held_out], C=1.0)
+    return evaluate_predictions(predicted, labels[held_out]).mean["macro_f1"]
 
 
 def neighbour_correlation(graph: sparse.csr_matrix, values: ArrayLike) -> float:

@@ -65,6 +65,9 @@ METRICS = {
     "NMI_res1": Metric("NMI, resolution 1", "the same"),
     "clusters_res1": Metric("clusters, resolution 1", "their number, 1 upwards", lower_is_better=None),
     "kNN": Metric("kNN", "fraction of cells whose neighbours vote for their label"),
+    "probe_f1": Metric(
+        "F1, 5 % of labels", "macro F1 of logistic regression that learns from 5 % of the labels, on the other cells"
+    ),
     "gene_r": Metric("gene r", "mean correlation of genes predicted by ridge regression, held-out cells, -1 to 1"),
     "protein_r": Metric("protein r", "the same for proteins"),
     "split_gene_r": Metric(

@@ -34,7 +34,7 @@ from scfusionttt.fitting import whitening
 from scfusionttt.io.read import read
 from scfusionttt.simulation.simulate import simulate
 
-SCORES = ("split_gene_r", "split_protein_r", "kNN", "ARI", "NMI", "gene_r", "protein_r")
+SCORES = ("split_gene_r", "split_protein_r", "kNN", "probe_f1", "ARI", "NMI", "gene_r", "protein_r")
 #: The simulations of docs/results.md, by seed.
 SIMULATIONS: dict[int, dict[str, Any]] = {1: {}, 2: {"depth": 0.08}, 3: {"coregulation": 1.2, "protein_dropout": 0.1}}
 

@@ -14,11 +14,10 @@ if not __package__:
     sys.path[0] += "/.."  # run as a file: modules in this folder must not shadow the standard library
 
 import argparse
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -86,22 +85,12 @@ def pair(cells: Cells, seed: int, settings: dict[str, Any]) -> list[dict[str, ob
 
 def _scores(cells: Cells, seed: int, settings: dict[str, Any], filtered: bool) -> dict[str, float]:
     found: dict[str, float] = {}
-    with TemporaryDirectory() as folder, filter_used(filtered):
+    least = whitening.LEAST_SIGNAL if filtered else 1.0  # without the filter, every direction counts as signal
+    with TemporaryDirectory() as folder, patch.object(whitening, "LEAST_SIGNAL", least):
         [method] = choose(["fusionttt"], models=Path(folder), settings=settings)
         for task in tasks(["unsupervised", "count-splitting"], [0.5]):
             found |= task.score(method, cells, seed)[0]["metrics"]
     return {name: found[name] for name in SCORES if name in found}
-
-
-@contextmanager
-def filter_used(used: bool) -> Iterator[None]:
-    """Fit models with the filter, or without: every direction then counts as signal."""
-    before = whitening.LEAST_SIGNAL
-    whitening.LEAST_SIGNAL = before if used else 1.0
-    try:
-        yield
-    finally:
-        whitening.LEAST_SIGNAL = before
 
 
 def differences(rows: pd.DataFrame) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""A pretraining step against the arithmetic that it needs, and against steps with other mixers.
+"""A pretraining step against the arithmetic that it needs, against steps with other mixers, and in half precision.
 
 python benchmarks/step.py
 python benchmarks/step.py --presets paper --cells 16 --repeats 3 --json step.json
@@ -35,8 +35,9 @@ from scfusionttt.nn.networks import PretrainNetwork
 from scfusionttt.training.machine import freed_memory_kept
 from scfusionttt.training.pretrain import PretrainModule
 
-MIXERS = {
+VARIANTS = {
     "TTT": {},
+    "TTT in bfloat16": {"network.precision": "bf16"},
     "attention": {"network.mixer": "attention", "network.fusion": "attention"},
     "none": {"network.mixer": "none", "network.fusion": "add"},
 }
@@ -135,20 +136,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure(presets: Sequence[str], n_cells: int, n_proteins: int, repeats: int) -> pd.DataFrame:
-    """Return a row per preset and mixer: FLOP, seconds, and the rate relative to that of a large product."""
-    rows = [(name, mixer) for name in presets for mixer in MIXERS]
-    steps = {row: Step(preset(row[0]).with_settings(MIXERS[row[1]]), n_cells, n_proteins) for row in rows}
+    """Return a row per preset and variant: FLOP, seconds, and the rate relative to that of a large product."""
+    rows = [(name, variant) for name in presets for variant in VARIANTS]
+    steps = {row: Step(preset(row[0]).with_settings(VARIANTS[row[1]]), n_cells, n_proteins) for row in rows}
     flop = {row: step.flop() for row, step in steps.items()}
     a, b = torch.randn(SIDE, SIDE), torch.randn(SIDE, SIDE)
     with freed_memory_kept():
         seconds = least_process_time({"product": lambda: a @ b, **steps}, repeats=repeats + 1)
     rate = 2 * SIDE**3 / seconds.pop("product")
-    index = pd.Index([f"{name}, {mixer}" for name, mixer in rows], name="step")
+    index = pd.Index([f"{name}, {variant}" for name, variant in rows], name="step")
     table = pd.DataFrame(
         {"GFLOP": [flop[row] / 1e9 for row in rows], "ms": [1e3 * seconds[row] for row in rows]}, index
     )
     table["of the product's rate"] = table["GFLOP"] / table["ms"] * 1e12 / rate
-    table["time / none"] = [seconds[name, mixer] / seconds[name, "none"] for name, mixer in rows]
+    table["time / none"] = [seconds[name, variant] / seconds[name, "none"] for name, variant in rows]
     return table
 
 

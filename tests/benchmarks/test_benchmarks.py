@@ -183,13 +183,15 @@ def test_no_speed_up_of_an_epoch_is_reported_if_the_losses_differ(capsys):
 def test_the_operations_of_a_step_are_counted_from_its_shapes(tmp_path, capsys):
     """A linear map's products are counted forward and backward; the operator's by its formula, however it runs."""
     tiny = preset("fast").with_settings({"data.n_genes": 80, "network.width": 16, "network.heads": 1})
-    flop = {mixer: step.Step(tiny.with_settings(settings), 4, 3).flop() for mixer, settings in step.MIXERS.items()}
+    flop = {
+        variant: step.Step(tiny.with_settings(settings), 4, 3).flop() for variant, settings in step.VARIANTS.items()
+    }
     assert flop["TTT"] > flop["none"] > 3 * 2 * 4 * 256 * 80  # the last layer of the gene decoder alone
-    twice = step.Step(tiny.with_settings(step.MIXERS["TTT"]), 8, 3).flop()
+    twice = step.Step(tiny.with_settings(step.VARIANTS["TTT"]), 8, 3).flop()
     assert 1.9 < twice / flop["TTT"] <= 2.0
     options = ["--presets", "fast", "--cells", "2", "--repeats", "1", "--profile", "--json", str(tmp_path / "s.json")]
     assert step.main(options) == 0
     assert "| matrix products |" in capsys.readouterr().out
     assert [row["step"] for row in json.loads((tmp_path / "s.json").read_text())["rows"]] == [
-        "fast, TTT", "fast, attention", "fast, none",
+        "fast, TTT", "fast, TTT in bfloat16", "fast, attention", "fast, none",
     ]  # fmt: skip

@@ -77,6 +77,18 @@ def test_dropout_is_its_plain_definition(shape, p, dtype, monkeypatch):
         torch.testing.assert_close(actual, expected)
 
 
+def test_dropout_of_half_precision_takes_the_kernels(monkeypatch):
+    """Under autocast the summand is bfloat16: the plain definition took a fifth of such a step."""
+    x = torch.randn(5, 9, 48, requires_grad=True)
+    y = torch.randn(5, 9, 48).bfloat16().requires_grad_()
+    with monkeypatch.context() as patched:
+        patched.setattr(fused, "_kernels", lambda: None)
+        expected = sum_and_gradients(x, y, 0.1)
+    monkeypatch.delattr(fused, "kept_elements")
+    for actual, wanted in zip(sum_and_gradients(x, y, 0.1), expected, strict=True):
+        torch.testing.assert_close(actual, wanted)
+
+
 @pytest.mark.usefixtures("with_or_without_kernels")
 def test_dropout_drops_its_share_and_other_elements_the_next_time():
     x, y = torch.zeros(300, 400), torch.ones(400, 300).T  # of another layout than x

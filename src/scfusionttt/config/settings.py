@@ -119,8 +119,8 @@ class NetworkConfig:
     #: How strongly directions of the embedding are scaled down in which neighbouring cells differ [power, 0 to 1]; 0:
     #: not at all, as published, and noise of counting is kept. Lower it to keep gradual differences within a cell type.
     whitening: float = 0.75
-    #: Precision of the matrix products in the blocks; everything else is float32. ``bf16`` pays off on GPUs and on CPUs
-    #: with ``amx_bf16``.
+    #: Precision of the matrix products in the blocks; everything else is float32. ``bf16`` pays off on GPUs, on CPUs
+    #: with ``amx_bf16`` and, in wide networks, with ``avx512_bf16``.
     precision: Precision = "float32"
     #: Keep only the input of each block and compute the rest again in the backward pass. Set it to true when training
     #: does not fit into memory; it takes about a third more time.

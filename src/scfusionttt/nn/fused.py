@@ -1,7 +1,7 @@
 """RMSNorm, and dropout with its residual sum, in one pass over memory each on the CPU.
 
-Each has its plain definition beside it, which other devices and half precision use. By torch's own operations they took
-a fifth of a training step, most of it for the random numbers of dropout.
+Each has its plain definition beside it, which other devices use. By torch's own operations they took a fifth of a
+training step, most of it for the random numbers of dropout.
 """
 
 import logging
@@ -40,6 +40,7 @@ def add_dropped(x: Tensor, y: Tensor, p: float) -> Tensor:
     if x.device.type != "cpu" or p >= 1:
         return x + nn.functional.dropout(y, p)
     seeds = torch.randint(2**32, (2,)).tolist()
+    y = y.to(torch.promote_types(x.dtype, y.dtype))  # under autocast y is bfloat16; the loops read what x is
     if _fits(x, y):
         return _AddDropped.apply(x, y, p, seeds)
     return x + y * kept_elements(y.numel(), p, seeds).view(y.shape) / (1 - p)

@@ -131,11 +131,30 @@ def test_count_splitting_finds_what_is_missing_and_what_is_noise(tmp_path):
     one = Method(name="one", represent=lambda cells, seed: linear_baselines.rna_pca(cells, seed)[:, :1])
     rows, _ = run(dataset, [*noisy, one], tasks(["count-splitting"], [0.5]), tmp_path)
     found = {row["method"]: row["metrics"] for row in rows}
-    for metric in ("split_gene_r", "split_protein_r"):
+    for metric in ("split_gene_r", "split_protein_r", "split_protein_ridge_r"):
         score = {name: metrics[metric] for name, metrics in found.items()}
         assert score["noise 0"] > score["noise 10"] > score["noise 100"] and score["noise 0"] > score["one"] + 0.02, (
             score
         )
+
+
+def test_only_the_other_half_tells_values_of_genes_from_their_noise(tmp_path):
+    """Random sums of genes predict genes of the same counts, whose noise they keep, and hardly of the other half."""
+    dataset = Cells("sim", as_citeseq(scfusionttt.simulate(400, 200, 12, 5, seed=2)), "cell_type")
+
+    def with_sums(cells, seed, n):
+        genes = cells.rna.toarray()
+        sums = genes @ np.random.default_rng(seed).normal(size=(genes.shape[1], n))
+        return np.hstack([linear_baselines.rna_pca(cells, seed)[:, :10], sums])
+
+    methods = [Method(name=str(n), represent=partial(with_sums, n=n), needs_protein=False) for n in (0, 30)]
+    rows, _ = run(dataset, methods, tasks(["unsupervised", "count-splitting"], [0.5]), tmp_path)
+    metrics = {(row["protocol"], row["method"]): row["metrics"] for row in rows}
+    gain = {
+        (protocol, name): metrics[protocol, "30"][name] - metrics[protocol, "0"][name]
+        for protocol, name in (("unsupervised", "gene_r"), ("count-splitting", "split_gene_ridge_r"))
+    }
+    assert gain["unsupervised", "gene_r"] > 0.08 and abs(gain["count-splitting", "split_gene_ridge_r"]) < 0.02
 
 
 def test_labels_of_held_out_cells_are_not_used(dataset, tmp_path):

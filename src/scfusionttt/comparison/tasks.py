@@ -91,15 +91,18 @@ def _unsupervised(method: Method, cells: Cells, seed: int, share: float | None) 
 
 
 def _count_splitting(method: Method, cells: Cells, seed: int, share: float | None) -> tuple[dict[str, Any], Cost]:
-    """Score neighbours by the other half of the counts, which punishes noise in a representation and what it misses."""
+    """Score by the other half of the counts, which punishes noise in a representation and what it misses."""
     assert method.represent is not None
     seen, other = cells.halves(seed)
     shared = method.prepare(seen, seed) if method.prepare else Cost()
     result, cost = measure(partial(method.represent, seen, seed))
     graph = neighbours(result).obsp["connectivities"] if isinstance(result, np.ndarray) else result
-    scores = {"split_gene_r": neighbour_correlation(graph, other.normalized(seen.variable).toarray())}
+    values = {"gene": other.normalized(seen.variable).toarray()}
     if cells.has_protein:
-        scores["split_protein_r"] = neighbour_correlation(graph, other.protein)
+        values["protein"] = other.protein
+    scores = {f"split_{kind}_r": neighbour_correlation(graph, each) for kind, each in values.items()}
+    if isinstance(result, np.ndarray):
+        scores |= {f"split_{kind}_ridge_r": ridge_correlation(result, each) for kind, each in values.items()}
     return {"metrics": scores, "n_cells": len(cells.codes)}, shared + cost
 
 

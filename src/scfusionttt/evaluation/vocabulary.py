@@ -68,13 +68,22 @@ METRICS = {
     "probe_f1": Metric(
         "F1, 5 % of labels", "macro F1 of logistic regression that learns from 5 % of the labels, on the other cells"
     ),
-    "gene_r": Metric("gene r", "mean correlation of genes predicted by ridge regression, held-out cells, -1 to 1"),
+    "gene_r": Metric(
+        "gene r",
+        "mean correlation of genes with their prediction by ridge regression, held-out cells, of the counts that the "
+        "representation was learned from: more components also keep more of their noise, -1 to 1",
+    ),
     "protein_r": Metric("protein r", "the same for proteins"),
     "split_gene_r": Metric(
         "genes of neighbours",
         "correlation of the other half's genes with their mean over a cell's neighbours, averaged over genes, -1 to 1",
     ),
     "split_protein_r": Metric("proteins of neighbours", "the same for proteins"),
+    "split_gene_ridge_r": Metric(
+        "genes by regression",
+        "correlation of the other half's genes with their prediction by ridge regression in held-out cells, -1 to 1",
+    ),
+    "split_protein_ridge_r": Metric("proteins by regression", "the same for proteins"),
     "hidden_gene_r2": Metric("hidden genes R²", "explained variance of hidden genes, cells never trained on, up to 1"),
     "hidden_protein_r2": Metric("hidden proteins R²", "the same for proteins"),
     "protein_from_rna_r": Metric("proteins from RNA", "mean correlation, cells never trained on, -1 to 1"),

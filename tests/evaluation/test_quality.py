@@ -43,6 +43,16 @@ def test_ridge_regression_predicts_signal_but_not_noise(blobs):
     assert np.isnan(ridge_correlation(x, np.ones((91, 2))))
 
 
+def test_ridge_regression_is_fair_to_wide_representations_of_few_cells():
+    """With a fixed, weak penalty, 110 idle dimensions cost two thirds of the correlation."""
+    rng = np.random.default_rng(0)
+    signal, noise = rng.normal(size=(150, 3)), 0.3 * rng.normal(size=(150, 110))
+    values = signal @ rng.normal(size=(3, 40)) + 2 * rng.normal(size=(150, 40))
+    narrow = ridge_correlation(signal, values)
+    assert ridge_correlation(np.hstack([signal, noise]), values) > narrow - 0.1 > 0.4
+    assert abs(ridge_correlation(noise, values)) < 0.05
+
+
 def test_r_squared_is_one_for_the_truth_and_zero_for_the_mean():
     truth = np.array([[1.0, 5.0], [3.0, np.nan], [5.0, 9.0]])
     assert r_squared(np.nan_to_num(truth), truth) == 1

@@ -9,7 +9,7 @@ from scfusionttt.evaluation.evaluate import evaluate_predictions
 from scfusionttt.labels import label_names
 
 _FOLDS = 5
-_RIDGE = 1.0
+_PENALTIES = np.logspace(-1, 5, 13)
 
 
 def neighbour_agreement(graph: sparse.csr_matrix, labels: ArrayLike) -> float:
@@ -41,8 +41,7 @@ def probe_f1(representation: ArrayLike, labels: np.ndarray, train: np.ndarray, h
     train, held_out
         Positions of the cells to learn from and to score.
     """
-    x_nd = np.asarray(representation, dtype=np.float64)
-    x_nd = (x_nd - x_nd.mean(axis=0)) / np.sqrt(max(x_nd.var(axis=0).mean(), 1e-12))
+    x_nd = _scaled(representation)
     predicted, _ = logistic_regression(x_nd[train], labels[train], x_nd[held_out], C=1.0)
     return evaluate_predictions(predicted, labels[held_out]).mean["macro_f1"]
 
@@ -97,17 +96,21 @@ def mean_correlation(predicted: ArrayLike, values: ArrayLike) -> float:
 def ridge_correlation(representation: ArrayLike, values: ArrayLike, *, seed: int = 0) -> float:
     """Return the mean Pearson correlation over features of values predicted for held-out cells by ridge regression.
 
+    All features have the same penalty, chosen by leave-one-out error on the cells that the regression learns from: a
+    fixed one would favour representations of few dimensions where cells are few.
+
     Parameters
     ----------
     representation
-        ``[n, d]``; each dimension is z-scored.
+        ``[n, d]``, scaled as a whole, as in :func:`probe_f1`.
     values
         Values to predict, ``[n, f]``, finite. Constant features are left out; NaN if all are constant.
     seed
         Seed of the five-fold cross-validation.
     """
-    x_nd, y_nf = np.asarray(representation, dtype=np.float64), np.asarray(values, dtype=np.float64)
-    x_nd = (x_nd - x_nd.mean(axis=0)) / np.maximum(x_nd.std(axis=0), 1e-12)
+    from sklearn.linear_model import RidgeCV
+
+    x_nd, y_nf = _scaled(representation), np.asarray(values, dtype=np.float64)
     y_nf = y_nf[:, y_nf.std(axis=0) > 0]
     if not y_nf.shape[1]:
         return np.nan
@@ -115,6 +118,13 @@ def ridge_correlation(representation: ArrayLike, values: ArrayLike, *, seed: int
     predicted_nf = np.empty_like(y_nf)
     for held_out in (fold == number for number in range(_FOLDS)):
         x, y = x_nd[~held_out], y_nf[~held_out]
-        weights = np.linalg.solve(x.T @ x + _RIDGE * np.eye(x.shape[1]), x.T @ (y - y.mean(axis=0)))
-        predicted_nf[held_out] = x_nd[held_out] @ weights + y.mean(axis=0)
+        # Without the mean, which is the lower, the higher the values held out.
+        predicted = RidgeCV(_PENALTIES).fit(x, y).predict(x_nd[held_out]).reshape(-1, y.shape[1]) - y.mean(axis=0)
+        predicted_nf[held_out] = predicted
     return mean_correlation(predicted_nf, y_nf)
+
+
+def _scaled(representation: ArrayLike) -> np.ndarray:
+    """Return a representation [n, d] with dimensions of mean 0 and, on average, of variance 1."""
+    x_nd = np.asarray(representation, dtype=np.float64)
+    return (x_nd - x_nd.mean(axis=0)) / np.sqrt(max(x_nd.var(axis=0).mean(), 1e-12))

@@ -44,7 +44,10 @@ def model(mosaic, tiny):
 
 def test_the_others_are_as_without_them(model, mosaic, hidden, tiny):
     other = FusionTTT("fast", progress=False, **tiny).pretrain(mosaic, cells="rna", batch_key="batch")
-    np.testing.assert_array_equal(model.embed(mosaic, cells="all")[~hidden], other.embed(mosaic, cells="rna"))
+    expected = other.embed(mosaic, cells="rna")
+    np.testing.assert_array_equal(model.embed(mosaic, cells="rna"), expected)
+    # Where a cell stands in a batch changes the last bit on some processors.
+    np.testing.assert_allclose(model.embed(mosaic, cells="all")[~hidden], expected, rtol=1e-4, atol=1e-6)
 
 
 def test_they_lie_where_their_rna_would_place_them(model, mosaic, whole, hidden):

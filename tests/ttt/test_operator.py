@@ -159,7 +159,10 @@ def test_reverse_is_the_flipped_operator(backend):
 def test_both_directions_at_once(backend, mlp):
     inputs, operator = make_inputs(t=37, mlp=mlp), ttt_mlp if mlp else ttt_linear
     options = {"mask": checker(2, 37), "causal": not mlp, "backend": backend, "return_loss": True}
-    results = [[operator(**inputs, **options, both=True)], [operator(**inputs, **options, reverse=x) for x in (0, 1)]]
+    results = [
+        [operator(**inputs, **options, both=True)],
+        [operator(**inputs, **options, reverse=x) for x in (False, True)],
+    ]
     sums = [(sum(x.out for x in part), sum(x.loss for x in part)) for part in results]
     gradients = [torch.autograd.grad((out.sin() * loss[..., None]).sum(), list(inputs.values())) for out, loss in sums]
     for found, expected in zip((*sums[0], *gradients[0]), (*sums[1], *gradients[1])):

@@ -163,7 +163,7 @@ class _Options(NamedTuple):
 def _directions(reverse: bool, both: bool, return_state: bool) -> tuple[bool, ...]:
     if both and (reverse or return_state):
         raise ValueError("both=True reads in reverse too and ends in two states: leave out reverse and return_state")
-    return (False, True) if both else (reverse,)
+    return (False, True) if both else (bool(reverse),)  # kernels would be compiled anew for an int
 
 
 def _run(

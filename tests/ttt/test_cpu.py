@@ -176,3 +176,15 @@ def test_the_process_that_compiles_computes_what_later_ones_read_from_the_cache(
     ]  # fmt: skip
     assert any(tmp_path.rglob("*.nbi"))
     assert runs[0] == runs[1]
+
+
+def test_a_number_in_place_of_a_bool_compiles_nothing():
+    """Numba took ``reverse=1`` for another type, and compiled both passes for half a minute."""
+    from scfusionttt.ttt.cpu import kernels
+
+    inputs = tensors()
+    expected = gradients(inputs, reverse=True)
+    before = len(kernels.forward.signatures), len(kernels.backward.signatures)
+    for found, same in zip(gradients(inputs, reverse=1), expected, strict=True):
+        assert torch.equal(found, same)
+    assert (len(kernels.forward.signatures), len(kernels.backward.signatures)) == before

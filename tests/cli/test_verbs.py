@@ -538,7 +538,7 @@ def test_benchmark_of_imputation_and_of_transfer(here, scfusionttt):
     error = scfusionttt(f"benchmark cells.h5mu --task impute --out b {brief}").err
     assert "needs a data set to learn from and a query, or --batch-key" in error
     assert "needs --labels-key" in scfusionttt(f"benchmark cells.h5mu rna.h5ad --task transfer --out b {brief}").err
-    Path("map.csv").write_text("query,reference\nnone,none\n")
+    Path("map.csv").write_text("label,class\nnone,none\n")
     result = done(
         scfusionttt(
             "benchmark cells.h5mu rna.h5ad --task transfer --labels-key cell_type --label-map map.csv --out b "

@@ -10,7 +10,7 @@ from scfusionttt.config import DataConfig
 from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.data.cells import CiteSeq
 from scfusionttt.data.features import Match
-from scfusionttt.data.preprocess import Preprocessing, gene_counts, protein_counts
+from scfusionttt.data.preprocess import Preprocessing, matched_gene_counts, matched_protein_counts
 from scfusionttt.simulation.simulate import simulate, simulate_query
 
 ALL = Match(genes=np.arange(300), proteins=np.arange(8))
@@ -51,15 +51,15 @@ def test_constants_survive_json_to_the_bit(cite, scale):
 def test_values_stand_in_the_models_order_and_are_empty_where_not_measured(cite):
     match = Match(genes=np.array([5, -1, 0]), proteins=np.array([-1, 7]))
     dense = cite.rna.X.toarray()
-    genes = gene_counts(cite, match).toarray()
+    genes = matched_gene_counts(cite, match).toarray()
     np.testing.assert_array_equal(genes, np.stack([dense[:, 5], 0 * dense[:, 0], dense[:, 0]], axis=1))
-    proteins = protein_counts(cite, match)
+    proteins = matched_protein_counts(cite, match)
     assert np.isnan(proteins[:, 0]).all()
     np.testing.assert_array_equal(proteins[:, 1], cite.protein.X[:, 7])
 
 
 def test_an_input_without_proteins_has_none_measured(query):
-    assert np.isnan(protein_counts(query, Match(np.arange(300), np.full(8, -1)))).all()
+    assert np.isnan(matched_protein_counts(query, Match(np.arange(300), np.full(8, -1)))).all()
 
 
 def test_genes_that_the_model_does_not_know_change_nothing(cite):

@@ -73,7 +73,7 @@ def benchmark(
     ] = None,
     label_map: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="transfer: .csv or .tsv with labels of the query and of the reference"),
+        typer.Option(metavar="FILE", help="transfer: .csv or .tsv with columns label (query) and class (reference)"),
     ] = None,
     seeds: Seeds = 5, protocols: Protocols = None,
     train_fractions: Annotated[
@@ -94,8 +94,8 @@ def benchmark(
     how well the neighbours that they find agree. It compares settings, too (with ablate). Paper scores as published,
     which only shows something with presets that train on labels, such as paper and scmmae.
 
-    With --batch-key, fusionttt, totalvi and concat_harmony remove the effects of the batches, and the unsupervised
-    protocol also scores how batches mix and cell types are kept (scIB).
+    With --batch-key, fusionttt, totalvi, midas and concat_harmony remove the effects of the batches, and the
+    unsupervised protocol also scores how batches mix and cell types are kept (scIB).
 
     With --task impute, proteins are predicted from RNA in cells that were not trained on: each batch of an input
     (--batch-key), or every input but the first. With --task transfer, cell types of every input but the first are named
@@ -152,8 +152,10 @@ def _compare_queries(
     from scfusionttt.comparison import imputation, queries, transfers
     from scfusionttt.config import preset
     from scfusionttt.data.cells import require_rna
+    from scfusionttt.io.tables import read_map
     from scfusionttt.model.pipeline import check_cells
 
+    mapping = {} if label_map is None else read_map(label_map, ("label", "class"))
     config = preset("default").with_settings(settings)
     if batch_key is None and len(inputs) < 2:
         raise SettingError(f"benchmark --task {task.value} needs a data set to learn from and a query, or --batch-key")
@@ -171,22 +173,9 @@ def _compare_queries(
         assert labels_key is not None
         todo = transfers.jobs(
             pairs, methods or list(transfers.DEFAULT), range(seeds), labels_key=labels_key,
-            mapping=_label_map(label_map), shares=shares,
+            mapping=mapping, shares=shares,
         )  # fmt: skip
         _run(todo, out)
-
-
-def _label_map(path: Path | None) -> dict[str, str]:
-    """Return the labels of a reference by those of a query, from the first two columns of a table."""
-    if path is None:
-        return {}
-    import pandas as pd
-
-    check_input(path)
-    table = pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",", dtype=str).dropna()
-    if table.shape[1] < 2:
-        raise SettingError(f"{path}: needs two columns, the labels of the query and those of the reference")
-    return dict(zip(table.iloc[:, 0], table.iloc[:, 1], strict=True))
 
 
 def ablate(

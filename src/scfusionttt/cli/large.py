@@ -33,7 +33,8 @@ def store(
 ) -> None:  # fmt: skip
     """Write the cells of one or more inputs to a store, which is streamed from disk instead of loaded into memory.
 
-    Stores are accepted by pretrain, finetune, transfer, embed, predict, impute, explain and plan.
+    Stores are accepted by pretrain, finetune, transfer, embed, map, predict, impute, denoise, annotate, explain and
+    plan.
 
     Example: scfusionttt store donor1.h5mu donor2.h5mu --out donors.zarr
     """

@@ -61,10 +61,10 @@ def validate(
     if out is not None:
         check_file_path(out, TABLE_ENDINGS)
     from scfusionttt.data.validate import require_usable
-    from scfusionttt.data.validate import validate as check_input
+    from scfusionttt.data.validate import validate as summarise
 
     options = input_options(layer, rna_modality, protein_modality, cells, drop_empty=False, round=round)
-    report = check_input(input, species=species, **options)
+    report = summarise(input, species=species, **options)
     for line in report.lines():
         typer.echo(with_flags(line))
     write_json(json_file, report.to_dict())
@@ -81,7 +81,7 @@ def report(
     input: InputFile, model: Model, out: OutFile, labels_key: OptionalLabels = None,
     label_map: Annotated[
         Path | None,
-        typer.Option("--label-map", metavar="FILE", help=".csv with the columns label and class: what labels mean"),
+        typer.Option("--label-map", metavar="FILE", help=".csv or .tsv with the columns label and class"),
     ] = None,
     batch_key: Annotated[
         list[str] | None,

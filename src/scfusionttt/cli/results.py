@@ -235,7 +235,8 @@ def explain(
         open_input(input), target, labels_key=labels_key, rna_only=rna_only, n_cells=n_cells, level=level, **options
     ).set_index("name")  # fmt: skip
     write_table(out, table)
-    typer.echo(f"{out}: {len(table)} features contribute more than expected by chance", err=True)
+    what = "features" if level == 1 else f"features that contribute more than expected by chance (level {level:g})"
+    typer.echo(f"{out}: {len(table)} {what}", err=True)
     typer.echo(
         "a regression on the 10 features of the highest share explains {panel_r2:.2f} of the variance in other cells; "
         "on 10 random features {random_r2:.2f} ± {random_r2_sd:.2f}".format(**table.attrs),

@@ -8,13 +8,13 @@ import pandas as pd
 from scipy import sparse
 
 from scfusionttt.comparison import scvi_baselines, systems
-from scfusionttt.comparison.queries import Query, QueryJob
+from scfusionttt.comparison.queries import N_NEIGHBORS, Query, QueryJob
 from scfusionttt.comparison.systems import Counts, System
 from scfusionttt.data.transforms import clr
 from scfusionttt.errors import InputDataError, SettingError
 
-#: Components and neighbours of the baselines.
-N_COMPONENTS, N_NEIGHBORS, N_LANDMARKS = 50, 15, 1000
+#: Landmarks of kernel ridge regression.
+N_LANDMARKS = 1000
 #: Ridge penalties of the baselines, chosen by leave-one-out error.
 PENALTIES = {"ridge": np.logspace(0, 6, 13), "kernel_ridge": np.logspace(-3, 3, 13)}
 
@@ -92,7 +92,7 @@ def _kernel_ridge(query: Query, train: np.ndarray, seed: int) -> Prediction:
     from sklearn.kernel_approximation import Nystroem
     from sklearn.linear_model import RidgeCV
 
-    cells, new = _components(query, seed)
+    cells, new = query.components(seed)
     distances = ((cells[:500, None] - cells[None, :500]) ** 2).sum(axis=2)
     kernel = Nystroem(
         gamma=1 / np.median(distances[distances > 0]), n_components=min(N_LANDMARKS, len(cells)), random_state=seed
@@ -104,7 +104,7 @@ def _kernel_ridge(query: Query, train: np.ndarray, seed: int) -> Prediction:
 def _knn(query: Query, train: np.ndarray, seed: int) -> Prediction:
     from sklearn.neighbors import KNeighborsRegressor
 
-    cells, new = _components(query, seed)
+    cells, new = query.components(seed)
     return KNeighborsRegressor(min(N_NEIGHBORS, len(cells))).fit(cells, _filled(train)).predict(new), None, None
 
 
@@ -131,14 +131,6 @@ def _scipenn(query: Query, train: np.ndarray, seed: int) -> Prediction:
 def _all_proteins(query: Query, values: pd.DataFrame) -> np.ndarray:
     """Return values [n, p] of all proteins, NaN where not predicted."""
     return values.reindex(columns=query.features.proteins["name"]).to_numpy(float)
-
-
-def _components(query: Query, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    from sklearn.decomposition import PCA
-
-    genes, new = query.scaled()
-    pca = PCA(min(N_COMPONENTS, *genes.shape), svd_solver="randomized", random_state=seed).fit(genes)
-    return pca.transform(genes), pca.transform(new)
 
 
 METHODS: dict[str, Callable[[Query, np.ndarray, int], Prediction]] = {

@@ -18,11 +18,14 @@ from scfusionttt.comparison.systems import System
 from scfusionttt.config import Config
 from scfusionttt.data.cells import CiteSeq
 from scfusionttt.data.features import Features, Match, choose_features, match_features
-from scfusionttt.data.preprocess import Preprocessing, gene_counts, protein_counts
+from scfusionttt.data.preprocess import Preprocessing, matched_gene_counts, matched_protein_counts
 from scfusionttt.errors import InputDataError, LabelError
 from scfusionttt.evaluation.baselines import zscore
 from scfusionttt.labels import label_names, obs_column
 from scfusionttt.model.fusionttt import FusionTTT
+
+#: Components and neighbours of the baselines.
+N_COMPONENTS, N_NEIGHBORS = 50, 15
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,13 +78,13 @@ class Query:
         train, query = self.matches
         both = (train.genes >= 0) & (query.genes >= 0)
         names = pd.Index(self.features.genes["name"].to_numpy()[both])
-        return gene_counts(self.train, train)[:, both], gene_counts(self.cells, query)[:, both], names
+        return matched_gene_counts(self.train, train)[:, both], matched_gene_counts(self.cells, query)[:, both], names
 
     @cached_property
     def protein_counts(self) -> pd.DataFrame:
         """Raw counts of the proteins [n, p] that were measured in every training cell."""
         names = self.features.proteins["name"].to_numpy()
-        counts = pd.DataFrame(protein_counts(self.train, self.matches[0]), columns=names)
+        counts = pd.DataFrame(matched_protein_counts(self.train, self.matches[0]), columns=names)
         return counts.dropna(axis="columns")
 
     def scaled(self, *, own: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -91,6 +94,14 @@ class Query:
             return zscore(train), zscore(query)
         both = zscore(np.vstack([train, query]), fit_on=np.arange(len(train)))
         return both[: len(train)], both[len(train) :]
+
+    def components(self, seed: int, *, own: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """Return principal components of the training cells [n, k] of both; `own` as in :meth:`scaled`."""
+        from sklearn.decomposition import PCA
+
+        genes, new = self.scaled(own=own)
+        pca = PCA(min(N_COMPONENTS, *genes.shape), svd_solver="randomized", random_state=seed).fit(genes)
+        return pca.transform(genes), pca.transform(new)
 
     def trained(self, seed: int) -> FusionTTT:
         """Return our model, pretrained on the training cells."""

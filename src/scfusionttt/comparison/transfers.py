@@ -10,7 +10,7 @@ import numpy as np
 from scipy import sparse
 
 from scfusionttt.comparison import scvi_baselines, systems
-from scfusionttt.comparison.queries import Query, QueryJob, mapped_labels
+from scfusionttt.comparison.queries import N_COMPONENTS, N_NEIGHBORS, Query, QueryJob, mapped_labels
 from scfusionttt.comparison.systems import Counts, System
 from scfusionttt.data.split import stratified_split
 from scfusionttt.errors import SettingError, name_some
@@ -21,8 +21,6 @@ from scfusionttt.model.fusionttt import FusionTTT
 
 log = logging.getLogger("scfusionttt")
 
-#: Components and neighbours of the baselines.
-N_COMPONENTS, N_NEIGHBORS = 50, 15
 _SPLIT = "benchmark_split"
 
 
@@ -116,7 +114,7 @@ def _ours(step: str, query: Query, key: str, seed: int) -> np.ndarray:
 
 
 def _logistic(own: bool, query: Query, key: str, seed: int) -> np.ndarray:
-    return _classified(*_components(query, seed, own=own), query, key)
+    return _classified(*query.components(seed, own=own), query, key)
 
 
 def _harmony(query: Query, key: str, seed: int) -> np.ndarray:
@@ -124,7 +122,7 @@ def _harmony(query: Query, key: str, seed: int) -> np.ndarray:
     from harmonypy import run_harmony
     from sklearn.neighbors import KNeighborsClassifier
 
-    train, new = _components(query, seed)
+    train, new = query.components(seed)
     both = np.vstack([train, new])
     batch = pd.DataFrame({"batch": np.repeat(["train", "query"], [len(train), len(new)])})
     mixed = run_harmony(both, batch, ["batch"], random_state=seed, verbose=False).Z_corr
@@ -151,14 +149,6 @@ def _classified(train: np.ndarray, new: np.ndarray, query: Query, key: str) -> n
     names = label_names(obs_column(query.train.obs, key))
     known = names != ""
     return logistic_regression(train[known], names[known], new)[0]
-
-
-def _components(query: Query, seed: int, *, own: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    from sklearn.decomposition import PCA
-
-    genes, new = query.scaled(own=own)
-    pca = PCA(min(N_COMPONENTS, *genes.shape), svd_solver="randomized", random_state=seed).fit(genes)
-    return pca.transform(genes), pca.transform(new)
 
 
 def _ours_few(query: Query, truth: np.ndarray, train: np.ndarray, key: str, seed: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Settings: `settings` defines them, `presets` names four sets, `parse` reads user input, `rules` refuses unused ones.
+"""Settings: `settings` defines them, `presets` names sets, `parse` reads user input, `rules` refuses unused ones.
 
 A setting is addressed as ``section.key``, on the command line (``--set network.width=128``), in a TOML file and in
 Python (``FusionTTT(network={"width": 128})``).

@@ -71,14 +71,14 @@ class Preprocessing:
 
     def log_normalized(self, cite: CiteSeq, match: Match) -> sp.csr_matrix:
         """Return log1p of counts per `target_sum`, [n, g], in the model's gene order, zero where not measured."""
-        counts = gene_counts(cite, match)
+        counts = matched_gene_counts(cite, match)
         return log_normalize(
             counts, target_sum=self.target_sum, library_size=_library_size(counts, cite, match, self.gene_share)
         )
 
     def log_ratios(self, cite: CiteSeq, match: Match) -> np.ndarray:
         """Return centred log-ratios [n, p] in the model's order, NaN where not measured."""
-        return clr(protein_counts(cite, match), log_geometric_mean=self.log_geometric_mean)[0]
+        return clr(matched_protein_counts(cite, match), log_geometric_mean=self.log_geometric_mean)[0]
 
     def _moments(self, cite: CiteSeq, match: Match) -> tuple[Moments, Moments]:
         """Return the moments of log-normalized genes and of log-ratios."""
@@ -121,7 +121,7 @@ def _scaler(values: Moments, config: DataConfig, *, among_few: bool = False) -> 
     return Standardizer.of(values, scale=scale, clip=CLIP)
 
 
-def gene_counts(cite: CiteSeq, match: Match) -> sp.csr_matrix:
+def matched_gene_counts(cite: CiteSeq, match: Match) -> sp.csr_matrix:
     """Return raw counts [n, g] of the model's genes, in its order; columns that the input lacks are empty."""
     present = np.flatnonzero(match.genes >= 0)
     place = sp.csr_matrix(
@@ -131,7 +131,7 @@ def gene_counts(cite: CiteSeq, match: Match) -> sp.csr_matrix:
     return sp.csr_matrix(cite.rna.X @ place)
 
 
-def protein_counts(cite: CiteSeq, match: Match) -> np.ndarray:
+def matched_protein_counts(cite: CiteSeq, match: Match) -> np.ndarray:
     """Return raw counts [n, p] of the model's proteins, in its order, NaN where not measured."""
     counts = np.full((cite.rna.n_obs, len(match.proteins)), np.nan, dtype=np.float32)
     present = match.proteins >= 0
@@ -156,7 +156,7 @@ def _gene_share(cite: CiteSeq, match: Match) -> np.ndarray:
     total, n = np.zeros(len(match.genes)), np.zeros(len(match.genes))
     n_cells = 0
     for part in cite.blocks():
-        total += np.asarray(gene_counts(part, match).sum(axis=0), dtype=np.float64).ravel()
+        total += np.asarray(matched_gene_counts(part, match).sum(axis=0), dtype=np.float64).ravel()
         n += _cells_with(part, match)
         n_cells += part.rna.n_obs
     total *= n_cells / np.maximum(n, 1)
@@ -165,7 +165,8 @@ def _gene_share(cite: CiteSeq, match: Match) -> np.ndarray:
 
 def _log_geometric_mean(cite: CiteSeq, match: Match) -> np.ndarray:
     """Return ``mean(log1p(count))`` of each protein over the cells in which it was measured, [p]."""
-    return add_up(moments(np.log1p(protein_counts(part, match).astype(np.float64))) for part in cite.blocks()).mean
+    counts = (matched_protein_counts(part, match).astype(np.float64) for part in cite.blocks())
+    return add_up(moments(np.log1p(part)) for part in counts).mean
 
 
 def _library_size(counts: sp.csr_matrix, cite: CiteSeq, match: Match, gene_share: np.ndarray) -> np.ndarray:

@@ -77,7 +77,7 @@ class FusionTTT(metaclass=_Hints):
     -----
     Every method that takes `data` accepts raw counts as AnnData, MuData, or a store opened with
     :func:`scfusionttt.data.store.stored.open_store` (which is streamed), and the keyword arguments `layer`,
-    `rna_modality`, `protein_modality`, `cells` and `drop_empty` of
+    `rna_modality`, `protein_modality`, `cells`, `drop_empty` and `round` of
     :class:`~scfusionttt.model.pipeline.InputOptions`. If `data` cannot be used, it raises a
     :class:`~scfusionttt.errors.UserError` whose message says why and what to do. A stage of training that fails or is
     interrupted leaves the model as it was.
@@ -595,10 +595,9 @@ class FusionTTT(metaclass=_Hints):
     ) -> AnnData:  # fmt: skip
         """Return the genes and proteins of each cell as reconstructed from its bottleneck.
 
-        Measured proteins are used, unlike in :meth:`impute`; where none was measured, they are those of the RNA. Genes
-        of cells without RNA are those of their proteins. The
-        effects of batches are kept: the decoders do not know them. Denoised values suit figures, not tests: they vary
-        less than measured ones.
+        Uses the measured proteins, unlike :meth:`impute`. Proteins of a cell without any are predicted from its RNA,
+        genes of a cell without RNA from its proteins. Batch effects are kept: the decoders do not know the batches.
+        Denoised values suit figures, not tests: they vary less than measured ones.
 
         Parameters
         ----------

@@ -24,7 +24,7 @@ from scfusionttt.data.cells import Cells, CiteSeq, has_rna
 from scfusionttt.data.cohort import Cohort
 from scfusionttt.data.features import Features, Match, choose_features, match_features
 from scfusionttt.data.loader import CellDataset, StreamedCells, cell_dataset
-from scfusionttt.data.preprocess import Preprocessing, protein_counts
+from scfusionttt.data.preprocess import Preprocessing, matched_protein_counts
 from scfusionttt.data.split import train_and_held_out
 from scfusionttt.data.store.stored import StoredCiteSeq
 from scfusionttt.data.validate import check, require_usable
@@ -240,7 +240,7 @@ def _require_placeable(state: TrainedState, cite: CiteSeq, match: Match) -> None
             f"{subject} this model cannot place cells by their proteins, like all of earlier versions and of preset "
             f"paper; pretrain it again with this version, or {remedy}"
         )
-    n_measured = (~np.isnan(protein_counts(cite, match)[lacks_rna])).sum(axis=1)
+    n_measured = (~np.isnan(matched_protein_counts(cite, match)[lacks_rna])).sum(axis=1)
     few = n_measured < FEWEST_PROTEINS
     if few.any():
         raise InputDataError(

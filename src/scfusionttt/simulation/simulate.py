@@ -60,7 +60,7 @@ def simulate(
     ----------
     n_cells, n_genes, n_proteins, n_types
         Sizes. Genes are real ones in genome order, those that code for the proteins among them; proteins and types are
-        the first of `simulate_blood.PROTEINS` and `simulate_blood.LINEAGE`.
+        the first of :data:`scfusionttt.simulation.blood.PROTEINS` and :data:`~scfusionttt.simulation.blood.LINEAGE`.
     species
         "human" or "mouse".
     n_isotypes

@@ -29,10 +29,7 @@ class Inner(NamedTuple):
 
     walk: Callable  # (segment, state) -> Steps: train on each chunk in turn
     answer: Callable  # (segment, steps) -> zbar [c, bh, n, f], by the updated inner model
-    backward: Callable  # (segment, steps, tau, dout, dloss, dstate) -> gradients by `_INPUTS`, dstate at the start
-
-
-_INPUTS = 7  # q, k, v, lr, tau, gamma, beta
+    backward: Callable  # (segment, steps, tau, dout, dloss, dstate) -> those of q, k, v, lr, tau, gamma, beta, state
 
 
 class Segment(NamedTuple):

@@ -252,6 +252,15 @@ def test_imputed_proteins_are_written_into_the_input(trained, cells):
         pd.testing.assert_frame_equal(target.obsm[f"protein_imputed_{name}"], getattr(imputed, name))
 
 
+def test_refined_predictions_do_not_depend_on_the_order_of_the_cells(trained, cells):
+    """Components by a randomised solver differed, and with them the classes of some cells."""
+    with quiet():
+        turned = cells[::-1].copy()
+    classes = trained.finetuned.classes
+    first, second = (trained.finetuned.predict(each, refine=True)[classes] for each in (cells, turned))
+    np.testing.assert_allclose(first, second.loc[first.index], atol=1e-5)
+
+
 def test_refined_predictions_keep_their_form(trained, cells):
     """And a query with too few cells for a vote keeps the predictions of its cells."""
     plain, refined = (trained.finetuned.predict(cells, refine=refine) for refine in (False, True))

@@ -54,7 +54,10 @@ def _components(cells: CellDataset, seed: int) -> np.ndarray:
 
     rows = np.sort(np.random.default_rng(seed).permutation(cells.rows)[:MOST_CELLS])
     sample = torch.cat([batch.rna for batch in make_loader(cells.subset(rows), batch_size=1000)]).numpy()
-    pca = PCA(min(N_COMPONENTS, *sample.shape), svd_solver="randomized", random_state=seed).fit(sample)
+    # Randomised solvers depend on the order of the cells, and so would the classes of some cells.
+    n_components = min(N_COMPONENTS, *sample.shape)
+    solver = "arpack" if n_components < min(sample.shape) else "full"
+    pca = PCA(n_components, svd_solver=solver, random_state=seed).fit(sample)
     parts, order = zip(
         *((pca.transform(batch.rna.numpy()), batch.row.numpy()) for batch in make_loader(cells, batch_size=1000)),
         strict=True,

@@ -68,6 +68,43 @@ def test_a_batch_that_the_model_does_not_know_needs_map():
         cohort.codes(OBS[["lane"]])
 
 
+def test_cells_of_a_mapped_batch_have_no_level_in_the_other_keys():
+    """The model that had mapped them asked for these columns, and moved cells of known donors."""
+    cohort = Cohort.of(OBS, ["donor", "lane"])
+    query = OBS.replace({"donor": {"d3": "d4"}})
+    larger, new = cohort.extended(query["donor"].to_numpy(), "unused")
+    assert list(new) == [3]
+    codes = larger.codes(query, query["donor"].to_numpy())
+    np.testing.assert_array_equal(codes[[0, 41, 119]], [[1, 4], [0, 5], [3, -1]])
+    np.testing.assert_array_equal(larger.codes(query), codes)
+    np.testing.assert_array_equal(larger.codes(query[["donor"]].iloc[80:]), codes[80:])
+    assert Cohort.from_dict(larger.to_dict()) == larger
+
+
+def test_queries_without_a_name_are_numbered():
+    """The second was taken for the first."""
+    cohort = Cohort.of(OBS, "donor")
+    for name in ("query", "query 2"):
+        assert cohort.unnamed == name
+        cohort, _ = cohort.extended(np.array([name] * 3), "unused")
+    np.testing.assert_array_equal(cohort.codes(OBS[["lane"]]), 4)
+
+
+def test_a_reference_without_batches_stays_one():
+    """Its cells were taken for those of a query without a name, or refused for having donors of their own."""
+    cohort, _ = Cohort().extended(np.array(["query"] * 3), "donor")
+    assert (cohort.codes(OBS) == -1).all()
+    assert (cohort.codes(OBS[["lane"]]) == -1).all()
+    assert cohort.knows(OBS)
+    np.testing.assert_array_equal(cohort.codes(OBS.assign(donor="query")), 0)
+
+
+def test_inputs_of_a_store_that_were_mapped_are_known():
+    """Mapping a store without the model's column worked, but the model that it returned refused the store."""
+    larger, _ = Cohort.of(OBS, "donor").extended(np.array(["x.h5ad"] * 3), "unused")
+    np.testing.assert_array_equal(larger.codes(OBS[["lane"]].assign(store_input="x.h5ad")), 3)
+
+
 @pytest.mark.parametrize(
     ("obs", "key", "levels", "line"),
     [

@@ -78,6 +78,17 @@ def test_types_are_kept(models, cohort):
     assert kept["batch"] > kept[""] - 0.01
 
 
+def test_cells_of_any_batch_are_denoised(models, cohort):
+    """The decoders do not read batches, but cells of a new donor were refused."""
+    with quiet():
+        own, new = cohort[:40].copy(), cohort[:40].copy()
+    new.obs["batch"] = "new"
+    first, second = (models["batch"].denoise(cells) for cells in (own, new))
+    np.testing.assert_array_equal(first.X, second.X)
+    first, second = (models["batch"].explain(cells, "CD3", n_cells=20, steps=2, masked=2) for cells in (own, new))
+    pd.testing.assert_frame_equal(first, second)
+
+
 def test_a_cell_and_its_batch_decide_the_embedding(models, cohort):
     some = copy_of(cohort, slice(None, None, 7))
     np.testing.assert_allclose(models["batch"].embed(some), models["batch"].embed(cohort)[::7], atol=1e-4)

@@ -266,6 +266,8 @@ def test_a_run_goes_on_only_with_its_labels_and_its_model(change, trained, cells
     data.obs["renamed"] = data.obs["cell_type"].astype(str).str[::-1]
     other = deepcopy(trained.pretrained)
     other.config = other.config.with_settings({"finetune.classifier": "finetune", "finetune.epochs": 1})
+    with pytest.raises(SettingError, match="fixed by pretraining"):  # a model that could not be loaded was saved
+        other.config = other.config.with_settings({"network.width": 64})
     deepcopy(other).finetune(data, labels_key="cell_type", checkpoints=tmp_path)
     if change == "model":
         with torch.no_grad():

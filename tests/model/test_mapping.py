@@ -160,6 +160,24 @@ def test_a_reference_of_one_batch_takes_queries(single, query, tmp_path):
     np.testing.assert_array_equal(model.map(query).embedding, mapped.embedding)
 
 
+def test_a_reference_of_one_batch_stays_as_it_is_whatever_is_mapped(single, query):
+    """A query without a name became the batch of every cell without one, the reference's too."""
+    (model, cells), known = single, single[0].embed(single[1])
+    with quiet():
+        bare, own, named = query.copy(), cells.copy(), query.copy()
+    bare.obs = bare.obs.drop(columns="batch")
+    mapped = model.map(bare)
+    assert list(mapped.batches.index) == ["query"]
+    own.obs["store_input"] = "reference"
+    for each in (cells, own):
+        np.testing.assert_array_equal(mapped.model.embed(each), known)
+    again = mapped.model.map(bare)
+    assert list(again.batches.index) == ["query 2"]
+    np.testing.assert_array_equal(again.embedding, mapped.embedding)
+    named.obs = bare.obs.assign(store_input="query")
+    np.testing.assert_array_equal(mapped.model.embed(named), mapped.embedding)
+
+
 def test_the_effect_of_a_batch_on_a_reference_of_one_is_removed(single, query):
     model, cells = single
     mapped, directly, known = model.map(query).embedding, model.embed(query), model.embed(cells)

@@ -65,14 +65,12 @@ def load_model(folder: Path, input: Path, **options: Any) -> Any:
 
 def training_config(folder: Path, pairs: list[str] | None) -> "Config":
     """Return the settings of a model folder, with changes to those that pretraining did not use."""
+    from scfusionttt.config.rules import refuse_other_training
     from scfusionttt.model.folder import read_config
 
     before = read_config(folder)
     after = before.with_settings(as_settings(pairs))
-    if (before.data, before.network, before.pretrain) != (after.data, after.network, after.pretrain):
-        raise SettingError(
-            "--set data.*, network.* and pretrain.* are fixed by pretraining; give them to scfusionttt pretrain"
-        )
+    refuse_other_training(before, after)
     return after
 
 

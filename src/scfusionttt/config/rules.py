@@ -57,6 +57,12 @@ RULES = (
 )
 
 
+def refuse_other_training(before: Any, after: Any) -> None:
+    """Raise SettingError if settings that a trained model was pretrained with differ."""
+    same = (before.data, before.network, before.pretrain) == (after.data, after.network, after.pretrain)
+    require(same, "data.*, network.* and pretrain.* are fixed by pretraining; give them to pretrain")
+
+
 def refuse_unused(before: Any, after: Any) -> None:
     """Raise SettingError if a setting that differs between two Configs has no effect in the second."""
     values = dict(_values(before))

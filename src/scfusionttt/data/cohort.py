@@ -3,13 +3,14 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 
 from scfusionttt.data.cells import CiteSeq
-from scfusionttt.errors import InputDataError, name_some
+from scfusionttt.errors import InputDataError, LabelError, name_some
 from scfusionttt.keys import INPUT
 from scfusionttt.labels import class_names, obs_column
 
@@ -34,11 +35,15 @@ class Cohort:
     levels
         For each obs column, the names of its batches in the order of their codes; empty if there are no batches.
     default
-        Level of the first key that cells without that column have; None: they are refused; "": they are of no batch.
+        Level of the first key that cells without that column have; None: they are refused; "": they are of no batch,
+        and so are cells of other batches, as for a model without batches to which queries were mapped.
+    mapped
+        Levels of the first key that were mapped, not trained on; their cells have no level in the other keys.
     """
 
     levels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     default: str | None = None
+    mapped: tuple[str, ...] = ()
 
     @property
     def first(self) -> tuple[str, ...]:
@@ -61,44 +66,51 @@ class Cohort:
         """
         return cls({key: _levels(obs, key) for key in _as_list(keys)})
 
-    def codes(self, obs: pd.DataFrame) -> np.ndarray:
-        """Return the level of each cell in each key, int64 [n, keys], numbered through all keys.
+    def codes(self, obs: pd.DataFrame, names: np.ndarray | None = None) -> np.ndarray:
+        """Return the level of each cell in each key, int64 [n, keys], numbered through all keys; -1: none.
+
+        Parameters
+        ----------
+        obs
+            Of n cells.
+        names
+            Their levels in the first key, [n]; None: those in `obs`. If given, the other keys may be missing.
 
         Raises
         ------
         InputDataError, LabelError
             A column is missing, or has batches that are not levels of this cohort.
         """
-        columns, first = [np.empty((len(obs), 0), dtype=np.int64)], 0
-        if self.default is not None and not self.levels.keys() & set(obs.columns):
-            return self._codes_of(np.full(len(obs), self.default, dtype=object))
-        for key, levels in self.levels.items():
-            if key not in obs:
-                raise InputDataError(
-                    f"there is no obs['{key}'], which names the batch of a cell for this model ({name_some(levels)}); "
-                    "add it, or embed these cells with map"
-                )
-            names = class_names(_batch_column(obs, key))
-            own = pd.Index(levels).get_indexer(pd.Index(names))
-            if (own < 0).any():
-                new = [name or "missing" for name in dict.fromkeys(names[own < 0])]
-                raise InputDataError(
-                    f"obs['{key}'] has batches that the model was not trained on: {name_some(new)}; "
-                    "embed these cells with map"
-                )
-            columns.append(first + own[:, None])
-            first += len(levels)
-        return np.hstack(columns).astype(np.int64)
+        codes = self.no_codes(len(obs))
+        if not self.levels:
+            return codes
+        key, *others = self.levels
+        is_query = names is not None
+        if names is None:
+            names = self._names(obs)
+        codes[:, 0] = self._places(key, names, strict=self.default != "")
+        own, start = np.flatnonzero((codes[:, 0] >= 0) & ~np.isin(names, self.mapped)), len(self.first)
+        for column, other in enumerate(others if len(own) else (), 1):
+            if other in obs or not is_query:
+                cells = obs.iloc[own]
+                places = self._places(other, self._column(cells, other), strict=not is_query)
+                codes[own, column] = np.where(places < 0, -1, start + places)
+            start += len(self.levels[other])
+        return codes
+
+    def no_codes(self, n: int) -> np.ndarray:
+        """Return the codes [n, keys] of cells whose batches do not matter, as where the network does not read them."""
+        return np.full((n, len(self.levels)), -1, dtype=np.int64)
 
     def knows(self, obs: pd.DataFrame) -> bool:
         """Return whether :meth:`codes` finds the batches of all cells."""
-        if self.default is not None and not self.levels.keys() & set(obs.columns):
-            return True
-        return all(
-            key in obs and set(class_names(_batch_column(obs, key))) <= set(names) for key, names in self.levels.items()
-        )
+        try:
+            self.codes(obs)
+        except (InputDataError, LabelError):
+            return False
+        return True
 
-    def extended(self, names: np.ndarray, first: str) -> tuple[Self, np.ndarray, range]:
+    def extended(self, names: np.ndarray, first: str) -> tuple[Self, range]:
         """Add the batches of a query to the first key.
 
         Parameters
@@ -110,32 +122,63 @@ class Cohort:
 
         Returns
         -------
-        The larger cohort; the level of each cell in each key, int64 [n, keys], -1 in all keys but the first; and the
-        levels that are new.
+        The larger cohort, and the levels that are new.
         """
         key, *others = self.levels or (first,)
         known = self.levels.get(key, ())
         new = tuple(name for name in sorted(set(names)) if name not in known)
         levels = {key: (*known, *new), **{other: self.levels[other] for other in others}}
         default = self.default if self.levels else ""
-        cohort = type(self)(levels, QUERY if set(names) == {QUERY} else default)
-        return cohort, cohort._codes_of(names), range(len(known), len(known) + len(new))
+        if default != "" and set(names) == {self.unnamed}:
+            default = self.unnamed
+        return type(self)(levels, default, (*self.mapped, *new)), range(len(known), len(known) + len(new))
 
-    def _codes_of(self, names: np.ndarray) -> np.ndarray:
-        """Return the codes of cells whose level in the first key is known by name [n], and in no other key."""
-        codes = np.full((len(names), len(self.levels)), -1, dtype=np.int64)
-        codes[:, 0] = pd.Index(next(iter(self.levels.values()))).get_indexer(pd.Index(names))
-        return codes
+    @property
+    def unnamed(self) -> str:
+        """Name for the batch of the next query whose batches are not known."""
+        numbered = (QUERY if number == 1 else f"{QUERY} {number}" for number in count(1))
+        return next(name for name in numbered if name not in self.first)
+
+    def _names(self, obs: pd.DataFrame) -> np.ndarray:
+        """Return the level of each cell in the first key: of its column, else of a store's inputs, else the default."""
+        key = next(iter(self.levels))
+        if key not in obs and INPUT in obs:
+            inputs = class_names(obs[INPUT])
+            if set(inputs) <= set(self.first):
+                return inputs
+        if key not in obs and self.default is not None:
+            return np.full(len(obs), self.default, dtype=object)
+        return self._column(obs, key)
+
+    def _column(self, obs: pd.DataFrame, key: str) -> np.ndarray:
+        if key not in obs:
+            raise InputDataError(
+                f"there is no obs['{key}'], which names the batch of a cell for this model "
+                f"({name_some(self.levels[key])}); add it, or embed these cells with map"
+            )
+        return class_names(_batch_column(obs, key))
+
+    def _places(self, key: str, names: np.ndarray, *, strict: bool) -> np.ndarray:
+        """Return the places of names [n] among the levels of a key, [n]; -1: not among them, an error if `strict`."""
+        places = pd.Index(self.levels[key]).get_indexer(pd.Index(names))
+        if strict and (places < 0).any():
+            new = [name or "missing" for name in dict.fromkeys(names[places < 0])]
+            raise InputDataError(
+                f"obs['{key}'] has batches that the model was not trained on: {name_some(new)}; "
+                "embed these cells with map"
+            )
+        return places
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON."""
-        return {"levels": {key: list(levels) for key, levels in self.levels.items()}, "default": self.default}
+        levels = {key: list(names) for key, names in self.levels.items()}
+        return {"levels": levels, "default": self.default, "mapped": list(self.mapped)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Build from the result of :meth:`to_dict`; empty values are those of a model without batches."""
         levels = {str(key): tuple(map(str, names)) for key, names in values.get("levels", {}).items()}
-        return cls(levels, values.get("default"))
+        return cls(levels, values.get("default"), tuple(map(str, values.get("mapped", ()))))
 
 
 def cohort_of(cite: CiteSeq, batch_key: str | Sequence[str] | None) -> Cohort:
@@ -169,7 +212,7 @@ def query_batches(cite: CiteSeq, batch_key: str | None, cohort: Cohort) -> np.nd
     if batch_key is None:
         batch_key = next((key for key in (*list(cohort.levels)[:1], INPUT) if key in cite.obs), None)
     if batch_key is None:
-        return np.full(len(cite.obs), QUERY, dtype=object)
+        return np.full(len(cite.obs), cohort.unnamed, dtype=object)
     names = class_names(_batch_column(cite.obs, batch_key))
     _refuse_missing(cite.obs, batch_key, names)
     return names

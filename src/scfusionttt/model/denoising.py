@@ -35,7 +35,8 @@ def denoise(state: TrainedState, cite: CiteSeq, device: torch.device, *, units: 
     network, preprocessing = state.network, state.preprocessing
     assert isinstance(network, PretrainNetwork)
     genes, proteins = state.features.genes, state.features.proteins
-    values = inference.reconstructed(network, dataset_for(state, cite), device)
+    cells = dataset_for(state, cite, batches=state.cohort.no_codes(cite.rna.n_obs))  # decoders do not read them
+    values = inference.reconstructed(network, cells, device)
     rna = (values[:, : len(genes)] * preprocessing.rna.std + preprocessing.rna.mean).clip(min=0)
     rna = np.expm1(rna) if units == "counts" else rna
     with quiet():

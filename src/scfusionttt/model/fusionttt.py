@@ -16,6 +16,7 @@ from scfusionttt import inference, keys
 from scfusionttt.config import Config
 from scfusionttt.config import preset as named_preset
 from scfusionttt.config.parse import is_fraction, parse_size, require
+from scfusionttt.config.rules import refuse_other_training
 from scfusionttt.data.cells import CiteSeq, has_rna
 from scfusionttt.data.cohort import Cohort, cohort_of, warn_if_confounded
 from scfusionttt.data.features import Features
@@ -134,14 +135,18 @@ class FusionTTT(metaclass=_Hints):
 
     @property
     def config(self) -> Config:
-        """All settings; replace them to train the next stage with others."""
+        """All settings; replace them to train the next stage with others.
+
+        SettingError: those of a trained model's data, network and pretraining are fixed.
+        """
         return self._config if self._state is None else self._state.config
 
     @config.setter
     def config(self, config: Config) -> None:
-        self._config = config
         if self._state is not None:
+            refuse_other_training(self._state.config, config)
             self._state = replace(self._state, config=config)
+        self._config = config
 
     @property
     def features(self) -> Features:
@@ -423,7 +428,7 @@ class FusionTTT(metaclass=_Hints):
         batch_key
             obs column with the batches of the query. Cells of a batch that the model knows are embedded as by
             :meth:`embed`. None: the model's first batch key, if the query has that column, else the inputs of a store,
-            else one batch named ``query``.
+            else one batch named ``query`` (``query 2``, ... if the model has one of this name).
 
         Raises
         ------
@@ -713,8 +718,10 @@ class FusionTTT(metaclass=_Hints):
         if labels_key is not None:
             codes, names = usable_labels(cite.obs, labels_key, learn=False)
             types = np.array([*names, None], dtype=object)[codes[drawn]]
+        batches = None if found.protein is None else state.cohort.no_codes(cite.rna.n_obs)  # decoders do not read them
+        dataset = pipeline.dataset_for(state, cite, batches=batches)
         return relevance(
-            state.network, pipeline.dataset_for(state, cite).subset(drawn).loaded(), state.features.table, found,
+            state.network, dataset.subset(drawn).loaded(), state.features.table, found,
             choose_device(self.device), types=types,
             is_target=None if types is None or found.label is None else types == found.name,
             rna_only=rna_only, seed=state.config.seed, level=level, steps=steps, masked=masked,
@@ -796,7 +803,7 @@ class FusionTTT(metaclass=_Hints):
 
     def _with_batches(self, state: TrainedState, cite: CiteSeq) -> TrainedState:
         """Return the state with the batches of the cells added, if it was trained on batches."""
-        if not state.cohort.levels:
+        if not state.cohort.levels or state.cohort.default == "":
             return state
         return mapping.add_batches(state, cite, None, self._join_processes())[0]
 

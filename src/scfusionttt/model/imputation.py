@@ -125,8 +125,8 @@ def impute(
 ) -> pd.DataFrame | ImputedProteins:
     """Return the result of :meth:`scfusionttt.FusionTTT.impute`."""
     # The regressions read the RNA alone, so cells of any batch are imputed unless another batch's values are asked for.
-    any_batch = np.full((cite.rna.n_obs, len(state.cohort.levels)), -1)
-    network, cells = state.network, dataset_for(state, cite, batches=any_batch if transform_batch is None else None)
+    batches = state.cohort.no_codes(cite.rna.n_obs) if transform_batch is None else None
+    network, cells = state.network, dataset_for(state, cite, batches=batches)
     head = network.backbone.protein_head
     if head is None or not head.is_fitted:
         assert isinstance(network, PretrainNetwork)  # of an older version, which used the decoder

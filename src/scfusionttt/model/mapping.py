@@ -50,7 +50,8 @@ class Mapped:
         cells), and the fraction of cells without a counterpart in the reference (p-value at most 0.01).
     model
         The model with the batches of the query, for cells whose ``obs`` names them in the model's first batch key. Its
-        results for the reference are the same, bit for bit.
+        results for the reference are the same, bit for bit: if the reference has no batches, cells that are not named
+        are embedded like the reference, otherwise like the last query without a name.
     """
 
     embedding: np.ndarray
@@ -82,14 +83,14 @@ def add_batches(
             "or of preset paper or scmmae without batches: pretrain it again"
         )
     names = query_batches(cite, batch_key, state.cohort)
-    cohort, codes, new = state.cohort.extended(names, batch_key or INPUT)
+    cohort, new = state.cohort.extended(names, batch_key or INPUT)
     network = deepcopy(state.network)
     backbone = network.backbone
     assert backbone.correction is not None
     backbone.correction = backbone.correction.extended(len(new), new.start)
     backbone.sizes = replace(backbone.sizes, batch_levels=cohort.n_levels)
     extended = replace(state, network=network, cohort=cohort)
-    dataset = dataset_for(extended, cite, batches=codes)
+    dataset = dataset_for(extended, cite, batches=cohort.codes(cite.obs, names))
     if new:
         log.info("batches: %d new, of %s", len(new), name_some(sorted(set(names)), most=8))
         _warn_of_small(names)

@@ -138,7 +138,9 @@ def test_a_cohort_and_a_new_donor(here, scfusionttt, cells):
     done(scfusionttt("embed new.h5mu --model m2 --out z.npy"))
     np.testing.assert_allclose(table.iloc[:, 1:], np.load("z.npy"), rtol=1e-5)
     done(scfusionttt("map new.h5mu --model m --out mapped.h5mu --batch-key donor"))
-    assert "fusionttt_p_value" in read("mapped.h5mu").obs
+    mapped = read("mapped.h5mu")
+    assert "fusionttt_p_value" in mapped.obs
+    assert mapped.uns["fusionttt_protocol"] == "unsupervised"
 
 
 @pytest.mark.parametrize("name", ["z.npy", "z.csv", "z.h5mu", "z.h5ad", "z.zarr"])

@@ -38,6 +38,21 @@ def test_an_older_model_says_that_it_does_not_know(trained, tmp_path):
         FusionTTT.load(tmp_path / "m")
 
 
+def test_barcodes_that_two_runs_share_by_chance_are_no_cells_that_taught():
+    """Another data set was called fine-tuned on since 7 of its 2,100 barcodes occurred in the first."""
+    provenance = Provenance.untrained().with_cells(f"cell-{n}" for n in range(1000))
+    other = [*(f"cell-{n}" for n in range(5)), *(f"other-{n}" for n in range(500))]
+    assert not provenance.learned(other).any()
+    assert provenance.learned(other[:100]).sum() == 5, "a twentieth is not chance"
+    assert provenance.learned([f"cell-{n}" for n in range(0, 100_000, 2)]).sum() == 500, "half of those that taught"
+
+
+def test_cells_of_a_store_are_known_by_their_own_names():
+    """A store names them by their files if two files share a barcode."""
+    provenance = Provenance.untrained().with_cells(["a.h5ad:AAAC-1", "b.h5ad:AAAC-1", "b.h5ad:TTTG-1"])
+    assert provenance.learned(["TTTG-1", "a.h5ad:AAAC-1", "CCCA-1"]).tolist() == [True, True, False]
+
+
 def test_names_that_no_file_can_hold_have_a_checksum_too():
     assert checksums(["a", "\ud800", 3]).dtype == np.uint32
     provenance = Provenance.untrained().with_cells(["\ud800"])

@@ -63,8 +63,9 @@ def map(
     mapped = trained.map(cite, batch_key=batch_key)
     if is_first():
         write_embedding(
-            out, mapped.embedding, cite.rna.obs_names, source, rna_modality=rna_modality, columns=mapped.columns
-        )
+            out, mapped.embedding, cite.rna.obs_names, source, rna_modality=rna_modality, columns=mapped.columns,
+            protocol=trained.protocol(cite.rna.obs_names),
+        )  # fmt: skip
         if out_model is not None:
             save_model(mapped.model, out_model, overwrite=overwrite)
     typer.echo(f"{out}: {mapped.embedding.shape[0]} cells, {mapped.embedding.shape[1]} dimensions", err=True)

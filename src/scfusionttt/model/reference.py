@@ -124,9 +124,11 @@ def build(
     A classifier fitted to three quarters of the labels is scored on the others, by RNA alone, in the reference's scale
     and with the vote of neighbours. The reference itself is fitted to all labels.
     """
+    check_target(path, folder=True, ours=is_reference)
+    cite = check_cells(data)
+    usable_labels(cite.obs, labels_key)  # what is wrong with them is said before the work
     model = FusionTTT(device=device)
     model.config = config
-    cite = check_cells(data)
     model.pretrain(cite)
     metrics = _scores(deepcopy(model), cite, labels_key)
     write(model.finetune(cite, labels_key=labels_key), path, about, metrics, command=command)

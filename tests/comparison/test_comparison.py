@@ -11,7 +11,7 @@ from scipy import sparse
 import scfusionttt
 from scfusionttt.comparison import autoencoder, fingerprints, linear_baselines, results
 from scfusionttt.comparison.ablations import Variants, protocol_of
-from scfusionttt.comparison.cells import Cells
+from scfusionttt.comparison.cells import Cells, fingerprint
 from scfusionttt.comparison.methods import Method, choose
 from scfusionttt.comparison.pairs import paired, paired_tables
 from scfusionttt.comparison.ranks import rank_tables
@@ -202,6 +202,38 @@ def test_rows_of_other_code_are_computed_again(dataset, tmp_path, monkeypatch):
     rows, shown = run(dataset, [method], todo, tmp_path)
     assert len(calls) == 3 and not shown[0].endswith("(already computed)")
     assert "computed with 2 versions of the code" in results.tables(rows)[0].notes
+
+
+def test_changed_counts_are_other_cells(cells):
+    """Rows and pretrained models of a file were reused after its columns were corrected, since only sums were read."""
+
+    def changed(change):
+        cite = as_citeseq(cells)
+        change(cite.rna, cite.protein)
+        return fingerprint(cite)
+
+    def permute(rna, protein):
+        rna.X = rna.X[:, np.random.default_rng(0).permutation(rna.n_vars)]
+
+    def correct(rna, protein):  # the sum of the cell is NaN before and after
+        protein.X[0, 0] = np.nan
+        protein.X[0, 1] += 1
+
+    def lack(rna, protein):
+        protein.X[0, 0] = np.nan
+
+    def store_otherwise(rna, protein):
+        """Keep the same counts in columns that are not sorted, as two addends and with zeros."""
+        counts = rna.X.tocoo()
+        one = np.arange(counts.nnz) % 2
+        data = np.concatenate([counts.data, one, -one], dtype=np.float32)
+        row, column = (np.tile(places, 3)[::-1] for places in (counts.row, counts.col))
+        order = np.argsort(row, kind="stable")
+        indptr = np.append(0, np.cumsum(np.bincount(row, minlength=rna.n_obs)))
+        rna.X = sparse.csr_matrix((data[::-1][order], column[order], indptr), shape=rna.shape)
+
+    assert len({changed(each) for each in (lambda *_: None, permute, correct, lack)}) == 4
+    assert changed(store_otherwise) == fingerprint(as_citeseq(cells))
 
 
 def test_the_code_version_depends_on_what_computes_results(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import sparse
 
 from scfusionttt.comparison.fingerprints import short_hash
-from scfusionttt.data.cells import CiteSeq
+from scfusionttt.data.cells import CiteSeq, content_hash
 from scfusionttt.data.cohort import Cohort
 from scfusionttt.data.count_splitting import halves
 from scfusionttt.data.transforms import clr, highly_variable, library_sizes, log_normalize
@@ -146,9 +146,6 @@ class Cells:
 def fingerprint(cite: CiteSeq, labels: Iterable[object] = ()) -> str:
     """Return a hash of names, labels and counts of cells, which changes if any of them does."""
     parts = [*cite.rna.obs_names, *labels, *cite.rna.var_names]
-    sums = [library_sizes(cite.rna.X)]
     if cite.protein is not None:
         parts += list(cite.protein.var_names)
-        sums.append(np.asarray(cite.protein.X, dtype=np.float64).sum(axis=1))
-    text = "\n".join(map(str, parts)).encode("utf-8", "surrogatepass")
-    return short_hash(text + b"".join(part.tobytes() for part in sums))
+    return short_hash("\n".join(map(str, [*parts, content_hash(cite)])).encode("utf-8", "surrogatepass"))

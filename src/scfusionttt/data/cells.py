@@ -1,5 +1,6 @@
 """CiteSeq, the form in which cells travel through the package."""
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -7,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from scipy import sparse
 
 from scfusionttt.data.counts import value_findings
 from scfusionttt.data.findings import Finding
@@ -70,6 +72,23 @@ def gene_panels(rna: AnnData) -> tuple[np.ndarray, np.ndarray]:
         return np.zeros(rna.n_obs, dtype=np.int64), np.ones((1, rna.n_vars), dtype=bool)
     measured = rna.varm[MEASURED]  # by name: AnnData drops unused categories
     return measured.columns.get_indexer(rna.obs[INPUT]), measured.to_numpy().T
+
+
+def content_hash(cite: CiteSeq) -> str:
+    """Return the SHA-256 of all counts of cells in memory, and of which genes were measured in each cell."""
+    counts = sparse.csr_matrix(cite.rna.X, dtype=np.float32)
+    if not (counts.has_canonical_format and counts.data.all()):  # the same counts may be stored in several ways
+        counts = counts.copy()
+        counts.sum_duplicates()
+        counts.eliminate_zeros()
+    places = counts.indices.astype(np.int32, copy=False), counts.indptr.astype(np.int64, copy=False)
+    parts = [counts.data, *places, *gene_panels(cite.rna)]
+    if cite.protein is not None:
+        parts.append(np.asarray(cite.protein.X, dtype=np.float32))
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(np.ascontiguousarray(part).data)
+    return digest.hexdigest()
 
 
 def has_rna(rna: AnnData) -> np.ndarray:

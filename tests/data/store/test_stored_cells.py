@@ -13,7 +13,7 @@ from scfusionttt.data import loader as loader_module
 from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.data.features import match_features
 from scfusionttt.data.loader import StreamedCells, cell_dataset, make_loader
-from scfusionttt.data.preprocess import gene_counts, protein_counts
+from scfusionttt.data.preprocess import matched_gene_counts, matched_protein_counts
 from scfusionttt.data.store.sources import open_source
 from scfusionttt.data.store.stored import open_store
 from scfusionttt.data.store.write import write_store
@@ -77,8 +77,8 @@ def test_the_halves_of_some_cells_add_up_to_their_counts(trained, path, cells):
     first, second = streamed.subset(rows).halves(5)
     assert list(first.cell_names) == list(cells.obs_names[rows]) and first.labels.tolist() == [1, 0, 0]
     match = match_features(whole.cite, trained.pretrained.features)
-    expected = gene_counts(whole.cite[rows], match), protein_counts(whole.cite[rows], match)
-    for count, counts in zip((gene_counts, protein_counts), expected, strict=True):
+    expected = matched_gene_counts(whole.cite[rows], match), matched_protein_counts(whole.cite[rows], match)
+    for count, counts in zip((matched_gene_counts, matched_protein_counts), expected, strict=True):
         added = count(first.cite, first.match) + count(second.cite, second.match)
         np.testing.assert_array_equal(*(sparse.csr_array(values).toarray() for values in (added, counts)))
 

@@ -278,6 +278,20 @@ def test_a_run_goes_on_only_with_its_labels_and_its_model(change, trained, cells
         )
 
 
+@pytest.mark.parametrize("change", ["columns", "count"])
+def test_a_run_goes_on_only_with_its_counts(change, tiny, cells, tmp_path):
+    """Resumed on a file with the same names and other counts it had trained on, silently."""
+    settings = {**tiny, "pretrain": {"epochs": 1}}
+    FusionTTT("fast", progress=False, **settings).pretrain(cells, checkpoints=tmp_path)
+    data = copied(cells)
+    if change == "columns":
+        data["rna"].X = data["rna"].X[:, np.random.default_rng(0).permutation(300)]
+    else:
+        data["prot"].X[0, 0] += 1
+    with pytest.raises(SettingError, match="different settings, cells, labels or model, or of another version"):
+        FusionTTT("fast", progress=False, **settings).pretrain(data, checkpoints=tmp_path, resume=True)
+
+
 def test_reading_and_zero_shot_leave_the_random_numbers_alone(trained, rna_cells, tmp_path):
     trained.finetuned.save(tmp_path / "model")
     before = torch.get_rng_state()

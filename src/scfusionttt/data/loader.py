@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, SequentialSampler
 from torch.utils.data.distributed import DistributedSampler
 
-from scfusionttt.data.cells import CiteSeq
+from scfusionttt.data.cells import CiteSeq, content_hash
 from scfusionttt.data.count_splitting import halves
 from scfusionttt.data.features import Match
 from scfusionttt.data.preprocess import Preprocessing, present_genes
@@ -128,9 +128,9 @@ class CellDataset(Dataset):
         return self.subset(np.sort(np.random.default_rng(seed).choice(self.rows, most, replace=False, p=share)))
 
     def fingerprint(self) -> str:
-        """Return a hash of the cells and their order."""
-        names = "\n".join(self.cell_names[self.rows])
-        return hashlib.sha256(names.encode("utf-8", "surrogatepass")).hexdigest()
+        """Return a hash of the cells, their order and the counts of the input (of a store, those of one window)."""
+        names = "\n".join(self.cell_names[self.rows]).encode("utf-8", "surrogatepass")
+        return hashlib.sha256(names).hexdigest() + content_hash(next(self.cite.blocks()))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -174,7 +174,7 @@ class StreamedCells(CellDataset):
         return self.read(np.arange(len(self)))
 
     def fingerprint(self) -> str:
-        """Return a hash of the cells, their order and their places on disk, on which the batches depend."""
+        """Return the same with the places of the cells on disk, on which the batches depend."""
         return super().fingerprint() + hashlib.sha256(self.cite.places[self.rows].tobytes()).hexdigest()
 
     def read(self, positions: np.ndarray) -> CellDataset:

@@ -307,10 +307,12 @@ def identity(state: TrainedState, dataset: CellDataset) -> dict[str, Any]:
     `state` is the one that training starts from.
     """
     backbone = state.network.backbone.state_dict() if isinstance(state.network, ClassifierNetwork) else {}
+    constants = state.preprocessing  # not its means and deviations, whose last digits depend on the processor
     return {
         "stage": state.stage,
         "settings": state.config.to_dict(),
         "cells": dataset.fingerprint(),
+        "constants": _digest(constants.gene_share.tobytes(), constants.log_geometric_mean.round(6).tobytes()),
         "features": _digest(state.features.table[["modality", "name"]].to_csv(index=False).encode()),
         "classes": state.classes,
         "labels": _digest(dataset.labels[dataset.rows].tobytes()),

@@ -151,7 +151,7 @@ def _claim(path: Path, run: Run, *, states: tuple[Path, ...]) -> None:
     identity = json.dumps(run.identity, sort_keys=True).encode()
     if run.resume and path.exists() and path.read_bytes() != identity:
         raise SettingError(
-            f"{path.parent} belongs to a run with different settings, cells, labels or model; "
+            f"{path.parent} belongs to a run with different settings, cells, labels or model, or of another version; "
             "resume with the same ones, or remove that folder to start again"
         )
     if distributed.current().rank:

@@ -17,6 +17,7 @@ from scfusionttt.data.preprocess import matched_gene_counts, matched_protein_cou
 from scfusionttt.data.store.sources import open_source
 from scfusionttt.data.store.stored import open_store
 from scfusionttt.data.store.write import write_store
+from scfusionttt.errors import SettingError
 from scfusionttt.io.quiet_warnings import quiet
 
 
@@ -139,6 +140,24 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(path, tiny, small_windows, t
     resumed = pretrain(path, tiny, checkpoints=tmp_path / "run", resume=True)
     for name, weight in unbroken.network.state_dict().items():
         assert torch.equal(weight, resumed.network.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("window", [48, 4096])  # of which the first is compared
+def test_a_run_goes_on_only_with_its_counts(path, tiny, cells, window, tmp_path, monkeypatch):
+    """Resumed on a store with the same names and other counts it had trained on, silently."""
+    monkeypatch.setattr("scfusionttt.data.store.stored.WINDOW", window)
+    pretrain(path, tiny, checkpoints=tmp_path / "run")
+    first = next(open_store(path).blocks()).rna.obs_names
+    with quiet():
+        other = cells.copy()
+        changed = np.flatnonzero(~other.obs_names.isin(first)) if window == 48 else np.arange(160)
+        counts = other["rna"].X.toarray()
+        counts[changed] = counts[changed][:, np.random.default_rng(0).permutation(300)]
+        other["rna"].X = sparse.csr_matrix(counts)
+        other.write_h5mu(tmp_path / "other.h5mu")
+    write_store([open_source(tmp_path / "other.h5mu")], tmp_path / "other.zarr", seed=3)
+    with pytest.raises(SettingError, match="different settings, cells, labels or model"):
+        pretrain(tmp_path / "other.zarr", tiny, checkpoints=tmp_path / "run", resume=True)
 
 
 def test_the_command_line_goes_from_inputs_to_types(scfusionttt, path, cells, tmp_path):

@@ -16,7 +16,7 @@ from scfusionttt.comparison.methods import Method, choose
 from scfusionttt.comparison.pairs import paired, paired_tables
 from scfusionttt.comparison.ranks import rank_tables
 from scfusionttt.comparison.reconstruction import _parts, reconstruction_scores
-from scfusionttt.comparison.rows import Job, jobs, read_rows, run_all
+from scfusionttt.comparison.rows import Job, comparable, jobs, read_rows, run_all
 from scfusionttt.comparison.tasks import tasks
 from scfusionttt.config import preset
 from scfusionttt.data.assemble import as_citeseq
@@ -234,6 +234,28 @@ def test_changed_counts_are_other_cells(cells):
 
     assert len({changed(each) for each in (lambda *_: None, permute, correct, lack)}) == 4
     assert changed(store_otherwise) == fingerprint(as_citeseq(cells))
+
+
+def test_rows_of_other_data_are_left_out_of_the_tables(dataset, tmp_path, caplog):
+    """Rows with more seeds of an earlier version of the file, or of other settings, were averaged with the new ones."""
+    todo = tasks(["unsupervised"], [0.5])
+    mine, other = (Method(name=name, represent=lambda *_: np.eye(160)[:, :5]) for name in ("mine", "other"))
+    tuned, elsewhere = replace(mine, settings={"a": 1}), replace(dataset, name="elsewhere")
+    run(dataset, [mine, other], todo, tmp_path, seeds=(0, 1, 2))
+    rows, _ = run(elsewhere, [other], todo, tmp_path)
+
+    def kept(cells, method):
+        planned = jobs([cells], [method], todo, (0,))
+        return [(row["method"], row["dataset"], row["seed"]) for row in comparable(rows, planned)]
+
+    others = [("other", "elsewhere", 0), *(("other", "sim", seed) for seed in range(3))]
+    with caplog.at_level("INFO", "scfusionttt"):
+        assert len(kept(dataset, mine)) == 7 and not caplog.messages
+        assert kept(dataset, tuned) == others
+        fewer = replace(dataset, cite=dataset.cite[np.arange(160) > 0])
+        assert kept(fewer, other) == others[:1]
+    message = "rows of other cells, batches or settings are left out of the tables: mine on sim"
+    assert caplog.messages == [message, f"{message}, other on sim"]
 
 
 def test_the_code_version_depends_on_what_computes_results(tmp_path, monkeypatch):

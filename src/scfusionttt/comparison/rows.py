@@ -1,6 +1,7 @@
 """The rows of a benchmark: each is one file, written atomically and not computed again unless its inputs change."""
 
 import json
+import logging
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,8 +18,10 @@ from scfusionttt.comparison.fingerprints import code_version
 from scfusionttt.comparison.methods import Method
 from scfusionttt.comparison.systems import System
 from scfusionttt.comparison.tasks import Task
-from scfusionttt.errors import NotInstalledError
+from scfusionttt.errors import NotInstalledError, name_some
 from scfusionttt.io.atomic import replacing
+
+log = logging.getLogger("scfusionttt")
 
 DONE = "done"
 #: Rows that differ in one of these are never shown in one table.
@@ -170,6 +173,21 @@ def read_rows(folder: Path) -> list[Row]:
     return [row for row in rows if row is not None and "method" in row]
 
 
+def comparable(rows: Sequence[Row], jobs: Sequence[RowJob]) -> list[Row]:
+    """Return the rows that can be in one table with those of the jobs, and log which are left out.
+
+    Rows of a job's data set have its cells and batches, and those of its method and protocol its settings, too.
+    """
+    known: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+    for job in jobs:
+        known |= _origin(json.loads(json.dumps(job.identity)))
+    agree = [all(known.get(key, value) == value for key, value in _origin(row).items()) for row in rows]
+    others = dict.fromkeys(f"{row['method']} on {row['dataset']}" for row, same in zip(rows, agree) if not same)
+    if others:
+        log.info("rows of other cells, batches or settings are left out of the tables: %s", name_some(list(others)))
+    return [row for row, same in zip(rows, agree) if same]
+
+
 def scores(rows: Sequence[Row]) -> pd.DataFrame:
     """Return a line per row that is done and metric: the keys of the table, method, seed, metric, value."""
     names = [*TABLE_KEYS, "method", "seed"]
@@ -181,6 +199,13 @@ def scores(rows: Sequence[Row]) -> pd.DataFrame:
         if value is not None
     ]
     return pd.DataFrame(lines, columns=[*names, "metric", "value"])
+
+
+def _origin(row: Row) -> dict[tuple[Any, ...], tuple[Any, ...]]:
+    """Return what rows of one table agree in: by data set, cells and batches; by method and protocol, settings, too."""
+    data = row["dataset"], row["labels"]
+    method = *data, row["protocol"], row["method"]
+    return {data: (row.get("cells"), row.get("batches")), method: (row.get("settings"),)}
 
 
 def _same(row: Row, identity: Row) -> bool:

@@ -49,6 +49,17 @@ def test_each_batch_is_held_out_in_turn(batches, cohort):
         by_batch("toy", cohort[(cohort.obs["batch"] == names[0][0]).to_numpy()], "batch", CONFIG, "cpu")
 
 
+def test_batches_with_names_of_missing_labels_are_batches(cohort):
+    """The donors NA and unknown were left out, silently."""
+    names = np.tile(["NA", "unknown", "P1"], 80).astype(object)
+    held_out = by_batch("toy", replace(cohort, obs=cohort.obs.assign(batch=names)), "batch", CONFIG, "cpu")
+    assert [query.name for query in held_out] == [f"toy, {name} held out" for name in ("NA", "P1", "unknown")]
+    assert all(len(query.train.obs) == 160 and len(query.cells.obs) == 80 for query in held_out)
+    names[4] = None
+    with pytest.raises(InputDataError, match=r"obs\['batch'\] is missing in 1 of 240 cells"):
+        by_batch("toy", replace(cohort, obs=cohort.obs.assign(batch=names)), "batch", CONFIG, "cpu")
+
+
 def test_imputation_is_scored_on_the_batch_that_was_left_out(batches, tmp_path):
     rows = run(imputation.jobs(batches[:1], list(imputation.DEFAULT), [0]), tmp_path)
     assert {key[0] for key in rows} == set(imputation.DEFAULT)

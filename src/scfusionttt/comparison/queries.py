@@ -17,6 +17,7 @@ from scfusionttt.comparison.rows import Row, computed
 from scfusionttt.comparison.systems import System
 from scfusionttt.config import Config
 from scfusionttt.data.cells import CiteSeq
+from scfusionttt.data.cohort import Cohort, query_batches
 from scfusionttt.data.features import Features, Match, choose_features, match_features
 from scfusionttt.data.preprocess import Preprocessing, matched_gene_counts, matched_protein_counts
 from scfusionttt.errors import InputDataError, LabelError
@@ -121,14 +122,14 @@ def by_batch(name: str, cite: CiteSeq, key: str, config: Config, device: str) ->
     Raises
     ------
     InputDataError
-        There is one batch.
+        There is one batch, or a cell without one.
     """
-    names = label_names(obs_column(cite.obs, key))
-    batches = sorted(set(names) - {""})
+    names = query_batches(cite, key, Cohort())
+    batches = sorted(set(names))
     if len(batches) < 2:
         raise InputDataError(f"obs['{key}'] must have at least two batches, of which each is held out in turn")
     return [
-        Query(f"{name}, {batch} held out", cite[(names != batch) & (names != "")], cite[names == batch], config, device)
+        Query(f"{name}, {batch} held out", cite[names != batch], cite[names == batch], config, device)
         for batch in batches
     ]
 

@@ -60,6 +60,16 @@ def test_batches_with_names_of_missing_labels_are_batches(cohort):
         by_batch("toy", replace(cohort, obs=cohort.obs.assign(batch=names)), "batch", CONFIG, "cpu")
 
 
+def test_batches_with_similar_names_have_their_own_rows(batches):
+    """The rows of P 1, P_1 and P/1 overwrote each other."""
+
+    def file(name):
+        return imputation.jobs([replace(batches[0], name=name)], ["ridge"], [0])[0].file
+
+    assert len({file(name) for name in ("P 1", "P_1", "P/1")}) == 3
+    assert file("P_1").as_posix() == "P_1/imputation/ridge-seed0.json"
+
+
 def test_imputation_is_scored_on_the_batch_that_was_left_out(batches, tmp_path):
     rows = run(imputation.jobs(batches[:1], list(imputation.DEFAULT), [0]), tmp_path)
     assert {key[0] for key in rows} == set(imputation.DEFAULT)

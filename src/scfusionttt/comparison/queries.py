@@ -1,6 +1,5 @@
 """Benchmarks on a query: methods learn from a data set and are scored on another, or on a batch they never saw."""
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,7 +12,7 @@ from scipy import sparse
 from scfusionttt.comparison.cells import fingerprint
 from scfusionttt.comparison.cost import Cost, measure
 from scfusionttt.comparison.fingerprints import code_version
-from scfusionttt.comparison.rows import Row, computed
+from scfusionttt.comparison.rows import Row, computed, row_file
 from scfusionttt.comparison.systems import System
 from scfusionttt.config import Config
 from scfusionttt.data.cells import CiteSeq
@@ -150,9 +149,7 @@ class QueryJob:
     @property
     def file(self) -> Path:
         """Path of the row within the folder of all rows."""
-        share = "" if self.share is None else f"-{self.share:g}"
-        parts = (self.query.name, self.protocol + share, f"{self.method}-seed{self.seed}.json")
-        return Path(*(re.sub(r"[^\w.=+-]", "_", part) for part in parts))
+        return row_file(self.query.name, self.protocol, self.share, self.method, self.seed)
 
     @property
     def identity(self) -> Row:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from scfusionttt.comparison.cells import Cells
 from scfusionttt.comparison.cost import Cost
-from scfusionttt.comparison.fingerprints import code_version
+from scfusionttt.comparison.fingerprints import code_version, short_hash
 from scfusionttt.comparison.methods import Method
 from scfusionttt.comparison.systems import System
 from scfusionttt.comparison.tasks import Task
@@ -69,10 +69,8 @@ class Job:
     @property
     def file(self) -> Path:
         """Path of the row within the folder of all rows."""
-        share = "" if self.task.share is None else f"-{self.task.share:g}"
-        parts = (f"{self.cells.name}.{self.cells.labels_key}", self.task.protocol + share)
-        name = f"{self.method.name}-seed{self.seed}.json"
-        return Path(*(re.sub(r"[^\w.=+-]", "_", part) for part in (*parts, name)))
+        data = f"{self.cells.name}.{self.cells.labels_key}"
+        return row_file(data, self.task.protocol, self.task.share, self.method.name, self.seed)
 
     @property
     def identity(self) -> Row:
@@ -102,6 +100,12 @@ class Job:
         return computed(self.identity, work, library=self.method.library)
 
 
+def row_file(data: str, protocol: str, share: float | None, method: str, seed: int) -> Path:
+    """Return the path of a row within the folder of all rows."""
+    task = protocol if share is None else f"{protocol}-{share:g}"
+    return Path(_file_name(data), _file_name(task), f"{_file_name(method)}-seed{seed}.json")
+
+
 def computed(identity: Row, work: Callable[[], tuple[dict[str, Any], Cost]], *, library: str | System = "") -> Row:
     """Return a row with the scores and the cost that `work` returns; an error of it is recorded in the row.
 
@@ -122,6 +126,12 @@ def computed(identity: Row, work: Callable[[], tuple[dict[str, Any], Cost]], *, 
     if isinstance(library, System):
         cost = replace(cost, peak_memory=None)  # that of this process says nothing about another
     return row | scores | asdict(cost) | {"status": DONE}
+
+
+def _file_name(name: str) -> str:
+    """Return a name that any file can have, with a hash if it differs from `name`, as others may change to the same."""
+    plain = re.sub(r"[^\w.=+-]", "_", name)
+    return plain if plain == name else f"{plain}-{short_hash(name.encode('utf-8', 'surrogatepass'))[:8]}"
 
 
 def _versions(library: str | System) -> dict[str, str]:

@@ -213,6 +213,18 @@ BAD_CALLS = {
         "pretrain good.h5mu --out t.csv",
         "is a file and is not overwritten; choose another name",
     ),
+    "benchmark: a map of labels in another task": (
+        "benchmark good.h5mu --labels-key cell_type --label-map t.csv --out new",
+        "--label-map has no effect with --task embed; leave it out",
+    ),
+    "benchmark: fractions in another task": (
+        "benchmark good.h5mu --task impute --batch-key donor --train-fractions 0.3 --out new",
+        "--train-fractions has no effect with --task impute; leave it out",
+    ),
+    "benchmark: fraction above 1": (
+        "benchmark good.h5mu rna.h5ad --task transfer --labels-key cell_type --train-fractions 0.3,2 --out new",
+        "--train-fractions must be between 0 and 1, like 0.75,0.05 (got '0.3,2')",
+    ),
     "evaluate: no such representation": (
         "evaluate good.h5mu --labels cell_type --rep X_pca",
         "no obsm['X_pca'] (existing: none); write one with `scfusionttt embed`",

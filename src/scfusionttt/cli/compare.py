@@ -113,13 +113,17 @@ def benchmark(
     options = input_options(layer, rna_modality, protein_modality, cells, drop_empty=True, round=round)
     if task is not BenchmarkTask.impute and labels_key is None:
         raise SettingError(f"benchmark --task {task.value} needs --labels-key KEY")
+    if task is not BenchmarkTask.transfer and label_map is not None:
+        raise SettingError(f"--label-map has no effect with --task {task.value}; leave it out")
+    if task is BenchmarkTask.impute and train_fractions is not None:
+        raise SettingError(f"--train-fractions has no effect with --task {task.value}; leave it out")
     if task is not BenchmarkTask.embed:
         if protocols is not None:
             raise SettingError(f"--protocols has no effect with --task {task.value}; leave it out")
         _compare_queries(
             task, inputs, out, options, labels_key=labels_key, batch_key=batch_key, label_map=label_map,
             methods=None if methods is None else _listed(methods), seeds=seeds, settings=changed,
-            shares=_numbers(train_fractions or "0.01,0.05,0.3"), device=device.value,
+            shares=_fractions(train_fractions or "0.01,0.05,0.3"), device=device.value,
         )  # fmt: skip
         return
     assert labels_key is not None
@@ -128,7 +132,7 @@ def benchmark(
 
     names = [*DEFAULT, *(OF_BATCHES if batch_key else ())] if methods is None else _listed(methods)
     chosen = choose(names, models=out / "models", settings=changed, device=device.value)
-    shares = _numbers(train_fractions or "0.75,0.05")
+    shares = _fractions(train_fractions or "0.75,0.05")
     todo = tasks(list(BENCHMARK_PROTOCOLS) if protocols is None else _listed(protocols), shares)
     _compare(_datasets(inputs, labels_key, options, batch_key), chosen, todo, seeds, out)
 
@@ -219,7 +223,7 @@ def ablate(
         raise SettingError(f"no input given; use scfusionttt ablate {study} INPUT --labels-key KEY")
     _check(inputs, out)
     names = [protocol_of(study, vary or [])] if protocols is None else _listed(protocols)
-    todo = tasks(names, _numbers(train_fractions))
+    todo = tasks(names, _fractions(train_fractions))
     options = input_options(layer, rna_modality, protein_modality, cells, drop_empty=True, round=round)
     _compare(_datasets(inputs, labels_key, options), variants, todo, seeds, out, reference=variants[0].name)
 
@@ -297,8 +301,11 @@ def _listed(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _numbers(text: str) -> list[float]:
+def _fractions(text: str) -> list[float]:
     try:
-        return [float(part) for part in _listed(text)]
+        fractions = [float(part) for part in _listed(text)]
     except ValueError as error:
         raise SettingError(f"--train-fractions must be numbers like 0.75,0.05 (got {text!r})") from error
+    if not fractions or not all(0 < fraction < 1 for fraction in fractions):
+        raise SettingError(f"--train-fractions must be between 0 and 1, like 0.75,0.05 (got {text!r})")
+    return fractions

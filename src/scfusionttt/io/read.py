@@ -151,7 +151,8 @@ def _other_kind(path: Path, start: bytes) -> str:
 def _read_folder(path: Path) -> AnnData | MuData:
     if is_store(path):
         raise InputFileError(
-            f"{path} is a store, which is read by pretrain, finetune, transfer, embed, predict, explain and plan only"
+            f"{path} is a store, which is read by pretrain, finetune, transfer, embed, map, predict, impute, denoise, "
+            "annotate, explain and plan only"
         )
     if any((path / name).exists() for name in ("zarr.json", ".zgroup")):
         return _read_zarr(path)

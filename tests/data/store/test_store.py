@@ -253,8 +253,9 @@ def test_an_output_that_exists_is_left_alone(folder):
 
 
 def test_a_store_is_not_read_as_if_missing_were_zero(folder):
-    with pytest.raises(InputFileError, match="is a store, which is read by pretrain"):
+    with pytest.raises(InputFileError, match="is a store, which is read by pretrain") as error:
         read(folder / "both.zarr")
+    assert "map, predict, impute, denoise, annotate" in str(error.value)  # which were left out of this list
     with quiet():
         assert anndata.read_zarr(folder / "both.zarr").shape == (407, 329)  # other tools can
 

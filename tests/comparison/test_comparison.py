@@ -239,7 +239,7 @@ def test_changed_counts_are_other_cells(cells):
 def test_rows_of_other_data_are_left_out_of_the_tables(dataset, tmp_path, caplog):
     """Rows with more seeds of an earlier version of the file, or of other settings, were averaged with the new ones."""
     todo = tasks(["unsupervised"], [0.5])
-    mine, other = (Method(name=name, represent=lambda *_: np.eye(160)[:, :5]) for name in ("mine", "other"))
+    mine, other = (Method(name=name, represent=lambda cells, seed: zscore(cells.protein)) for name in ("mine", "other"))
     tuned, elsewhere = replace(mine, settings={"a": 1}), replace(dataset, name="elsewhere")
     run(dataset, [mine, other], todo, tmp_path, seeds=(0, 1, 2))
     rows, _ = run(elsewhere, [other], todo, tmp_path)
@@ -254,6 +254,9 @@ def test_rows_of_other_data_are_left_out_of_the_tables(dataset, tmp_path, caplog
         assert kept(dataset, tuned) == others
         fewer = replace(dataset, cite=dataset.cite[np.arange(160) > 0])
         assert kept(fewer, other) == others[:1]
+        assert "versions of the cells" not in results.tables(rows)[1].notes
+        mixed = [row | {"cells": row["seed"]} for row in rows]  # as of a data set that is not compared this time
+        assert "computed with 3 versions of the cells" in results.tables(mixed)[1].notes
     message = "rows of other cells, batches or settings are left out of the tables: mine on sim"
     assert caplog.messages == [message, f"{message}, other on sim"]
 

@@ -54,7 +54,7 @@ def tables(rows: list[Row], *, reference: str | None = None) -> list[Table]:
         frame = frame[[*frame.columns.drop(last), *last]]
         table = metric_table(frame, protocol=key["protocol"], caption=caption)
         notes = dict.fromkeys(f"{row['method']}: {row['note']}" for row in own if row["status"] != DONE)
-        result.append(replace(table, notes="\n\n".join([table.notes, *notes, *_warn_of_other_code(own)]).strip()))
+        result.append(replace(table, notes="\n\n".join([table.notes, *notes, *_warn_of_mixed(own)]).strip()))
     return [*result, *(rank_tables(rows) if reference is None else paired_tables(rows, reference))]
 
 
@@ -112,10 +112,10 @@ def _by_table(rows: list[Row]) -> Iterator[tuple[dict[str, Any], list[Row]]]:
         yield dict(zip(TABLE_KEYS, key)), [row for row in rows if tuple(row[name] for name in TABLE_KEYS) == key]
 
 
-def _warn_of_other_code(rows: list[Row]) -> list[str]:
-    """Return a note if the rows were computed with several versions of the code."""
-    codes = {row["code"] for row in rows if "code" in row}
-    return [f"The rows were computed with {len(codes)} versions of the code."] if len(codes) > 1 else []
+def _warn_of_mixed(rows: list[Row]) -> list[str]:
+    """Return a note each if the rows were computed with several versions of the code or of the cells."""
+    n = {name: len({json.dumps(row[name]) for row in rows if name in row}) for name in ("code", "cells")}
+    return [f"The rows were computed with {n[name]} versions of the {name}." for name in n if n[name] > 1]
 
 
 def _methods(rows: list[Row]) -> list[str]:

@@ -131,6 +131,17 @@ def test_labels_of_the_query_are_mapped_to_those_of_the_reference(query):
         mapped_labels(query, "cell_type", dict.fromkeys(set(truth), "elsewhere"))
 
 
+def test_other_labels_are_another_row(query):
+    """With corrected labels, or another map of them, the scores of the earlier ones were taken for computed already."""
+    first = mapped_labels(query, "cell_type", {})[0]
+    relabelled = query.train.obs["cell_type"].astype(str).replace(first, "renamed")
+    other = replace(query, train=replace(query.train, obs=query.train.obs.assign(cell_type=relabelled)))
+    cases = [(query, {}), (query, {first: ""}), (other, {})]
+    options = {"labels_key": "cell_type", "shares": []}
+    rows = [transfers.jobs([pair], ["harmony_knn"], [0], mapping=mapping, **options)[0] for pair, mapping in cases]
+    assert len({json.dumps(row.identity["cells"]) for row in rows}) == 3
+
+
 @pytest.mark.parametrize("module", [imputation, transfers])
 def test_a_method_that_does_not_exist_is_named(module, batches):
     more = {"labels_key": "cell_type", "mapping": {}, "shares": [0.3]} if module is transfers else {}

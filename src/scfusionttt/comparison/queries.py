@@ -145,6 +145,7 @@ class QueryJob:
     score: Callable[[], dict[str, float]]
     share: float | None = None
     library: str | System = ""
+    label_hashes: tuple[str, ...] = ()  # of the labels that are learned and scored
 
     @property
     def file(self) -> Path:
@@ -162,7 +163,7 @@ class QueryJob:
             "method": self.method,
             "seed": self.seed,
             "settings": self.query.config.to_dict() if self.method.startswith("fusionttt") else None,
-            "cells": self.query.fingerprint,
+            "cells": [*self.query.fingerprint, *self.label_hashes],
             "code": code_version(),
         }
 

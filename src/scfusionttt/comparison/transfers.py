@@ -10,6 +10,7 @@ import numpy as np
 from scipy import sparse
 
 from scfusionttt.comparison import scvi_baselines, systems
+from scfusionttt.comparison.fingerprints import short_hash
 from scfusionttt.comparison.queries import N_COMPONENTS, N_NEIGHBORS, Query, QueryJob, mapped_labels
 from scfusionttt.comparison.systems import Counts, System
 from scfusionttt.data.split import stratified_split
@@ -41,11 +42,13 @@ def jobs(
     for query in queries:
         query = _learnable(query, labels_key)
         truth = mapped_labels(query, labels_key, mapping)
+        learned = label_names(obs_column(query.train.obs, labels_key))
+        hashes = tuple(short_hash("\n".join(names).encode("utf-8", "surrogatepass")) for names in (learned, truth))
         for seed in seeds:
             for name in methods:
                 common: dict[str, Any] = {
                     "query": query, "labels": labels_key, "method": name, "seed": seed,
-                    "library": LIBRARIES.get(name, ""),
+                    "library": LIBRARIES.get(name, ""), "label_hashes": hashes,
                 }  # fmt: skip
                 if name in ZERO_SHOT:
                     score = partial(_zero_shot, query, ZERO_SHOT[name], truth, labels_key, seed)

@@ -80,6 +80,18 @@ def test_clusters_of_unlabelled_cells_are_not_scored(cells):
     assert evaluate_clusters(clusters, labels).mean["ARI"] == 1
 
 
+def test_cells_without_a_cluster_are_left_out():
+    """A missing cluster was a cluster of its own: with one in three cells missing, the ARI of perfect clusters fell."""
+    labels = np.repeat(["B", "T"], 30)
+    clusters = pd.Series(labels, dtype=object)
+    clusters[::3] = np.nan
+    result = evaluate_clusters(clusters, labels)
+    assert (result.mean["ARI"], result.n_clusters) == (1, (2,))
+    assert (result.n_cells, result.n_unlabelled) == (40, 20)
+    with pytest.raises(LabelError, match="none of the 60 cells has both a label and a cluster"):
+        evaluate_clusters([np.nan] * 60, labels)
+
+
 def test_umap_space_changes_the_geometry_only(cells):
     rep, flat = (
         evaluate_representation(*cells, seeds=(0,), space=space, protocol="paper") for space in ("rep", "umap")

@@ -5,7 +5,14 @@ import pytest
 from anndata import AnnData
 
 from scfusionttt.errors import InputDataError, LabelError, SettingError
-from scfusionttt.evaluation import evaluate_representation, integration_scores, neighbours, own_batch, with_totals
+from scfusionttt.evaluation import (
+    evaluate_representation,
+    integration,
+    integration_scores,
+    neighbours,
+    own_batch,
+    with_totals,
+)
 from scfusionttt.evaluation.integration import BATCH, BIOLOGY
 from scfusionttt.evaluation.slots import evaluate_slots
 
@@ -32,6 +39,17 @@ def test_mixing_is_scored_by_scib_metrics():
     assert mixed["cLISI"] > 0.95
     result = evaluate_representation(MIXED, LABELS).with_integration(mixed)
     assert result.mean["total"] == pytest.approx(0.6 * result.mean["biology"] + 0.4 * result.mean["batch"])
+
+
+def test_cells_without_a_batch_are_left_out(caplog, monkeypatch):
+    """They were scored as a batch of their own."""
+    monkeypatch.setattr(integration, "_library", lambda: None)
+    monkeypatch.setattr(integration, "_scores", lambda _, x, label, batch, before: {"n": len(x), "k": len(set(batch))})
+    batches = BATCHES.astype(object)
+    batches[::5] = np.nan  # 40 of the 200 labelled cells
+    with caplog.at_level("WARNING", "scfusionttt"):
+        assert integration_scores(MIXED, LABELS, batches) == {"n": 160, "k": 2}
+    assert caplog.messages == ["warning: mixing is scored without 40 labelled cells, which have no batch"]
 
 
 def test_what_cannot_be_scored_is_refused(monkeypatch):

@@ -272,7 +272,8 @@ def evaluate(
         open_input(input, stream=False), labels_key=labels_key, rep=rep, clusters=clusters, space=space.value,
         batch_key=batch_key,
     )  # fmt: skip
-    note = f", {result.n_unlabelled} unlabelled left out" if result.n_unlabelled else ""
+    lacking = "without label or cluster" if clusters else "unlabelled"
+    note = f", {result.n_unlabelled} {lacking} left out" if result.n_unlabelled else ""
     title = f"{result.protocol} protocol: {result.n_cells} cells, {result.n_classes} classes{note}"
     print_table(f"{title}\n{_clustering(result, given=clusters)}", result.summary())
     write_json(json_file, result.to_dict())

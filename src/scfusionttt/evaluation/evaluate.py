@@ -31,7 +31,7 @@ class Evaluation:
     scores
         One row per clustering seed (a single row if nothing was clustered), one column per metric.
     n_cells, n_unlabelled
-        Number of cells scored, and of cells left out because they have no label.
+        Number of cells scored, and of cells left out because they have no label (or no cluster, if clusters are given).
     n_classes
         Number of distinct labels among the cells scored.
     n_clusters
@@ -204,7 +204,7 @@ def evaluate_clusters(
     Parameters
     ----------
     clusters, labels
-        Cluster and class of each cell, ``[n]``.
+        Cluster and class of each cell, ``[n]``; cells without either are left out.
     representation
         ``[n, d]``, for the geometric metrics; NaN without one.
     space
@@ -218,7 +218,7 @@ def evaluate_clusters(
         The representation has another number of cells.
     """
     clusters = class_names(clusters)
-    known, truth = _known(labels, len(clusters))
+    known, truth = _known(labels, len(clusters), clustered=clusters != "")
     n_classes = _count_classes(truth)
     geometry = None if representation is None else np.asarray(representation)
     if geometry is not None and len(geometry) != len(clusters):
@@ -232,7 +232,7 @@ def evaluate_clusters(
         n_cells=len(truth),
         n_unlabelled=len(clusters) - len(truth),
         n_classes=n_classes,
-        n_clusters=(len(np.unique(clusters)),),
+        n_clusters=(len(set(clusters) - {""}),),
         space=None if geometry is None else space,
     )
 
@@ -269,14 +269,20 @@ def evaluate_predictions(
     )
 
 
-def _known(labels: ArrayLike | pd.Series, n_cells: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return which cells are labelled, ``[n]`` bool, and the class names of those."""
+def _known(
+    labels: ArrayLike | pd.Series, n_cells: int, *, clustered: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return which cells are labelled (and `clustered`), ``[n]`` bool, and the class names of those."""
     if np.shape(labels) != (n_cells,):
         raise LabelError(f"labels of shape {np.shape(labels)} for {n_cells} cells; give one label per cell")
     names = label_names(labels)
     known = np.asarray(names != "", dtype=bool)
     if not known.any():
         raise LabelError(f"none of the {n_cells} cells is labelled; there is nothing to score against")
+    if clustered is not None:
+        known &= clustered
+        if not known.any():
+            raise LabelError(f"none of the {n_cells} cells has both a label and a cluster; there is nothing to score")
     return known, names[known].astype(str)
 
 

@@ -13,6 +13,8 @@ from scipy import sparse
 from scfusionttt.errors import InputDataError, LabelError, SettingError
 from scfusionttt.labels import class_names, label_names
 
+log = logging.getLogger("scfusionttt")
+
 #: What counts as conservation of biology and as removal of batches, and the weights of the two.
 BIOLOGY = ("NMI", "ARI", "label_asw", "isolated", "cLISI")
 BATCH = ("batch_asw", "iLISI", "kBET", "connectivity", "PCR")
@@ -37,7 +39,7 @@ def integration_scores(
     representation
         ``[n, d]``.
     labels, batches
-        Label and batch of each cell, ``[n]``; cells without a label are left out.
+        Label and batch of each cell, ``[n]``; cells without a label or a batch are left out.
     before
         Representation before integration ``[n, e]``, such as principal components, for PCR; without it there is none.
 
@@ -49,12 +51,14 @@ def integration_scores(
         There are fewer than two labels or batches.
     """
     names, groups = label_names(labels), class_names(batches)
-    known = names != ""
+    known = (names != "") & (groups != "")
+    if without := np.count_nonzero((names != "") & (groups == "")):
+        log.warning("warning: mixing is scored without %d labelled cells, which have no batch", without)
     label, batch = (pd.factorize(values[known], sort=True)[0] for values in (names, groups))
-    if label.max(initial=0) < 1:
-        raise LabelError("mixing is scored within labels; at least two labels are needed")
     if batch.max(initial=0) < 1:
         raise InputDataError("the labelled cells have a single batch; mixing needs at least two")
+    if label.max(initial=0) < 1:
+        raise LabelError("mixing is scored within labels; at least two labels are needed")
     x_nd = np.asarray(representation, dtype=np.float32)[known]
     before = None if before is None else np.asarray(before, dtype=np.float32)[known]
     with warnings.catch_warnings():

@@ -4,9 +4,10 @@ import pytest
 from anndata import AnnData
 from mudata import MuData
 
+from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.errors import InputDataError, LabelError, SettingError
 from scfusionttt.evaluation.evaluate import evaluate_clusters, evaluate_representation
-from scfusionttt.evaluation.slots import evaluate_slots
+from scfusionttt.evaluation.slots import evaluate_slots, find_column
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.model.fusionttt import FusionTTT
 
@@ -55,6 +56,16 @@ def test_labels_of_a_modality_are_aligned_to_all_cells(mdata):
     result = evaluate_slots(mdata, labels_key="cell_type")
     assert (result.n_cells, result.n_unlabelled) == (110, 10)
     assert result.mean["ARI"] > 0.95
+
+
+def test_columns_are_those_that_training_reads(mdata):
+    """The first modality's was taken: that of the proteins, in a file with these first."""
+    mdata["prot"].obs["cell_type"] = "of the proteins"
+    for classes in ({"B", "T", "unknown"}, {"of the whole"}):
+        labels = find_column(mdata, "cell_type")
+        assert set(labels) == classes
+        assert labels.equals(as_citeseq(mdata).obs["cell_type"].loc[mdata.obs_names])
+        mdata.obs["cell_type"] = "of the whole"
 
 
 @pytest.mark.parametrize(

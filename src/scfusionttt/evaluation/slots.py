@@ -9,7 +9,7 @@ from scfusionttt.errors import InputDataError, LabelError, SettingError
 from scfusionttt.evaluation.evaluate import Evaluation, Space, evaluate_clusters, evaluate_representation
 from scfusionttt.evaluation.integration import integration_scores
 from scfusionttt.evaluation.vocabulary import Protocol
-from scfusionttt.keys import PROTOCOL, X_FUSIONTTT, X_PCA
+from scfusionttt.keys import PROTOCOL, RNA_MODALITIES, X_FUSIONTTT, X_PCA
 
 
 def evaluate_slots(
@@ -65,14 +65,14 @@ def evaluate_slots(
 
 
 def find_column(data: AnnData | MuData, key: str) -> pd.Series:
-    """Return an obs column of the whole or of one of its modalities, in the order of ``data.obs_names``.
+    """Return an obs column of the whole, else of its RNA, else of another modality, in the order of ``data.obs_names``.
 
     Raises
     ------
     LabelError
         There is no such column; the message lists the existing ones.
     """
-    tables = [data.obs, *(adata.obs for adata in getattr(data, "mod", {}).values())]
+    tables = [part.obs for part in _parts(data)]
     for table in tables:
         if key in table:
             return table[key].reindex(data.obs_names)
@@ -81,7 +81,7 @@ def find_column(data: AnnData | MuData, key: str) -> pd.Series:
 
 
 def find_coordinates(data: AnnData | MuData, key: str, cells: pd.Index) -> np.ndarray:
-    """Return the first two columns of an obsm entry of the whole or of one of its modalities, [cells, 2].
+    """Return the first two columns of an obsm entry of the whole, its RNA or another modality, [cells, 2].
 
     Cells that the entry lacks get NaN. `key` is given with or without ``X_``.
 
@@ -90,16 +90,24 @@ def find_coordinates(data: AnnData | MuData, key: str, cells: pd.Index) -> np.nd
     InputDataError
         There is no such entry, or it has fewer than two columns.
     """
-    modalities = getattr(data, "mod", {})
-    for part in (data, *modalities.values()):
+    for part in _parts(data):
         for name in (key, f"X_{key.removeprefix('X_')}"):
             values: np.ndarray = np.asarray(part.obsm[name]) if name in part.obsm else np.empty(0)
             if values.ndim == 2 and values.shape[1] >= 2:
                 return pd.DataFrame(values[:, :2], index=part.obs_names).reindex(cells).to_numpy(dtype=float)
-    existing = {str(name) for part in (data, *modalities.values()) for name in part.obsm} - set(modalities)
+    existing = {str(name) for part in _parts(data) for name in part.obsm} - set(getattr(data, "mod", {}))
     raise InputDataError(
         f"there are no coordinates obsm['{key}']; the entries of obsm are: {', '.join(sorted(existing)) or 'none'}"
     )
+
+
+def _parts(data: AnnData | MuData) -> list[AnnData | MuData]:
+    """Return the whole, then its RNA, as training reads obs, then the other modalities."""
+    modalities = getattr(data, "mod", {})
+    return [
+        data,
+        *(modalities[name] for name in sorted(modalities, key=lambda name: name.lower() not in RNA_MODALITIES)),
+    ]
 
 
 def _protocol(data: AnnData | MuData, rep: str | None, clusters: str | None) -> Protocol:

@@ -97,6 +97,17 @@ def test_proteins_of_a_mudata_and_tables_in_obsm(known):
     assert mdata.obsm["protein_positive_probability"].loc["c399"].isna().all()
 
 
+def test_two_antibodies_of_one_name_have_a_column_each(known, tmp_path):
+    """Their table could not be written."""
+    with quiet():
+        cells, empty = (part[:, [0, 0, 1, 2, 7]].copy() for part in (known.cells, known.empty))
+    calls = background(cells, empty=empty, inplace=True)
+    assert list(calls.positive) == ["CD3", "CD3-1", "CD4", "CD19"]
+    assert calls.positive["CD3"].equals(calls.positive["CD3-1"].rename("CD3"))
+    with quiet():
+        cells.write_h5ad(tmp_path / "calls.h5ad")
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [

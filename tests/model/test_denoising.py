@@ -1,12 +1,18 @@
 """Denoised genes and proteins."""
 
+from copy import deepcopy
+
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 
 from scfusionttt import differential
+from scfusionttt.data.write import write_proteins
 from scfusionttt.errors import InputDataError, SettingError
+from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.model.fusionttt import FusionTTT
+from scfusionttt.model.imputation import obsm_tables
 
 
 def test_denoised_values_are_those_of_the_bottleneck_in_units_of_counts(trained, cells):
@@ -32,6 +38,23 @@ def test_denoised_values_are_not_tested(trained, cells, tmp_path):
     assert read.uns["denoised"]["units"] == "log"
     with pytest.raises(InputDataError, match="not raw counts"):
         differential(read, "cell_type")
+
+
+def test_two_antibodies_of_one_name_have_a_column_each(trained, cells, tmp_path):
+    """Impute and denoise gave tables with repeated columns, which no file can hold."""
+    model = deepcopy(trained.pretrained)
+    table = model.features.table
+    rows = table.index[table["modality"] == "protein"]
+    table.loc[rows[[0, 2]], "name"] = "CDX"
+    imputed, denoised = model.impute(cells, intervals=True), model.denoise(cells)
+    for values in (imputed.mean, imputed.sd, denoised.obsm["protein_denoised"]):
+        assert [name for name in values if name.startswith("CDX")] == ["CDX", "CDX-1"]
+    with quiet():
+        target = cells.copy()
+    write_proteins(tmp_path / "imputed.h5mu", obsm_tables(imputed), target)
+    write_proteins(tmp_path / "imputed.csv", obsm_tables(imputed), target)
+    assert "CDX-1_sd" in pd.read_csv(tmp_path / "imputed.csv")
+    denoised.write_h5ad(tmp_path / "denoised.h5ad")
 
 
 def test_models_that_cannot_denoise_say_so(trained, cells):

@@ -11,7 +11,7 @@ from mudata import MuData
 from scfusionttt.analysis.protein_mixture import ProteinMixture, fit_droplets
 from scfusionttt.config.parse import is_fraction, require
 from scfusionttt.data.cells import CiteSeq
-from scfusionttt.data.proteins import protein_counts
+from scfusionttt.data.proteins import protein_columns, protein_counts
 from scfusionttt.errors import InputDataError
 from scfusionttt.genome.antibodies import resolve_antibodies
 from scfusionttt.keys import PROTEIN_POSITIVE, PROTEIN_PROBABILITY
@@ -92,13 +92,13 @@ def background(
     kind = resolve_antibodies(protein.var_names).table["kind"].to_numpy()
     kept = np.isin(kind, ["antibody", "isotype"])
     counts, controls = protein.X[:, kept], kind[kept] == "isotype"
-    names = protein.var_names[kept]
+    names = protein_columns(protein.var_names)[kept]
     if controls.all():
         raise InputDataError("there are no proteins other than isotype controls and hashtags")
     droplets = None
     if empty is not None:
         others = protein_counts(empty, protein_modality=protein_modality, layer=layer, round=round)
-        droplets = _empty_droplets(others, protein, names)
+        droplets = _empty_droplets(others, protein[:, kept], names)
     fitted = None if droplets is None else fit_droplets(droplets, controls, seed=seed)
     mixture = ProteinMixture.fit(counts, controls, fitted, seed=seed)
     log.info(
@@ -122,12 +122,13 @@ def background(
 
 def _empty_droplets(droplets: AnnData, cells: AnnData, names: pd.Index) -> np.ndarray:
     """Return the counts [m, p] of the droplets that show the background."""
-    missing = names.difference(droplets.var_names)
+    columns = protein_columns(droplets.var_names)
+    missing = names.difference(columns)
     if len(missing):
         raise InputDataError(f"the empty droplets lack {len(missing)} of the proteins, such as {missing[0]}")
     droplets = droplets[~droplets.obs_names.isin(cells.obs_names)]
-    counts = np.nan_to_num(droplets[:, names].X)
-    total, most = counts.sum(axis=1), np.nanmedian(np.nansum(cells[:, names].X, axis=1))
+    counts = np.nan_to_num(droplets.X[:, columns.get_indexer(names)])
+    total, most = counts.sum(axis=1), np.nanmedian(np.nansum(cells.X, axis=1))
     counts = counts[(total >= len(names)) & (total <= most)]
     if len(counts) < FEWEST_DROPLETS:
         raise InputDataError(

@@ -1,6 +1,10 @@
 """The protein counts of an input that need not have RNA: cells with proteins alone, or empty droplets."""
 
+from collections.abc import Iterable
+
+import pandas as pd
 from anndata import AnnData
+from anndata.utils import make_index_unique
 from mudata import MuData
 
 from scfusionttt.data.assemble import assemble, raise_or_warn
@@ -47,6 +51,12 @@ def protein_counts(
         raise InputDataError("cell names occur more than once; make them unique, for example with a sample prefix")
     raise_or_warn(value_findings(protein.X, protein.obs_names, modality="protein"))
     return protein
+
+
+def protein_columns(names: Iterable[str]) -> pd.Index:
+    """Return names of proteins as columns of a table: those of two antibodies of one name are ``CD3`` and ``CD3-1``."""
+    with quiet():
+        return make_index_unique(pd.Index(list(names), dtype=object))
 
 
 def _part_with_proteins(data: AnnData | MuData | CiteSeq, protein_modality: str | None) -> AnnData | None:

@@ -9,6 +9,7 @@ from anndata import AnnData
 
 from scfusionttt import inference
 from scfusionttt.data.cells import CiteSeq
+from scfusionttt.data.proteins import protein_columns
 from scfusionttt.errors import SettingError
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.keys import DENOISED, PROTEIN_DENOISED
@@ -46,6 +47,7 @@ def denoise(state: TrainedState, cite: CiteSeq, device: torch.device, *, units: 
         ratios = values[:, len(genes) :] * preprocessing.protein.std + preprocessing.protein.mean
         if units == "counts":
             ratios = np.expm1(ratios).clip(min=0) * np.exp(preprocessing.log_geometric_mean)
-        result.obsm[PROTEIN_DENOISED] = pd.DataFrame(ratios, index=result.obs_names, columns=proteins["name"].tolist())
+        columns = protein_columns(proteins["name"])
+        result.obsm[PROTEIN_DENOISED] = pd.DataFrame(ratios, index=result.obs_names, columns=columns)
     result.uns[DENOISED] = {"units": units, "target_sum": float(preprocessing.target_sum)}
     return result

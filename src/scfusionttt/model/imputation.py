@@ -12,6 +12,7 @@ from torch import Tensor
 from scfusionttt import inference
 from scfusionttt.data.cells import CiteSeq, has_rna
 from scfusionttt.data.loader import CellDataset
+from scfusionttt.data.proteins import protein_columns
 from scfusionttt.errors import SettingError, name_some
 from scfusionttt.keys import PROTEIN_IMPUTED
 from scfusionttt.model.pipeline import dataset_for
@@ -169,7 +170,7 @@ def _table(state: TrainedState, cite: CiteSeq, scaled: np.ndarray, units: Units)
     values = scaled * scaler.std + scaler.mean
     if units == "counts":
         values = np.expm1(values).clip(min=0) * np.exp(state.preprocessing.log_geometric_mean)
-    return pd.DataFrame(values, index=cite.rna.obs_names, columns=state.features.proteins["name"].tolist())
+    return pd.DataFrame(values, index=cite.rna.obs_names, columns=protein_columns(state.features.proteins["name"]))
 
 
 def _deviations(state: TrainedState, values: pd.DataFrame, scaled: np.ndarray, units: Units) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from anndata import AnnData
+from anndata import AnnData, read_h5ad
 from mudata import MuData
 from scipy import sparse
 
@@ -303,6 +303,19 @@ def test_all_genes_of_raw_are_used():
             np.testing.assert_array_equal(cite.protein.X, protein)
 
 
+@pytest.mark.parametrize("n_genes", [2, 4])
+def test_counts_of_raw_in_a_view_of_a_file(n_genes, tmp_path):
+    """AnnData makes no view of a view of a file: a traceback."""
+    data = table(np.log1p(RNA))
+    data.raw = table(sparse.csr_matrix(RNA))
+    data[:, :n_genes].copy().write_h5ad(tmp_path / "raw.h5ad")
+    backed = read_h5ad(tmp_path / "raw.h5ad", backed="r")
+    with pytest.warns(UserWarning, match=r"taken from \.raw"):
+        cite = as_citeseq(backed[1:])
+    np.testing.assert_array_equal(cite.rna.X.toarray(), RNA[1:])
+    backed.file.close()
+
+
 def test_raw_without_feature_types_does_not_turn_antibodies_into_genes():
     data = table(RNA)
     data.raw = data.copy()
@@ -408,8 +421,6 @@ def test_text_instead_of_numbers():
 def test_backed(tmp_path):
     table(sparse.csr_matrix(RNA)).write_h5ad(tmp_path / "sparse.h5ad")
     table(RNA).write_h5ad(tmp_path / "dense.h5ad")
-    from anndata import read_h5ad
-
     for name in ("sparse.h5ad", "dense.h5ad"):
         data = read_h5ad(tmp_path / name, backed="r")
         check_equal(as_citeseq(data), protein=None)

@@ -52,7 +52,7 @@ def raw_counts(adata: AnnData, *, modality: str, layer: str | None = None) -> tu
         return adata.layers.get(X, adata.X), []
     if adata.raw is None or is_whole(adata.X) or not _covers(adata.raw.var_names, adata.var_names):
         return adata.X, _other_matrices(adata, modality)
-    matrix = adata.raw[:, adata.var_names].X
+    matrix = _of_raw(adata, adata.var_names)
     if not is_whole(matrix):
         return adata.X, _other_matrices(adata, modality)
     message = f"{modality}: X has fractional values, so the raw counts were taken from .raw"
@@ -65,7 +65,7 @@ def features_of_raw(adata: AnnData, *, modality: str, layer: str | None = None) 
     has_counts = layer is not None or COUNTS in adata.layers or adata.X is None or raw is None or is_whole(adata.X)
     if has_counts or raw.n_vars == adata.n_vars or not _covers(raw.var_names, adata.var_names):
         return adata, []
-    matrix = raw[:, raw.var_names].X
+    matrix = _of_raw(adata, raw.var_names)
     if not is_whole(matrix):
         return adata, []
     message = (
@@ -75,6 +75,12 @@ def features_of_raw(adata: AnnData, *, modality: str, layer: str | None = None) 
     finding = Finding("warning", "counts_from_raw", message, f"store them in layers['{COUNTS}'] to be explicit")
     with quiet():
         return AnnData(matrix, obs=adata.obs, var=raw.var, obsm=dict(adata.obsm), uns=adata.uns), [finding]
+
+
+def _of_raw(adata: AnnData, names: pd.Index) -> Any:
+    """Return the values of some features of ``.raw``; those of a view of a file are read, as it has no views."""
+    whole = adata.to_memory() if adata.isbacked and adata.is_view else adata
+    return whole.raw[:, names].X
 
 
 def has_layer(adata: AnnData, layer: str | None) -> bool:

@@ -14,7 +14,7 @@ from scfusionttt.report import write_report
 from scfusionttt.report.analysis import analyse
 from scfusionttt.report.input_sections import input_section
 from scfusionttt.report.map_section import map_section
-from scfusionttt.report.result_sections import clusters_section
+from scfusionttt.report.result_sections import clusters_section, scores_section
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +166,32 @@ def test_held_out_cells_of_one_class_do_not_prevent_the_report(trained, cells, t
     assert "Clusters are not scored because the cells to score them on have a single class." in (
         tmp_path / "r.html"
     ).read_text(encoding="utf-8")
+
+
+def test_cells_without_coordinates_are_not_scored_on_the_map(trained, typed):
+    """The report ended with "the representation of 10 of 160 cells contains NaN"."""
+    coords = typed.analysis.coords.copy()
+    coords[:10] = np.nan
+    analysis = replace(typed.analysis, trained_on=None, coords=coords)
+    assert analysis.scored[0] == "paper"
+    table = scores_section(trained.finetuned, analysis).tables[0]
+    assert "(150 cells, " in table.caption
+
+
+def test_two_held_out_cells_do_not_prevent_the_report(trained, typed):
+    """It ended with "cannot cluster a representation of shape (2, 40)"."""
+    truth, new = typed.analysis.truth, ~typed.analysis.trained_on
+    scored = [np.flatnonzero(new & (truth == name))[0] for name in sorted(set(truth[new]))[-2:]]
+    rare = np.where(~new | np.isin(np.arange(len(truth)), scored), truth, "")
+    section = scores_section(trained.finetuned, replace(typed.analysis, truth=rare))
+    assert "Clusters are not scored because there are fewer than three cells to score them on." in section.text
+
+
+def test_columns_whose_names_are_numbers_are_shown(typed):
+    """pandas numbers columns without names; the report looked for the text '0'."""
+    cite = replace(typed.cite, obs=typed.cite.obs.rename(columns={"donor": 0}))
+    cell_map = map_section(replace(typed.analysis, cite=cite, batches={})).map
+    assert cell_map.headings["0"] == "obs column"
 
 
 def test_without_a_record_of_training_cells_the_protocol_is_paper(trained, cells):

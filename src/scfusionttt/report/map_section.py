@@ -101,7 +101,9 @@ def _obs_classes(analysis: Analysis, color: Sequence[str]) -> dict[str, np.ndarr
     many = [key for key in asked if len(set(class_names(obs[key]))) > MAX_CLASSES]
     if many:
         raise SettingError(f"obs['{many[0]}'] has more than {MAX_CLASSES} classes; colour by another column")
-    return {key: obs[key] for key in dict.fromkeys([*asked, *label_columns(obs)]) if key != analysis.labels_key}
+    names = {str(key): key for key in obs.columns}  # those of some columns are numbers
+    shown = dict.fromkeys([*map(str, asked), *label_columns(obs)])
+    return {key: obs[names[key]] for key in shown if names[key] != analysis.labels_key}
 
 
 def _flags(quality: pd.DataFrame) -> dict[str, np.ndarray]:

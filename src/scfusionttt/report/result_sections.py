@@ -196,10 +196,14 @@ def scores_section(model: FusionTTT, analysis: Analysis) -> Section | None:
     tables = []
     if analysis.truth is not None:
         protocol, cells = analysis.scored
-        if len(set(analysis.truth[cells])) > 1:
-            tables.append(_ten_metrics(analysis, protocol, cells))
-        else:
+        if protocol == "paper":  # scored on the map, where cells without coordinates are not
+            cells = cells & np.isfinite(analysis.coords).all(axis=1)
+        if cells.sum() < 3:
+            text += " Clusters are not scored because there are fewer than three cells to score them on."
+        elif len(set(analysis.truth[cells])) < 2:
             text += " Clusters are not scored because the cells to score them on have a single class."
+        else:
+            tables.append(_ten_metrics(analysis, protocol, cells))
     for stage, scores in model.metrics.items():
         rows = {"scFusionTTT": scores["metrics"]}
         if "logistic_regression" in scores:

@@ -114,6 +114,7 @@ def test_inputs_of_a_store_that_were_mapped_are_known():
         (OBS.assign(store_input=OBS["donor"]), "lane", {"lane": ("1", "2")}, "2 levels of obs['lane']: 1, 2"),
         (OBS.assign(store_input=OBS["donor"]), [], {}, ""),
         (OBS[["type", "barcode"]], None, {}, ""),
+        (OBS[["donor", "donor", "lane"]], None, {}, "obs['lane'] may hold 2 batches"),  # was ValueError: 2
     ],
 )
 def test_without_a_key_the_inputs_of_a_store_are_the_batches(obs, key, levels, line, caplog):

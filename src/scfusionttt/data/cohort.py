@@ -280,7 +280,7 @@ def _as_list(keys: str | Sequence[str]) -> list[str]:
 def _suggest(obs: pd.DataFrame) -> None:
     """Log the first column that is named like one of batches and could be used as such."""
     for key in obs.columns:
-        if str(key).lower() in _LIKELY:
+        if str(key).lower() in _LIKELY and isinstance(obs[key], pd.Series):  # of repeated names, there are several
             sizes = pd.Series(class_names(obs[key]), dtype=object).value_counts()
             if len(sizes) > 1 and sizes.min() >= FEWEST:
                 log.info("obs['%s'] may hold %d batches; batch_key='%s' removes their effects", key, len(sizes), key)

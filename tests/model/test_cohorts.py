@@ -1,13 +1,17 @@
 """Cohorts: the embedding is free of the batches and keeps the cell types."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.neighbors import NearestNeighbors
 
+from scfusionttt.data.cohort import Cohort
 from scfusionttt.errors import InputDataError, SettingError
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.model.fusionttt import FusionTTT
+from scfusionttt.model.imputation import require_imputable
 from scfusionttt.simulation.simulate import simulate
 
 ONLY = "CD14 monocyte"
@@ -152,6 +156,14 @@ def test_proteins_are_imputed_as_measured_in_a_batch(models, cohort):
         model.impute(cohort, transform_batch="x")
     with pytest.raises(SettingError, match="this one has no batches"):
         models[""].impute(cohort, transform_batch="batch 1")
+
+
+def test_a_batch_is_known_by_its_number(models):
+    """The batches of a column of numbers are named "1" and "2"; 1 was none of them."""
+    state = replace(models["batch"]._trained(), cohort=Cohort({"batch": ("1", "2")}))
+    require_imputable(state, intervals=False, units="counts", transform_batch=1)
+    with pytest.raises(SettingError, match=r"transform_batch=3 is no batch .* choose one of 1, 2"):
+        require_imputable(state, intervals=False, units="counts", transform_batch=3)
 
 
 def test_several_keys(cohort):

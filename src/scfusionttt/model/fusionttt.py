@@ -520,7 +520,7 @@ class FusionTTT(metaclass=_Hints):
         *,
         units: Units = "log_ratio",
         intervals: Literal[False] = False,
-        transform_batch: str | None = None,
+        transform_batch: str | int | None = None,
         inplace: bool = False,
         **input_options: Unpack[InputOptions],
     ) -> pd.DataFrame: ...
@@ -532,7 +532,7 @@ class FusionTTT(metaclass=_Hints):
         *,
         units: Units = "log_ratio",
         intervals: Literal[True],
-        transform_batch: str | None = None,
+        transform_batch: str | int | None = None,
         inplace: bool = False,
         **input_options: Unpack[InputOptions],
     ) -> ImputedProteins: ...
@@ -543,7 +543,7 @@ class FusionTTT(metaclass=_Hints):
         *,
         units: Units = "log_ratio",
         intervals: bool = False,
-        transform_batch: str | None = None,
+        transform_batch: str | int | None = None,
         inplace: bool = False,
         **input_options: Unpack[InputOptions],
     ) -> pd.DataFrame | ImputedProteins:

@@ -15,6 +15,7 @@ from scfusionttt.data.loader import CellDataset
 from scfusionttt.data.proteins import protein_columns
 from scfusionttt.errors import SettingError, name_some
 from scfusionttt.keys import PROTEIN_IMPUTED
+from scfusionttt.labels import class_names
 from scfusionttt.model.pipeline import dataset_for
 from scfusionttt.model.state import TrainedState
 from scfusionttt.nn.networks import PretrainNetwork
@@ -47,7 +48,7 @@ class ImputedProteins:
     high: pd.DataFrame
 
 
-def require_imputable(state: TrainedState, *, intervals: bool, units: str, transform_batch: str | None) -> None:
+def require_imputable(state: TrainedState, *, intervals: bool, units: str, transform_batch: str | int | None) -> None:
     """Raise SettingError, before the cells are read, if the model cannot impute what is asked for."""
     head = state.network.backbone.protein_head
     if units not in get_args(Units):
@@ -64,7 +65,7 @@ def require_imputable(state: TrainedState, *, intervals: bool, units: str, trans
         raise SettingError("this model cannot impute proteins; pretrain it again with this version")
 
 
-def _level(state: TrainedState, name: str) -> int:
+def _level(state: TrainedState, name: str | int) -> int:
     """Return the level of the batch `name` in the first key.
 
     Raises
@@ -79,15 +80,16 @@ def _level(state: TrainedState, name: str) -> int:
         raise SettingError("this model cannot impute for a batch; pretrain it again with batch_key")
     has_proteins = backbone.protein_head.measured.any(dim=1).tolist()  # batches that were mapped later come last
     known = {level: code for code, (level, has) in enumerate(zip(state.cohort.first, has_proteins)) if has}
-    if name not in known:
+    wanted = class_names([name])[0]  # as in the obs column: 1 is "1"
+    if wanted not in known:
         raise SettingError(
             f"transform_batch={name!r} is no batch that the model was trained on with proteins; "
             f"choose one of {name_some(list(known), most=20)}"
         )
-    return known[name]
+    return known[wanted]
 
 
-def _changes(state: TrainedState, cells: CellDataset, device: torch.device, name: str) -> np.ndarray:
+def _changes(state: TrainedState, cells: CellDataset, device: torch.device, name: str | int) -> np.ndarray:
     """Return by how much the batch `name` changes the scaled proteins of each cell, [n, p].
 
     The regressions follow the batches that they were fitted to, so that a cell's own batch is subtracted if it is one
@@ -122,7 +124,7 @@ def impute(
     *,
     units: Units,
     intervals: bool,
-    transform_batch: str | None = None,
+    transform_batch: str | int | None = None,
 ) -> pd.DataFrame | ImputedProteins:
     """Return the result of :meth:`scfusionttt.FusionTTT.impute`."""
     # The regressions read the RNA alone, so cells of any batch are imputed unless another batch's values are asked for.

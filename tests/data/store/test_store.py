@@ -319,6 +319,18 @@ def test_string_columns_are_stored(tmp_path):
     assert note.isna().tolist() == [False] * 19 + [True]
 
 
+def test_classes_are_those_of_memory_whatever_the_types_of_the_inputs(tmp_path):
+    """A column of numbers with a gap is one of floats: its donor 2.0 was not the donor "2" of another input."""
+    for name, donors in {"x": [1.0, 2.0, np.nan], "y": ["2", " 3", None]}.items():
+        cells = anndata.read_h5ad(rna_only(tmp_path / f"{name}.h5ad", [f"{name}{i}" for i in range(3)]))
+        cells.obs["donor"] = donors
+        cells.write_h5ad(tmp_path / f"{name}.h5ad")
+    write(tmp_path / "out.zarr", tmp_path / "x.h5ad", tmp_path / "y.h5ad")
+    donor = open_store(tmp_path / "out.zarr").obs["donor"]
+    assert donor.cat.categories.tolist() == ["1", "2", "3"]
+    assert donor.isna().tolist() == [False, False, True] * 2
+
+
 def test_antibodies_alone_are_refused(tmp_path):
     """Opened part by part, they were stored as genes."""
     names = ["CD3", "CD14", "CD16", "CD56", "HLA-DR"]

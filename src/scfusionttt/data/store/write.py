@@ -20,6 +20,7 @@ from scfusionttt.errors import InputDataError, OutputError
 from scfusionttt.io.atomic import check_target, replacing
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.keys import INPUT, MEASURED, ROW, STORE
+from scfusionttt.labels import class_names
 
 log = logging.getLogger("scfusionttt")
 
@@ -205,9 +206,10 @@ class _Writer:
 
 
 def _writable(obs: pd.DataFrame) -> pd.DataFrame:
-    """Convert text and columns of mixed types to categories; inputs may differ in the type of a column."""
+    """Convert text and columns of mixed types to categories; 1, 1.0 and "1" of different inputs are the same one."""
     for column in obs.select_dtypes(include=["object", "string"]).columns:
         values = obs[column]
-        obs[column] = values.astype(str).where(values.notna()).astype("category")
+        names = pd.Series(class_names(values), index=obs.index)
+        obs[column] = names.where(values.notna()).astype("category")
     obs.columns = obs.columns.astype(str)
     return obs

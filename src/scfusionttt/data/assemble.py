@@ -162,7 +162,7 @@ def _from_mudata(
             f"no RNA found: the modalities are {', '.join(mdata.mod) or 'none'}; "
             "choose those of RNA and proteins with rna_modality and protein_modality"
         )
-    rna_part, from_raw = _all_genes(mdata.mod[rna_name], layer)
+    rna_part, from_raw = all_genes(mdata.mod[rna_name], layer)
     parts = {"RNA": rna_part}
     if protein_name is not None:
         parts["protein"] = mdata.mod[protein_name]
@@ -198,7 +198,7 @@ def _genes(counts: sparse.csr_matrix, adata: AnnData, is_gene: np.ndarray) -> An
     return _table(counts if is_gene.all() else to_csr(counts[:, is_gene]), adata, is_gene)
 
 
-def _all_genes(adata: AnnData, layer: str | None) -> tuple[AnnData, list[Finding]]:
+def all_genes(adata: AnnData, layer: str | None = None) -> tuple[AnnData, list[Finding]]:
     """Return the RNA with all genes of ``.raw`` if the counts are there, and its feature types are known as well."""
     whole, findings = features_of_raw(adata, modality="RNA", layer=layer)
     if findings and (feature_types(whole) is None) != (feature_types(adata) is None):
@@ -221,7 +221,7 @@ def _layer_of_each(parts: dict[str, AnnData], layer: str | None) -> tuple[dict[s
 def _from_anndata(
     adata: AnnData, protein_modality: str | None, layer: str | None
 ) -> tuple[AnnData, AnnData | None, list[Finding]]:
-    adata, findings = _all_genes(adata, layer)
+    adata, findings = all_genes(adata, layer)
     matrix, more = raw_counts(adata, modality="RNA", layer=layer)
     findings += more
     by_type = protein_modality if protein_modality not in adata.obsm else None

@@ -331,6 +331,28 @@ def test_classes_are_those_of_memory_whatever_the_types_of_the_inputs(tmp_path):
     assert donor.isna().tolist() == [False, False, True] * 2
 
 
+@pytest.mark.filterwarnings("ignore:.*taken from .raw:UserWarning")
+@pytest.mark.parametrize("name", ["csr.h5ad", "csr.h5mu", "csr.zarr", "dense.h5ad", "csc.h5ad", "typed.h5ad"])
+def test_one_matrix_has_the_counts_of_all_cells(folder, tmp_path, name):
+    """Cells without counts of the variable genes in X look whole: the genes of .raw of later cells were too many."""
+    mdata = read(folder / "first.h5mu")
+    counts = mdata["rna"].copy()
+    expected, rna = counts, counts[:, :100].copy()
+    values = np.log1p(rna.X.toarray())
+    values[:130] = 0
+    rna.X = values if name.startswith("dense") else sparse.csr_matrix(values)
+    rna.raw = AnnData(counts.X.tocsc(), counts.obs, counts.var) if name.startswith("csc") else counts
+    if name.startswith("typed"):  # which genes of .raw are antibodies is not known
+        rna.var["feature_types"], expected = "Gene Expression", counts[:, :100]
+    with quiet():
+        data = MuData({"rna": rna, "prot": mdata["prot"]}) if name.endswith("h5mu") else rna
+        getattr(data, f"write_{name[-4:].lstrip('.')}")(tmp_path / name)
+    write(tmp_path / "out.zarr", tmp_path / name)
+    stored = open_store(tmp_path / "out.zarr").read(np.arange(300)).rna.to_df()
+    pd.testing.assert_frame_equal(stored, expected.to_df()[list(stored)], check_names=False)
+    assert stored.shape == expected.shape
+
+
 def test_antibodies_alone_are_refused(tmp_path):
     """Opened part by part, they were stored as genes."""
     names = ["CD3", "CD14", "CD16", "CD56", "HLA-DR"]

@@ -1,7 +1,7 @@
 """Inputs of which some cells can be read at a time; matrices stay on disk if the format allows it."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,18 +9,30 @@ from typing import Any
 
 import h5py
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from scfusionttt.data.assemble import as_citeseq, assemble
+from scfusionttt.data.assemble import all_genes, as_citeseq, assemble
 from scfusionttt.data.cells import Cells, CiteSeq
-from scfusionttt.data.modalities import PROTEIN_OBSM, antibody_findings, protein_tables, transposed_findings
+from scfusionttt.data.counts import raw_counts
+from scfusionttt.data.modalities import (
+    PROTEIN_OBSM,
+    antibody_findings,
+    find_modality,
+    protein_tables,
+    transposed_findings,
+)
 from scfusionttt.errors import InputDataError, UserError
 from scfusionttt.io.integrity import check_zarr, damaged, is_store, load_filters, without_pickle
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.io.read import read
+from scfusionttt.keys import PROTEIN_MODALITIES, RNA_MODALITIES
 
 log = logging.getLogger("scfusionttt")
+
+#: Number of cells, at regular distances, that decide which matrix of an input has the raw counts.
+SAMPLE = 500
 
 
 @dataclass(frozen=True)
@@ -67,6 +79,9 @@ def open_source(
         "round": round,
     }  # fmt: skip
     data = _open_lazily(path)
+    if data is not None and layer is None:
+        with naming(path), damaged(path), quiet():
+            data = _with_counts_in_x(path, data, rna_modality, protein_modality)
     if data is None:
         with naming(path):
             cite = as_citeseq(read(path), **options)
@@ -126,6 +141,41 @@ def _open_lazily(path: Path) -> AnnData | MuData | None:
         return data
 
 
+def _with_counts_in_x(
+    path: Path, data: AnnData | MuData, rna_modality: str | None, protein_modality: str | None
+) -> AnnData | MuData | None:
+    """Decide between X and ``.raw`` for all cells, since parts of the cells could differ in which looks like counts.
+
+    None if the cells have to be read to do so.
+    """
+    if isinstance(data, AnnData):
+        return _counts_in_x(path, data, "RNA")
+    roles = {
+        find_modality(data, RNA_MODALITIES, rna_modality): "RNA",
+        find_modality(data, PROTEIN_MODALITIES, protein_modality): "protein",
+    }
+    parts = {name: _counts_in_x(path, part, roles[name]) if name in roles else part for name, part in data.mod.items()}
+    return _mudata(parts, data.obs)
+
+
+def _counts_in_x(path: Path, adata: AnnData, modality: str) -> AnnData | None:
+    """Return one modality with the counts that some of its cells have, in X, and without ``.raw``."""
+    if adata.raw is None or not adata.n_obs:
+        return adata
+    some = adata[np.unique(np.linspace(0, adata.n_obs - 1, SAMPLE, dtype=int))]
+    whole, findings = all_genes(some) if modality == "RNA" else (some, [])
+    findings = [*findings, *raw_counts(whole, modality=modality)[1]]
+    from_raw = next((finding for finding in findings if finding.code == "counts_from_raw"), None)
+    if from_raw is None:
+        del adata.raw
+        return adata
+    if whole is some and adata.raw.n_vars > adata.n_vars:  # only some of its features are used
+        return None
+    var = adata.var.loc[adata.raw.var_names] if whole is some else adata.raw.var
+    log.warning("warning: %s: %s", path, from_raw)
+    return AnnData(adata.raw.X, obs=adata.obs, var=var, obsm=dict(adata.obsm))
+
+
 def _keep_one_table(data: AnnData) -> None:
     """Keep only the best protein table of all cells, since parts of the cells could differ in theirs."""
     chosen, *others = protein_tables(data) or [""]
@@ -147,11 +197,13 @@ def _lazy_anndata(group: Any) -> AnnData | None:
     if any(key.lower() in PROTEIN_OBSM and not _is_table(group["obsm"][key]) for key in group.get("obsm", ())):
         return None  # the names of its proteins may be in uns
     obsm = {key: read_elem(group["obsm"][key]) for key in group.get("obsm", ()) if _is_table(group["obsm"][key])}
-    raw = group.get("raw")
+    raw = {"X": _lazy_matrix(group["raw/X"]), "var": read_elem(group["raw/var"])} if "raw" in group else None
+    if raw is not None and raw["X"] is None:
+        return None
     return AnnData(
         X=matrices.pop("X", None), obs=read_elem(group["obs"]), var=read_elem(group["var"]), obsm=obsm,
         layers={name.removeprefix("layers/"): matrix for name, matrix in matrices.items()},
-        raw=None if raw is None else {"X": _lazy_matrix(raw["X"]), "var": read_elem(raw["var"])},
+        raw=raw,
     )  # fmt: skip
 
 
@@ -160,11 +212,15 @@ def _lazy_mudata(group: Any) -> MuData | None:
 
     order = group["mod"].attrs.get("mod-order")
     modalities = {str(name): _lazy_anndata(group["mod"][name]) for name in (group["mod"] if order is None else order)}
-    whole = read_elem(group["obs"])
-    if any(part is None or not part.obs_names.equals(whole.index) for part in modalities.values()):
+    return _mudata(modalities, read_elem(group["obs"]))
+
+
+def _mudata(modalities: Mapping[str, AnnData | None], obs: pd.DataFrame) -> MuData | None:
+    """Return a MuData; None if a modality is, or has other cells than the whole."""
+    if any(part is None or not part.obs_names.equals(obs.index) for part in modalities.values()):
         return None
     mdata = MuData({name: part for name, part in modalities.items() if part is not None})
-    mdata.obs = whole
+    mdata.obs = obs
     return mdata
 
 

@@ -120,11 +120,11 @@ BAD_CALLS = {
     "setting: not TOML": ("pretrain good.h5mu --out new --config text.h5mu", "is not TOML"),
     "setting: fixed by pretraining": (
         "finetune good.h5mu --model model --labels cell_type --out new --set network.width=32",
-        "give them to scfusionttt pretrain",
+        "give them to pretrain",
     ),
     "setting: of pretraining": (
         "finetune good.h5mu --model model --labels cell_type --out new --set pretrain.lr=0.1",
-        "give them to scfusionttt pretrain",
+        "give them to pretrain",
     ),
     "setting: without effect": (
         "finetune good.h5mu --model model --labels cell_type --out new --set finetune.lr=0.1",

@@ -67,7 +67,7 @@ def test_batches_with_similar_names_have_their_own_rows(batches):
         return imputation.jobs([replace(batches[0], name=name)], ["ridge"], [0])[0].file
 
     assert len({file(name) for name in ("P 1", "P_1", "P/1")}) == 3
-    assert file("P_1").as_posix() == "P_1/imputation/ridge-seed0.json"
+    assert file("P_1").as_posix() == "P_1.proteins/imputation/ridge-seed0.json"
 
 
 def test_imputation_is_scored_on_the_batch_that_was_left_out(batches, tmp_path):

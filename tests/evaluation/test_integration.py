@@ -1,6 +1,7 @@
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 from anndata import AnnData
 
@@ -74,3 +75,11 @@ def test_own_batch_is_1_where_batches_mix_and_their_number_where_they_are_apart(
     alone = own_batch(near, np.where(LABELS == "T", "d1", BATCHES), LABELS)
     assert np.isnan(alone["T"]), "of one batch, and so neither mixed nor apart"
     assert alone["B"] == by_type["B"]
+
+
+def test_cells_without_a_batch_are_no_batch_of_their_own():
+    near, batches = neighbours(MIXED).obsp["distances"], np.array(BATCHES, dtype=object)
+    batches[::7] = None
+    known = pd.notna(batches)
+    expected = own_batch(near[known][:, known], batches[known], np.array(LABELS)[known])
+    pd.testing.assert_series_equal(own_batch(near, batches, LABELS), expected)

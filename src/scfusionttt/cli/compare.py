@@ -163,7 +163,8 @@ def _compare_queries(
     config = preset("default").with_settings(settings)
     if batch_key is None and len(inputs) < 2:
         raise SettingError(f"benchmark --task {task.value} needs a data set to learn from and a query, or --batch-key")
-    parts = [(path.stem, check_cells(open_input(path, stream=False), **options)) for path in inputs]
+    names = _names(inputs) if batch_key is not None else [inputs[0].stem, *_names(inputs[1:])]
+    parts = [(name, check_cells(open_input(path, stream=False), **options)) for name, path in zip(names, inputs)]
     for _, cite in parts:
         require_rna(cite, "comparing methods")
     if batch_key is not None:
@@ -243,6 +244,15 @@ def _check(inputs: list[Path], out: Path) -> None:
     check_target(above / "results.json", folder=False)
 
 
+def _names(inputs: Sequence[Path]) -> list[str]:
+    """Return the names of data sets in tables and files."""
+    names = [path.stem for path in inputs]
+    for name in names:
+        if names.count(name) > 1:
+            raise SettingError(f"two inputs are named {name}; rename one, as the result tables identify them by name")
+    return names
+
+
 def _datasets(
     inputs: list[Path], labels_key: str, options: dict[str, Any], batch_key: str | None = None
 ) -> "list[data.Cells]":
@@ -250,12 +260,8 @@ def _datasets(
     from scfusionttt.data.cells import require_rna
     from scfusionttt.model.pipeline import check_cells
 
-    names = [path.stem for path in inputs]
-    for name in names:
-        if names.count(name) > 1:
-            raise SettingError(f"two inputs are named {name}; rename one, as the result tables identify them by name")
     datasets = []
-    for name, path in zip(names, inputs):
+    for name, path in zip(_names(inputs), inputs):
         cite = check_cells(open_input(path, stream=False), **options)
         require_rna(cite, "comparing methods")
         dataset = data.Cells(name, cite, labels_key, batch_key)

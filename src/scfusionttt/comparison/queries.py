@@ -150,7 +150,7 @@ class QueryJob:
     @property
     def file(self) -> Path:
         """Path of the row within the folder of all rows."""
-        return row_file(self.query.name, self.protocol, self.share, self.method, self.seed)
+        return row_file(f"{self.query.name}.{self.labels}", self.protocol, self.share, self.method, self.seed)
 
     @property
     def identity(self) -> Row:

@@ -77,17 +77,19 @@ def own_batch(neighbours: sparse.csr_matrix, batches: ArrayLike, groups: ArrayLi
     neighbours
         [n, n], not zero for the neighbours of each cell (rows), such as ``obsp["distances"]``.
     batches, groups
-        Batch and group of each cell [n]; without groups, all cells are in the group ``all cells``.
+        Batch and group of each cell [n]; without groups, all cells are in the group ``all cells``. Cells without a
+        batch do not count.
 
     Returns
     -------
     Series
         NaN for a group in which a single batch has cells, or no two neighbours are.
     """
-    batch = pd.factorize(np.asarray(batches))[0]
-    group = np.full(len(batch), "all cells", dtype=object) if groups is None else np.asarray(groups, dtype=object)
-    codes, names = pd.factorize(group, sort=True)
-    pairs = neighbours.tocoo()
+    names = class_names(batches)
+    known = names != ""
+    group = np.full(len(names), "all cells", dtype=object) if groups is None else np.asarray(groups, dtype=object)
+    batch, (codes, names) = pd.factorize(names[known])[0], pd.factorize(group[known], sort=True)
+    pairs = neighbours[known][:, known].tocoo()
     ratios = pd.Series(np.nan, index=pd.Index(names), dtype=float)
     for code, name in enumerate(names):
         inside = (codes[pairs.row] == code) & (codes[pairs.col] == code)

@@ -247,7 +247,8 @@ def batches_section(analysis: Analysis) -> Section | None:
             columns={"effect": "size of the effect", "without_counterpart": "without counterpart"}
         )
         tables.append(Table(rows, "Cells mapped into the embedding of the model"))
-    if mixing := [_mixing(analysis, key, batch) for key, batch in analysis.batches.items() if len(set(batch)) > 1]:
+    several = {key: batch for key, batch in analysis.batches.items() if len(set(batch) - {""}) > 1}
+    if mixing := [_mixing(analysis, key, batch) for key, batch in several.items()]:
         text.append(_MIXING)
         tables += mixing
     return Section("Batches", "\n\n".join(text), tables=tables) if tables else None
@@ -273,7 +274,7 @@ def _mixing(analysis: Analysis, key: str, batch: np.ndarray) -> Table:
     kind, types = analysis.types
     known, near = types != "", analysis.graph.obsp["distances"]
     apart = pd.concat([own_batch(near, batch), own_batch(near[known][:, known], batch[known], types[known])])
-    sizes = pd.crosstab(np.where(known, types, "not labelled"), batch)
+    sizes = pd.crosstab(np.where(known, types, "not labelled"), np.where(batch != "", batch, "no batch"))
     sizes.loc["all cells"] = sizes.sum()
     table = sizes.assign(mixing=apart.reindex(sizes.index)).rename(columns={"mixing": "own batch / chance"})
     order = sorted(table.index, key=lambda name: (name != "all cells", natural_key(name)))

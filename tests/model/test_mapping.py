@@ -191,6 +191,35 @@ def test_the_effect_of_a_batch_on_a_reference_of_one_is_removed(single, query):
     assert after[1] < 0.9 * before[1]
 
 
+BY_GRADIENT = {"classifier": "finetune", "epochs": 10, "lr": 3e-3}
+
+
+def test_cells_are_mapped_and_placed_by_a_network_that_learned_labels(batches):
+    """It had moved the cells away from their kinds: all had a large effect and no counterpart, or lay among others."""
+    cells = part(batches, "batch 1")
+    model = FusionTTT("fast", progress=False, network={"width": 16}, pretrain={"epochs": 6}, finetune=BY_GRADIENT)
+    model.pretrain(cells).finetune(cells, labels_key="cell_type")
+    mapped = model.map(cells, batch_key="batch")
+    assert mapped.batches.loc["batch 1", "effect"] < 0.3
+    assert mapped.batches.loc["batch 1", "without_counterpart"] < 0.05
+    with quiet():
+        alone = cells.copy()
+        alone.mod["rna"] = alone["rna"][:100].copy()
+        alone.update()
+    label = model.predict(alone, cells="all", unknown=None)["label"].astype(str)
+    truth = cells.obs["cell_type"].astype(str)
+    assert (label == truth.loc[label.index]).mean() > 0.8
+
+
+def test_effects_of_new_batches_are_not_told_from_those_of_learning(reference, query):
+    """Without the refusal, a new batch lay apart from the cells of its types."""
+    learned = FusionTTT("fast", progress=False, network={"width": 16}, pretrain={"epochs": 1}, finetune=BY_GRADIENT)
+    learned.pretrain(reference, batch_key="batch").finetune(reference, labels_key="cell_type")
+    with pytest.raises(SettingError, match="learned labels after the effects of its batches"):
+        learned.map(query)
+    np.testing.assert_array_equal(learned.map(reference).embedding, learned.embed(reference))
+
+
 def test_a_model_without_kinds_of_cells_cannot_map(reference, query):
     small = {"width": 16, "encoder_blocks": 1, "decoder_blocks": 1}
     model = FusionTTT("paper", progress=False, network=small, pretrain={"epochs": 1}).pretrain(reference)

@@ -51,6 +51,7 @@ def test_cells_of_a_store_are_known_by_their_own_names():
     """A store names them by their files if two files share a barcode."""
     provenance = Provenance.untrained().with_cells(["a.h5ad:AAAC-1", "b.h5ad:AAAC-1", "b.h5ad:TTTG-1"])
     assert provenance.learned(["TTTG-1", "a.h5ad:AAAC-1", "CCCA-1"]).tolist() == [True, True, False]
+    assert provenance.learned(["other.h5ad:TTTG-1"]).all()
 
 
 def test_names_that_no_file_can_hold_have_a_checksum_too():

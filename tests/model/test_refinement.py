@@ -1,7 +1,10 @@
 """Similar cells vote on one another's class."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
 
 from scfusionttt.model import refinement
 from scfusionttt.model.refinement import refine
@@ -31,6 +34,23 @@ def test_a_cell_follows_its_neighbours(cells):
     result, _ = refine(probability, np.ones(200), cells(components), seed=0)
     np.testing.assert_array_equal(result.argmax(axis=1), kind)
     np.testing.assert_allclose(result.sum(axis=1), 1)
+
+
+def test_cells_that_do_not_vary_have_the_same_components(monkeypatch):
+    """ARPACK cannot decompose them."""
+
+    class Same:
+        rows = np.arange(30)
+
+        def __len__(self):
+            return 30
+
+        def subset(self, rows):
+            return self
+
+    batch = SimpleNamespace(rna=torch.ones(30, 40), row=torch.arange(30))
+    monkeypatch.setattr(refinement, "make_loader", lambda cells, batch_size: [batch])
+    assert (refinement._components(Same(), seed=0) == 0).all()
 
 
 def test_a_rare_class_is_not_outvoted(cells):

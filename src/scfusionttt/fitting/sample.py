@@ -8,7 +8,7 @@ from torch import Tensor
 
 from scfusionttt.data.loader import CellDataset
 from scfusionttt.inference import read_cells
-from scfusionttt.nn.networks import PretrainNetwork
+from scfusionttt.nn.networks import Network
 from scfusionttt.nn.tokens import CellInputs
 
 #: Most cells, and most gene values, to fit to; more change little.
@@ -43,8 +43,8 @@ class Sample:
         return bool(np.isfinite(self.bottleneck).all() and np.isfinite(self.genes).all())
 
 
-def read_sample(network: PretrainNetwork, cells: CellDataset, device: torch.device, *, seed: int) -> Sample:
-    """Pass cells of pretraining through the network; `seed` draws a sample of many."""
+def read_sample(network: Network, cells: CellDataset, device: torch.device, *, seed: int) -> Sample:
+    """Pass cells of training through the network; `seed` draws a sample of many."""
     most = max(min(MOST_CELLS, MOST_VALUES // network.backbone.rna_encoder.embedding.n_features), 2)
     cells = cells.drawn(most, seed)
 

@@ -434,11 +434,13 @@ class FusionTTT(metaclass=_Hints):
         ------
         SettingError
             The model does not know the kinds of cells that it was trained on: it is of an older version, or of a preset
-            without bottleneck (``paper``, ``scmmae``) and without batches.
+            without bottleneck (``paper``, ``scmmae``) and without batches. Or it was trained on batches, and its
+            network then on labels (``finetune.classifier=finetune``).
         """
         state, device = self._trained(), self._join_processes()
         cite = pipeline.check_cells(query, **input_options)
         extended, dataset, names = mapping.add_batches(state, cite, batch_key, device)
+        mapping.refuse_moved(state, extended)
         network = extended.network
         p_value = mapping.p_values(network, dataset, device)
         cells = pd.DataFrame({"batch": names, "p_value": p_value}, index=cite.rna.obs_names.rename("cell"))

@@ -98,6 +98,20 @@ def add_batches(
     return extended, dataset, names
 
 
+def refuse_moved(state: TrainedState, extended: TrainedState) -> None:
+    """Raise SettingError if learning from labels has moved the cells since the effects of the batches were fitted.
+
+    What a new batch adds cannot be told from that.
+    """
+    has_batches = bool(state.cohort.levels) and state.cohort.default != ""
+    has_learned = len(state.history) > 0 and (state.history["stage"] == "finetune").any()
+    if has_batches and has_learned and state.cohort.levels != extended.cohort.levels:
+        raise SettingError(
+            "the network of this model learned labels after the effects of its batches were fitted "
+            "(finetune.classifier=finetune): map new batches with the pretrained model, or with another classifier"
+        )
+
+
 def p_values(network: Network, dataset: CellDataset, device: torch.device) -> np.ndarray:
     """Return the fraction of the reference's cells that lie as far from others as each cell, float32 [n].
 

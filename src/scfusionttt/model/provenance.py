@@ -46,24 +46,28 @@ class Provenance:
     def with_cells(self, names: Iterable[object]) -> Self:
         """Return a copy with more cells whose labels were trained on.
 
-        A store names cells ``file:cell`` where files share names; they are recorded under their own names, too.
+        A store names cells ``file:cell`` where files share names; they are recorded without the file, too.
         """
         if self.labelled_cells is None:
             return self
-        own = [part for name in names for part in {str(name), str(name).partition(":")[2] or str(name)}]
-        return replace(self, labelled_cells=np.union1d(self.labelled_cells, checksums(own)))
+        names = list(names)
+        both = checksums([*names, *map(_own_name, names)])
+        return replace(self, labelled_cells=np.union1d(self.labelled_cells, both))
 
     def learned(self, names: Iterable[object]) -> NDArray[np.bool_] | None:
         """Return which cells, by name, it was trained on with labels, bool [n]; None if not recorded.
 
-        None of the cells if so few names agree, of these cells and of those trained on, as may by chance.
+        None of the cells if so few names agree, of these cells and of those trained on, as may by chance. Names of
+        cells in a store count without that of the file if they do not agree with it.
         """
         if self.labelled_cells is None:
             return None
-        given = checksums(names)
-        learned = np.isin(given, self.labelled_cells)
-        few = learned.sum() < BY_CHANCE * min(len(given), len(self.labelled_cells))
-        return np.zeros_like(learned) if few else learned
+        names = list(names)
+        for each in (names, map(_own_name, names)):
+            learned = np.isin(checksums(each), self.labelled_cells)
+            if learned.sum() >= BY_CHANCE * min(len(names), len(self.labelled_cells)):
+                return learned
+        return np.zeros(len(names), dtype=bool)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for the manifest, with the versions installed now."""
@@ -80,6 +84,11 @@ class Provenance:
         text = manifest.get("taught")
         taught = None if text is None else np.frombuffer(base64.b64decode(text, validate=True), dtype="<u4")
         return cls(tuple(map(str, manifest.get("commands", ()))), taught, dict(manifest.get("versions", {})))
+
+
+def _own_name(name: object) -> str:
+    """Return the name of a cell without that of its file in a store."""
+    return str(name).partition(":")[2] or str(name)
 
 
 def checksums(names: Iterable[object]) -> NDArray[np.uint32]:

@@ -54,6 +54,8 @@ def _components(cells: CellDataset, seed: int) -> np.ndarray:
 
     rows = np.sort(np.random.default_rng(seed).permutation(cells.rows)[:MOST_CELLS])
     sample = torch.cat([batch.rna for batch in make_loader(cells.subset(rows), batch_size=1000)]).numpy()
+    if not sample.var(axis=0).any():
+        return np.zeros((len(cells), 1))
     # Randomised solvers depend on the order of the cells, and so would the classes of some cells.
     n_components = min(N_COMPONENTS, *sample.shape)
     solver = "arpack" if n_components < min(sample.shape) else "full"

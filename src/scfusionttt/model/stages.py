@@ -126,4 +126,26 @@ def train_classifier(network: ClassifierNetwork, cells: CellDataset, stage: Fine
     if validation is not None and len(validation):
         log.info("%s: calibrating the probabilities on %d cells", name, len(validation))
         calibrate(network, train, validation, run.device)
+    if not is_transfer:
+        _fit_again(network, cells, run)
     return history
+
+
+def _fit_again(network: ClassifierNetwork, cells: CellDataset, run: Run) -> None:
+    """Fit anew what pretraining fitted to the bottleneck, which learning from labels has moved.
+
+    The effects of batches stay, since the network has learned with them.
+    """
+    backbone, kinds = network.backbone, None
+    if backbone.correction is not None and not backbone.sizes.batch_levels:
+        kinds = backbone.correction
+        kinds.counts.zero_()  # unless they are found again
+    if kinds is None and backbone.placement is None:
+        return
+    sample = read_sample(network, cells.with_rna(), run.device, seed=run.seed)
+    if not sample.is_finite:
+        return
+    if backbone.placement is not None:
+        fit_placement(backbone, sample)
+    if kinds is not None:
+        fit_kinds(backbone, kinds, sample, seed=run.seed)

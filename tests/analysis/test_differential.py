@@ -130,6 +130,51 @@ def test_mistakes_are_named(options, error, message, known):
         differential(data, **{"groupby": "type", **options})
 
 
+def test_each_protein_is_tested_in_the_cells_where_it_was_measured(known):
+    """Cells that lacked one protein of the panel were left out for all of them."""
+    with quiet():
+        data = known.mdata.copy()
+    full = differential(data, "type", modality="protein", groups=["T"]).set_index("names")
+    data["prot"].X[:120, 0] = np.nan
+    with quiet():
+        late = differential(data[120:].copy(), "type", modality="protein", groups=["T"]).set_index("names")
+    table = differential(data, "type", modality="protein", groups=["T"]).set_index("names")
+    columns = ["scores", "logfoldchanges", "pvals"]
+    pd.testing.assert_frame_equal(table.loc[["CD3"], columns], late.loc[["CD3"], columns])
+    others = ["CD4", "CD19", "CD56"]
+    pd.testing.assert_frame_equal(table.loc[others, columns], full.loc[others, columns])
+    assert table["pvals_adj"].min() == pytest.approx(4 * table["pvals"].min())
+
+
+def test_groups_of_two_panels_are_compared_by_what_both_have_measured(known):
+    with quiet():
+        data = known.mdata.copy()
+    t = known.t
+    data["prot"].X[t, 1] = np.nan
+    data["prot"].X[~t, 0] = np.nan
+    table = differential(data, "type", modality="protein", inplace=True).set_index(["group", "names"])
+    assert table["scores"].isna().groupby("group").sum().to_dict() == {"B": 1, "NK": 1, "T": 2}
+    assert len(sc.get.rank_genes_groups_df(data["prot"], "T")) == 4
+    plot.volcano(data["prot"], "T")
+    data["prot"].X[t] = np.nan
+    with pytest.raises(InputDataError, match="no protein was measured in 2 cells of group T and 2 of rest; choose"):
+        differential(data, "type", modality="protein")
+
+
+@needs_deseq2
+def test_donors_are_compared_where_a_protein_was_measured(known):
+    with quiet():
+        data = known.mdata.copy()
+    data["prot"].X[:60, 3] = np.nan
+    data["prot"].X[:180, 2] = np.nan  # one donor is left
+    options = {"modality": "protein", "groups": ["T"], "donor_key": "donor"}
+    table = differential(data, "type", **options).set_index("names")
+    assert table["pvals"].isna().to_dict() == {"CD3": False, "CD4": False, "CD56": False, "CD19": True}
+    with quiet():
+        late = differential(data[60:].copy(), "type", **options).set_index("names")
+    assert table.loc["CD56", "pvals"] == late.loc["CD56", "pvals"]
+
+
 def test_imputed_proteins_are_refused(known):
     """They have less variance than measured ones, so that every test would find more differences than there are."""
     adata = known.mdata["rna"].copy()

@@ -1,13 +1,14 @@
 """Differential expression of genes and proteins between groups of cells, from raw counts."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 from mudata import MuData
+from scipy.stats import false_discovery_control
 
 from scfusionttt.config.parse import require
 from scfusionttt.data.assemble import assemble, raise_or_warn
@@ -15,7 +16,7 @@ from scfusionttt.data.cells import Cells, CiteSeq, count_findings, require_rna
 from scfusionttt.data.modalities import find_modality
 from scfusionttt.data.transforms import clr, log_normalize
 from scfusionttt.data.validate import require_usable
-from scfusionttt.errors import InputDataError, LabelError, SettingError
+from scfusionttt.errors import InputDataError, LabelError, SettingError, name_some
 from scfusionttt.keys import PROTEIN_MODALITIES, RANKED, RNA_MODALITIES
 from scfusionttt.labels import class_names, label_names, obs_column
 from scfusionttt.threads import threads_kept
@@ -27,6 +28,8 @@ FEWEST_CELLS, FEWEST_DONORS = 10, 2
 #: Features with fewer counts than this in all sums are not tested.
 FEWEST_COUNTS = 10
 REST = "rest"
+#: Fewest cells of a group, and of its reference, for the test of cells.
+_FEWEST_MEASURED = 2
 
 
 def differential(
@@ -51,7 +54,8 @@ def differential(
     is compared with, and DESeq2 (Love et al. 2014; PyDESeq2, ``pip install 'scfusionttt[de]'``) tests the sums, paired
     by donor where all donors have both. Without donors, cells are the replicates: the Wilcoxon rank-sum test of scanpy
     on log-normalised genes or centred log-ratios of proteins. Its p-values only rank features: cells of one donor are
-    not independent. Raw counts are used, never imputed values.
+    not independent. Raw counts are used, never imputed values. Each protein is tested in the cells in which it was
+    measured.
 
     Parameters
     ----------
@@ -75,7 +79,7 @@ def differential(
     -------
     DataFrame with the columns group, names, scores (z or Wald statistic), logfoldchanges (base 2), pvals and pvals_adj
     (Benjamini-Hochberg), as of ``sc.get.rank_genes_groups_df``; highest score first. Features with too few counts have
-    a score of 0 and p-values of 1.
+    a score of 0 and p-values of 1. Proteins measured in too few cells of a group or its reference are NaN.
 
     Raises
     ------
@@ -91,13 +95,8 @@ def differential(
     require_rna(cite, "differential expression")
     group = label_names(obs_column(cite.obs, groupby))
     groups = _groups(group, groups, reference, groupby)
-    part = _counts(cite, modality, group != "")
-    group = group[cite.rna.obs_names.get_indexer(part.obs_names)]
-    if donor_key is None:
-        tables = _by_cells(part, group, groups, reference, modality)
-    else:
-        donor = class_names(obs_column(cite.obs.loc[part.obs_names], donor_key, role="batches"))
-        tables = {name: _by_donors(part, group, name, reference, donor) for name in groups}
+    donor = None if donor_key is None else class_names(obs_column(cite.obs, donor_key, role="batches"))
+    tables = _tables(cite, modality, group, groups, reference, donor)
     if inplace:
         method = "wilcoxon" if donor_key is None else "deseq2 (pseudobulk)"
         params = {"groupby": groupby, "reference": reference, "method": method, "use_raw": False, "layer": layer}
@@ -135,14 +134,69 @@ def _groups(group: np.ndarray, wanted: Sequence[str] | None, reference: str, key
     return asked
 
 
-def _counts(cite: CiteSeq, modality: Modality, kept: np.ndarray) -> AnnData:
-    """Return the raw counts of the cells that have a group and were measured."""
+def _tables(
+    cite: CiteSeq, modality: Modality, group: np.ndarray, groups: list[str], reference: str, donor: np.ndarray | None
+) -> dict[str, pd.DataFrame]:
+    """Return the table of each group [f], which has all features, NaN where they were not measured in enough cells."""
+    features: list[str] = []
+    found: dict[str, list[pd.DataFrame]] = {name: [] for name in groups}
+    refused: dict[str, InputDataError] = {}
+    for part, own in _parts(cite, modality, group != ""):
+        features.extend(own)
+        rows = cite.rna.obs_names.get_indexer(part.obs_names)
+        tables = {}
+        if donor is None:
+            enough = [name for name in groups if _smaller_side(group[rows], name, reference) >= _FEWEST_MEASURED]
+            tables = _by_cells(part, group[rows], enough, reference, modality) if enough else {}
+        else:
+            for name in groups:
+                try:
+                    tables[name] = _by_donors(part, group[rows], name, reference, donor[rows])
+                except InputDataError as error:  # too few donors were measured
+                    refused[name] = error
+        for name, table in tables.items():
+            found[name].append(table[table["names"].isin(own)])
+    if untested := [name for name in groups if not found[name]]:
+        raise refused.get(untested[0]) or InputDataError(
+            f"no {'gene' if modality == 'rna' else modality} was measured in {_FEWEST_MEASURED} cells of group "
+            f"{name_some(untested)} and {_FEWEST_MEASURED} of {reference}; choose other groups or another reference"
+        )
+    return {name: _joined(tables, features) for name, tables in found.items()}
+
+
+def _parts(cite: CiteSeq, modality: Modality, kept: np.ndarray) -> Iterator[tuple[AnnData, pd.Index]]:
+    """Yield raw counts of the cells that have a group, and the names of the features to test in them.
+
+    Proteins measured in the same cells are tested together. The counts also have the others that were measured in all
+    of these cells, since DESeq2 takes the depth of a sample from all proteins.
+    """
     if modality == "rna":
-        return cite.rna[kept].copy()
+        yield cite.rna[kept].copy(), cite.rna.var_names
+        return
     if cite.protein is None:
         raise InputDataError("no proteins found; choose them with protein_modality")
-    protein = cite.protein[:, np.isfinite(cite.protein.X[kept]).any(axis=0)]
-    return protein[kept & np.isfinite(protein.X).all(axis=1)].copy()
+    protein = cite.protein[kept]
+    measured = np.isfinite(protein.X)
+    parts = pd.Series(range(protein.n_vars)).groupby([column.tobytes() for column in measured.T], sort=False)
+    for own in parts.indices.values():
+        cells = measured[:, own[0]]
+        if cells.any():
+            yield protein[cells, measured[cells].all(axis=0)].copy(), protein.var_names[own]
+
+
+def _joined(tables: list[pd.DataFrame], features: list[str]) -> pd.DataFrame:
+    """Return the table of all features of a group, with p-values adjusted for all that were tested."""
+    table = pd.concat(tables)
+    if len(tables) > 1:
+        table["pvals_adj"] = false_discovery_control(table["pvals"])
+    missing = pd.DataFrame({"names": pd.Index(features).difference(pd.Index(table["names"]), sort=False)})
+    return pd.concat([table, missing]).sort_values("scores", ascending=False, kind="stable", ignore_index=True)
+
+
+def _smaller_side(group: np.ndarray, name: str, reference: str) -> int:
+    """Return the number of cells of a group or of its reference, whichever is smaller."""
+    compared = group != name if reference == REST else group == reference
+    return int(min((group == name).sum(), compared.sum()))
 
 
 def _by_cells(
@@ -161,6 +215,8 @@ def _by_cells(
 
 def _by_donors(part: AnnData, group: np.ndarray, name: str, reference: str, donor: np.ndarray) -> pd.DataFrame:
     """Return DESeq2's test of the sums of one group."""
+    if part.n_vars < 2:
+        raise InputDataError("DESeq2 needs at least 2 features measured in the same cells; leave out donor_key")
     sums, samples = pseudobulk(part, group, name, reference, donor)
     tested = sums.sum(axis=0) >= FEWEST_COUNTS
     table = pd.DataFrame(

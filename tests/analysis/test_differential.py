@@ -121,11 +121,12 @@ def test_donor_key_names_what_is_missing(known, monkeypatch):
         ({"modality": "adt"}, SettingError, "modality must be rna or protein"),
         ({"donor_key": "one"}, InputDataError, "group 'B' has 1 donors with at least 10 cells; 2 are needed"),
         ({"groupby": "one"}, LabelError, "has a single group to compare"),
+        ({"groupby": "other"}, LabelError, "rename the group 'rest' of obs\\['other'\\]"),
     ],
 )
 def test_mistakes_are_named(options, error, message, known):
     data = known.mdata["rna"].copy()
-    data.obs[["type", "one"]] = known.obs[["type"]].assign(one="a")
+    data.obs = known.obs[["type"]].assign(one="a", other=np.where(known.t, "T", "rest"))
     with pytest.raises(error, match=message):
         differential(data, **{"groupby": "type", **options})
 

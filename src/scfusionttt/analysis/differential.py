@@ -123,6 +123,8 @@ def ranked(tables: dict[str, pd.DataFrame], params: dict[str, Any]) -> dict[str,
 def _groups(group: np.ndarray, wanted: Sequence[str] | None, reference: str, key: str) -> list[str]:
     """Return the groups to test; raise an error if they cannot be compared."""
     known = sorted(set(group) - {""})
+    if REST in known:
+        raise LabelError(f"rename the group '{REST}' of obs['{key}'], the name for all other cells")
     asked = [str(name) for name in (known if wanted is None else wanted) if str(name) != reference]
     for name in [*asked, *([] if reference == REST else [reference])]:
         if name not in known:

@@ -107,6 +107,20 @@ def test_donors_are_the_replicates(known):
     assert plot.volcano(table, "T") is not None
 
 
+@needs_deseq2
+def test_a_gene_rejected_as_an_outlier_is_not_ranked_first():
+    """DESeq2 gives it no p-value, but a statistic: it came first, with a p-value of 1."""
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(5, (96, 30)).astype(np.float32)
+    counts[:12, 0] = 2000
+    rna = AnnData(counts, obs=pd.DataFrame(index=[f"c{i}" for i in range(96)]))
+    rna.var_names = [f"GENE{i}" for i in range(30)]
+    rna.obs["donor"], rna.obs["type"] = np.repeat(list("abcdefgh"), 12), np.repeat(["T", "B"], 48)
+    table = differential(rna, "type", groups=["T"], donor_key="donor")
+    assert table["names"].iloc[0] != "GENE0"
+    assert table.set_index("names").loc["GENE0", ["scores", "pvals"]].tolist() == [0, 1]
+
+
 def test_donor_key_names_what_is_missing(known, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pydeseq2.dds", None)
     with pytest.raises(SettingError, match="donor_key needs PyDESeq2: pip install pydeseq2"):

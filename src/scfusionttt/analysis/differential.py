@@ -78,8 +78,9 @@ def differential(
     Returns
     -------
     DataFrame with the columns group, names, scores (z or Wald statistic), logfoldchanges (base 2), pvals and pvals_adj
-    (Benjamini-Hochberg), as of ``sc.get.rank_genes_groups_df``; highest score first. Features with too few counts have
-    a score of 0 and p-values of 1. Proteins measured in too few cells of a group or its reference are NaN.
+    (Benjamini-Hochberg), as of ``sc.get.rank_genes_groups_df``; highest score first. Features with too few counts, and
+    those that DESeq2 rejects because a donor is an outlier, have a score of 0 and p-values of 1. Proteins measured in
+    too few cells of a group or its reference are NaN.
 
     Raises
     ------
@@ -225,6 +226,7 @@ def _by_donors(part: AnnData, group: np.ndarray, name: str, reference: str, dono
         {"names": part.var_names.astype(str), "scores": 0.0, "logfoldchanges": 0.0, "pvals": 1.0, "pvals_adj": 1.0}
     )
     found = _deseq2(sums[:, tested], samples)
+    found.loc[found["pvals"].isna(), "scores"] = 0.0  # rejected as outliers
     table.loc[tested, found.columns] = found.to_numpy()
     return table.fillna({"scores": 0.0, "logfoldchanges": 0.0, "pvals": 1.0, "pvals_adj": 1.0}).sort_values(
         "scores", ascending=False, kind="stable", ignore_index=True

@@ -102,6 +102,17 @@ def test_cells_are_compared_within_their_batch(mixed):
         quality(rna, batch_key="lane")
 
 
+def test_hashtags_and_unmapped_reads_are_no_proteins(mixed):
+    """Their counts were part of the sum, so that cells had "many proteins" by their share of unmapped reads."""
+    cite = mixed.cite
+    aside = AnnData(np.full((340, 2), 5000, dtype=np.float32), obs=cite.protein.obs)
+    aside.var_names = ["unmapped", "Hashtag1"]
+    aside.X[0] = 1e6
+    protein = AnnData(np.hstack([cite.protein.X, aside.X]), obs=cite.protein.obs)
+    protein.var_names = [*cite.protein.var_names, *aside.var_names]
+    pd.testing.assert_frame_equal(quality(CiteSeq(cite.rna, protein, cite.obs)), quality(cite))
+
+
 def test_a_citeseq_is_not_written_into(mixed):
     with pytest.raises(InputDataError, match="leave out inplace=True"):
         quality(mixed.cite, inplace=True)

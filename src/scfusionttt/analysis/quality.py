@@ -20,6 +20,8 @@ FEW_MADS = 5.0
 #: The same for mitochondrial counts, and the percentage that they need as well.
 MITOCHONDRIAL_MADS, MITOCHONDRIAL = 3.0, 8.0
 _REASONS = ("few counts", "few genes", "mitochondrial", "few proteins", "many proteins")
+#: The kinds of antibodies that bind cells by type; not hashtags and rows such as ``unmapped``.
+_BOUND = ("antibody", "isotype")
 #: Fewest cells of a batch in which doublets are looked for.
 FEWEST_CELLS = 100
 
@@ -57,7 +59,7 @@ def quality(
     DataFrame [n, ...] with columns named as in scanpy:
 
     - ``total_counts`` and ``n_genes_by_counts`` of the RNA, ``pct_counts_mt`` (0 to 100; NaN without mitochondrial
-      genes), ``protein_counts`` (NaN where none was measured);
+      genes), ``protein_counts`` of antibodies and isotype controls (NaN where none was measured);
     - ``doublet_score`` and ``predicted_doublet``, see :func:`~scfusionttt.analysis.doublets.doublets`; NaN and False in
       batches of fewer than 100 cells;
     - ``low_quality``, and ``reason``: ``few counts``, ``few genes`` (5 scaled median absolute deviations below the
@@ -131,8 +133,8 @@ def _counted(cite: CiteSeq, species: str | None) -> pd.DataFrame:
     table["pct_counts_mt"] = 100 * share if mitochondrial.any() else np.nan
     table["protein_counts"] = np.nan
     if cite.protein is not None:
-        measured = np.isfinite(cite.protein.X).any(axis=1)
-        table["protein_counts"] = np.where(measured, np.nansum(cite.protein.X, axis=1), np.nan)
+        proteins = cite.protein.X[:, np.isin(_kinds(cite.protein), _BOUND)]
+        table["protein_counts"] = np.where(np.isfinite(proteins).any(axis=1), np.nansum(proteins, axis=1), np.nan)
     return table
 
 
@@ -144,14 +146,18 @@ def _mitochondrial(rna: AnnData, species: str | None) -> np.ndarray:
     return (genes["chromosome"] == "MT").fillna(False).to_numpy(bool)
 
 
+def _kinds(protein: AnnData) -> np.ndarray:
+    return resolve_antibodies(protein.var_names).table["kind"].to_numpy()
+
+
 def _of_batch(cite: CiteSeq, table: pd.DataFrame, seed: int) -> pd.DataFrame:
     """Return the table of one batch with its flags."""
     score, called = np.full(len(table), np.nan), np.zeros(len(table), dtype=bool)
     if len(table) >= FEWEST_CELLS:
         protein, controls = None, None
         if cite.protein is not None:
-            kind = resolve_antibodies(cite.protein.var_names).table["kind"].to_numpy()
-            kept = np.isin(kind, ["antibody", "isotype"]) & np.isfinite(cite.protein.X).any(axis=0)
+            kind = _kinds(cite.protein)
+            kept = np.isin(kind, _BOUND) & np.isfinite(cite.protein.X).any(axis=0)
             protein, controls = cite.protein.X[:, kept], kind[kept] == "isotype"
         score, called = doublets(cite.rna.X, protein, controls, seed=seed)
     reason = low_quality(table)

@@ -233,6 +233,8 @@ def test_bad_arguments_are_named():
         ({"rare_fraction": 0.5}, "rare_fraction must be between"),
         ({"depth": float("nan")}, "depth must be at least"),
         ({"species": "yeast"}, "species must be human or mouse"),
+        ({"batch_only": "NK"}, "batch_only needs at least 2 batches: set n_batches"),
+        ({"composition_shift": 0.5}, "composition_shift needs at least 2 batches: set n_batches"),
     ):
         with pytest.raises(SettingError, match=message):
             simulate(**arguments)

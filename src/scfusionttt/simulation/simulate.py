@@ -68,7 +68,8 @@ def simulate(
     n_batches
         Batches (``obs["batch"]`` if more than one), of about equal size.
     batch_effect
-        Standard deviation of a batch's shift of every gene and protein, natural log.
+        Standard deviation of a batch's shift of every gene, and of the signal of every protein, natural log. The
+        background of proteins, which is all that isotype controls have, is the same in all batches.
     composition_shift
         Standard deviation of the log odds of a type in a batch; 0: all batches have the same composition.
     batch_only

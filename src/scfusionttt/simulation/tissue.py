@@ -57,6 +57,9 @@ class Settings:
             if not low <= value <= high:
                 bound = f"at least {low}" if high == np.inf else f"between {low} and {high:g}"
                 raise SettingError(f"{name} must be {bound} (got {value})")
+        if self.n_batches == 1 and (self.batch_only or self.composition_shift):
+            name = "batch_only" if self.batch_only else "composition_shift"
+            raise SettingError(f"{name} needs at least 2 batches: set n_batches")
         types = list(LINEAGE)[: self.n_types]
         if self.batch_only not in ("", *types):
             raise SettingError(f"batch_only must be one of the types {', '.join(types)} (got {self.batch_only})")

@@ -40,6 +40,16 @@ def test_a_region_is_the_mean_of_its_genes_also_of_tokens_across_a_border(track)
     assert by_region(track, bands)["late"].tolist() == [2, 6]
 
 
+def test_only_human_chromosomes_have_arms_here(track):
+    """Chromosomes of the mouse, which have no short arm, were cut at human centromeres."""
+    mouse = as_track(np.asarray(track.X), GENES, track.obs_names, patch=2, species="mouse")
+    assert by_region(mouse).columns.tolist() == ["1", "2"]
+    with pytest.raises(InputDataError, match="the genes are of mouse; use 'chromosome'"):
+        by_region(relative(mouse), "arm")
+    del track.uns["species"]  # of an earlier version
+    assert by_region(track, "arm").columns.tolist() == ["1p", "1q", "2p"]
+
+
 def test_surprise_is_standardised_by_reference_cells(track):
     assert np.allclose(relative(track).X, [[-1, -1, 0], [1, 1, 0]])
     track.X[1, 2] = 10
@@ -78,6 +88,7 @@ def test_embedding_is_the_same_with_surprise_and_the_loss_is_that_of_the_layer(c
     assert np.array_equal(z, plain)
     assert np.allclose(track.X, torch.cat(asked).sum(dim=1).numpy(), atol=1e-4)
     assert (track.X > 0).all()
+    assert track.uns["species"] == "human"
     assert track.var["chromosome"].str.startswith("chr").all()
     assert all(layer.losses is None for layer in layers)
 

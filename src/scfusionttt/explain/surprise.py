@@ -21,7 +21,7 @@ from scfusionttt.genome.regions import arms
 Level = Literal["chromosome", "arm"]
 
 
-def as_track(loss: np.ndarray, genes: pd.DataFrame, cell_names: pd.Index, *, patch: int) -> AnnData:
+def as_track(loss: np.ndarray, genes: pd.DataFrame, cell_names: pd.Index, *, patch: int, species: str = "") -> AnnData:
     """Return the surprise of each token with its position in the genome.
 
     Parameters
@@ -34,12 +34,14 @@ def as_track(loss: np.ndarray, genes: pd.DataFrame, cell_names: pd.Index, *, pat
         [n].
     patch
         Genes per token; the last may have fewer.
+    species
+        ``human`` or ``mouse``; empty if not known.
 
     Returns
     -------
     AnnData [n, t]; var: chromosome (``chr1``, missing where unplaced), start and end (base pairs, first and last start
     of the token's genes on that chromosome, which is that of most of them), genes (names, ``;`` between them).
-    ``uns["genes"]``: the genes with the number of their token.
+    ``uns["genes"]``: the genes with the number of their token; ``uns["species"]``.
     """
     placed = genes[["name", "chromosome", "start"]].reset_index(drop=True)
     placed["token"] = np.arange(len(genes)) // patch
@@ -48,6 +50,7 @@ def as_track(loss: np.ndarray, genes: pd.DataFrame, cell_names: pd.Index, *, pat
     var = var.astype({"start": "Int64", "end": "Int64"})
     track = AnnData(np.asarray(loss, dtype=np.float32), obs=pd.DataFrame(index=pd.Index(cell_names)), var=var)
     track.uns["genes"] = placed
+    track.uns["species"] = species
     return track
 
 
@@ -78,7 +81,15 @@ def by_region(track: AnnData, regions: "Level | pd.DataFrame" = "chromosome") ->
     regions
         ``chromosome``; ``arm`` (human, GRCh38); or a table with name, chromosome, start and end (base pairs, end not
         included), such as UCSC's cytobands.
+
+    Raises
+    ------
+    InputDataError
+        The track is of another species than human, and the regions are arms.
     """
+    species = track.uns.get("species") or "human"  # not in tracks of earlier versions
+    if isinstance(regions, str) and regions == "arm" and species != "human":
+        raise InputDataError(f"arms are those of human chromosomes, and the genes are of {species}; use 'chromosome'")
     genes = track.uns["genes"].dropna(subset=["chromosome", "start"])
     genes = genes[is_main(genes["chromosome"].astype(str))]
     if isinstance(regions, str):

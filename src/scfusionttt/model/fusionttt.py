@@ -403,7 +403,8 @@ class FusionTTT(metaclass=_Hints):
         track = None
         if surprise:
             z, loss = inference.embed_with_inner_loss(state.network, dataset, device)
-            track = as_track(loss, state.features.genes, cite.rna.obs_names, patch=state.config.network.patch)
+            features, patch = state.features, state.config.network.patch
+            track = as_track(loss, features.genes, cite.rna.obs_names, patch=patch, species=features.species)
         else:
             z = inference.embed(state.network, dataset, device)
         if target is not None:

@@ -52,6 +52,13 @@ def test_mouse_names(name, symbol):
     assert one(name, species="mouse")["symbol"] == symbol
 
 
+@pytest.mark.parametrize("name", ["nan", "NaN", "None", "<NA>"])
+def test_a_missing_name_is_no_gene(name):
+    """SCN11A has the alias NAN, so that it was the gene of every missing name that was turned into text."""
+    assert one(name)["status"] == "lost"
+    assert one("SCN11A")["symbol"] == "SCN11A"
+
+
 def test_gene_ids_go_before_names():
     found = resolve_genes(["CD8A", "CD8A", "CD8A"], gene_ids=["ENSG00000010610.1", None, "nonsense"]).table
     assert found["symbol"].tolist() == ["CD4", "CD8A", "CD8A"]

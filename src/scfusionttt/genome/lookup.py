@@ -5,6 +5,7 @@ from functools import cached_property, lru_cache
 import pandas as pd
 
 from scfusionttt.genome.chromosomes import is_main
+from scfusionttt.genome.names import MISSING
 from scfusionttt.genome.tables import read_shipped
 
 #: Genes with the same name on one chromosome within this distance share a position, base pairs.
@@ -42,6 +43,7 @@ class GeneLookup:
             text = self.genes[level]
             if level in {"previous", "alias"}:
                 text = text[text != ""].str.split("|").explode()
+                text = text[~text.str.lower().isin(MISSING)]
             text = text[text != ""]
             self._keys[level] = pd.DataFrame({"key": spelling(text), "text": text, "row": text.index})
         return self._keys[level]

@@ -8,6 +8,8 @@ PREFIXES = {
     "human": ("hg19", "hg38", "GRCh37", "GRCh38", "HUMAN"),
     "mouse": ("mm9", "mm10", "mm39", "GRCm38", "GRCm39", "MOUSE"),
 }
+#: Missing names that were turned into text, in lower case: no aliases or previous symbols.
+MISSING = ("", "nan", "none", "<na>")
 _IDS = {"human": "ENSG", "mouse": "ENSMUSG"}
 #: Ensembl prefixes of other species that people sequence.
 _OTHER_IDS = {

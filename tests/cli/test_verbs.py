@@ -12,6 +12,8 @@ from anndata import AnnData
 from mudata import MuData
 
 import scfusionttt as package
+from scfusionttt.cli import common
+from scfusionttt.cli.common import print_table
 from scfusionttt.cli.flags import with_flags
 from scfusionttt.cli.lock import locked
 from scfusionttt.io.quiet_warnings import quiet
@@ -551,3 +553,21 @@ def test_benchmark_of_imputation_and_of_transfer(here, scfusionttt):
     assert "held-out" in Path("b/results.md").read_text()
     done(scfusionttt(f"benchmark cells.h5mu cells.h5mu --task impute --methods ridge,knn --out b2 {brief}"))
     assert "imputation" in Path("b2/results.md").read_text()
+
+
+def test_names_in_tables_are_no_markup(capsys):
+    """`NK [activated]` was printed as `NK`, and `NK [/CD56]` ended fine-tuning with a traceback."""
+    names = ["NK [activated]", "NK [/CD56]", "[bold]B", ":cat:"]
+    print_table("", pd.DataFrame({"f1 [macro]": 0.5, "type": names}, index=pd.Index(names, name="[/class]")))
+    header, _, *rows = map(str.strip, capsys.readouterr().out.strip().splitlines())
+    assert header.split("  ")[0] == "[/class]" and "f1 [macro]" in header
+    for name, row in zip(names, rows, strict=True):
+        assert row.startswith(name) and row.endswith(name)
+
+
+def test_scores_are_written_before_they_are_printed(tmp_path, monkeypatch):
+    monkeypatch.setattr(common, "print_table", lambda *_: pytest.fail("stop"))
+    scores = {"n_cells": 2, "metrics": {"accuracy": 1.0, "ece": 0.0}, "per_class": {"B": {"f1": 1.0}}}
+    with pytest.raises(pytest.fail.Exception, match="stop"):
+        common.report_held_out(scores, tmp_path / "scores.json")
+    assert json.loads((tmp_path / "scores.json").read_text()) == scores

@@ -69,5 +69,5 @@ def map(
         if out_model is not None:
             save_model(mapped.model, out_model, overwrite=overwrite)
     typer.echo(f"{out}: {mapped.embedding.shape[0]} cells, {mapped.embedding.shape[1]} dimensions", err=True)
-    print_table("batches of the query", mapped.batches)
     write_json(json_file, mapped.batches.reset_index().to_dict(orient="records"))
+    print_table("batches of the query", mapped.batches)

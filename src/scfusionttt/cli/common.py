@@ -126,13 +126,13 @@ def report_held_out(scores: dict[str, Any] | None, json_file: Path | None) -> No
         not_written = f", and {json_file} is not written" if json_file else ""
         typer.echo(f"no cells were held out: no scores{not_written}; use --train-fraction or --split", err=True)
         return
+    write_json(json_file, scores)
     rows = {"scFusionTTT": scores["metrics"]}
     if "logistic_regression" in scores:
         rows["logistic regression"] = scores["logistic_regression"]["metrics"]
     metrics = pd.DataFrame.from_dict(rows, orient="index").drop(columns="ece")
     print_table(f"held-out protocol: {scores['n_cells']} labelled cells not used for training", metrics)
     print_table("held-out protocol, by class", pd.DataFrame.from_dict(scores["per_class"], orient="index"))
-    write_json(json_file, scores)
 
 
 def print_table(title: str, table: "pd.DataFrame") -> None:
@@ -149,7 +149,9 @@ def print_table(title: str, table: "pd.DataFrame") -> None:
         shown.add_column(str(column), justify="right")
     for name, row in zip(table.index, table.itertuples(index=False), strict=True):
         shown.add_row(str(name), *(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row))
-    Console(width=Console(width=1000).measure(shown).maximum).print(shown)
+    console = Console(width=1000, markup=False, emoji=False)  # names such as "T [activated]" are no markup
+    console.width = console.measure(shown).maximum
+    console.print(shown)
 
 
 def write_json(path: Path | None, value: Any) -> None:

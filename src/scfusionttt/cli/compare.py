@@ -297,9 +297,10 @@ def _run(jobs: "Sequence[RowJob]", out: Path, *, reference: str | None = None) -
         raise OutputError(f"{out}: cannot be created ({error.strerror}); choose another folder") from error
     rows.run_all(jobs, out / "rows", show=typer.echo)
     scored = rows.comparable(rows.read_rows(out / "rows"), jobs)
+    written = results.write(scored, out, reference=reference)
     for table in results.tables(scored, reference=reference):
         print_table(f"{table.protocol}: {table.caption}", table.rows)
-    for path in results.write(scored, out, reference=reference):
+    for path in written:
         typer.echo(f"{path}: written", err=True)
 
 

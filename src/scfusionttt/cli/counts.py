@@ -75,7 +75,7 @@ def differential(
 ) -> None:  # fmt: skip
     """Rank the genes or proteins that differ between groups of cells; needs no model.
 
-    With --donor-key, DESeq2 on the sums of each donor (needs ".[de]"); without, the Wilcoxon test on cells, whose
+    With --donor-key, DESeq2 on the sums of each donor (needs pydeseq2); without, the Wilcoxon test on cells, whose
     p-values only rank.
 
     Example: scfusionttt differential pbmc.h5mu --groupby cell_type --donor-key donor --out genes.csv

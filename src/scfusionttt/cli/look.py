@@ -155,6 +155,7 @@ def doctor(json_file: Json = None) -> None:
     from scfusionttt.doctor import TOLERANCE, examine, kernel_table
 
     result = examine()
+    write_json(json_file, result)
     for name, value in {**result["versions"], **result["devices"]}.items():
         typer.echo(f"{name:14} {value}")
     typer.echo(
@@ -162,4 +163,3 @@ def doctor(json_file: Json = None) -> None:
         "second in a forward and a backward pass"
     )
     print_table("", kernel_table(result["kernels"]))
-    write_json(json_file, result)

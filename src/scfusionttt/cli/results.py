@@ -275,8 +275,8 @@ def evaluate(
     lacking = "without label or cluster" if clusters else "unlabelled"
     note = f", {result.n_unlabelled} {lacking} left out" if result.n_unlabelled else ""
     title = f"{result.protocol} protocol: {result.n_cells} cells, {result.n_classes} classes{note}"
-    print_table(f"{title}\n{_clustering(result, given=clusters)}", result.summary())
     write_json(json_file, result.to_dict())
+    print_table(f"{title}\n{_clustering(result, given=clusters)}", result.summary())
 
 
 def _clustering(result: "Evaluation", *, given: str | None) -> str:

@@ -95,6 +95,16 @@ def test_groups_are_compared_by_dots_and_violins(named_by_vendor):
         plot.dotplot(data, [], "cell_type")
 
 
+def test_cells_in_which_a_protein_was_not_measured_do_not_count_in_its_dots(mapped):
+    """They counted as cells without it: a protein of all cells was drawn in half of them."""
+    protein = mapped["prot"].var_names[0]
+    values = mapped["prot"].X + 1
+    values[::2, 0] = np.nan
+    mapped["prot"].X = values
+    ax = plot.dotplot(mapped, f"prot:{protein}", "cell_type")
+    np.testing.assert_allclose(ax.collections[0].get_sizes(), 90)
+
+
 def test_contributions_are_coloured_by_direction():
     table = pd.DataFrame({"name": ["CD3D", "CD14"], "modality": ["rna", "protein"], "share": [0.4, 0.1]})
     ax = plot.contributions(table.assign(score=[0.8, -0.5]).set_index("name"))

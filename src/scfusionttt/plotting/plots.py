@@ -97,7 +97,8 @@ def umap(
 def dotplot(data: Data, features: str | Sequence[str], groupby: str, *, ax: Axes | None = None) -> Axes:
     """Plot the mean of genes and proteins (columns) in groups of cells (rows), with the fraction of cells above zero.
 
-    X should be log-normalised. Imputed proteins, which have no zeros, are drawn as squares if they are alone.
+    X should be log-normalised. Cells in which a protein was not measured do not count. Imputed proteins, which have no
+    zeros, are drawn as squares if they are alone.
 
     Parameters
     ----------
@@ -108,7 +109,8 @@ def dotplot(data: Data, features: str | Sequence[str], groupby: str, *, ax: Axes
     """
     names, groups, values = _by_group(data, features, groupby)
     means = pd.DataFrame({name: column.groupby(groups).mean() for name, column in values.items()}).reindex(names)
-    above = pd.DataFrame({name: (column > 0).groupby(groups).mean() for name, column in values.items()}).reindex(names)
+    positive = {name: (column > 0).astype(float).where(column.notna()) for name, column in values.items()}
+    above = pd.DataFrame({name: column.groupby(groups).mean() for name, column in positive.items()}).reindex(names)
     imputed = all(name.startswith(f"{_IMPUTED}:") for name in values)
     with on_pyplot():
         return figures.dot_plot(means, None if imputed else above, ax=ax)

@@ -4,17 +4,26 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
+from mudata import MuData
 
 from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.errors import FeatureError, InputDataError, LabelError, SettingError
+from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.model.fusionttt import FusionTTT
 from scfusionttt.model.provenance import Provenance
+from scfusionttt.plotting import figures
 from scfusionttt.report import write_report
 from scfusionttt.report.analysis import analyse
 from scfusionttt.report.input_sections import input_section
 from scfusionttt.report.map_section import map_section
-from scfusionttt.report.result_sections import clusters_section, scores_section
+from scfusionttt.report.result_sections import (
+    clusters_section,
+    genome_section,
+    markers_section,
+    scores_section,
+)
 
 
 @pytest.fixture(scope="module")
@@ -202,6 +211,45 @@ def test_without_a_record_of_training_cells_the_protocol_is_paper(trained, cells
     assert analysis.scored[1].sum() == cells.n_obs
 
 
+def test_genes_that_were_not_measured_are_not_drawn_as_zeros(trained, cells, monkeypatch):
+    """Cells with proteins alone, and genes that the input lacks, were drawn as if no cell expressed these genes."""
+    model, types = trained.pretrained, cells.obs["cell_type"].astype(str).to_numpy()
+    gone = min(set(types))
+    hidden = (np.arange(cells.n_obs) % 2 == 0) | (types == gone)
+    coding = [name for name in model.features.proteins["symbol"].dropna() if name in cells["rna"].var_names]
+    lacking, *_, kept = coding
+    with quiet():
+        rna = cells["rna"][~hidden].copy()
+        rna.var = pd.DataFrame(index=["novel" if name == lacking else name for name in rna.var_names])
+        partial = MuData({"prot": cells["prot"].copy(), "rna": rna})
+    partial.obs = cells.obs.loc[partial.obs_names]
+    analysis = analyse(model, as_citeseq(partial, cells="all"), labels_key="cell_type", resolutions=[0.5])
+    drawn = {}
+    for name in ("dot_plot", "chromosome_heatmap"):
+        monkeypatch.setattr(figures, name, lambda *tables, name=name, **_: drawn.setdefault(name, tables))
+
+    table = map_section(analysis, genes=["novel"]).map.values[-1].table
+    np.testing.assert_array_equal(table[[kept, "novel"]].isna(), hidden[:, None].repeat(2, axis=1))
+    assert lacking not in table
+    assert map_section(analysis, genes=[lacking]).map.values[-1].table[lacking].isna().all()
+
+    markers_section(analysis)
+    means, fractions = drawn["dot_plot"]
+    assert means.loc[gone].isna().all()
+    for name in means.index.drop(gone):
+        shown = rna[types[~hidden] == name, means.columns].X.toarray() > 0
+        np.testing.assert_allclose(fractions.loc[name], shown.mean(axis=0))
+
+    genome_section(analysis)
+    genes, means = drawn["chromosome_heatmap"]
+    assert lacking not in set(genes["name"])
+    assert means.shape == (len(set(types)) - 1, len(genes))
+    places = np.flatnonzero(model.features.genes["name"].isin(genes["name"]))
+    for name in means.index:
+        expected = analysis.lognorm[~hidden & (types == name)][:, places].mean(axis=0)
+        np.testing.assert_allclose(means.loc[name], np.ravel(expected), rtol=1e-5)
+
+
 def test_missing_labels_and_genes_are_reported(trained, cells, tmp_path):
     with pytest.raises(LabelError, match="there is no obs\\['celltype'\\]; did you mean 'cell_type'"):
         write_report(trained.finetuned, as_citeseq(cells), tmp_path / "r.html", labels_key="celltype")
@@ -219,8 +267,6 @@ def test_missing_labels_and_genes_are_reported(trained, cells, tmp_path):
 
 
 def test_the_report_command_writes_the_page_with_its_commands(scfusionttt, trained, cells, tmp_path, monkeypatch):
-    from scfusionttt.io.quiet_warnings import quiet
-
     monkeypatch.chdir(tmp_path)
     with quiet():
         cells.write_h5mu("cells.h5mu")

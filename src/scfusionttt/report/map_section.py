@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from scfusionttt.data.cells import CiteSeq
+from scfusionttt.data.cells import CiteSeq, gene_panels
 from scfusionttt.data.features import Features
+from scfusionttt.data.preprocess import present_genes
 from scfusionttt.data.transforms import library_sizes, log_normalize
 from scfusionttt.errors import FeatureError, SettingError, name_some
 from scfusionttt.genome.antibody_names import antigen
@@ -136,20 +137,27 @@ def _cell_values(analysis: Analysis, color: Sequence[str]) -> list[Values]:
 
 
 def _expression(analysis: Analysis, requested: Sequence[str]) -> pd.DataFrame:
-    """Return log-normalised values of the requested genes, coding genes of proteins, and top genes of the clusters."""
-    own = analysis.features.genes["name"].to_numpy()
+    """Return log-normalised values of the requested genes, coding genes of proteins, and top genes of the clusters.
+
+    Values are NaN where a gene was not measured; of the genes that the input lacks, only requested ones are returned.
+    """
+    own, in_input = analysis.features.genes["name"].to_numpy(), analysis.match.genes >= 0
     index = {name: i for column in ("symbol", "name") for i, name in enumerate(analysis.features.genes[column])}
     best = [name for names in analysis.top_genes.values() for name in names[:_GENES_PER_CLUSTER]]
-    coding = [name for name in analysis.features.proteins["symbol"].dropna() if name in index]
+    coding = [name for name in analysis.features.proteins["symbol"].dropna() if name in index and in_input[index[name]]]
     places = find_genes(analysis.cite, analysis.features, list(dict.fromkeys(requested)))
     chosen = list(dict.fromkeys(index[name] for name in [*coding, *best]))[:MAX_MAP_GENES]
     chosen = list(dict.fromkeys([*(i for is_own, i in places.values() if is_own), *chosen]))
-    table = pd.DataFrame(analysis.lognorm[:, chosen].toarray(), columns=own[chosen])
+    panel, measured = present_genes(analysis.cite, analysis.match)
+    values = pd.DataFrame(analysis.lognorm[:, chosen].toarray(), columns=own[chosen])
+    table = values.where(measured[:, chosen][panel])
     others = [i for is_own, i in places.values() if not is_own]
     if others:
         rna, scale = analysis.cite.rna, analysis.preprocessing.target_sum
-        values = log_normalize(rna.X[:, others], target_sum=scale, library_size=library_sizes(rna.X))
-        table = pd.concat([pd.DataFrame(values.toarray(), columns=rna.var_names[others]), table], axis=1)
+        lognorm = log_normalize(rna.X[:, others], target_sum=scale, library_size=library_sizes(rna.X))
+        panel, measured = gene_panels(rna)
+        values = pd.DataFrame(lognorm.toarray(), columns=rna.var_names[others])
+        table = pd.concat([values.where(measured[:, others][panel]), table], axis=1)
     return table
 
 

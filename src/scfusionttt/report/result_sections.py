@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pandas as pd
 
+from scfusionttt.data.cells import has_rna
 from scfusionttt.evaluation import (
     Evaluation,
     cluster_graph,
@@ -70,18 +71,19 @@ def markers_section(analysis: Analysis) -> Section | None:
     """Return the top genes and proteins of each cell type; None for a single type."""
     kind, types = analysis.types
     known = types != ""
+    with_rna = known & has_rna(analysis.cite.rna)
     order = sorted(set(types[known]), key=natural_key)
     if len(order) < 2:
         return None
     most = 3 if len(order) <= 10 else 2
-    lognorm, log_ratios = analysis.lognorm[known], analysis.log_ratios[known]
+    lognorm, log_ratios = analysis.lognorm[with_rna], analysis.log_ratios[known]
     genes, proteins = analysis.features.genes["name"].to_numpy(), analysis.features.proteins["name"].to_numpy()
-    best = top_features(lognorm, np.arange(len(genes)).astype(str).tolist(), types[known], most=most)
-    chosen = np.array(list(dict.fromkeys(int(gene) for name in order for gene in best[name])), dtype=int)
+    best = top_features(lognorm, np.arange(len(genes)).astype(str).tolist(), types[with_rna], most=most)
+    chosen = np.array(list(dict.fromkeys(int(gene) for name in order for gene in best.get(name, ()))), dtype=int)
     drawn = []
     if len(chosen):
         values = lognorm[:, chosen].toarray()
-        means, fractions = (_means(one, types[known], order, genes[chosen]) for one in (values, values > 0))
+        means, fractions = (_means(one, types[with_rna], order, genes[chosen]) for one in (values, values > 0))
         caption = f"Genes that are highest in each {kind}. Colour: mean log-normalised value."
         drawn.append(Figure(figures.dot_plot(means, fractions), caption, f"dot plot of genes, with a row per {kind}"))
     measured = ~np.isnan(log_ratios).all(axis=0)
@@ -97,7 +99,7 @@ def _means(values: np.ndarray, types: np.ndarray, order: list[str], names: np.nd
     """Return the mean of each feature in each type, [types, features]; NaN where it was not measured."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Mean of empty slice", category=RuntimeWarning)
-        rows = [np.nanmean(values[types == name], axis=0, dtype=float) for name in order]
+        rows = [np.nanmean(values[types == name].astype(float), axis=0) for name in order]
     return pd.DataFrame(rows, index=pd.Index(order), columns=names)
 
 
@@ -285,8 +287,10 @@ def genome_section(analysis: Analysis) -> Section:
     """Return the positions of the features, and mean values by cluster along the genome."""
     genes, proteins = analysis.features.genes, analysis.features.proteins
     kind, types = analysis.types
-    names = sorted(set(types) - {""}, key=natural_key)
-    rows = [np.asarray(analysis.lognorm[types == name].mean(axis=0)).ravel() for name in names]
+    in_input, with_rna = np.flatnonzero(analysis.match.genes >= 0), has_rna(analysis.cite.rna)
+    names = sorted(set(types[with_rna]) - {""}, key=natural_key)
+    lognorm = analysis.lognorm[:, in_input]
+    rows = [np.asarray(lognorm[with_rna & (types == name)].mean(axis=0)).ravel() for name in names]
     means = pd.DataFrame(rows, index=pd.Index(names, name=kind))
     unit = "log1p, minus mean over rows"
     return Section(
@@ -299,7 +303,7 @@ def genome_section(analysis: Analysis) -> Section:
                 "genes as ticks along each chromosome, proteins as named dots",
             ),
             Figure(
-                figures.chromosome_heatmap(genes, means, unit=unit),
+                figures.chromosome_heatmap(genes.iloc[in_input], means, unit=unit),
                 f"Mean expression of each {kind} along the genome, in windows of 20 genes. An arm that is all red or "
                 "all blue suggests a gain or loss; short segments are often families of adjacent genes.",
                 f"heat map of each {kind} by windows of genes in genome order",

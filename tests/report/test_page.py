@@ -19,6 +19,7 @@ from scfusionttt.report.analysis import analyse
 from scfusionttt.report.input_sections import input_section
 from scfusionttt.report.map_section import map_section
 from scfusionttt.report.result_sections import (
+    batches_section,
     clusters_section,
     genome_section,
     markers_section,
@@ -68,6 +69,21 @@ def test_batches_that_are_drawn_at_random_are_mixed(typed):
     *sizes, mixing = re.findall(r">([0-9.,]+)</td>", row)
     assert sizes == ["80", "80"]
     assert 0.8 < float(mixing) < 1.2
+
+
+def test_batches_and_types_may_have_the_names_of_the_table(typed):
+    """How batches mix replaced the cells of a batch `mixing`; a type `all cells` ended the report with a traceback."""
+    types = typed.analysis.truth.copy()
+    types[types == types[1]] = "all cells"
+    for name in ("mixing", "own batch / chance"):
+        batch = np.where(typed.analysis.batches["donor"] == "A", "0", name).astype(object)
+        analysis = replace(typed.analysis, truth=types, batches={"donor": batch})
+        (table,) = batches_section(analysis).tables
+        assert table.header == ["label (cell_type)", "0", name, "own batch / chance"]
+        total, *rows = table.body
+        assert total[:3] == ["all cells", "80", "80"]
+        assert {name: int(a) + int(b) for name, a, b, _ in rows} == dict(zip(*np.unique(types, return_counts=True)))
+        assert 0.8 < float(total[3]) < 1.2
 
 
 def test_flags_of_quality_are_counted_and_shown(trained, cells):

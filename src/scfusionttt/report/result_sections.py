@@ -275,12 +275,13 @@ def _mixing(analysis: Analysis, key: str, batch: np.ndarray) -> Table:
     """Return the cells of each type by batch, and how the batches mix, overall and within the type."""
     kind, types = analysis.types
     known, near = types != "", analysis.graph.obsp["distances"]
-    apart = pd.concat([own_batch(near, batch), own_batch(near[known][:, known], batch[known], types[known])])
     sizes = pd.crosstab(np.where(known, types, "not labelled"), np.where(batch != "", batch, "no batch"))
-    sizes.loc["all cells"] = sizes.sum()
-    table = sizes.assign(mixing=apart.reindex(sizes.index)).rename(columns={"mixing": "own batch / chance"})
-    order = sorted(table.index, key=lambda name: (name != "all cells", natural_key(name)))
-    return Table(table.loc[order].rename_axis(kind), f"Cells by batch ({key})")
+    sizes = sizes.loc[sorted(sizes.index, key=natural_key)]
+    within = own_batch(near[known][:, known], batch[known], types[known]).reindex(sizes.index)
+    table = pd.concat([sizes.sum().to_frame("all cells").T, sizes]).rename_axis(kind)  # a type may have this name, too
+    apart = np.concatenate([own_batch(near, batch), within])
+    table.insert(len(table.columns), "own batch / chance", apart, allow_duplicates=True)
+    return Table(table, f"Cells by batch ({key})")
 
 
 def genome_section(analysis: Analysis) -> Section:

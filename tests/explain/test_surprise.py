@@ -54,8 +54,18 @@ def test_surprise_is_standardised_by_reference_cells(track):
     assert np.allclose(relative(track).X, [[-1, -1, 0], [1, 1, 0]])
     track.X[1, 2] = 10
     assert relative(track, np.array([True, False])).X[0].tolist() == [0, 0, 0]
-    with pytest.raises(InputDataError, match="surprise needs at least one reference cell"):
+    with pytest.raises(InputDataError, match="surprise needs at least one reference cell with RNA"):
         relative(track, np.array([False, False]))
+
+
+def test_cells_without_rna_are_no_reference(track):
+    """A single one had made the surprise of all cells NaN."""
+    with_another = as_track(np.vstack([track.X, np.full(3, np.nan)]), GENES, pd.Index(["x", "y", "z"]), patch=2)
+    standardised = relative(with_another).X
+    np.testing.assert_array_equal(standardised[:2], relative(track).X)
+    assert np.isnan(standardised[2]).all()
+    with pytest.raises(InputDataError, match="at least one reference cell with RNA"):
+        relative(with_another, np.array([False, False, True]))
 
 
 def test_arms_are_separated_by_the_centromere():

@@ -62,12 +62,13 @@ def relative(track: AnnData, reference: np.ndarray | None = None) -> AnnData:
     Parameters
     ----------
     reference
-        [n] bool, the reference cells; None: all.
+        [n] bool, the reference cells; None: all. Those without RNA, whose surprise is NaN, are left out.
     """
     loss = np.asarray(track.X)
     baseline = loss if reference is None else loss[np.asarray(reference, dtype=bool)]
+    baseline = baseline[~np.isnan(baseline).all(axis=1)]
     if not len(baseline):
-        raise InputDataError("surprise needs at least one reference cell")
+        raise InputDataError("surprise needs at least one reference cell with RNA")
     standardised = track.copy()
     standardised.X = (loss - baseline.mean(axis=0)) / np.maximum(baseline.std(axis=0), 1e-6)
     return standardised

@@ -81,6 +81,16 @@ def test_the_track_is_written_as_infercnvpy_writes_copy_numbers(track, cells):
     assert target.uns["surprise"]["var"].columns.tolist() == ["chromosome", "start", "end"]
 
 
+def test_tokens_of_a_shuffled_order_get_no_positions_of_chromosomes(cells, caplog):
+    """infercnvpy drew all tokens up to the next first one of a chromosome as that chromosome's."""
+    genes = pd.DataFrame({"name": list("abc"), "chromosome": ["1", "2", "1"], "start": [5, 5, 9]})
+    target = cells["rna"][:2].copy()
+    write_track(target, as_track(np.ones((2, 3)), genes, target.obs_names, patch=1))
+    assert target.obsm["X_surprise"].shape == (2, 3)
+    assert target.uns["surprise"].keys() == {"var"}
+    assert len(caplog.messages) == 1 and "does not read genes in genome order" in caplog.text
+
+
 def test_embedding_is_the_same_with_surprise_and_the_loss_is_that_of_the_layer(cells, trained, monkeypatch):
     model, asked = trained.pretrained, []
     plain = model.embed(cells)

@@ -6,6 +6,7 @@ squared error, ``|f(k) - v|^2 / 2``, is its inner loss, called surprise here. Th
 ``infercnvpy.pl.chromosome_heatmap(adata, use_rep="surprise")`` plots it.
 """
 
+import logging
 from typing import Literal
 
 import numpy as np
@@ -17,6 +18,8 @@ from scfusionttt import keys
 from scfusionttt.errors import InputDataError
 from scfusionttt.genome.chromosomes import is_main, karyotypic_rank
 from scfusionttt.genome.regions import arms
+
+log = logging.getLogger("scfusionttt")
 
 Level = Literal["chromosome", "arm"]
 
@@ -106,13 +109,21 @@ def by_region(track: AnnData, regions: "Level | pd.DataFrame" = "chromosome") ->
 
 
 def write_track(target: AnnData | MuData, track: AnnData) -> None:
-    """Write a track to the user's data as infercnvpy does: obsm, and the positions of the tokens in uns."""
+    """Write a track to the user's data as infercnvpy does: obsm, and the positions of the tokens in uns.
+
+    Without ``chr_pos``, where chromosomes begin, if the tokens of one are not next to each other, as in shuffled order.
+    """
     main = track.var["chromosome"].notna() & is_main(track.var["chromosome"].astype(str).str.removeprefix("chr"))
     shown = track[:, np.flatnonzero(main)]
     target.obsm[keys.X_SURPRISE] = np.asarray(shown.X)
-    first = shown.var.reset_index(drop=True).drop_duplicates("chromosome")
     var = shown.var[["chromosome", "start", "end"]].astype({"start": np.int64, "end": np.int64})
-    target.uns[keys.SURPRISE] = {"chr_pos": dict(zip(first["chromosome"], map(int, first.index))), "var": var}
+    target.uns[keys.SURPRISE] = {"var": var}
+    chromosome = var["chromosome"].reset_index(drop=True)
+    first = chromosome[chromosome != chromosome.shift()]
+    if first.is_unique:
+        target.uns[keys.SURPRISE]["chr_pos"] = dict(zip(first, map(int, first.index)))
+    else:
+        log.warning("warning: surprise has no chr_pos to plot it by: this model does not read genes in genome order")
 
 
 def _stretch(genes: pd.DataFrame) -> dict[str, object]:

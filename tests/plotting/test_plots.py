@@ -138,6 +138,14 @@ def test_axes_basis_and_colours_as_in_scanpy(mapped):
     assert drawn == dict(zip(mapped.obs["cell_type"].cat.categories, mapped.uns["cell_type_colors"]))
 
 
+def test_colours_are_those_of_the_modality_with_the_column(mapped):
+    """scanpy clusters a modality, and stores the colours there; they were ignored."""
+    mapped["rna"].obs["leiden"] = pd.Categorical(np.where(np.arange(mapped.n_obs) % 2, "T cells", "B cells"))
+    mapped["rna"].uns["leiden_colors"] = ["#112233", "#445566"]
+    legend = plot.umap(mapped, "leiden")[0].get_legend()
+    assert {dot.get_color() for dot in legend.legend_handles} == {"#112233", "#445566"}
+
+
 def test_a_gene_that_one_group_lacks_does_not_squeeze_a_volcano():
     """Its fold change is about 2 to the power of 30, and all other genes were drawn in the middle tenth."""
     table = pd.DataFrame(

@@ -72,11 +72,15 @@ def find_column(data: AnnData | MuData, key: str) -> pd.Series:
     LabelError
         There is no such column; the message lists the existing ones.
     """
-    tables = [part.obs for part in _parts(data)]
-    for table in tables:
-        if key in table:
-            return table[key].reindex(data.obs_names)
-    existing = sorted({str(column) for table in tables for column in table.columns})
+    return find_part(data, key).obs[key].reindex(data.obs_names)
+
+
+def find_part(data: AnnData | MuData, key: str) -> AnnData | MuData:
+    """Return the part that has an obs column: the whole, else its RNA, else another modality; errors as above."""
+    for part in _parts(data):
+        if key in part.obs:
+            return part
+    existing = sorted({str(column) for part in _parts(data) for column in part.obs.columns})
     raise LabelError(f"there is no obs['{key}']; the columns are: {', '.join(existing) or 'none'}")
 
 

@@ -18,7 +18,7 @@ from scfusionttt import keys
 from scfusionttt.data.antibody_matching import proteins_called
 from scfusionttt.errors import InputDataError, LabelError, SettingError, name_some
 from scfusionttt.evaluation import confusion as count_confusion
-from scfusionttt.evaluation.slots import find_column
+from scfusionttt.evaluation.slots import find_column, find_part
 from scfusionttt.genome import resolve_antibodies, resolve_genes
 from scfusionttt.labels import is_labelled, label_names
 from scfusionttt.plotting import figures
@@ -377,9 +377,11 @@ def volcano(
 
 
 def _stored_colours(data: Data, name: str, values: pd.Series) -> dict[str, str] | None:
-    """Return the colours that scanpy has stored for the categories of an obs column."""
-    stored = data.uns.get(f"{name}_colors", ())
-    if not isinstance(values.dtype, pd.CategoricalDtype) or len(stored) < len(values.cat.categories):
+    """Return the colours that scanpy has stored for the categories of an obs column, where the column is."""
+    if not isinstance(values.dtype, pd.CategoricalDtype):
+        return None
+    stored = find_part(data, name).uns.get(f"{name}_colors", ())
+    if len(stored) < len(values.cat.categories):
         return None
     return dict(zip(map(str, values.cat.categories), map(str, stored)))
 

@@ -563,7 +563,8 @@ class FusionTTT(metaclass=_Hints):
             Cells to impute; see Notes of :class:`FusionTTT`.
         units
             ``log_ratio``: ``log1p(count / geometric mean)``, natural logarithm, geometric mean over the training cells;
-            ``counts``: the same as counts at the sequencing depth of the training cells.
+            ``counts``: the same as counts at the sequencing depth of the training cells. These are back-transformed
+            means of logarithms, so they lie below mean counts.
         intervals
             Also return standard deviations and 90 % intervals, for cells of another donor than those trained on.
         transform_batch
@@ -613,7 +614,8 @@ class FusionTTT(metaclass=_Hints):
             Cells to denoise; see Notes of :class:`FusionTTT`.
         units
             ``log``: genes as ``log1p`` of counts per 10,000, proteins as log-ratios (see :meth:`impute`); ``counts``:
-            genes as counts per 10,000, proteins as counts at the depth of the training cells.
+            genes as counts per 10,000, proteins as counts at the depth of the training cells. These are
+            back-transformed means of logarithms, which lie below mean counts: genes add up to less than was measured.
 
         Returns
         -------

@@ -34,7 +34,7 @@ class ImputedProteins:
     Attributes
     ----------
     mean
-        Expected values.
+        Expected log-ratios; with ``units="counts"``, these as counts, which lie below expected counts.
     sd
         Standard deviation of the values of a cell of another donor.
     low, high

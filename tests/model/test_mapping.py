@@ -211,7 +211,7 @@ def test_cells_are_mapped_and_placed_by_a_network_that_learned_labels(batches):
     assert (label == truth.loc[label.index]).mean() > 0.8
 
 
-def test_effects_of_new_batches_are_not_told_from_those_of_learning(reference, query):
+def test_new_batches_are_refused_once_the_network_has_learned_labels(reference, query):
     """Without the refusal, a new batch lay apart from the cells of its types."""
     learned = FusionTTT("fast", progress=False, network={"width": 16}, pretrain={"epochs": 1}, finetune=BY_GRADIENT)
     learned.pretrain(reference, batch_key="batch").finetune(reference, labels_key="cell_type")

@@ -101,7 +101,7 @@ def add_batches(
 def refuse_moved(state: TrainedState, extended: TrainedState) -> None:
     """Raise SettingError if learning from labels has moved the cells since the effects of the batches were fitted.
 
-    What a new batch adds cannot be told from that.
+    The effect of a new batch cannot be told apart from that movement.
     """
     has_batches = bool(state.cohort.levels) and state.cohort.default != ""
     has_learned = len(state.history) > 0 and (state.history["stage"] == "finetune").any()

@@ -103,6 +103,15 @@ def test_transfer_is_scored_without_labels_and_with_a_few(query, tmp_path):
         assert json.dumps(row)
 
 
+def test_every_row_of_our_model_has_the_time_of_its_training(query, tmp_path):
+    """The first one alone had it: annotate took 92 s, and predict, with the same model, 0.1 s."""
+    ours = ["fusionttt_predict", "fusionttt_transfer"]
+    jobs = transfers.jobs([query], ours, [0], labels_key="cell_type", mapping={}, shares=[0.3])
+    training = jobs[0].prepare().seconds
+    assert training > 0.1
+    assert [row["seconds"] > training for row in run(jobs, tmp_path).values()] == [True] * 3
+
+
 def test_classes_with_one_cell_are_left_out_of_transfer(query, tmp_path, caplog):
     """Ours refused a reference with such a class while other methods were scored, and the table lacked our rows."""
     with caplog.at_level("INFO", logger="scfusionttt"):

@@ -146,6 +146,7 @@ class QueryJob:
     share: float | None = None
     library: str | System = ""
     label_hashes: tuple[str, ...] = ()  # of the labels that are learned and scored
+    prepare: Callable[[], Cost] = Cost  # work that several rows share and that runs once; its cost is that of each
 
     @property
     def file(self) -> Path:
@@ -171,8 +172,9 @@ class QueryJob:
         """Compute the row; an error is recorded in it."""
 
         def work() -> tuple[Row, Cost]:
+            shared = self.prepare()
             metrics, cost = measure(self.score)
-            return {"metrics": metrics}, cost
+            return {"metrics": metrics}, shared + cost
 
         return computed(self.identity, work, library=self.library)
 

@@ -10,6 +10,7 @@ import numpy as np
 from scipy import sparse
 
 from scfusionttt.comparison import scvi_baselines, systems
+from scfusionttt.comparison.cost import Cost, measure
 from scfusionttt.comparison.fingerprints import short_hash
 from scfusionttt.comparison.queries import N_COMPONENTS, N_NEIGHBORS, Query, QueryJob, mapped_labels
 from scfusionttt.comparison.systems import Counts, System
@@ -50,6 +51,8 @@ def jobs(
                     "query": query, "labels": labels_key, "method": name, "seed": seed,
                     "library": LIBRARIES.get(name, ""), "label_hashes": hashes,
                 }  # fmt: skip
+                if name in OURS:
+                    common["prepare"] = partial(_cost_of_training, query, labels_key, seed)
                 if name in ZERO_SHOT:
                     score = partial(_zero_shot, query, ZERO_SHOT[name], truth, labels_key, seed)
                     result.append(QueryJob(protocol="zero-shot", score=score, **common))
@@ -104,12 +107,17 @@ def _metrics(predicted: np.ndarray, truth: np.ndarray) -> dict[str, float]:
 
 
 @cache
-def _finetuned(query: Query, key: str, seed: int) -> FusionTTT:
-    return query.trained(seed).finetune(query.train, labels_key=key)
+def _finetuned(query: Query, key: str, seed: int) -> tuple[FusionTTT, Cost]:
+    """Return our model, trained on the reference, and what that cost."""
+    return measure(lambda: query.trained(seed).finetune(query.train, labels_key=key))
+
+
+def _cost_of_training(query: Query, key: str, seed: int) -> Cost:
+    return _finetuned(query, key, seed)[1]
 
 
 def _ours(step: str, query: Query, key: str, seed: int) -> np.ndarray:
-    model = _finetuned(query, key, seed)
+    model, _ = _finetuned(query, key, seed)
     if step == "annotate":
         return model.annotate(query.cells, unknown=None).cells["label"].to_numpy(str)
     model = model.transfer(query.cells) if step == "transfer" else model
@@ -160,7 +168,7 @@ def _ours_few(query: Query, truth: np.ndarray, train: np.ndarray, key: str, seed
     obs = query.cells.obs.copy()
     obs[key], obs[_SPLIT] = truth, split
     cells = replace(query.cells, obs=obs, protein=None)
-    student = _finetuned(query, key, seed).transfer(cells, labels_key=key, split=_SPLIT)
+    student = _finetuned(query, key, seed)[0].transfer(cells, labels_key=key, split=_SPLIT)
     return student.predict(cells)["label"].to_numpy(str)
 
 
@@ -190,5 +198,7 @@ FEW_LABELS: dict[str, Callable[..., np.ndarray]] = {
     "logistic_own_scale": _logistic_few,
 }
 METHODS = tuple(dict.fromkeys([*ZERO_SHOT, *FEW_LABELS]))
+#: Steps of our model, which share one that is trained on the reference.
+OURS = tuple(name for name in METHODS if name.startswith("fusionttt"))
 #: Methods that are compared by default.
 DEFAULT = tuple(name for name in METHODS if name not in LIBRARIES)

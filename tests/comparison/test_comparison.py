@@ -344,6 +344,21 @@ def test_intervals_are_students_t_over_seeds():
     assert results.tables(rows[:1])[0].rows.loc["m", "ARI ↑"] == "0.100"
 
 
+def test_tables_and_panels_of_other_labels_or_shares_are_told_apart():
+    """A figure had the methods of two columns of labels in one panel; captions had no share, or rounded it to 0 %."""
+    rows = [
+        {"protocol": "held-out", "dataset": "d", "labels": labels, "share": share, "method": method, "seed": 0,
+         "metrics": {"ARI": 0.5, "macro_f1": 0.5}, "status": "done", "note": "", "seconds": 1.0, "peak_memory": None}
+        for labels in ("type", "state") for share in (0.001, 0.0015) for method in ("base", "other")
+    ]  # fmt: skip
+    axes = results.figure(results.summarise(rows), "held-out")
+    assert [len(ax.get_yticklabels()) for ax in axes] == [2] * 8
+    assert axes[1].get_title(loc="left") == "d (type), macro_f1, 0.1% of the labels"
+    captions = [table.caption for table in results.tables(rows, reference="base")]
+    assert len(set(captions)) == 8
+    assert captions[-1] == "d (state, 0.15% of the labels), difference from base"
+
+
 def test_methods_are_ranked_over_data_sets():
     values = {"first": (0.9, 0.8), "second": (0.7, 0.9), "third": (0.5, 0.1), "elsewhere": (0.99, None)}
     rows = [

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from scfusionttt.comparison.rows import TABLE_KEYS, Row, scores
+from scfusionttt.comparison.rows import TABLE_KEYS, Row, of_labels, scores
 from scfusionttt.evaluation import METRICS
 from scfusionttt.report.tables import Table
 
@@ -45,14 +45,15 @@ def paired_tables(rows: list[Row], reference: str) -> list[Table]:
     summary = paired(rows, reference)
     result = []
     for key, lines in summary.groupby(TABLE_KEYS, sort=False, dropna=False):
-        protocol, dataset, labels, _ = map(str, key)
+        protocol, dataset, labels, share = *map(str, key[:3]), key[3]
         shown = [name for name in _SHOWN if name in set(lines["metric"])]
         cells = {
             method: {METRICS[name].heading: _cell(own, name) for name in shown} | {"seeds": str(own["n"].max())}
             for method, own in lines.groupby("method", sort=False)
         }
         frame = pd.DataFrame.from_dict(cells, orient="index").rename_axis("method")
-        result.append(Table(frame, f"{dataset} ({labels}), difference from {reference}", protocol, _NOTE))
+        caption = f"{dataset} ({labels}{of_labels(share)}), difference from {reference}"
+        result.append(Table(frame, caption, protocol, _NOTE))
     return result
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from scfusionttt.comparison.rows import Row, scores
+from scfusionttt.comparison.rows import Row, of_labels, scores
 from scfusionttt.evaluation import METRICS
 from scfusionttt.report.tables import Table
 
@@ -38,5 +38,4 @@ def rank_tables(rows: list[Row]) -> Iterator[Table]:
         places = pd.concat([by_set.mean(axis=1).rename("mean rank"), by_set, by_metric], axis=1)
         lines = places.sort_values("mean rank").map("{:.2f}".format).rename_axis("method")
         metrics = ", ".join(METRICS[name].label for name in means.index.unique("metric"))
-        of_labels = "" if share != share else f", {share:.0%} of the labels"
-        yield Table(lines, f"mean ranks{of_labels}", str(protocol), _NOTE.format(n=len(lines), metrics=metrics))
+        yield Table(lines, f"mean ranks{of_labels(share)}", str(protocol), _NOTE.format(n=len(lines), metrics=metrics))

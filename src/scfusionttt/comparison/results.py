@@ -12,7 +12,7 @@ from scipy import stats
 
 from scfusionttt.comparison.pairs import paired, paired_tables
 from scfusionttt.comparison.ranks import rank_tables
-from scfusionttt.comparison.rows import DONE, SHOWN, TABLE_KEYS, Row, scores
+from scfusionttt.comparison.rows import DONE, SHOWN, TABLE_KEYS, Row, of_labels, scores
 from scfusionttt.io.atomic import replacing
 from scfusionttt.plotting import figures
 from scfusionttt.report.html import png
@@ -41,14 +41,12 @@ def tables(rows: list[Row], *, reference: str | None = None) -> list[Table]:
     from the reference follow.
     """
     interval = reference is not None
-    summary = summarise(rows)
     result = []
     for key, own in _by_table(rows):
-        own_scores = summary[(summary[TABLE_KEYS].astype(object).fillna("") == pd.Series(key).fillna("")).all(axis=1)]
-        lines = {method: _cells(own_scores[own_scores["method"] == method], interval) for method in _methods(own)}
-        share = "" if key["share"] is None else f", {key['share']:.0%} of the labels"
+        summary = summarise(own)
+        lines = {method: _cells(summary[summary["method"] == method], interval) for method in _methods(own)}
         spread = "95 % interval" if interval else "standard deviation"
-        caption = f"{key['dataset']} ({key['labels']}{share}), mean ± {spread} over seeds"
+        caption = f"{key['dataset']} ({key['labels']}{of_labels(key['share'])}), mean ± {spread} over seeds"
         frame = pd.DataFrame.from_dict(lines, orient="index").rename_axis("method")
         last = [name for name in (*UNITS, "seeds") if name in frame]  # some rows may have more metrics than the first
         frame = frame[[*frame.columns.drop(last), *last]]
@@ -95,12 +93,14 @@ def markdown(rows: list[Row], *, reference: str | None = None) -> str:
 
 
 def figure(summary: pd.DataFrame, protocol: str) -> Any:
-    """Draw the two main metrics of a protocol, a panel per data set and share; return the axes."""
+    """Draw the two main metrics of a protocol, a panel per data set, labels and share; return the axes."""
     panels = {}
     own = summary[summary["protocol"] == protocol]
-    for (dataset, share), lines in own.groupby(["dataset", "share"], sort=False, dropna=False):
+    several = len(own[["dataset", "labels"]].drop_duplicates()) > own["dataset"].nunique()
+    for (dataset, labels, share), lines in own.groupby(["dataset", "labels", "share"], sort=False, dropna=False):
+        data = f"{dataset} ({labels})" if several else dataset
         for metric in SHOWN[protocol]:
-            name = f"{dataset}, {metric}" + ("" if share != share else f", {share:.0%} of labels")
+            name = f"{data}, {metric}{of_labels(share)}"
             panels[name] = lines[lines["metric"] == metric].set_index("method")[["mean", "low", "high"]]
     return figures.intervals(panels)
 

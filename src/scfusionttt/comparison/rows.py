@@ -211,6 +211,11 @@ def scores(rows: Sequence[Row]) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=[*names, "metric", "value"])
 
 
+def of_labels(share: Any) -> str:
+    """Return what a caption says of the share of the labels that was learned from: nothing if there is none."""
+    return "" if share is None or share != share else f", {100 * share:g}% of the labels"
+
+
 def _origin(row: Row) -> dict[tuple[Any, ...], tuple[Any, ...]]:
     """Return what rows of one table agree in: by data set, cells and batches; by method and protocol, settings, too."""
     data = row["dataset"], row["labels"]

@@ -359,6 +359,18 @@ def test_tables_and_panels_of_other_labels_or_shares_are_told_apart():
     assert captions[-1] == "d (state, 0.15% of the labels), difference from base"
 
 
+def test_a_seed_that_failed_does_not_move_its_method_to_the_end():
+    row = {"protocol": "unsupervised", "dataset": "d", "labels": "l", "share": None, "seconds": 1.0,
+           "peak_memory": None}  # fmt: skip
+    done = {"status": "done", "note": ""}
+    rows = [
+        {**row, **done, "method": "worse", "seed": 0, "metrics": {"ARI": 0.1}},
+        {**row, **done, "method": "better", "seed": 0, "metrics": {"ARI": 0.5}},
+        {**row, "method": "better", "seed": 1, "metrics": {}, "status": "failed", "note": "out of memory"},
+    ]
+    assert list(results.tables(rows)[0].rows.index) == ["better", "worse"]
+
+
 def test_methods_are_ranked_over_data_sets():
     values = {"first": (0.9, 0.8), "second": (0.7, 0.9), "third": (0.5, 0.1), "elsewhere": (0.99, None)}
     rows = [

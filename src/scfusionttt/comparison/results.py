@@ -44,7 +44,7 @@ def tables(rows: list[Row], *, reference: str | None = None) -> list[Table]:
     result = []
     for key, own in _by_table(rows):
         summary = summarise(own)
-        lines = {method: _cells(summary[summary["method"] == method], interval) for method in _methods(own)}
+        lines = {method: _cells(summary[summary["method"] == method], interval) for method in _methods(own, summary)}
         spread = "95 % interval" if interval else "standard deviation"
         caption = f"{key['dataset']} ({key['labels']}{of_labels(key['share'])}), mean ± {spread} over seeds"
         frame = pd.DataFrame.from_dict(lines, orient="index").rename_axis("method")
@@ -118,12 +118,11 @@ def _warn_of_mixed(rows: list[Row]) -> list[str]:
     return [f"The rows were computed with {n[name]} versions of the {name}." for name in n if n[name] > 1]
 
 
-def _methods(rows: list[Row]) -> list[str]:
-    """Return the methods by decreasing main metric; methods without a result come last."""
-    scores: dict[str, list[float]] = {}
-    for row in rows:
-        scores.setdefault(row["method"], []).append(row["metrics"].get(SHOWN[row["protocol"]][0], -np.inf))
-    return sorted(scores, key=lambda method: -max(float(np.mean(scores[method])), -2.0))
+def _methods(rows: list[Row], summary: pd.DataFrame) -> list[str]:
+    """Return the methods by decreasing mean of the main metric; methods without a result come last."""
+    main = SHOWN[rows[0]["protocol"]][0]
+    means = summary[summary["metric"] == main].set_index("method")["mean"].dropna()
+    return sorted(dict.fromkeys(row["method"] for row in rows), key=lambda method: -means.get(method, -np.inf))
 
 
 def _cells(lines: pd.DataFrame, interval: bool) -> dict[str, str]:

@@ -135,7 +135,11 @@ def represent(system: System, cells: Cells, seed: int) -> "np.ndarray | sparse.c
     protein = pd.DataFrame(cells.protein_counts, columns=cells.cite.protein.var_names)
     batches = None if cells.batch_key is None else cells.batches
     output = system.run(Counts(rna.X, rna.var_names, protein, batches=batches), seed)
-    return output.to_numpy() if isinstance(output, pd.DataFrame) else output
+    if isinstance(output, pd.DataFrame):
+        return output.to_numpy()
+    output.setdiag(0)  # a cell is no neighbour of itself; Seurat's graph says so
+    output.eliminate_zeros()
+    return output
 
 
 def environments() -> Path:

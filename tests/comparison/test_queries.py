@@ -140,6 +140,15 @@ def test_labels_of_the_query_are_mapped_to_those_of_the_reference(query):
         mapped_labels(query, "cell_type", dict.fromkeys(set(truth), "elsewhere"))
 
 
+def test_cells_whose_label_the_reference_lacks_are_named(query, caplog):
+    """They were left out of the scores without a word, also for a slip in the map of labels."""
+    truth = mapped_labels(query, "cell_type", {})
+    with caplog.at_level("INFO", logger="scfusionttt"):
+        mapped_labels(query, "cell_type", {truth[0]: "T cels"})
+    n = (truth == truth[0]).sum()
+    assert caplog.messages == [f"toy to rna: {n} cells are not scored, as the reference lacks their labels: T cels"]
+
+
 def test_other_labels_are_another_row(query):
     """With corrected labels, or another map of them, the scores of the earlier ones were taken for computed already."""
     first = mapped_labels(query, "cell_type", {})[0]

@@ -1,5 +1,6 @@
 """Benchmarks on a query: methods learn from a data set and are scored on another, or on a batch they never saw."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,10 +20,12 @@ from scfusionttt.data.cells import CiteSeq
 from scfusionttt.data.cohort import Cohort, query_batches
 from scfusionttt.data.features import Features, Match, choose_features, match_features
 from scfusionttt.data.preprocess import Preprocessing, matched_gene_counts, matched_protein_counts
-from scfusionttt.errors import InputDataError, LabelError
+from scfusionttt.errors import InputDataError, LabelError, name_some
 from scfusionttt.evaluation.baselines import zscore
 from scfusionttt.labels import label_names, obs_column
 from scfusionttt.model.fusionttt import FusionTTT
+
+log = logging.getLogger("scfusionttt")
 
 #: Components and neighbours of the baselines.
 N_COMPONENTS, N_NEIGHBORS = 50, 15
@@ -182,7 +185,7 @@ class QueryJob:
 def mapped_labels(query: Query, key: str, mapping: dict[str, str]) -> np.ndarray:
     """Return the label of each query cell in the classes of the training cells, empty where there is none.
 
-    `mapping` translates labels of the query; others keep their names.
+    `mapping` translates labels of the query; others keep their names. Labels that the training cells lack are logged.
 
     Raises
     ------
@@ -196,4 +199,8 @@ def mapped_labels(query: Query, key: str, mapping: dict[str, str]) -> np.ndarray
         raise LabelError(
             f"no cell of the query has a label of the training cells in obs['{key}']; map them with label_map"
         )
+    foreign = names[(names != "") & (truth == "")]
+    if len(foreign):
+        lacking = f"the reference lacks their labels: {name_some(sorted(set(foreign)), most=8)}"
+        log.info("%s: %d cells are not scored, as %s", query.name, len(foreign), lacking)
     return truth

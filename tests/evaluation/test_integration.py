@@ -58,6 +58,8 @@ def test_what_cannot_be_scored_is_refused(monkeypatch):
         integration_scores(MIXED, LABELS, ["d1"] * 300)
     with pytest.raises(LabelError, match="at least two labels"):
         integration_scores(MIXED, ["T"] * 300, BATCHES)
+    with pytest.raises(InputDataError, match="no label has cells of two batches"):  # as of sorted cells
+        integration_scores(MIXED, LABELS, np.where(LABELS == "T", "d1", "d2"))
     adata = AnnData(obsm={"X_fusionttt": MIXED}, obs={"type": LABELS, "donor": BATCHES})
     with pytest.raises(SettingError, match="batch_key applies to a representation, not to clusters"):
         evaluate_slots(adata, labels_key="type", clusters="donor", batch_key="donor")

@@ -48,7 +48,7 @@ def integration_scores(
     SettingError
         scib-metrics is not installed.
     LabelError, InputDataError
-        There are fewer than two labels or batches.
+        There are fewer than two labels or batches, or no label has cells of two batches.
     """
     names, groups = label_names(labels), class_names(batches)
     known = (names != "") & (groups != "")
@@ -59,6 +59,8 @@ def integration_scores(
         raise InputDataError("the labelled cells have a single batch; mixing needs at least two")
     if label.max(initial=0) < 1:
         raise LabelError("mixing is scored within labels; at least two labels are needed")
+    if len(np.unique(np.column_stack([label, batch]), axis=0)) == label.max() + 1:
+        raise InputDataError("no label has cells of two batches, so that batches and labels cannot be told apart")
     x_nd = np.asarray(representation, dtype=np.float32)[known]
     before = None if before is None else np.asarray(before, dtype=np.float32)[known]
     with warnings.catch_warnings():

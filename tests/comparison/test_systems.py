@@ -130,6 +130,8 @@ def test_each_system_has_a_script_and_says_how_to_install_it(monkeypatch):
         assert (systems._SCRIPTS / f"run_{system.name}.{suffix}").exists()
         assert system.package.lower() in system.how_to_install.lower()
     assert "numpy" in systems.SCOIT.how_to_install and systems.SCOIT.how_to_install.endswith("--no-deps SCOIT==0.1.2")
+    monkeypatch.setenv("SCFUSIONTTT_ENVS", "/my envs")
+    assert TOY.how_to_install == "python3 -m venv '/my envs/toy' && '/my envs/toy/bin/pip' install numpy==1"
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(NotInstalledError, match="apt-get install r-cran-seurat"):
         systems.SEURAT.versions()

@@ -1,6 +1,7 @@
 """Systems that run in an environment of their own, as their requirements conflict; cells and results pass as files."""
 
 import os
+import shlex
 import signal
 import subprocess
 from dataclasses import dataclass, field
@@ -78,11 +79,11 @@ class System:
         if self.in_r:
             return self.in_r
         folder = environments() / self.name
-        pip = f"{folder / 'bin' / 'pip'} install"
+        pip = f"{shlex.quote(str(folder / 'bin' / 'pip'))} install"
         exact = f"{self.package}=={self.version}"
         needs = " ".join(f"'{one}'" if "<" in one else one for one in self.requirements)
         install = f"{pip} {needs} && {pip} --no-deps {exact}" if needs else f"{pip} {exact}"
-        return f"python3 -m venv {folder} && {install}"
+        return f"python3 -m venv {shlex.quote(str(folder))} && {install}"
 
     def versions(self) -> dict[str, str]:
         """Return the version of the package in its environment.

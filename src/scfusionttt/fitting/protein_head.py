@@ -128,10 +128,7 @@ class Ridge:
         self.left, self.values = left[:, kept].astype(float), values[kept].astype(float)  # [n, r], [r]
 
     def fit(self, targets: np.ndarray, folds: list[np.ndarray]) -> Fit:
-        """Regress targets [n, p], each with the penalty of the least error out of `folds`; of one fold, on each cell.
-
-        The errors are exact except for the intercept, which is that of all cells.
-        """
+        """Regress targets [n, p], each with the penalty of least error out of `folds`; of one fold, on each cell."""
         mean = targets.mean(axis=0)
         inner = self.left.T @ (targets - mean)
         penalties = PENALTIES * self.scale
@@ -150,7 +147,8 @@ class Ridge:
         errors = np.empty_like(residual)
         for rows in folds:
             left = self.left[rows]
-            errors[rows] = np.linalg.solve(np.eye(len(rows)) - (left * weight) @ left.T, residual[rows])
+            hat = (left * weight) @ left.T + 1 / len(targets)  # the second term is the intercept
+            errors[rows] = np.linalg.solve(np.eye(len(rows)) - hat, residual[rows])
         return errors
 
 

@@ -243,6 +243,21 @@ def test_intervals_surround_the_mean_and_have_its_units(trained, cells):
         trained.finetuned.impute(cells, units="cpm")
 
 
+def test_proteins_that_hardly_any_training_cell_had_are_not_imputed(tiny, cells, caplog):
+    """They were the mean of these cells, or 0, with a standard deviation of 0."""
+    with quiet():
+        partial = cells.copy()
+    partial["prot"].X[5:, 0] = partial["prot"].X[:, 1] = np.nan
+    model = FusionTTT("fast", progress=False, **tiny | {"pretrain": {"epochs": 1}}).pretrain(partial)
+    with caplog.at_level("INFO", "scfusionttt"):
+        imputed = model.impute(partial, intervals=True)
+    names = list(cells["prot"].var_names[:2])
+    for table in (imputed.mean, imputed.sd, imputed.low, imputed.high):
+        assert set(table.columns[table.isna().all()]) == set(names)
+        assert not table.drop(columns=names).isna().any(axis=None)
+    assert all(name in caplog.messages[-1] for name in names)
+
+
 def test_imputed_proteins_are_written_into_the_input(trained, cells):
     with quiet():
         target = cells.copy()

@@ -552,7 +552,7 @@ class FusionTTT(metaclass=_Hints):
     ) -> pd.DataFrame | ImputedProteins:
         """Predict the proteins of each cell from its RNA; measured proteins are not used.
 
-        Cells without RNA get NaN.
+        Cells without RNA get NaN, and so do proteins that fewer than 10 training cells had.
 
         The prediction is the mean of ridge regression on all genes and kernel ridge regression on their principal
         components, fitted in pretraining.

@@ -59,10 +59,11 @@ def require_imputable(state: TrainedState, *, intervals: bool, units: str, trans
         _level(state, transform_batch)
     if head is not None and head.is_fitted:
         return
+    reason = "it is of an earlier version, or too few training cells had proteins; pretrain it again"
     if intervals:
-        raise SettingError("this model cannot give intervals; pretrain it again with this version")
+        raise SettingError(f"this model cannot give intervals: {reason}")
     if not isinstance(state.network, PretrainNetwork):
-        raise SettingError("this model cannot impute proteins; pretrain it again with this version")
+        raise SettingError(f"this model cannot impute proteins: {reason}")
 
 
 def _level(state: TrainedState, name: str | int) -> int:
@@ -142,6 +143,11 @@ def impute(
         log.info("%d cells have no RNA to impute proteins from; theirs are NaN", lacks_rna.sum())
         both[lacks_rna] = np.nan
     mean, sd = np.split(both, 2, axis=1)
+    unfitted = ~head.margins.isfinite().all(dim=0).cpu().numpy()
+    if unfitted.any():
+        names = state.features.proteins["name"][unfitted].tolist()
+        log.info("too few training cells had these proteins to impute them; theirs are NaN: %s", name_some(names))
+        mean[:, unfitted] = sd[:, unfitted] = np.nan
     if transform_batch is not None:
         mean = mean + _changes(state, cells, device, transform_batch)
     values = _table(state, cite, mean, units)

@@ -11,11 +11,14 @@ import torch
 from anndata import AnnData
 from matplotlib import pyplot
 from mudata import MuData
+from scipy.sparse import csr_matrix
 
 from scfusionttt import differential, plot
 from scfusionttt.analysis.differential import pseudobulk, ranked
+from scfusionttt.data.cells import CiteSeq
 from scfusionttt.errors import InputDataError, LabelError, SettingError
 from scfusionttt.io.quiet_warnings import quiet
+from scfusionttt.keys import INPUT, MEASURED
 
 needs_deseq2 = pytest.mark.skipif(importlib.util.find_spec("pydeseq2") is None, reason="PyDESeq2 is not installed")
 
@@ -159,6 +162,32 @@ def test_each_protein_is_tested_in_the_cells_where_it_was_measured(known):
     others = ["CD4", "CD19", "CD56"]
     pd.testing.assert_frame_equal(table.loc[others, columns], full.loc[others, columns])
     assert table["pvals_adj"].min() == pytest.approx(4 * table["pvals"].min())
+
+
+def test_two_antibodies_of_one_name_have_a_row_each(known):
+    """If they were measured in other cells, one of them had a second row."""
+    with quiet():
+        prot = known.mdata["prot"].copy()
+        prot.var_names = ["CD3", "CD4", "CD3", "CD56"]
+        data = MuData({"rna": known.mdata["rna"].copy(), "prot": prot})
+        data.obs = known.obs
+    table = differential(data, "type", modality="protein", groups=["T"])
+    assert sorted(table["names"]) == ["CD3", "CD3-1", "CD4", "CD56"]
+
+
+def test_a_gene_is_tested_in_the_cells_of_the_inputs_that_have_it(known):
+    """Where inputs were joined, it counted as 0 in the cells of the others."""
+    genes = known.genes.astype(np.float32)
+    genes[:120, 0] = 0
+    with quiet():
+        rna = AnnData(csr_matrix(genes), obs=pd.DataFrame(index=known.obs.index))
+        rna.obs[INPUT] = pd.Categorical(np.repeat(["a", "b"], 120))
+        rna.varm[MEASURED] = pd.DataFrame({"a": np.arange(40) > 0, "b": True}, index=rna.var_names)
+        joined = CiteSeq(rna, None, known.obs)
+        late = joined[np.arange(120, 240)]
+    table, own = (differential(cells, "type", groups=["T"]).set_index("names") for cells in (joined, late))
+    columns = ["scores", "logfoldchanges", "pvals"]
+    pd.testing.assert_frame_equal(table.loc[["0"], columns], own.loc[["0"], columns])
 
 
 def test_groups_of_two_panels_are_compared_by_what_both_have_measured(known):

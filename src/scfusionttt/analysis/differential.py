@@ -12,11 +12,13 @@ from scipy.stats import false_discovery_control
 
 from scfusionttt.config.parse import require
 from scfusionttt.data.assemble import assemble, raise_or_warn
-from scfusionttt.data.cells import Cells, CiteSeq, count_findings, require_rna
+from scfusionttt.data.cells import Cells, CiteSeq, count_findings, gene_panels, require_rna
 from scfusionttt.data.modalities import find_modality
+from scfusionttt.data.proteins import protein_columns
 from scfusionttt.data.transforms import clr, log_normalize
 from scfusionttt.data.validate import require_usable
 from scfusionttt.errors import InputDataError, LabelError, SettingError, name_some
+from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.keys import PROTEIN_MODALITIES, RANKED, RNA_MODALITIES
 from scfusionttt.labels import class_names, label_names, obs_column
 from scfusionttt.threads import threads_kept
@@ -54,7 +56,7 @@ def differential(
     is compared with, and DESeq2 (Love et al. 2014; PyDESeq2, ``pip install 'scfusionttt[de]'``) tests the sums, paired
     by donor where all donors have both. Without donors, cells are the replicates: the Wilcoxon rank-sum test of scanpy
     on log-normalised genes or centred log-ratios of proteins. Its p-values only rank features: cells of one donor are
-    not independent. Raw counts are used, never imputed values. Each protein is tested in the cells in which it was
+    not independent. Raw counts are used, never imputed values. Each feature is tested in the cells in which it was
     measured.
 
     Parameters
@@ -79,7 +81,7 @@ def differential(
     -------
     DataFrame with the columns group, names, scores (z or Wald statistic), logfoldchanges (base 2), pvals and pvals_adj
     (Benjamini-Hochberg), as of ``sc.get.rank_genes_groups_df``; highest score first. Features with too few counts, and
-    those that DESeq2 rejects because a donor is an outlier, have a score of 0 and p-values of 1. Proteins measured in
+    those that DESeq2 rejects because a donor is an outlier, have a score of 0 and p-values of 1. Features measured in
     too few cells of a group or its reference are NaN.
 
     Raises
@@ -170,21 +172,24 @@ def _tables(
 def _parts(cite: CiteSeq, modality: Modality, kept: np.ndarray) -> Iterator[tuple[AnnData, pd.Index]]:
     """Yield raw counts of the cells that have a group, and the names of the features to test in them.
 
-    Proteins measured in the same cells are tested together. The counts also have the others that were measured in all
-    of these cells, since DESeq2 takes the depth of a sample from all proteins.
+    Features measured in the same cells are tested together. The counts also have the others that were measured in all
+    of these cells, since the depth of a cell, and of a sample in DESeq2, is that of all features.
     """
-    if modality == "rna":
-        yield cite.rna[kept].copy(), cite.rna.var_names
-        return
-    if cite.protein is None:
+    features = cite.rna if modality == "rna" else cite.protein
+    if features is None:
         raise InputDataError("no proteins found; choose them with protein_modality")
-    protein = cite.protein[kept]
-    measured = np.isfinite(protein.X)
-    parts = pd.Series(range(protein.n_vars)).groupby([column.tobytes() for column in measured.T], sort=False)
+    with quiet():
+        counts = features[kept].copy()
+    if modality == "rna":
+        panel, measured = gene_panels(counts)
+    else:
+        counts.var_names = protein_columns(counts.var_names)
+        panel, measured = np.arange(counts.n_obs), np.isfinite(counts.X)
+    parts = pd.Series(range(counts.n_vars)).groupby([column.tobytes() for column in measured.T], sort=False)
     for own in parts.indices.values():
-        cells = measured[:, own[0]]
+        cells = measured[panel, own[0]]
         if cells.any():
-            yield protein[cells, measured[cells].all(axis=0)].copy(), protein.var_names[own]
+            yield counts[cells, measured[np.unique(panel[cells])].all(axis=0)].copy(), counts.var_names[own]
 
 
 def _joined(tables: list[pd.DataFrame], features: list[str]) -> pd.DataFrame:

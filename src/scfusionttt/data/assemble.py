@@ -99,6 +99,11 @@ def assemble(
     if cells not in get_args(Cells):
         raise SettingError(f"cells must be same, overlap, rna or all (got '{cells}')")
     if isinstance(data, CiteSeq):
+        if data.rna.X is None:
+            raise InputDataError(
+                "this needs counts in memory, and those of a store are on disk; give some of its cells, as in "
+                "store[np.arange(1000)]"
+            )
         return data, []
     if isinstance(data, MuData):
         rna, protein, findings = _from_mudata(data, rna_modality, protein_modality, layer)

@@ -1,3 +1,5 @@
+from functools import partial
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -7,6 +9,7 @@ from anndata import AnnData
 from mudata import MuData
 from scipy import sparse
 
+from scfusionttt import background, differential, quality
 from scfusionttt.config import DataConfig
 from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.data.cells import gene_panels
@@ -266,6 +269,12 @@ def rna_only(path, names, empty=()):
     genes = simulate(8, 300, 2, 2)["rna"].var_names
     AnnData(sparse.csr_matrix(counts), pd.DataFrame(index=names), pd.DataFrame(index=genes)).write_h5ad(path)
     return path
+
+
+@pytest.mark.parametrize("verb", [quality, background, partial(differential, groupby="cell_type"), as_citeseq])
+def test_what_needs_counts_in_memory_refuses_a_store(verb, folder):
+    with pytest.raises(InputDataError, match="needs counts in memory"):
+        verb(open_store(folder / "one.zarr"))
 
 
 def test_barcodes_of_two_samples_are_told_apart_by_the_inputs_name(tmp_path):

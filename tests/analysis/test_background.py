@@ -74,6 +74,8 @@ def test_what_was_not_measured_is_neither_positive_nor_probable(known):
     assert not calls.positive.iloc[:50, 0].any()
     share = calls.positive.iloc[50:, 0].mean()
     assert calls.proteins.loc["CD3", "positive"] == pytest.approx(share)
+    assert calls.proteins.loc["CD34", ["background", "positive"]].isna().tolist() == [False, True]
+    assert background(cells).proteins.loc["CD34"].isna().all()  # without droplets nothing is known of it
 
 
 def test_cells_are_left_out_of_a_raw_matrix(known):

@@ -33,8 +33,8 @@ class ProteinCalls:
     positive
         Whether the probability reaches the threshold, bool [n, p]; False where not measured.
     proteins
-        For each protein its mean background (counts), the fraction of positive cells and, if empty droplets were given,
-        that of positive droplets.
+        For each protein its mean background (counts), the fraction of positive cells (NaN if no cell was measured) and,
+        if empty droplets were given, that of positive droplets.
     """
 
     probability: pd.DataFrame
@@ -107,10 +107,13 @@ def background(
     )  # fmt: skip
 
     probability = mixture.probability(counts)[:, ~controls]
+    measured = np.isfinite(probability).sum(axis=0)
+    table = pd.DataFrame({"background": mixture.background[~controls]}, index=names[~controls].rename("protein"))
     with np.errstate(invalid="ignore"):
         positive = probability >= threshold
-    table = pd.DataFrame({"background": mixture.background[~controls]}, index=names[~controls].rename("protein"))
-    table["positive"] = positive.sum(axis=0) / np.maximum(np.isfinite(probability).sum(axis=0), 1)
+        table["positive"] = positive.sum(axis=0) / measured
+    if droplets is None:
+        table.loc[measured == 0, "background"] = np.nan
     if droplets is not None:
         table["positive_droplets"] = (mixture.probability(droplets)[:, ~controls] >= threshold).mean(axis=0)
     columns = {"index": protein.obs_names, "columns": names[~controls]}

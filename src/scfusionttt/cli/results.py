@@ -180,7 +180,7 @@ def predict(
         typer.Option(metavar="P", help='label a cell "unknown" if its p-value is at most P (e.g. 0.01)'),
     ] = None,
     refine: Annotated[
-        bool, typer.Option("--refine", help="let similar cells of the input vote on one another's class")
+        bool, typer.Option("--refine", help="let cells with similar RNA vote on one another's class; for RNA alone")
     ] = False,
     device: Compute = Device.auto, devices: Devices = 1, nodes: Nodes = 1,
     layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None,

@@ -470,10 +470,13 @@ class FusionTTT(metaclass=_Hints):
             Cells to classify; see Notes of :class:`FusionTTT`.
         unknown
             Label a cell ``unknown`` if its p-value is at most this (e.g. 0.01). The p-value is the fraction of known
-            cells that lie at least as far from every class; see :class:`~scfusionttt.nn.heads.Novelty`.
+            cells that lie at least as far from every class; see :class:`~scfusionttt.nn.heads.Novelty`. These are n
+            cells held out from training: about 1 in n + 1 known cells lies farther than all of them and has a p-value
+            of 0, which is many where ``finetune.classifier=finetune`` held back few.
         refine
-            Let similar cells of `data` vote on one another's class, see :func:`~scfusionttt.model.refinement.refine`:
-            more accurate, but a cell's prediction then depends on the other cells.
+            Let cells of `data` with similar RNA vote on one another's class and p-value, see
+            :func:`~scfusionttt.model.refinement.refine`: more accurate for cells with RNA alone, less for those with
+            measured proteins, which the vote does not see. A cell's prediction then depends on the other cells.
         inplace
             Also write label (categorical) and probability to ``data.obs``.
 
@@ -642,7 +645,7 @@ class FusionTTT(metaclass=_Hints):
     ) -> Annotation:
         """Name the types of cells and impute their proteins: the one call for cells of another study.
 
-        Similar cells vote on one another's class (`refine` of :meth:`predict`).
+        Cells with similar RNA vote on one another's class and p-value (`refine` of :meth:`predict`).
 
         Parameters
         ----------

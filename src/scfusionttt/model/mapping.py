@@ -44,7 +44,9 @@ class Mapped:
         float32 [n, d], comparable with the reference's.
     cells
         For each cell: batch, p_value (the fraction of the reference's cells that lie as far from other cells of the
-        reference) and, if the model has classes, label and probability.
+        reference) and, if the model has classes, label and probability. P-values are for cells in which the same was
+        measured as in the reference: of those with RNA alone, hardly any has a low one, whatever its type; of those
+        with some of the proteins, more have.
     batches
         For each batch of the query: cells, effect (size of what was removed, relative to the spread of the kinds of
         cells), and the fraction of cells without a counterpart in the reference (p-value at most 0.01).

@@ -1,12 +1,15 @@
 """The head that imputes proteins: its regressions, their out-of-fold errors, and its intervals."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import Ridge as SkRidge
 
 from scfusionttt.fitting import protein_head as module
-from scfusionttt.fitting.protein_head import Ridge, _fit_panel, _panels
+from scfusionttt.fitting.protein_head import Ridge, _fit_panel, _panels, fit_protein_head
+from scfusionttt.fitting.sample import Sample
 from scfusionttt.nn.heads import ProteinHead
 
 
@@ -140,6 +143,18 @@ def test_each_panel_is_fitted_to_the_cells_that_it_was_measured_in():
     panels = {tuple(columns): rows for rows, columns in _panels(measured)}
     assert set(panels) == {(0,), (1, 3)}
     np.testing.assert_array_equal(panels[1, 3], np.arange(25, 40))
+
+
+def test_cells_without_proteins_do_not_take_the_place_of_others(donors, monkeypatch):
+    """Of a cohort in which few cells have proteins, most of these were left out to save time."""
+    genes, proteins, donor = donors
+    proteins, fitted_to = proteins.copy(), []
+    proteins[90:] = np.nan
+    backbone = SimpleNamespace(protein_head=ProteinHead(30, 3, 4, 300, 4), view=SimpleNamespace(axes=torch.eye(30, 4)))
+    monkeypatch.setattr(module, "MOST_CELLS", 100)
+    monkeypatch.setattr(module, "_fit_panel", lambda head, genes, *others: fitted_to.append(len(genes)))
+    fit_protein_head(backbone, Sample(genes, genes, genes, proteins, donor[:, None]), seed=0)
+    assert fitted_to == [90]
 
 
 def test_a_head_is_fitted_once_it_has_margins(donors):

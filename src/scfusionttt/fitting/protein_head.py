@@ -47,8 +47,9 @@ def fit_protein_head(backbone: FusionBackbone, sample: Sample, *, seed: int) -> 
     head, skip = backbone.protein_head, backbone.view
     assert head is not None and skip is not None
     genes, proteins, batches = sample.genes, sample.proteins, sample.batches
-    if batches.shape[1] and len(genes) > MOST_CELLS:
-        kept = np.sort(np.random.default_rng(seed).choice(len(genes), MOST_CELLS, replace=False))
+    measured = np.flatnonzero(np.isfinite(proteins).any(axis=1))
+    if batches.shape[1] and len(measured) > MOST_CELLS:
+        kept = np.sort(np.random.default_rng(seed).choice(measured, MOST_CELLS, replace=False))
         genes, proteins, batches = genes[kept], proteins[kept], batches[kept]
     batch = batches[:, 0] if batches.shape[1] else np.zeros(len(genes), dtype=np.int64)
     components = genes @ skip.axes.cpu().numpy()

@@ -9,7 +9,7 @@ import pytest
 from anndata import AnnData
 from mudata import MuData
 
-from scfusionttt.data.write import EMBEDDING_ENDINGS, check_result_path, write_embedding
+from scfusionttt.data.write import EMBEDDING_ENDINGS, check_result_path, write_embedding, write_proteins
 from scfusionttt.errors import InputDataError, OutputError
 from scfusionttt.io.atomic import replacing
 from scfusionttt.io.quiet_warnings import quiet
@@ -95,6 +95,15 @@ def test_h5ad_from_mudata_is_the_rna_with_all_obs(tmp_path):
     assert list(found.obs["whole"]) == ["of a", "of b", "of c", "of d"]
     assert list(found.obs["own"]) == [0, 1, 2, 3]
     np.testing.assert_array_equal(found.obsm["X_fusionttt"], Z)
+
+
+def test_names_of_proteins_with_slashes_are_written_to_zarr(tmp_path):
+    """CD66a/c/e ended impute and background after the work: the keys of Zarr cannot have slashes."""
+    proteins = pd.DataFrame(Z, index=CELLS, columns=["a/b", "a_b"])
+    write_proteins(tmp_path / "p.zarr", {"protein_imputed": proteins}, toy())
+    found = read(tmp_path / "p.zarr").obsm["protein_imputed"]
+    assert list(found.columns) == ["a_b", "a_b-1"]
+    np.testing.assert_array_equal(found, Z)
 
 
 def test_backed_sources(tmp_path):

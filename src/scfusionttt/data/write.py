@@ -16,6 +16,7 @@ from mudata import MuData
 
 from scfusionttt.data.assemble import joined_obs
 from scfusionttt.data.modalities import find_modality
+from scfusionttt.data.proteins import protein_columns
 from scfusionttt.errors import InputDataError, OutputError, UserError
 from scfusionttt.io.atomic import check_target, replacing
 from scfusionttt.io.quiet_warnings import quiet
@@ -100,7 +101,8 @@ def write_proteins(
     ----------
     path
         ``.csv``, ``.tsv``: the tables side by side, names of columns with what the slot adds to that of the first;
-        ``.h5ad``, ``.h5mu``, ``.zarr``: a copy of `source` with the tables in obsm, as for :func:`write_embedding`.
+        ``.h5ad``, ``.h5mu``, ``.zarr``: a copy of `source` with the tables in obsm, as for :func:`write_embedding`. In
+        ``.zarr``, which cannot hold slashes, ``CD66a/c/e`` is called ``CD66a_c_e``.
     tables
         [n, p] each, by their slots in obsm: ``protein_imputed``, ``protein_imputed_sd``, ...
     obs
@@ -125,7 +127,8 @@ def write_proteins(
         for name, column in obs.loc[copy.obs_names].items():
             copy.obs[name] = column
         for key, table in tables.items():
-            copy.obsm[key] = table.loc[copy.obs_names]
+            columns = protein_columns(table.columns.str.replace("/", "_")) if ending == ".zarr" else table.columns
+            copy.obsm[key] = table.loc[copy.obs_names].set_axis(columns, axis=1)
         _write_annotated(path, copy, ending)
 
 

@@ -211,6 +211,22 @@ def test_protein_names_in_uns(names_key):
         check_equal(as_citeseq(data), protein=None)
 
 
+def test_protein_names_of_their_table_come_before_those_of_another():
+    data = table(sparse.csr_matrix(RNA))
+    data.obsm.update({"protein_expression": PROTEIN * 2, "adt": PROTEIN})
+    data.uns.update({"protein_names": ["x", "y", "z"], "adt_names": PROTEINS})
+    assert list(as_citeseq(data, protein_modality="adt").protein.var_names) == PROTEINS
+    data.obsm["adt"], data.uns["adt_names"] = PROTEIN[:, :2], PROTEINS[:2]  # protein_names has a name too many
+    assert list(as_citeseq(data, protein_modality="adt").protein.var_names) == PROTEINS[:2]
+
+
+def test_obsm_tables_with_text_are_no_proteins():
+    """A table named like proteins ended every command with a traceback."""
+    data = table(sparse.csr_matrix(RNA))
+    data.obsm["adt_quality"] = pd.DataFrame({"lane": "A", "score": 1}, index=CELLS)
+    check_equal(as_citeseq(data), protein=None)
+
+
 def test_text_among_the_proteins_is_refused():
     """It raised a traceback, even in `validate`."""
     data = table(sparse.csr_matrix(RNA))

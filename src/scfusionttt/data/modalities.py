@@ -189,8 +189,9 @@ def protein_tables(adata: AnnData) -> list[str]:
 def _with_names(adata: AnnData, key: str) -> Any:
     """Return an obsm entry, as a DataFrame if ``uns`` has a name for each column, as scvi-tools stores them."""
     table = adata.obsm[key]
-    names = next((adata.uns[name] for name in ("protein_names", f"{key}_names") if name in adata.uns), None)
-    if isinstance(table, pd.DataFrame) or names is None or np.shape(names) != np.shape(table)[1:]:
+    lists = (adata.uns[name] for name in (f"{key}_names", "protein_names") if name in adata.uns)
+    names = next((names for names in lists if np.shape(names) == np.shape(table)[1:]), None)
+    if isinstance(table, pd.DataFrame) or names is None:
         return table
     return pd.DataFrame(to_dense(table), index=adata.obs_names, columns=np.asarray(names).astype(str))
 
@@ -200,9 +201,9 @@ def _unused_tables(adata: AnnData) -> list[Finding]:
     keys = [
         key
         for key, table in adata.obsm.items()
-        if (isinstance(table, pd.DataFrame) and not columns_without_numbers(table) and table.shape[1])
+        if (isinstance(table, pd.DataFrame) and table.shape[1])
         or any(word in key.lower() for word in ("adt", "prot", "antibod", "cite"))
-        if is_whole(table)
+        if not (isinstance(table, pd.DataFrame) and columns_without_numbers(table)) and is_whole(table)
     ]
     if not keys:
         return []

@@ -365,6 +365,15 @@ def test_a_few_fractions_are_not_called_normalised_and_can_be_rounded():
         as_citeseq(table(np.log1p(RNA)), round=True)
 
 
+def test_counts_with_rounding_errors_are_not_called_normalised():
+    """As after undoing a logarithm: every value is fractional, and none is far from a count."""
+    data = table(sparse.csr_matrix(RNA * np.float32(1.00001)))
+    fails(data, "RNA has fractional values (100 % of those above zero)", "round=True")
+    with pytest.warns(UserWarning, match="RNA: counts with fractions were rounded"):
+        np.testing.assert_array_equal(as_citeseq(data, round=True).rna.X.toarray(), RNA)
+    fails(table(np.log1p(RNA)), "(100 % of those above zero)", "look normalised")
+
+
 def test_proteins_are_rounded_and_stay_missing():
     protein = np.where(PROTEIN > 0, PROTEIN + 0.3, PROTEIN)
     protein[0, 0] = np.nan

@@ -12,9 +12,9 @@ from scipy import sparse
 
 from scfusionttt.data.cells import Cells, CiteSeq, count_findings
 from scfusionttt.data.counts import (
-    MANY_FRACTIONS,
     features_of_raw,
     has_layer,
+    looks_normalised,
     raw_counts,
     rounded,
     share_of_fractions,
@@ -130,11 +130,10 @@ def assemble(
 
 def _round(part: AnnData | None, modality: str) -> list[Finding]:
     """Round the counts of a new AnnData in place, and report what was rounded."""
-    share = 0.0 if part is None else share_of_fractions(part.X)
-    if part is None or not share:
+    if part is None or not share_of_fractions(part.X):
         return []
+    kind = "values that look normalised, not counts" if looks_normalised(part.X) else "counts with fractions"
     part.X = rounded(part.X)
-    kind = "values that look normalised, not counts" if share > MANY_FRACTIONS else "counts with fractions"
     return [Finding("warning", "rounded", f"{modality}: {kind} were rounded")]
 
 

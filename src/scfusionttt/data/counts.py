@@ -18,6 +18,8 @@ from scfusionttt.keys import COUNTS
 EXACT_FLOAT32 = 2**24
 #: Percentage of fractional values from which they look normalised rather than corrected.
 MANY_FRACTIONS = 50
+#: Values this close to a whole number may be counts with rounding errors, as after undoing a logarithm.
+ROUNDING = 0.01
 X = "X"
 _ROWS = 4096  # rows per block, so that no pass over the cells doubles the memory
 
@@ -142,9 +144,10 @@ def value_findings(matrix: sparse.csr_matrix | np.ndarray, cells: pd.Index, *, m
     """
     is_rna = modality == "RNA"
     normalised = "values look normalised, not raw counts; put raw counts in layers['counts'] or X, or choose a layer"
-    share = share_of_fractions(matrix)
-    remedy = normalised if share > MANY_FRACTIONS else "from EM or ambient correction? round them with round=True"
-    fractional = f"has fractional values ({share:.2g} % of those above zero)"
+    share = float(f"{share_of_fractions(matrix):.2g}")
+    correction = "from EM or ambient correction? round them with round=True"
+    remedy = normalised if share and looks_normalised(matrix) else correction
+    fractional = f"has fractional values ({share:g} % of those above zero)"
     tests: list[tuple[str, Callable[[np.ndarray], np.ndarray], str, str]] = [
         ("infinite", np.isinf, "has infinite values", "correct or remove these cells"),
         ("negative", lambda x: (x < 0) & np.isfinite(x), "has negative values", normalised),
@@ -198,11 +201,17 @@ def _is_fraction(values: np.ndarray) -> np.ndarray:
     return np.isfinite(values) & (values != np.rint(values))
 
 
-def share_of_fractions(matrix: sparse.csr_matrix | np.ndarray) -> float:
-    """Return how many of the nonzero values are fractional, in percent."""
+def looks_normalised(matrix: sparse.csr_matrix | np.ndarray) -> bool:
+    """Return whether so many values are fractional, by more than rounding errors, that these are no counts."""
+    return share_of_fractions(matrix, beyond=ROUNDING) > MANY_FRACTIONS
+
+
+def share_of_fractions(matrix: sparse.csr_matrix | np.ndarray, *, beyond: float = 0) -> float:
+    """Return how many of the nonzero values differ from a whole number by more than `beyond`, in percent."""
     values: np.ndarray = np.asarray(matrix.data) if isinstance(matrix, sparse.csr_matrix) else matrix
-    fractions = sum(int(_is_fraction(values[rows]).sum()) for rows in row_blocks(len(values)))
-    return 100 * fractions / max(int(np.count_nonzero(values)), 1)
+    fractions = (block[_is_fraction(block)] for block in map(values.__getitem__, row_blocks(len(values))))
+    n_far = sum(int((np.abs(block - np.rint(block)) > beyond).sum()) for block in fractions)
+    return 100 * n_far / max(int(np.count_nonzero(values)), 1)
 
 
 def columns_without_numbers(table: pd.DataFrame) -> list[str]:

@@ -52,11 +52,11 @@ def test_mouse_names(name, symbol):
     assert one(name, species="mouse")["symbol"] == symbol
 
 
-@pytest.mark.parametrize("name", ["nan", "NaN", "None", "<NA>"])
+@pytest.mark.parametrize("name", ["nan", "NaN", "None", "<NA>", "NA"])
 def test_a_missing_name_is_no_gene(name):
-    """SCN11A has the alias NAN, so that it was the gene of every missing name that was turned into text."""
+    """SCN11A has the alias NAN and XK was NA: they were the genes of missing names that were turned into text."""
     assert one(name)["status"] == "lost"
-    assert one("SCN11A")["symbol"] == "SCN11A"
+    assert [one(symbol)["symbol"] for symbol in ("SCN11A", "XK")] == ["SCN11A", "XK"]
 
 
 def test_gene_ids_go_before_names():

@@ -9,7 +9,7 @@ PREFIXES = {
     "mouse": ("mm9", "mm10", "mm39", "GRCm38", "GRCm39", "MOUSE"),
 }
 #: Missing names that were turned into text, in lower case: no aliases or previous symbols.
-MISSING = ("", "nan", "none", "<na>")
+MISSING = ("", "na", "nan", "none", "<na>")
 _IDS = {"human": "ENSG", "mouse": "ENSMUSG"}
 #: Ensembl prefixes of other species that people sequence.
 _OTHER_IDS = {

@@ -8,21 +8,22 @@ _GAP = r"[\s_.:\-]"
 
 _AROUND = [
     re.compile(r"[-_][ACGT]{10,}$"),  # CITE-seq-Count: CD3-CTCATTGTAACTCCT
-    re.compile(rf"(?i)^totalseq{_GAP}*[abcd]?\d*{_GAP}+"),
-    re.compile(rf"(?i){_GAP}+total(?:seq)?{_GAP}*[abcd]?\d*$"),
+    re.compile(rf"(?i)^totalseq™?{_GAP}*[abcd]?\d*{_GAP}+"),
+    re.compile(rf"(?i){_GAP}+total(?:seq™?)?{_GAP}*[abcd]?\d*$"),
     re.compile(
         rf"(?i)^(?:hg19|hg38|grch3[78]|mm9|mm10|mm39|grcm3[89])_+|^[abcd]0\d{{3}}{_GAP}+|{_GAP}+[abcd]0\d{{3}}$"
     ),
     re.compile(rf"(?i)^(?:adt|prot|protein|ab|antibody){_GAP}+|{_GAP}+(?:adt|prot|protein|antibody)$"),
-    re.compile(rf"(?i)^anti{_GAP}+|^(?:human|mouse)(?:/(?:human|mouse))*{_GAP}+"),
+    re.compile(rf"(?i)^anti{_GAP}+|^(?:human|mouse|rat(?=/))(?:/(?:human|mouse|rat))*{_GAP}+"),
     re.compile(rf"^(?:Hu|Ms|Rt)+{_GAP}+"),  # TotalSeq cocktails: Hu.CD3_UCHT1, HuMs.CD44
 ]
 _HASHTAG = re.compile(rf"(?i)hash{_GAP}*tag|(?:^|[^a-z])hto(?:[^a-z]|$)|^hash{_GAP}?\d|^cmo\d+|sample{_GAP}?tag")
 _CONTROL = re.compile(r"\b(?:iso|ctrl|ctl|control)\b|^iso(?=ig)")
 _HOSTS = "mouse|rat|hamster|armenian|syrian|rabbit|goat|arm|ham"
-_HOST = re.compile(rf"\b(?:{_HOSTS})\b|\b[mr](?=igg)")
+_HOST_WORD = rf"(?:{_HOSTS})+(?:\b|(?=igg))"
+_HOST = re.compile(rf"\b{_HOST_WORD}|\b(?:ms?|rt?)(?=igg)")
 #: The isotype of an antibody after its antigen and clone: CD4 (RPA-T4) Mouse IgG1, kappa
-_OWN_ISOTYPE = re.compile(rf"(?i)^(?:cd ?\d|(?![mr]?ig|{_HOSTS})\w.*\(.*\)\W*(?:{_HOSTS})\b)")
+_OWN_ISOTYPE = re.compile(rf"(?i)^(?:cd ?\d|(?![mr]?ig|{_HOSTS})\w.*\(.*\)\W*{_HOST_WORD})")
 _CONTROL_CLONE = re.compile(r"\b(?:mopc ?\d|mpc ?11\b|rtk ?\d{4}|htk ?888)")
 _BARE_SUBCLASS = re.compile(r"igg(?:1|2[abc]?|3)(?: ?(?:k|l|kappa|lambda))?")
 

@@ -4,6 +4,7 @@ import io
 import tarfile
 import threading
 from dataclasses import replace
+from http.client import IncompleteRead
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import h5py
@@ -93,6 +94,18 @@ def test_an_interrupted_download_is_resumed(server, register):
     assert datasets.fetch("toy")[0].read_bytes() == body
     assert server.asked == ["bytes=0-", "bytes=70001-"]
     assert not list(datasets.cache().rglob("*.part"))
+
+
+def test_a_lost_connection_of_unknown_length_is_reported(register, monkeypatch):
+    """Python reports the end of a chunked answer by an error of its own kind, which was a traceback."""
+
+    def lost(*_):
+        raise IncompleteRead(b"")
+
+    register("toy", {"a.txt": b"x"})
+    monkeypatch.setattr(datasets.shutil, "copyfileobj", lost)
+    with pytest.raises(DownloadError, match=r"cannot download .*a\.txt \(IncompleteRead"):
+        datasets.fetch("toy")
 
 
 def test_a_file_with_another_checksum_is_refused(register):

@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,7 +131,7 @@ def _fetch(file: File, folder: Path) -> Path:
         if not (folder / file.name).exists():
             log.info("downloading %s", file.url)
         path = pooch.retrieve(file.url, file.checksum, fname=file.name, path=folder, downloader=_resume_download)
-    except (OSError, urllib.error.URLError) as error:
+    except (OSError, HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         raise DownloadError(
             f"cannot download {file.url} ({reason}); download it elsewhere and save it as {folder / file.name}"

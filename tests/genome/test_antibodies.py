@@ -80,6 +80,8 @@ def test_human_antibodies(name, symbol):
         ("I-A_I-E_TotalA", "H2-Aa"),
         ("TER-119_Erythroid_Cells_TotalA", "Gypa"),
         ("Ly-6G", "Ly6g"),
+        ("CD170 (Siglec-F)", "Siglecf"),
+        ("Folate Receptor 4", "Izumo1r"),
         ("CD317", "Bst2"),
     ],
 )

@@ -88,9 +88,13 @@ def given(name: str) -> list[str]:
 
 
 def spellings(name: str) -> list[str]:
-    """Return the possible antigens, best first: those in the name, then without a numeric suffix (``CD3.1``)."""
+    """Return the possible antigens, best first: those in the name, without a numeric suffix, and as one word.
+
+    The suffix is that of a repeated name (``CD3.1``); genes have no separators (``ICAM-1`` is ICAM1).
+    """
     readings = given(name)
-    return _tidy([*readings, *(re.sub(rf"{_GAP}\d+$", "", reading) for reading in readings)])
+    shorter = (re.sub(rf"{_GAP}\d+$", "", reading) for reading in readings)
+    return _tidy([*readings, *shorter, *map(key, readings)])
 
 
 def heads(name: str) -> list[str]:

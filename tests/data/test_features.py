@@ -105,6 +105,15 @@ def test_a_listed_order_is_that_of_the_file_and_names_may_have_spaces(cite, feat
     assert any(note.startswith("order: 7 of 308 features as in") for note in notes)
 
 
+def test_the_byte_order_mark_of_windows_is_no_part_of_the_first_name(cite, features, tmp_path):
+    """The first gene of the list came after all others."""
+    genes = features.genes["name"].tolist()[::-1][:3]
+    path = tmp_path / "order.txt"
+    path.write_text("\r\n".join(genes), encoding="utf-8-sig")
+    found, _ = choose_features(cite, DataConfig(order="list", order_file=str(path)))
+    assert found.genes["name"].tolist()[:3] == genes
+
+
 def test_a_list_of_genes_alone_leaves_the_proteins_in_genome_order(cite, features, tmp_path):
     """It was refused, for naming no protein."""
     coding = set(features.proteins["symbol"])

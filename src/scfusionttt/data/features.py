@@ -225,7 +225,7 @@ def _read_names(path: str | None) -> list[str]:
     if path is None:
         raise FeatureError("data.order=list needs data.order_file, a text file with one name per line")
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()  # Windows writes a mark before the first name
     except OSError as error:
         raise InputFileError(
             f"{path}: cannot be read ({error.strerror}); use a text file with one name per line"

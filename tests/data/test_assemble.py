@@ -332,6 +332,18 @@ def test_counts_of_raw_in_a_view_of_a_file(n_genes, tmp_path):
     backed.file.close()
 
 
+def test_counts_of_raw_in_a_file_are_those_of_their_genes(tmp_path):
+    """AnnData ignores which genes of .raw in a file are asked for: the counts came in the order of .raw."""
+    data = table(np.log1p(RNA))
+    data.raw = table(sparse.csr_matrix(RNA[:, ::-1]), features=GENES[::-1])
+    data.write_h5ad(tmp_path / "raw.h5ad")
+    backed = read_h5ad(tmp_path / "raw.h5ad", backed="r")
+    with pytest.warns(UserWarning, match=r"taken from \.raw"):
+        cite = as_citeseq(backed)
+    np.testing.assert_array_equal(cite.rna.X.toarray(), RNA)
+    backed.file.close()
+
+
 def test_raw_without_feature_types_does_not_turn_antibodies_into_genes():
     data = table(RNA)
     data.raw = data.copy()

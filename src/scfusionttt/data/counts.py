@@ -81,8 +81,9 @@ def features_of_raw(adata: AnnData, *, modality: str, layer: str | None = None) 
 
 def _of_raw(adata: AnnData, names: pd.Index) -> Any:
     """Return the values of some features of ``.raw``; those of a view of a file are read, as it has no views."""
-    whole = adata.to_memory() if adata.isbacked and adata.is_view else adata
-    return whole.raw[:, names].X
+    raw = (adata.to_memory() if adata.isbacked and adata.is_view else adata).raw
+    # anndata does not choose columns of .raw in a file: raw[:, names].X has all of them
+    return _in_memory(raw.X)[:, raw.var_names.get_indexer(names)]
 
 
 def has_layer(adata: AnnData, layer: str | None) -> bool:

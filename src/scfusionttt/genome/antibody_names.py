@@ -8,6 +8,7 @@ _GAP = r"[\s_.:\-]"
 
 _AROUND = [
     re.compile(r"[-_][ACGT]{10,}$"),  # CITE-seq-Count: CD3-CTCATTGTAACTCCT
+    re.compile(r"\|[^|]+\|AHS\d+\|pAbO$"),  # BD Rhapsody: HLA-DR|CD74|AHS0035|pAbO
     re.compile(rf"(?i)^totalseq™?{_GAP}*[abcd]?\d*{_GAP}+"),
     re.compile(rf"(?i){_GAP}+total(?:seq™?)?{_GAP}*[abcd]?\d*$"),
     re.compile(
@@ -29,9 +30,9 @@ _BARE_SUBCLASS = re.compile(r"igg(?:1|2[abc]?|3)(?: ?(?:k|l|kappa|lambda))?")
 
 
 _BOOKKEEPING = re.compile(r"(?i)(?:unmapped|unmatched|no[ _.-]?match|bad[ _.-]?struct|total[ _.-]?reads)")
-#: What only antibodies are called: CD3_TotalSeqB, adt_CD4, CD3-CTCATTGTAACTCCT, anti-human CD3.
+#: What only antibodies are called: CD3_TotalSeqB, adt_CD4, CD3-CTCATTGTAACTCCT, CD4|CD4|AHS0032|pAbO, anti-human CD3.
 _MARKED = re.compile(
-    r"[-_][ACGT]{10,}$"
+    r"[-_][ACGT]{10,}$|\|pAbO$"
     r"|(?i:total_?seq|^(?:adt|prot|antibody)[_:-]|[_:-](?:adt|prot|antibody)$|^anti[ -](?:human|mouse))"
 )
 

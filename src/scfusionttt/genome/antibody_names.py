@@ -30,10 +30,12 @@ _BARE_SUBCLASS = re.compile(r"igg(?:1|2[abc]?|3)(?: ?(?:k|l|kappa|lambda))?")
 
 
 _BOOKKEEPING = re.compile(r"(?i)(?:unmapped|unmatched|no[ _.-]?match|bad[ _.-]?struct|total[ _.-]?reads)")
-#: What only antibodies are called: CD3_TotalSeqB, adt_CD4, CD3-CTCATTGTAACTCCT, CD4|CD4|AHS0032|pAbO, anti-human CD3.
+#: What only antibodies are called: CD3_TotalSeqB, adt_CD4, A0034-CD3, Hu.CD3_UCHT1, CD3-CTCATTGTAACTCCT,
+#: CD4|CD4|AHS0032|pAbO, anti-human CD3.
 _MARKED = re.compile(
-    r"[-_][ACGT]{10,}$|\|pAbO$"
-    r"|(?i:total_?seq|^(?:adt|prot|antibody)[_:-]|[_:-](?:adt|prot|antibody)$|^anti[ -](?:human|mouse))"
+    r"[-_][ACGT]{10,}$|\|pAbO$|^(?:Hu|Ms|Rt)+\."
+    r"|(?i:total_?seq|[_.-]total[abcd]$|^[abcd]0\d{3}[\s_.-]|[\s_.-][abcd]0\d{3}$"
+    r"|^(?:adt|prot|antibody)[_:-]|[_:-](?:adt|prot|antibody)$|^anti[ -](?:human|mouse))"
 )
 
 

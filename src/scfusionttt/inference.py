@@ -46,7 +46,7 @@ def _z(network: Network, inputs: CellInputs, rna_only: bool) -> Tensor:
 def embed_with_inner_loss(network: Network, cells: CellDataset, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
     """Return the embedding [n, l] and the inner loss of each RNA token [n, t], the mean over the TTT layers.
 
-    It is NaN in cells without RNA.
+    It is NaN where no gene of the token was measured.
     Only TTT layers of the RNA encoder count: these read RNA alone, whether or not proteins were measured.
 
     Raises
@@ -54,15 +54,16 @@ def embed_with_inner_loss(network: Network, cells: CellDataset, device: torch.de
     SettingError
         The network has no TTT layer in its RNA encoder.
     """
+    embedding = network.backbone.rna_encoder.embedding
 
     def read(inputs: CellInputs) -> Tensor:
         with inner_losses(network.backbone.rna_encoder) as losses:
             z = network.backbone.whitened(_z(network, inputs, rna_only=False))
         if not losses:
             raise SettingError("surprise is the inner loss of TTT layers, but the RNA encoder of this model has none")
-        loss = torch.stack(losses).mean(dim=0)[:, : network.backbone.rna_encoder.embedding.n_tokens]  # no summary
-        loss = loss.masked_fill(~inputs.rna_present.any(dim=1, keepdim=True), torch.nan)
-        return torch.cat([z, loss], dim=1)
+        loss = torch.stack(losses).mean(dim=0)[:, : embedding.n_tokens]  # no summary
+        measured = embedding.patched(inputs.rna_present).any(dim=-1)
+        return torch.cat([z, loss.masked_fill(~measured, torch.nan)], dim=1)
 
     both = read_cells(network, cells, device, read)
     return both[:, : network.backbone.n_latent], both[:, network.backbone.n_latent :]

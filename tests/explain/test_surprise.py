@@ -68,6 +68,14 @@ def test_cells_without_rna_are_no_reference(track):
         relative(with_another, np.array([False, False, True]))
 
 
+def test_tokens_that_were_not_measured_are_left_out_of_means(track):
+    track.X[0, 0] = np.nan
+    np.testing.assert_array_equal(relative(track).X, [[np.nan, -1, 0], [0, 1, 0]])
+    np.testing.assert_allclose(by_region(track), [[2, 2], [4, 6]])  # a and b, c; d
+    track.X[0] = np.nan
+    assert by_region(track).isna().all(axis=1).tolist() == [True, False]
+
+
 def test_arms_are_separated_by_the_centromere():
     genes = pd.DataFrame({"chromosome": ["17", "17", "X", "MT"], "start": [7_668_421, 43_044_295, 100_000, 5]})
     assert arms(genes).tolist() == ["17p", "17q", "Xp", "MT"]
@@ -111,6 +119,16 @@ def test_embedding_is_the_same_with_surprise_and_the_loss_is_that_of_the_layer(c
     assert track.uns["species"] == "human"
     assert track.var["chromosome"].str.startswith("chr").all()
     assert all(layer.losses is None for layer in layers)
+
+
+def test_tokens_without_a_measured_gene_have_no_surprise(cells, trained):
+    """Theirs was 0, and lowered the mean of their chromosome."""
+    rna = cells["rna"]
+    _, whole = trained.pretrained.embed(rna, surprise=True)
+    lacking = rna[:, ~rna.var_names.isin(whole.var["genes"].iloc[1].split(";"))].copy()
+    _, track = trained.pretrained.embed(lacking, surprise=True)
+    assert np.isnan(track.X).all(axis=0).tolist() == [False, True] + [False] * (track.n_vars - 2)
+    assert np.isfinite(np.delete(track.X, 1, axis=1)).all()
 
 
 def test_surprise_is_written_to_the_users_data_on_request(cells, trained):

@@ -7,6 +7,7 @@ squared error, ``|f(k) - v|^2 / 2``, is its inner loss, called surprise here. Th
 """
 
 import logging
+import warnings
 from typing import Literal
 
 import numpy as np
@@ -30,7 +31,7 @@ def as_track(loss: np.ndarray, genes: pd.DataFrame, cell_names: pd.Index, *, pat
     Parameters
     ----------
     loss
-        [n, t], inner loss of each token.
+        [n, t], inner loss of each token, NaN where none of its genes was measured.
     genes
         [g], in the order of the tokens: name, chromosome, start (base pairs).
     cell_names
@@ -65,20 +66,23 @@ def relative(track: AnnData, reference: np.ndarray | None = None) -> AnnData:
     Parameters
     ----------
     reference
-        [n] bool, the reference cells; None: all. Those without RNA, whose surprise is NaN, are left out.
+        [n] bool, the reference cells; None: all. Those in which a token was not measured are left out for it.
     """
     loss = np.asarray(track.X)
     baseline = loss if reference is None else loss[np.asarray(reference, dtype=bool)]
-    baseline = baseline[~np.isnan(baseline).all(axis=1)]
-    if not len(baseline):
+    if np.isnan(baseline).all():
         raise InputDataError("surprise needs at least one reference cell with RNA")
     standardised = track.copy()
-    standardised.X = (loss - baseline.mean(axis=0)) / np.maximum(baseline.std(axis=0), 1e-6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # NaN for a token that no reference cell has
+        standardised.X = (loss - np.nanmean(baseline, axis=0)) / np.maximum(np.nanstd(baseline, axis=0), 1e-6)
     return standardised
 
 
 def by_region(track: AnnData, regions: "Level | pd.DataFrame" = "chromosome") -> pd.DataFrame:
     """Return the mean surprise of the genes in each region, [n, regions], without regions that have no genes.
+
+    Tokens that were not measured in a cell are left out; the mean is NaN where that leaves none.
 
     Parameters
     ----------
@@ -102,10 +106,13 @@ def by_region(track: AnnData, regions: "Level | pd.DataFrame" = "chromosome") ->
     else:
         ordered = pd.concat([_inside(genes, region) for region in regions.to_dict("records")])
     codes, names = pd.factorize(ordered["region"])
-    share_tr = np.zeros((track.n_vars, len(names)), dtype=np.float32)
-    np.add.at(share_tr, (ordered["token"].to_numpy(), codes), 1)
-    share_tr /= share_tr.sum(axis=0)
-    return pd.DataFrame(np.asarray(track.X) @ share_tr, index=track.obs_names, columns=list(names))
+    genes_tr = np.zeros((track.n_vars, len(names)), dtype=np.float32)
+    np.add.at(genes_tr, (ordered["token"].to_numpy(), codes), 1)
+    n_genes, values = genes_tr.sum(axis=0), np.asarray(track.X)
+    missing = np.isnan(values)
+    with np.errstate(divide="ignore", invalid="ignore"):  # regions of which no gene was measured
+        mean = np.where(missing, 0, values) @ (genes_tr / n_genes) * (n_genes / (n_genes - missing @ genes_tr))
+    return pd.DataFrame(mean, index=track.obs_names, columns=list(names))
 
 
 def write_track(target: AnnData | MuData, track: AnnData) -> None:

@@ -386,8 +386,8 @@ class FusionTTT(metaclass=_Hints):
         -------
         float32 [n, d], cells in the order of the input. Units are arbitrary; compare distances within one model only.
         d is the width of the bottleneck, plus `network.components` and the number of proteins if `components` is above
-        0. With `surprise`, also AnnData [n, tokens], see :func:`scfusionttt.explain.as_track`, NaN in cells without
-        RNA.
+        0. With `surprise`, also AnnData [n, tokens], see :func:`scfusionttt.explain.as_track`, NaN for tokens of which
+        no gene was measured.
 
         Raises
         ------

@@ -192,6 +192,15 @@ def test_strided_views_of_a_packed_projection(backend):
     torch.testing.assert_close(found, ttt_linear(**inputs, backend=backend).out, rtol=0, atol=1e-14)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_views_that_begin_at_an_odd_place_in_memory(backend):
+    """Pairs that are not whole in memory are copied; a contiguous view had been left where it was, and failed."""
+    inputs = make_inputs(t=20)
+    views = {name: torch.cat([torch.zeros(1), inputs[name].detach().ravel()])[1:].view(2, 2, 20, 16) for name in "qkv"}
+    found = ttt_linear(**inputs | views, backend=backend).out
+    torch.testing.assert_close(found, ttt_linear(**inputs, backend=backend).out, rtol=0, atol=1e-14)
+
+
 @pytest.mark.parametrize(("backend", "mlp"), EVERY)
 def test_what_is_kept_for_the_backward_grows_as_the_sequence(backend, mlp):
     def kept(t):

@@ -23,7 +23,7 @@ def rotations_like(x: Tensor, mini_batch: int) -> Tensor:
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:
     """Rotate the pairs of x [..., t, f] by `rotation` [t, f / 2]; the conjugate rotates back."""
     if x.stride(-1) != 1 or x.storage_offset() % 2 or any(stride % 2 for stride in x.stride()[:-1]):
-        x = x.contiguous()  # only whole pairs can be read as complex numbers in place
+        x = x.clone(memory_format=torch.contiguous_format)  # only whole pairs can be read as complex numbers in place
     return torch.view_as_real(torch.view_as_complex(x.unflatten(-1, (-1, 2))) * rotation).flatten(-2)
 
 

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
+from scfusionttt import inference
 from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.data.loader import make_loader
 from scfusionttt.errors import SettingError
@@ -20,6 +21,7 @@ from scfusionttt.explain.relevance import (
     share,
 )
 from scfusionttt.io.quiet_warnings import quiet
+from scfusionttt.model.fusionttt import FusionTTT
 from scfusionttt.model.pipeline import dataset_for
 
 pytest.importorskip("captum")
@@ -95,6 +97,20 @@ def test_a_protein_is_explained_without_its_own_value(cells, trained):
     assert table["score"].between(-1, 1).all() and table["score"].min() < 0 < table["score"].max()
     assert 0 <= table.attrs["random_r2"] <= 1
     assert table["share_by_masking"].notna().sum() == 3
+
+
+def test_a_model_that_rebuilds_tokens_is_explained_by_its_decoder_of_tokens(cells, tiny):
+    """Its bottleneck's decoder, which the masked objective does not train, had been explained."""
+    network = {**tiny["network"], "latent": 0, "decoder_blocks": 1}
+    model = FusionTTT("fast", progress=False, network=network, pretrain={"objective": "masked"}).build(cells)
+    dataset = dataset_for(model._state, as_citeseq(cells)).subset(np.arange(9))
+    target, place = Target("CD4", protein=1), len(model._state.features.genes) + 1
+    parts = np.where(np.arange(len(model._state.features.table)) == place, 0, -1)
+    expected = inference.reconstructed_when_hidden(model.network, dataset, CPU, parts)[:, place]
+    with torch.no_grad():
+        batch = next(iter(make_loader(dataset, batch_size=9)))
+        found = _output(model.network.eval(), target)(_inputs(batch, target, CPU)).numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_a_protein_is_explained_by_genes_alone(cells, trained):

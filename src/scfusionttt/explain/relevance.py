@@ -231,9 +231,16 @@ def _truth(
 
 
 def _output(network: Network, target: Target) -> Callable[[CellInputs], Tensor]:
-    if isinstance(network, PretrainNetwork):
-        return lambda inputs: network(inputs, from_tokens=False).protein_z[:, target.protein]
+    if isinstance(network, PretrainNetwork) and target.protein is not None:
+        return partial(_rebuilt_protein, network, target.protein)
     return lambda inputs: network(inputs)[0][:, target.label]
+
+
+def _rebuilt_protein(network: PretrainNetwork, protein: int, inputs: CellInputs) -> Tensor:
+    """Return a protein, [n], as the network rebuilds it without its own value: from bottleneck or tokens."""
+    sizes = inputs.rna.shape[1], inputs.protein.shape[1]
+    hidden = torch.arange(sum(sizes), device=inputs.rna.device) == sizes[0] + protein
+    return network.rebuild(inputs, hidden)[:, sizes[0] + protein]
 
 
 def _inputs(batch: CellBatch, target: Target, device: torch.device, rna_only: bool = False) -> CellInputs:

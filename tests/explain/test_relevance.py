@@ -129,6 +129,16 @@ def test_a_class_is_compared_with_labels_and_averaged_by_type(cells, trained):
     assert (fewer["p_value"] <= 0.05).all() and len(fewer) < len(table)
 
 
+def test_cells_without_a_type_are_neither_of_the_class_nor_of_others(cells, trained):
+    """They had counted as others."""
+    model, options = trained.finetuned, {"labels_key": "cell_type", "n_cells": 160, "steps": 4, "masked": 0, "level": 1}
+    with quiet():
+        some, labelled = cells.copy(), cells[:60].copy()
+    some.obs["cell_type"] = some.obs["cell_type"].where(np.arange(160) < 60)
+    found, expected = (model.explain(data, model.classes[0], **options).attrs for data in (some, labelled))
+    assert found["explained"] == pytest.approx(expected["explained"], rel=1e-5)
+
+
 def test_an_unknown_target_is_refused(cells, trained):
     with pytest.raises(SettingError, match="'CD999' is not a protein of this pretrained model; choose from: "):
         trained.pretrained.explain(cells, "CD999")

@@ -24,7 +24,7 @@ from scfusionttt.data.loader import CellDataset
 from scfusionttt.data.preprocess import Preprocessing
 from scfusionttt.errors import SettingError
 from scfusionttt.evaluation.vocabulary import Protocol
-from scfusionttt.explain.relevance import find_target, relevance
+from scfusionttt.explain.relevance import find_target, membership, relevance
 from scfusionttt.explain.surprise import as_track, write_track
 from scfusionttt.labels import usable_labels
 from scfusionttt.model import mapping, pipeline
@@ -699,7 +699,8 @@ class FusionTTT(metaclass=_Hints):
         target
             Name of a protein, which is then predicted without its own counts, or of a class.
         labels_key
-            obs column with cell types: contributions are averaged per type, and a class is compared with its cells.
+            obs column with cell types: contributions are averaged per type, and a class is compared with its cells
+            among those with a type.
         rna_only
             Explain the target by genes alone, with all proteins hidden from the model.
         n_cells
@@ -731,7 +732,7 @@ class FusionTTT(metaclass=_Hints):
         return relevance(
             state.network, dataset.subset(drawn).loaded(), state.features.table, found,
             choose_device(self.device), types=types,
-            is_target=None if types is None or found.label is None else types == found.name,
+            is_target=None if types is None or found.label is None else membership(types, found.name),
             rna_only=rna_only, seed=state.config.seed, level=level, steps=steps, masked=masked,
             permutations=permutations,
         )  # fmt: skip

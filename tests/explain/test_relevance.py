@@ -84,7 +84,7 @@ def test_contributions_add_up_to_the_output(cells, trained):
 def test_progress_is_logged(cells, trained, monkeypatch, caplog):
     monkeypatch.setattr(import_module("scfusionttt.explain.relevance"), "LINE_EVERY", -1.0)
     with caplog.at_level("INFO", logger="scfusionttt"):
-        trained.pretrained.explain(cells, "CD3", n_cells=40, steps=64, masked=1, permutations=9)
+        trained.pretrained.explain(cells, "CD3", n_cells=40, steps=64, masked=1, permutations=19)
     assert "CD3: 0 of 40 cells explained" in caplog.messages
 
 
@@ -120,6 +120,21 @@ def test_a_protein_is_explained_by_genes_alone(cells, trained):
     assert table["share"].sum() == pytest.approx(1, abs=1e-6), "the proteins, which are hidden, contribute nothing"
 
 
+def test_features_that_the_model_does_not_read_are_in_no_random_panel(cells, trained, monkeypatch):
+    """Proteins, which were hidden, had been among the random features that the best genes are compared with."""
+    panels, options = [], {"n_cells": 40, "steps": 2, "masked": 0, "level": 1.0}
+
+    def remember(*arguments):
+        panels.append(arguments[3])
+        return panel_scores(*arguments)
+
+    monkeypatch.setattr(import_module("scfusionttt.explain.relevance"), "panel_scores", remember)
+    trained.pretrained.explain(cells, "CD3", **options)
+    trained.pretrained.explain(cells, "CD3", rna_only=True, **options)
+    trained.student.explain(cells, trained.student.classes[0], **options)
+    assert [bool(usable[300:].any()) for usable in panels] == [True, False, False]
+
+
 def test_a_class_is_compared_with_labels_and_averaged_by_type(cells, trained):
     model = trained.finetuned
     options = {"n_cells": 40, "steps": 4, "masked": 2, "permutations": 19}
@@ -146,6 +161,8 @@ def test_an_unknown_target_is_refused(cells, trained):
         trained.finetuned.explain(cells, "CD3")
     with pytest.raises(SettingError, match=r"level must be between 0 and 1 \(got 5\)"):
         trained.pretrained.explain(cells, "CD3", level=5)
+    with pytest.raises(SettingError, match=r"9 permutations give no p-value below 0\.1; raise level"):
+        trained.pretrained.explain(cells, "CD3", permutations=9)  # which had listed nothing, whatever contributes
     with quiet():
         same = cells.copy()
     same["prot"].X[:] = 5

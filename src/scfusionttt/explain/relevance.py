@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from scfusionttt import inference
+from scfusionttt.config.parse import require
 from scfusionttt.data.antibody_matching import proteins_called
 from scfusionttt.data.loader import CellBatch, CellDataset, make_loader
 from scfusionttt.errors import SettingError, name_some
@@ -101,7 +102,7 @@ def relevance(
     masked
         Number of top features that are also masked, one at a time.
     level
-        Family-wise error rate; 1 lists all features.
+        Family-wise error rate, not below 1 / (1 + permutations), the lowest p-value; 1 lists all features.
 
     Returns
     -------
@@ -112,10 +113,12 @@ def relevance(
 
     ``attrs`` has `explained`, the covariance of output and measured values by their variance; and the squared
     correlation, in half of the cells, of a ridge regression on the `PANEL` features of the highest share
-    (`panel_r2`) and on as many random features (`random_r2`, `random_r2_sd`), chosen and fitted in the other half.
+    (`panel_r2`) and on as many random features (`random_r2`, `random_r2_sd`), chosen and fitted in the other half among
+    those that the model reads.
     """
-    if not 0 <= level <= 1:
-        raise SettingError(f"level must be between 0 and 1 (got {level}), e.g. 0.05")
+    lowest = 1 / (1 + permutations)
+    require(0 <= level <= 1, f"level must be between 0 and 1 (got {level}), e.g. 0.05")
+    require(level >= lowest, f"{permutations} permutations give no p-value below {lowest:.2g}; raise level")
     network.to(device).eval()
     truth = _truth(network, cells, target, device, is_target)
     measured = np.flatnonzero(np.isfinite(truth))
@@ -135,10 +138,11 @@ def relevance(
     raises = np.sign(np.nan_to_num((standardised(value_nf) * standardised(contribution_nf)).sum(axis=0)))
     table["score"] = raises * correlation(contribution_nf, truth)
     table["p_value"] = p_values(contribution_nf, truth, permutations, seed)
-    usable = np.ptp(value_nf, axis=0) > 0
+    is_gene = (features["modality"] == "rna").to_numpy()
+    usable = (np.ptp(value_nf, axis=0) > 0) & (is_gene | (inference.uses_proteins(network) and not rna_only))
     if target.protein is not None:
-        usable[(features["modality"] == "rna").sum() + target.protein] = False
-        table = table.drop(index=(features["modality"] == "rna").sum() + target.protein)
+        usable[is_gene.sum() + target.protein] = False
+        table = table.drop(index=is_gene.sum() + target.protein)
     if rna_only:
         table = table[table["modality"] == "rna"]
     for name, score in {"explained": explained, **panel_scores(contribution_nf, value_nf, truth, usable, seed)}.items():

@@ -129,6 +129,14 @@ def test_text_of_the_command_line_becomes_the_settings_type(name, text, value):
             {"pretrain.objective": "masked", "network.decoder_blocks": 1},
             "pretrain.objective=masked needs network.latent=0: it trains no bottleneck",
         ),
+        (
+            {
+                **preset("paper").to_dict(),
+                "pretrain": {"objective": "masked", "mask_ratio": 0, "protein_mask_ratio": 0},
+            },
+            "pretrain.objective=masked needs pretrain.mask_ratio above 0: it rebuilds what is hidden",
+        ),
+        ({"data.order": "shuffled", "data.order_seed": -1}, "data.order_seed must not be negative"),
         ({"seed": -1}, "seed must be a whole number from 0"),
         ({"seed": 2**45}, "seed must be a whole number from 0"),
     ],

@@ -71,6 +71,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         """Refuse numbers that make no sense."""
         require(self.n_genes is None or self.n_genes >= 1, "data.n_genes must be at least 1, or all")
+        require(self.order_seed >= 0, "data.order_seed must not be negative")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,6 +262,8 @@ class Config:
             require(self.network.decoder_blocks > 0, "pretrain.objective=masked needs network.decoder_blocks above 0")
             no_bottleneck = "pretrain.objective=masked needs network.latent=0: it trains no bottleneck"
             require(self.network.latent == 0, no_bottleneck)
+            hides = self.pretrain.mask_ratio > 0 or self.pretrain.protein_mask_ratio > 0
+            require(hides, "pretrain.objective=masked needs pretrain.mask_ratio above 0: it rebuilds what is hidden")
         require(0 <= self.seed < 2**32, "seed must be a whole number from 0 to 4294967295")
 
     def with_settings(self, settings: Mapping[str, Any]) -> "Config":

@@ -24,6 +24,15 @@ def test_exactly_the_ratio_of_each_modality_is_hidden(t, p, ratio):
     assert ((~visible.protein).sum(dim=1) == min(round(ratio * p), max(p - 1, 0))).all()
 
 
+@pytest.mark.parametrize(
+    ("t", "ratio", "least", "hidden"), [(3, 0.15, 1, 1), (3, 0, 1, 0), (1, 0.15, 1, 0), (9, 0.3, 1, 3)]
+)
+def test_of_a_few_tokens_at_least_one_is_hidden_if_asked(t, ratio, least, hidden):
+    """15 % of three proteins were none, so that the masked objective never learned to rebuild them."""
+    visible = draw(t=t, p=t, mask_ratio=ratio, least_hidden=least)
+    assert (~visible.rna).sum(dim=1).tolist() == (~visible.protein).sum(dim=1).tolist() == [hidden] * 6
+
+
 @given(st.integers(1, 50), st.floats(0, 0.99))
 def test_the_tokens_that_are_not_removed_are_the_visible_ones_in_order(t, ratio):
     visible = draw(t=t, mask_ratio=ratio)

@@ -56,6 +56,12 @@ def test_the_masked_loss_speaks_of_hidden_tokens_only(losses, cells):
     assert found["z_rna"] > 0
 
 
+def test_a_ratio_that_hides_no_whole_token_hides_one_if_that_is_all_there_is_to_learn(losses, cells):
+    few = {"mask_ratio": 0.04, "protein_mask_ratio": 0.05, "hide_protein": 0.0}  # of 10 tokens and 8 proteins
+    found, _ = losses(cells.__getitems__(range(20)), objective="masked", **few)
+    assert found["masked_rna"] > 0 and found["masked_protein"] > 0
+
+
 def test_the_network_reads_the_batch_without_labels_and_rows(cells):
     batch = cells.__getitems__([4, 2])
     inputs = CellInputs.of(batch)._asdict()

@@ -19,16 +19,17 @@ def visible_tokens(
     mask_ratio: float,
     protein_mask_ratio: float,
     hide_protein: float,
+    least_hidden: int = 0,
     generator: torch.Generator,
     device: torch.device,
 ) -> VisibleTokens:
     """Hide these fractions of each cell's RNA and protein tokens, and all proteins in a fraction of the cells.
 
     Hidden tokens are removed from the sequence, the same number in each cell; where all proteins are hidden, the
-    remaining ones stay in it as absent.
+    remaining ones stay in it as absent. Of a modality of which anything is hidden, at least `least_hidden` tokens are.
     """
-    rna = _keep(n_cells, n_rna_tokens, mask_ratio, generator)
-    protein = _keep(n_cells, n_proteins, protein_mask_ratio, generator)
+    rna = _keep(n_cells, n_rna_tokens, mask_ratio, least_hidden, generator)
+    protein = _keep(n_cells, n_proteins, protein_mask_ratio, least_hidden, generator)
     without = torch.rand(n_cells, generator=generator) < hide_protein
     positions = (_positions(kept, device) for kept in (rna, protein))
     return VisibleTokens(rna.to(device), (protein & ~without[:, None]).to(device), *positions)
@@ -40,9 +41,10 @@ def masked_mse(predicted: Tensor, target: Tensor, where: Tensor, total: Tensor) 
     return error.square().sum() / total.clamp(min=1)
 
 
-def _keep(n: int, t: int, mask_ratio: float, generator: torch.Generator) -> Tensor:
+def _keep(n: int, t: int, mask_ratio: float, least: int, generator: torch.Generator) -> Tensor:
     rank = torch.rand(n, t, generator=generator).argsort(dim=1).argsort(dim=1)
-    return rank >= min(round(mask_ratio * t), max(t - 1, 0))  # a sequence has at least one token
+    n_hidden = max(round(mask_ratio * t), least) if mask_ratio else 0
+    return rank >= min(n_hidden, max(t - 1, 0))  # a sequence has at least one token
 
 
 def _positions(kept: Tensor, device: torch.device) -> Tensor | None:

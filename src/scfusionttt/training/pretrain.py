@@ -24,6 +24,7 @@ class PretrainModule(StageModule[PretrainNetwork, PretrainConfig]):
         self.hide_protein = stage.hide_protein
         self.protein_mask_ratio = stage.protein_mask_ratio
         self.is_masked = stage.objective == "masked"
+        self.least_hidden = int(self.is_masked)  # a decoder of tokens learns from hidden ones alone
 
     def validation_step(self, batch: CellBatch, batch_idx: int) -> None:
         """Log the loss of held-back cells; every epoch hides the same tokens."""

@@ -53,6 +53,7 @@ class StageModule(L.LightningModule, ABC, Generic[N, S]):
 
     automatic_optimization = False
     hide_protein = 0.0
+    least_hidden = 0
 
     def __init__(self, network: N, stage: S, *, seed: int) -> None:
         super().__init__()
@@ -79,8 +80,8 @@ class StageModule(L.LightningModule, ABC, Generic[N, S]):
         drawn = visible_tokens(
             n_cells, self.network.backbone.rna_encoder.embedding.n_tokens, batch.protein.shape[1],
             mask_ratio=self.stage.mask_ratio, protein_mask_ratio=self.protein_mask_ratio,
-            hide_protein=self.hide_protein, generator=step_generator(self.seed, step, validation=validation),
-            device=batch.rna.device,
+            hide_protein=self.hide_protein, least_hidden=self.least_hidden,
+            generator=step_generator(self.seed, step, validation=validation), device=batch.rna.device,
         )  # fmt: skip
         return drawn.rows(slice(start, start + len(batch.rna)))
 

@@ -147,6 +147,13 @@ def test_a_setting_that_makes_no_sense_is_refused_in_one_line(settings, message)
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["paper", "scmmae"])
+def test_another_objective_than_the_published_leaves_no_decoder_of_tokens(name):
+    """It stayed untrained, and what it gave was taken for the reconstruction."""
+    assert preset(name).with_settings({"pretrain.objective": "bottleneck"}).network.decoder_blocks == 0
+    assert preset(name).with_settings({"network.width": 64}).network.decoder_blocks == 4
+
+
 def test_only_the_outcome_has_to_make_sense_not_each_step_towards_it():
     """A width of 50 fits one head but not the two of before: saved, such a model could not be loaded again."""
     config = Config().with_settings({"network": {"width": 50, "heads": 1}})

@@ -6,7 +6,7 @@ The comment above a setting documents it: its unit in brackets, then when to cha
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import tomli_w
@@ -282,6 +282,8 @@ class Config:
         """
         changed = updated(self, settings)
         refuse_unused(self, changed)
+        if changed.pretrain.objective == "bottleneck":  # decoders of tokens would be built, and never trained
+            changed = replace(changed, network=replace(changed.network, decoder_blocks=0))
         return changed
 
     @classmethod

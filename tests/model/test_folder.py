@@ -104,6 +104,22 @@ def test_a_full_disk_leaves_the_earlier_model_whole(folder, trained, full_disk):
     assert list(folder.parent.iterdir()) == [folder]
 
 
+def test_a_signal_between_the_two_renames_leaves_the_earlier_model_whole(folder, trained, monkeypatch):
+    """Python raises a signal that arrives during a system call when the call returns."""
+    before, rename = content(folder), os.replace
+
+    def interrupted(source, target):
+        monkeypatch.setattr(os, "replace", rename)
+        rename(source, target)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        trained.pretrained.save(folder, overwrite=True)
+    assert content(folder) == before
+    assert list(folder.parent.iterdir()) == [folder]
+
+
 def drop(name):
     return lambda folder: (folder / name).unlink()
 

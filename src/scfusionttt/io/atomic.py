@@ -88,10 +88,10 @@ def _move(new: Path, target: Path, *, aside: Path) -> None:
         return
     if not new.is_dir():
         raise OutputError(f"{target} is a folder; choose another name for the file")
-    target.replace(aside)  # a folder with content cannot be replaced in one step
     try:
+        target.replace(aside)  # a folder with content cannot be replaced in one step
         new.replace(target)
-    except BaseException:  # including signals: the folder aside is removed on exit
+    except BaseException:  # including signals, also at the end of the first step: the folder aside is removed on exit
         if not target.exists():
             aside.replace(target)
         raise

@@ -340,6 +340,16 @@ def test_classes_are_those_of_memory_whatever_the_types_of_the_inputs(tmp_path):
     assert donor.isna().tolist() == [False, False, True] * 2
 
 
+def test_a_column_of_nullable_integers_and_of_floats_is_stored(tmp_path):
+    """pandas joins them to nullable floats, which cannot be written: the command ended with a traceback."""
+    for name, ages in {"x": pd.array([30, 40, None], dtype="Int64"), "y": [1.5, 2.0, np.nan]}.items():
+        cells = anndata.read_h5ad(rna_only(tmp_path / f"{name}.h5ad", [f"{name}{i}" for i in range(3)]))
+        cells.obs["age"] = ages
+        cells.write_h5ad(tmp_path / f"{name}.h5ad")
+    write(tmp_path / "out.zarr", tmp_path / "x.h5ad", tmp_path / "y.h5ad")
+    np.testing.assert_array_equal(open_store(tmp_path / "out.zarr").obs["age"], [30, 40, np.nan, 1.5, 2, np.nan])
+
+
 @pytest.mark.filterwarnings("ignore:.*taken from .raw:UserWarning")
 @pytest.mark.parametrize("name", ["csr.h5ad", "csr.h5mu", "csr.zarr", "dense.h5ad", "csc.h5ad", "typed.h5ad"])
 def test_one_matrix_has_the_counts_of_all_cells(folder, tmp_path, name):

@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import subprocess
@@ -328,6 +329,15 @@ def test_genes_shows_where_names_lie(scfusionttt):
     assert rows["CD16_TotalSeqB"][:2] == ["protein", "FCGR3A"]
     assert rows["nonsense"][:3] == ["lost", "-", "-"]
     assert "Cd3e" in done(scfusionttt("genes Cd3e --species mouse")).out
+
+
+def test_names_that_the_console_lacks_are_escaped(scfusionttt, monkeypatch):
+    """As on Windows, where output to a file is in cp1252: a class `γδ T` ended the command with a traceback."""
+    console = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr(sys, "stdout", console)
+    done(scfusionttt("genes γδ"))
+    console.flush()
+    assert rb"\u03b3\u03b4" in console.buffer.getvalue()
 
 
 class Killed(BaseException):

@@ -3,6 +3,7 @@
 Exit codes: 0 success, 1 internal error, 2 invalid input or call (one line on stderr), 130 interrupted, 143 terminated.
 """
 
+import io
 import logging
 import signal
 import sys
@@ -44,6 +45,8 @@ def main() -> None:
     warnings.filterwarnings("default", category=UserWarning, module=r"scfusionttt\.|__main__")
     warnings.showwarning = _show_warning
     signal.signal(signal.SIGTERM, _terminate)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names that a console of another encoding lacks, as for stderr
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = app(standalone_mode=False, prog_name="scfusionttt") or 0
         if code == INTERRUPTED:  # the argument parser catches Ctrl+C

@@ -307,6 +307,8 @@ def test_background_writes_calls_and_probabilities(here, scfusionttt, cells):
         done(scfusionttt("background cells.h5mu --out calls.zarr"))
     assert {"protein_positive", "protein_positive_probability"} <= set(read("calls.zarr").obsm)
     assert scfusionttt("background cells.h5mu --out calls.csv --empty none.h5").code == 2
+    refused = scfusionttt("background cells.h5mu --out calls.zarr --empty calls.zarr")
+    assert refused.code == 2 and "calls.zarr is the input" in refused.err
 
 
 def test_denoise_and_differential_write_what_python_gives(here, scfusionttt, trained, cells):

@@ -29,13 +29,15 @@ def background(
 
     Example: scfusionttt background pbmc.h5mu --empty raw_feature_bc_matrix.h5 --out calls.h5mu
     """
-    for path in [input, *([empty] if empty else [])]:
+    inputs = [input, *([empty] if empty else [])]
+    for path in inputs:
         check_input(path)
     from scfusionttt.analysis.background import background as call
     from scfusionttt.cli.results import check_target
     from scfusionttt.data.write import PROTEIN_ENDINGS, check_result_path, write_proteins
 
-    check_target(input, out, PROTEIN_ENDINGS)
+    for path in inputs:
+        check_target(path, out, PROTEIN_ENDINGS)
     data = open_input(input, stream=False)
     check_result_path(out, PROTEIN_ENDINGS, data)
     calls = call(

@@ -9,8 +9,11 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from torch.distributed import DistNetworkError
 
+from scfusionttt.errors import LostRankError
 from scfusionttt.io.quiet_warnings import quiet
+from scfusionttt.training.distributed import lost_process_reported
 
 # Dropout's random numbers are a rank's own.
 PRETRAIN = (
@@ -66,6 +69,12 @@ def others_of(run):
     """Return the processes that a run started."""
     found = subprocess.run(["ps", "--ppid", str(run.pid), "-o", "pid="], capture_output=True, text=True).stdout
     return [int(pid) for pid in found.split()]
+
+
+def test_a_process_that_is_lost_while_others_join_it_is_reported():
+    """This is all that torch says of a pipe whose other end is gone; it ended with a traceback."""
+    with pytest.raises(LostRankError), lost_process_reported():
+        raise DistNetworkError("Broken pipe")
 
 
 @pytest.mark.slow

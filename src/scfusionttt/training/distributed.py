@@ -85,7 +85,7 @@ def lost_process_reported() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not any(word in str(error) for word in ("gloo", "Gloo", "NCCL", "TCPStore", "onnection")):
+        if not any(word in str(error) for word in ("gloo", "Gloo", "NCCL", "TCPStore", "onnection", "Broken pipe")):
             raise
         raise LostRankError("another process of this run was lost; continue a training run with resume=True") from error
 

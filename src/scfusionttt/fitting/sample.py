@@ -43,10 +43,14 @@ class Sample:
         return bool(np.isfinite(self.bottleneck).all() and np.isfinite(self.genes).all())
 
 
+def most_cells(network: Network) -> int:
+    """Return the most cells that a network is fitted to."""
+    return max(min(MOST_CELLS, MOST_VALUES // network.backbone.rna_encoder.embedding.n_features), 2)
+
+
 def read_sample(network: Network, cells: CellDataset, device: torch.device, *, seed: int) -> Sample:
     """Pass cells of training through the network; `seed` draws a sample of many."""
-    most = max(min(MOST_CELLS, MOST_VALUES // network.backbone.rna_encoder.embedding.n_features), 2)
-    cells = cells.drawn(most, seed)
+    cells = cells.drawn(most_cells(network), seed)
 
     def read(inputs: CellInputs) -> Tensor:
         bottleneck = by_rna = network.backbone(inputs).bottleneck

@@ -16,7 +16,9 @@ from scfusionttt.data.store.sources import Source
 from scfusionttt.data.store.stored import BLOCK, WINDOW, StoredCiteSeq
 from scfusionttt.data.store.write import STORED_BYTES
 from scfusionttt.data.validate import drop_empty
+from scfusionttt.fitting.sample import most_cells
 from scfusionttt.model.pipeline import check_cells, learn_features, make_dataset, pretrain_network
+from scfusionttt.model.stages import has_fits
 from scfusionttt.training import machine, memory
 from scfusionttt.training.pretrain import PretrainModule
 
@@ -24,6 +26,8 @@ from scfusionttt.training.pretrain import PretrainModule
 BLOCKS, STEPS = 6, 3
 #: Bytes of a stored value in memory: a float32 and its column.
 VALUE = 8
+#: Bytes per cell, and per gene value, of what is fitted after training; measured with 2,000 to 4,000 genes.
+FIT_CELL, FIT_VALUE = 96_000, 8
 #: Windows of a store in memory: in use, read ahead, and what reading takes.
 WINDOWS = 4
 
@@ -84,11 +88,11 @@ def estimate(
     n_cells, some = _some_cells(source)
     some = some.with_rna()
     where = machine.choose_device(device)
-    held = machine.in_use(where)
     features, preprocessing = learn_features(check_cells(some, training=True), config, species)
     network = pretrain_network(features, config)
     cells = make_dataset(some, features, preprocessing)
     module = PretrainModule(network, config.pretrain, seed=config.seed)
+    held = machine.in_use(where)
     step = memory.measure(module, cells, where)
     batch = min(config.pretrain.batch_size, len(cells))
     module.cells_at_once = min(batch, machine.cells_at_once(network, where))
@@ -97,6 +101,8 @@ def estimate(
     proteins = 0 if some.protein is None else some.protein.n_vars
     of_cell = VALUE * (values + cells.rna.nnz / len(cells)) + 2 * 4 * proteins
     base = held + step.of(module.cells_at_once)
+    if has_fits(network):  # freed memory of the steps is not always given back
+        base += min(n_cells, most_cells(network)) * (FIT_CELL + FIT_VALUE * len(features.genes))
     learn = max(1, round(n_cells * (1 - config.pretrain.validation_fraction)))
     weights = 4 * sum(p.numel() for p in network.parameters())
     return Plan(

@@ -49,21 +49,27 @@ def train_pretraining(network: PretrainNetwork, cells: CellDataset, stage: Pretr
     return history
 
 
+def has_fits(network: PretrainNetwork) -> bool:
+    """Return whether :func:`fit_latent` has anything to fit."""
+    backbone = network.backbone
+    is_scaled = backbone.representation.pools is not None
+    return is_scaled or backbone.view is not None or bool(backbone.whitening) or backbone.correction is not None
+
+
 def fit_latent(network: PretrainNetwork, cells: CellDataset, run: Run) -> None:
     """Fit latent scaling, PCA skip, batch correction and whitening, as far as the network has them.
 
     Cells without RNA add the effects of the batches that have no others.
     """
     backbone = network.backbone
-    is_scaled = backbone.representation.pools is not None
-    if not is_scaled and backbone.view is None and not backbone.whitening and backbone.correction is None:
+    if not has_fits(network):
         return
     log.info("pretrain: fitting latent scaling, principal components and whitening")
     with_rna = cells.with_rna()
     sample = read_sample(network, with_rna, run.device, seed=run.seed)
     if not sample.is_finite:
         return
-    if is_scaled:
+    if backbone.representation.pools is not None:
         sample = scale_latent(network, sample)
     if backbone.view is not None:
         fit_pca_skip(backbone.view, sample, seed=run.seed)

@@ -1,6 +1,7 @@
 """A stage trains, stops, resumes and repeats as documented."""
 
 import signal
+import threading
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -312,6 +313,15 @@ def test_on_a_terminal_progress_is_a_bar(pretrain, capsys, monkeypatch):
     monkeypatch.setattr(runner.sys.stderr, "isatty", lambda: True, raising=False)
     pretrain(progress=True)
     assert "pretrain epoch 3/3" in capsys.readouterr().err
+
+
+def test_the_bar_stops_at_ctrl_c(pretrain, interrupted, monkeypatch):
+    """It was drawn on by its thread, and the cursor of the terminal stayed hidden."""
+    monkeypatch.setattr(runner.sys.stderr, "isatty", lambda: True, raising=False)
+    before = threading.enumerate()
+    with interrupted(after=1), pytest.raises(KeyboardInterrupt):
+        pretrain(progress=True)
+    assert set(threading.enumerate()) <= set(before)
 
 
 def test_temporary_checkpoints_are_removed_and_named_ones_stay(pretrain, config, tmp_path, monkeypatch):

@@ -194,7 +194,11 @@ class RichProgress(L.Callback):
         self.progress.update(self.task, description=describe_epoch(self.history.rows[-1], trainer.max_epochs))
 
     def teardown(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
-        """Stop the bar, also after an interrupt."""
+        """Stop the bar."""
+        self.progress.stop()
+
+    def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
+        """Stop the bar after an interrupt or an error, when Lightning does not call `teardown`."""
         self.progress.stop()
 
 

@@ -221,6 +221,17 @@ def test_composition_by_batch_and_of_one_batch_alone(page):
     assert page.evaluate(LEGEND)[0] == ["0200", "false"]
 
 
+def test_a_class_is_selected_among_the_cells_that_are_shown(page):
+    """Hidden cells were selected and saved as well, and the shares of the types were those of all of them."""
+    page.select_option(".only", label="d1")
+    page.locator(".legend button").first.click()
+    assert "50 of 600 cells selected" in picked(page)
+    assert "d1\t50\t100 %" in picked(page)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save cell names").click()
+    assert len(Path(download.value.path()).read_text(encoding="utf-8").split()) == 50
+
+
 def test_the_whole_map_fits_on_a_laptop_screen(page):
     page.set_viewport_size({"width": 1280, "height": 900})
     box = page.locator("canvas").bounding_box()

@@ -265,11 +265,12 @@ class CellMap {
     if (absent) list.append(element("li", `not labelled: ${count(absent)}`));
   }
 
-  // Add a class to the selection, or remove it.
+  // Add a class to the selection, or remove it; of the cells that are shown, as with the lasso.
   choose(code) {
     const chosen = new Set(this.chosen);
     if (!chosen.delete(code)) chosen.add(code);
-    this.pick(chosen.size ? Uint8Array.from(this.channel.of, (own) => chosen.has(own)) : null, chosen);
+    const picked = (own, i) => chosen.has(own) && this.visible(i);
+    this.pick(chosen.size ? Uint8Array.from(this.channel.of, picked) : null, chosen);
   }
 
   pick(mask, chosen = new Set()) {

@@ -23,5 +23,13 @@ def test_missing_values_and_single_cells_are_left_out():
     assert top == {"a": ["CD3"], "b": [], "alone": []}
 
 
+def test_features_of_two_panels_are_compared_in_the_cells_that_have_them():
+    """No cell has all proteins if two donors lack one each: the report listed no protein for any cluster."""
+    values = np.tile([[5.0, 0.0, 0.0], [6.0, 0.0, 1.0], [0.0, 4.0, 0.0], [1.0, 5.0, 1.0]], (10, 1))
+    values[:20, 0] = values[20:, 1] = np.nan
+    top = top_features(values, ["CD3", "CD19", "CD45"], ["T", "T", "B", "B"] * 10)
+    assert top == {"T": ["CD3"], "B": ["CD19"]}
+
+
 def test_a_single_group_has_no_markers():
     assert top_features(np.ones((4, 2)), ["x", "y"], ["0"] * 4) == {"0": []}

@@ -1,7 +1,7 @@
 """Marker genes and proteins of groups of cells."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -20,8 +20,7 @@ def top_features(
     Parameters
     ----------
     values
-        Log-normalised values [n, f]. Features that were measured in no cell, then cells with missing values, are left
-        out.
+        Log-normalised values [n, f]. Each feature is compared in the cells in which it is not NaN.
     names
         Names of the features [f]; duplicates are allowed.
     groups
@@ -34,25 +33,38 @@ def top_features(
     dict
         Names of the top features by group, the best first.
     """
-    group = pd.Series(np.asarray(groups).astype(str))
-    features = np.arange(values.shape[1])
-    if not sparse.issparse(values):
-        features = np.flatnonzero(~np.isnan(values).all(axis=0))
-        complete = ~np.isnan(values[:, features]).any(axis=1)
-        values, group = values[complete][:, features], group[complete].reset_index(drop=True)
-    top: dict[str, list[str]] = {name: [] for name in pd.unique(np.asarray(groups).astype(str))}
-    sizes = group.value_counts()
+    group = np.asarray(groups).astype(str)
+    best: dict[str, list[tuple[float, str]]] = {name: [] for name in pd.unique(group)}
+    for cells, features in _measured_together(values):
+        for name, scores in _scores(values[cells][:, features], group[cells], most).items():
+            best[name] += [(score, str(names[features[place]])) for place, score in scores if score > 0]
+    ranked = {name: sorted(found, key=lambda pair: -pair[0]) for name, found in best.items()}
+    return {name: [feature for _, feature in found[:most]] for name, found in ranked.items()}
+
+
+def _measured_together(values: sparse.csr_matrix | np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the features that were measured in the same cells: these cells, bool [n], and the features."""
+    if sparse.issparse(values):
+        yield np.ones(values.shape[0], dtype=bool), np.arange(values.shape[1])
+        return
+    measured, parts = ~np.isnan(values), dict[bytes, list[int]]()
+    for feature, column in enumerate(measured.T):
+        parts.setdefault(column.tobytes(), []).append(feature)
+    for features in parts.values():
+        yield measured[:, features[0]], np.array(features)
+
+
+def _scores(values: sparse.csr_matrix | np.ndarray, group: np.ndarray, most: int) -> dict[str, list[tuple[int, float]]]:
+    """Return the features of the highest scores in each group that can be compared, with these, the best first."""
+    sizes = pd.Series(group).value_counts()
     compared = sorted(sizes.index[sizes > 1])
-    if len(sizes) < 2 or not compared or not len(features):
-        return top
+    if len(sizes) < 2 or not compared or not values.shape[1]:
+        return {}
     import scanpy as sc
 
-    cells = AnnData(values, obs=pd.DataFrame({"group": pd.Categorical(group)}, index=group.index.astype(str)))
+    cells = AnnData(values, obs=pd.DataFrame({"group": pd.Categorical(group)}, index=np.arange(len(group)).astype(str)))
     with threads_kept(), warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # constant features, and scanpy's use of pandas
-        sc.tl.rank_genes_groups(cells, "group", groups=compared, method="t-test", n_genes=min(most, len(features)))
+        sc.tl.rank_genes_groups(cells, "group", groups=compared, method="t-test", n_genes=min(most, values.shape[1]))
     ranked = cells.uns["rank_genes_groups"]
-    for name in compared:
-        places, scores = ranked["names"][name].astype(int), ranked["scores"][name]
-        top[name] = [str(names[features[place]]) for place, score in zip(places, scores) if score > 0]
-    return top
+    return {name: list(zip(ranked["names"][name].astype(int), ranked["scores"][name])) for name in compared}

@@ -1,3 +1,4 @@
+import json
 import re
 from copy import deepcopy
 from dataclasses import replace
@@ -98,6 +99,22 @@ def test_flags_of_quality_are_counted_and_shown(trained, cells):
     assert "doublets" in clusters_section(analysis).tables[0].rows
     quality["doublet_score"] = np.nan  # too few cells in each batch
     assert "doublets" not in clusters_section(analysis).tables[0].rows
+
+
+def test_a_type_has_the_same_colour_as_label_and_as_prediction(typed):
+    """If a type was never predicted, the types after it had other colours among the predictions."""
+    first, other, *_ = sorted(typed.analysis.classes)
+    labels = typed.analysis.predictions["label"].astype(str).replace({first: other})
+    analysis = replace(typed.analysis, predictions=typed.analysis.predictions.assign(label=labels))
+    known, predicted = (
+        dict(zip(one["classes"], one["colours"]))
+        for one in json.loads(map_section(analysis).map.payload)["categories"][:2]
+    )
+    assert first in known
+    assert first not in predicted
+    both = known.keys() & predicted.keys()
+    assert {name: known[name] for name in both} == {name: predicted[name] for name in both}
+    assert len({**known, **predicted}) == len({*known.values(), *predicted.values()})
 
 
 def test_cells_of_batches_that_the_model_was_not_trained_on_are_mapped(cells, tiny, tmp_path):

@@ -14,7 +14,7 @@ from matplotlib.colors import to_hex
 from numpy.typing import ArrayLike, NDArray
 
 from scfusionttt.errors import InputDataError
-from scfusionttt.plotting.figures.style import class_colours, encode_labels, shorten
+from scfusionttt.plotting.figures.style import class_colours, encode_labels, natural_key, shorten
 
 #: Values are quantised to the levels 0 to 254; this level means "not measured".
 _MISSING = 255
@@ -64,6 +64,8 @@ class CellMap:
         Kind of each category, by its name, to group them; "class" by default.
     batches
         Names of the categories that are batches.
+    alike
+        Names of the categories in which a class has the same colour.
     absent
         Shown to a reader who searches for a gene that is not on the page.
     """
@@ -75,6 +77,7 @@ class CellMap:
     caption: str = ""
     headings: Mapping[str, str] = field(default_factory=dict)
     batches: Sequence[str] = ()
+    alike: Sequence[str] = ()
     absent: str = ""
 
     def __post_init__(self) -> None:
@@ -92,6 +95,8 @@ class CellMap:
         shown = np.isfinite(xy).all(axis=1)
         low, span = (xy[shown].min(axis=0), np.ptp(xy[shown], axis=0)) if shown.any() else (np.zeros(2), np.zeros(2))
         places = (xy[shown] - low) / (span.max() or 1.0) * 65535
+        alike = {one for name in self.alike for one in encode_labels(self.categories[name])[1]}
+        colours = class_colours(sorted(alike, key=natural_key))
         names = "\n".join(" ".join(str(name).split()) for name, kept in zip(self.cells, shown) if kept)
         return {
             "n": int(shown.sum()),
@@ -99,7 +104,7 @@ class CellMap:
             "cells": _deflate(names.encode("utf-8", "replace")),
             "categories": [
                 {"heading": self.headings.get(name, "class"), "batch": name in self.batches}
-                | _category(name, labels, shown)
+                | _category(name, labels, shown, colours if name in self.alike else {})
                 for name, labels in self.categories.items()
             ],
             "values": [
@@ -112,9 +117,11 @@ class CellMap:
         }
 
 
-def _category(name: str, labels: ArrayLike | pd.Series, shown: NDArray[np.bool_]) -> dict[str, Any]:
+def _category(
+    name: str, labels: ArrayLike | pd.Series, shown: NDArray[np.bool_], colours: Mapping[str, str]
+) -> dict[str, Any]:
     codes, classes = encode_labels(labels)
-    colours = class_colours(classes)
+    colours = class_colours(classes, colours)
     kept = codes[shown]
     return {
         "name": name,

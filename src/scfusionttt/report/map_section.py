@@ -48,6 +48,7 @@ def map_section(analysis: Analysis, genes: Sequence[str] = (), color: Sequence[s
             caption,
             headings=headings,
             batches=list(analysis.batches),
+            alike=[name for name, heading in headings.items() if heading == "type"],
             absent=f"{expression.shape[1]} of {n_genes:,} genes are on this page; --genes NAME adds others.",
         ),
     )

@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 from matplotlib import pyplot
+from matplotlib.colors import to_hex
 
 from scfusionttt import plot
 from scfusionttt.errors import InputDataError, LabelError, SettingError
@@ -144,6 +145,29 @@ def test_colours_are_those_of_the_modality_with_the_column(mapped):
     mapped["rna"].uns["leiden_colors"] = ["#112233", "#445566"]
     legend = plot.umap(mapped, "leiden")[0].get_legend()
     assert {dot.get_color() for dot in legend.legend_handles} == {"#112233", "#445566"}
+
+
+def test_colours_of_numbers_are_found(mapped):
+    """Those of the categories 0.0 and 1.0, which are drawn as 0 and 1, were ignored."""
+    mapped.obs["group"] = pd.Categorical(np.arange(mapped.n_obs) % 2 * 1.0)
+    mapped.uns["group_colors"] = ["#112233", "#445566"]
+    ax = plot.umap(mapped, "group")[0]
+    assert {to_hex(colour) for colour in ax.collections[0].get_facecolors()} == {"#112233", "#445566"}
+
+
+def test_all_plots_have_one_order_and_one_colour_of_groups(mapped):
+    """Only the UMAP had the order of the categories and the stored colours."""
+    order = sorted(mapped.obs["cell_type"].unique())[::-1]
+    mapped.obs["cell_type"] = pd.Categorical(mapped.obs["cell_type"], categories=["of no cell", *order])
+    mapped.uns["cell_type_colors"] = ["#000000", "#111111", "#222222", "#333333"]
+    violins = plot.violin(mapped, "depth", "cell_type")[0]
+    assert [text.get_text() for text in violins.get_xticklabels()] == order
+    drawn = [to_hex(body.get_facecolor()[0]) for body in violins.collections]
+    assert drawn == ["#111111", "#222222", "#333333"]
+    for ax in (plot.dotplot(mapped, "depth", "cell_type"), plot.chromosomes(mapped, "cell_type")):
+        assert [text.get_text() for text in ax.get_yticklabels()] == order
+    rows = plot.confusion(mapped, "cell_type").get_yticklabels()
+    assert [text.get_text().split(" (")[0] for text in rows] == order
 
 
 def test_a_gene_that_one_group_lacks_does_not_squeeze_a_volcano():

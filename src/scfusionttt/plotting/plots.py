@@ -20,9 +20,9 @@ from scfusionttt.errors import InputDataError, LabelError, SettingError, name_so
 from scfusionttt.evaluation import confusion as count_confusion
 from scfusionttt.evaluation.slots import find_column, find_part
 from scfusionttt.genome import resolve_antibodies, resolve_genes
-from scfusionttt.labels import is_labelled, label_names
+from scfusionttt.labels import class_names, is_labelled, label_names
 from scfusionttt.plotting import figures
-from scfusionttt.plotting.figures.style import natural_key, new_axes, on_pyplot
+from scfusionttt.plotting.figures.style import encode_labels, natural_key, new_axes, on_pyplot, ordered_classes
 
 __all__ = [
     "chromosomes", "comparison", "confusion", "contributions", "dotplot", "genome_strip", "order_study",
@@ -121,6 +121,8 @@ def violin(
 ) -> NDArray[Any]:
     """Plot the distribution of genes and proteins in groups of cells, with one panel per feature.
 
+    The groups have the colours of :func:`umap`.
+
     Parameters
     ----------
     features, groupby
@@ -135,6 +137,7 @@ def violin(
     Axes, [features].
     """
     names, groups, values = _by_group(data, features, groupby)
+    colours = _stored_colours(data, groupby, find_column(data, groupby))
     panels = np.ravel(np.asarray(axes, dtype=object))
     if axes is None:
         columns = max(1, min(ncols, len(values)))
@@ -145,7 +148,7 @@ def violin(
         raise SettingError(f"{len(values)} features but {len(panels)} axes; give one axes per feature")
     for panel, (name, column) in zip(panels, values.items()):
         own = [column[(groups == group).to_numpy()].to_numpy(dtype=float) for group in names]
-        figures.violins(names, own, unit=_values(data, name)[1], title=name, ax=panel)
+        figures.violins(names, own, unit=_values(data, name)[1], title=name, colours=colours, ax=panel)
     return panels
 
 
@@ -216,7 +219,7 @@ def confusion(data: Data, labels_key: str, *, predicted: str = keys.LABEL, ax: A
     if not labelled.any():
         raise LabelError(f"obs['{labels_key}'] labels no cell; there is nothing to compare the predictions with")
     counts = count_confusion(known[labelled], predictions[labelled])
-    classes = sorted(counts.index, key=natural_key)
+    classes = encode_labels(known[labelled])[1]
     counts = counts.loc[classes, [*classes, *sorted(counts.columns.difference(classes), key=natural_key)]]
     with on_pyplot():
         return figures.confusion(counts, ax=ax)
@@ -318,12 +321,12 @@ def chromosomes(data: Data, groupby: str, *, species: str | None = None, ax: Axe
         ``human`` or ``mouse``; inferred from the gene names by default.
     """
     rna, _ = _modalities(data)
-    groups = find_column(data, groupby).reindex(rna.obs_names)
-    known = groups.dropna().astype(str)
-    if known.empty:
+    column = find_column(data, groupby).reindex(rna.obs_names)
+    groups = class_names(column)
+    names = ordered_classes(column, groups)
+    if not names:
         raise LabelError(f"no cell has a value in obs['{groupby}']")
-    names = sorted(known.unique(), key=natural_key)
-    member = (groups.astype(object).map(str).to_numpy() == np.array(names, dtype=object)[:, None]).astype(np.float32)
+    member = (groups == np.array(names, dtype=object)[:, None]).astype(np.float32)
     means = np.asarray(member @ rna.X) / member.sum(axis=1, keepdims=True)
     with on_pyplot():
         return figures.chromosome_heatmap(
@@ -383,7 +386,7 @@ def _stored_colours(data: Data, name: str, values: pd.Series) -> dict[str, str] 
     stored = find_part(data, name).uns.get(f"{name}_colors", ())
     if len(stored) < len(values.cat.categories):
         return None
-    return dict(zip(map(str, values.cat.categories), map(str, stored)))
+    return dict(zip(class_names(values.cat.categories), map(str, stored)))
 
 
 def _make_room(panels: NDArray[Any], columns: int) -> None:
@@ -466,12 +469,13 @@ def _by_group(
     wanted = [features] if isinstance(features, str) else list(features)
     if not wanted:
         raise SettingError("features is empty; give a gene, a protein or an obs column")
-    groups = pd.Series(label_names(find_column(data, groupby)), index=data.obs_names)
+    column = find_column(data, groupby)
+    groups = pd.Series(label_names(column), index=data.obs_names)
     groups = groups[groups != ""]
     if groups.empty:
         raise LabelError(f"no cell has a value in obs['{groupby}']")
     values = {name: _values(data, name)[0].reindex(groups.index).astype(float) for name in wanted}
-    return sorted(groups.unique(), key=natural_key), groups, values
+    return encode_labels(column)[1], groups, values
 
 
 def _feature(data: Data, part: AnnData, name: str) -> pd.Series:

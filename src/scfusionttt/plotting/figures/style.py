@@ -45,18 +45,23 @@ def natural_key(text: str) -> list[tuple[int, str]]:
     return [(int(part), "") if i % 2 else (-1, part.casefold()) for i, part in enumerate(parts)]
 
 
-def encode_labels(labels: ArrayLike | pd.Series) -> tuple[NDArray[np.intp], list[str]]:
-    """Return a code per cell (-1: not labelled) and the classes.
+def ordered_classes(values: pd.Series, names: NDArray[Any]) -> list[str]:
+    """Return the classes of a column, whose text is given, "" if missing.
 
     These are in natural order (2 before 10), or in that of the categories, unless it is alphabetical: pandas' default.
     """
-    series = pd.Series(labels)
-    names = label_names(series)
     present = set(names) - {""}
-    order = list(class_names(series.cat.categories)) if isinstance(series.dtype, pd.CategoricalDtype) else []
+    order = list(class_names(values.cat.categories)) if isinstance(values.dtype, pd.CategoricalDtype) else []
     if order == sorted(order):
         order = sorted(present, key=natural_key)
-    classes = [name for name in dict.fromkeys(order) if name in present]
+    return [name for name in dict.fromkeys(order) if name in present]
+
+
+def encode_labels(labels: ArrayLike | pd.Series) -> tuple[NDArray[np.intp], list[str]]:
+    """Return a code per cell (-1: not labelled) and the classes, in the order of `ordered_classes`."""
+    series = pd.Series(labels)
+    names = label_names(series)
+    classes = ordered_classes(series, names)
     return pd.Index(classes, dtype=object).get_indexer(pd.Index(names, dtype=object)), classes
 
 

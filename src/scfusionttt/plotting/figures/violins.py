@@ -1,5 +1,6 @@
 """Distributions of a value in groups of cells."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -7,13 +8,15 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from scfusionttt.plotting.figures.style import INK, PALETTE, RULE, literal, new_axes, shorten, show_reason, tidy
+from scfusionttt.plotting.figures.style import INK, RULE, class_colours, literal, new_axes, shorten, show_reason, tidy
 
 
 def violins(
-    groups: list[str], values: list[NDArray[np.float64]], *, unit: str = "", title: str = "", ax: Axes | None = None
-) -> Axes:
+    groups: list[str], values: list[NDArray[np.float64]], *, unit: str = "", title: str = "",
+    colours: Mapping[str, str] | None = None, ax: Axes | None = None,
+) -> Axes:  # fmt: skip
     """Draw a violin and the median of the values of each group, [groups]; a constant group gets its median alone."""
+    palette = class_colours(groups, colours)
     ax = new_axes(1.4 + 0.42 * max(len(groups), 3), 2.9)[0] if ax is None else ax
     known = [one[np.isfinite(one)] for one in values]
     if not any(len(one) for one in known):
@@ -25,7 +28,7 @@ def violins(
         parts = ax.violinplot([known[i] for i in drawn], drawn, widths=0.85, showextrema=False)
         bodies: Any = parts["bodies"]
         for place, body in zip(drawn, bodies):
-            body.set(facecolor=PALETTE[place % len(PALETTE)], alpha=0.75, edgecolor="none")
+            body.set(facecolor=palette[groups[place]], alpha=0.75, edgecolor="none")
     medians = [(i, float(np.median(one))) for i, one in enumerate(known) if len(one)]
     ax.plot(*zip(*medians), "_", color=INK, markersize=11, markeredgewidth=1.6)
     ax.set_xticks(range(len(groups)), [shorten(name) for name in groups], rotation=90)

@@ -139,6 +139,14 @@ def test_axes_basis_and_colours_as_in_scanpy(mapped):
     assert drawn == dict(zip(mapped.obs["cell_type"].cat.categories, mapped.uns["cell_type_colors"]))
 
 
+def test_axes_are_named_after_the_basis(mapped):
+    """Principal components were called UMAP."""
+    mapped.obsm["X_pca"] = mapped.obsm["mine"] = np.hstack([mapped.obsm["X_umap"]] * 2)
+    for basis, space in {"umap": "UMAP", "X_pca": "PC", "mine": "mine"}.items():
+        for ax in plot.umap(mapped, ["cell_type", "depth"], basis=basis):
+            assert (ax.get_xlabel(), ax.get_ylabel()) == (f"{space} 1", f"{space} 2")
+
+
 def test_colours_are_those_of_the_modality_with_the_column(mapped):
     """scanpy clusters a modality, and stores the colours there; they were ignored."""
     mapped["rna"].obs["leiden"] = pd.Categorical(np.where(np.arange(mapped.n_obs) % 2, "T cells", "B cells"))

@@ -32,6 +32,8 @@ __all__ = [
 Data: TypeAlias = "AnnData | MuData"
 _MAP_WIDTH = 4.8  # inches, without its legend
 _IMPUTED = "imputed"  # prefix of imputed proteins
+#: What axes are called in the space of a basis; those of others have its name.
+_SPACES = {"umap": "UMAP", "tsne": "t-SNE", "pca": "PC"}
 
 
 def umap(
@@ -82,13 +84,15 @@ def umap(
             panels = new_axes(_MAP_WIDTH * columns, height, panels=len(names), ncols=columns)
     if len(panels) != len(names):
         raise SettingError(f"{len(names)} colours but {len(panels)} axes; give one axes per colour")
-    coords = np.asarray(data.obsm[basis])[:, :2]
+    coords, basis = np.asarray(data.obsm[basis])[:, :2], basis.removeprefix("X_")
+    space = _SPACES.get(basis, basis)
     for panel, name in zip(panels, names):
         values, unit = _values(data, name)
         if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
-            figures.umap_continuous(coords, values, unit, title=name, ax=panel)
+            figures.umap_continuous(coords, values, unit, title=name, space=space, ax=panel)
         else:
-            figures.umap(coords, values, title=name, colours=_stored_colours(data, name, values), ax=panel)
+            colours = _stored_colours(data, name, values)
+            figures.umap(coords, values, title=name, colours=colours, space=space, ax=panel)
     if given is None:
         _make_room(panels, columns)
     return panels

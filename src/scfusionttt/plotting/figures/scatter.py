@@ -36,6 +36,7 @@ def umap(
     *,
     title: str = "",
     colours: Mapping[str, str] | None = None,
+    space: str = "UMAP",
     ax: Axes | None = None,
 ) -> Axes:
     """Draw cells coloured by class.
@@ -52,6 +53,8 @@ def umap(
         Classes [n]. Categories keep their order; other values are sorted, numbers by value.
     colours
         Colours by class, to use the same ones in several figures.
+    space
+        Name of the coordinates.
     """
     xy, shown = _finite(coords)
     codes, classes = encode_labels(labels)
@@ -83,12 +86,12 @@ def umap(
                 _write_name(ax, xy[members], name if on_data else str(i + 1))
     if texts:
         _legend(ax, handles, texts, columns)
-    _finish(ax, title)
+    _finish(ax, title, space)
     return ax
 
 
 def umap_continuous(
-    coords: ArrayLike, values: ArrayLike, unit: str, *, title: str = "", ax: Axes | None = None
+    coords: ArrayLike, values: ArrayLike, unit: str, *, title: str = "", space: str = "UMAP", ax: Axes | None = None
 ) -> Axes:
     """Draw cells coloured by a value, with high values on top and missing values below, in grey.
 
@@ -98,6 +101,8 @@ def umap_continuous(
         Coordinates [n, 2]. Cells with a non-finite coordinate are left out.
     values
         Values [n] in `unit`. Colours span the 1st to the 99th percentile.
+    space
+        Name of the coordinates.
     """
     xy, shown = _finite(coords)
     value = np.asarray(values, dtype=float)
@@ -106,7 +111,7 @@ def umap_continuous(
     _points(ax, xy[shown & ~known], MISSING, n=len(xy))
     if not known.any():
         show_reason(ax, "no values to show")
-        _finish(ax, title)
+        _finish(ax, title, space)
         return ax
     order = np.flatnonzero(known)[np.argsort(value[known], kind="stable")]
     low, high = np.percentile(value[known], [1, 99])
@@ -119,7 +124,7 @@ def umap_continuous(
     bar.ax.tick_params(labelsize=8, labelcolor=INK, length=2)
     bar.locator = MaxNLocator(nbins=4)
     literal(bar.ax.yaxis.label).set(text=shorten(unit, 40), fontsize=8.5, color=INK)
-    _finish(ax, title)
+    _finish(ax, title, space)
     return ax
 
 
@@ -185,9 +190,11 @@ def _legend(ax: Axes, handles: list[Line2D], texts: list[str], columns: int) -> 
         literal(entry).set(text=text, color=INK)
 
 
-def _finish(ax: Axes, title: str) -> None:
+def _finish(ax: Axes, title: str, space: str) -> None:
     ax.set(xticks=[], yticks=[])
     ax.set_aspect("equal", adjustable="datalim")
-    ax.set_xlabel("UMAP 1", loc="left")
-    ax.set_ylabel("UMAP 2", loc="bottom")
+    ax.set_xlabel(f"{shorten(space)} 1", loc="left")
+    ax.set_ylabel(f"{shorten(space)} 2", loc="bottom")
+    literal(ax.xaxis.label)
+    literal(ax.yaxis.label)
     tidy(ax, title)

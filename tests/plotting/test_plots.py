@@ -106,6 +106,22 @@ def test_cells_in_which_a_protein_was_not_measured_do_not_count_in_its_dots(mapp
     np.testing.assert_allclose(ax.collections[0].get_sizes(), 90)
 
 
+def test_repeated_names_of_cells_and_genes(mapped):
+    """Cells joined without new names, some of them unlabelled, and repeated genes ended in errors of pandas."""
+    data = AnnData(mapped["rna"].X, obs=mapped.obs, var=mapped["rna"].var)
+    gene, repeated = data.var_names[:2]
+    data.obs_names = ["cell"] * data.n_obs
+    data.obs["cell_type"] = data.obs["cell_type"].astype(str).where(np.arange(data.n_obs) > 9, None)
+    shown = data.obs["cell_type"].notna().to_numpy()
+    means = pd.Series(data.X[shown, 0].toarray().ravel()).groupby(data.obs["cell_type"].to_numpy()[shown]).mean()
+    ax = plot.dotplot(data, gene, "cell_type")
+    means = means[[text.get_text() for text in ax.get_yticklabels()]]
+    np.testing.assert_allclose(ax.collections[0].get_array(), (means - means.min()) / np.ptp(means), rtol=1e-5)
+    data.var_names = [gene, *[repeated] * (data.n_vars - 1)]
+    with pytest.raises(InputDataError, match=f"features are called {repeated}; make names unique"):
+        plot.violin(data, repeated, "cell_type")
+
+
 def test_contributions_are_coloured_by_direction():
     table = pd.DataFrame({"name": ["CD3D", "CD14"], "modality": ["rna", "protein"], "share": [0.4, 0.1]})
     ax = plot.contributions(table.assign(score=[0.8, -0.5]).set_index("name"))

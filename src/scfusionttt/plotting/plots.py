@@ -475,14 +475,16 @@ def _by_group(
         raise SettingError("features is empty; give a gene, a protein or an obs column")
     column = find_column(data, groupby)
     groups = pd.Series(label_names(column), index=data.obs_names)
-    groups = groups[groups != ""]
-    if groups.empty:
+    labelled = (groups != "").to_numpy()
+    if not labelled.any():
         raise LabelError(f"no cell has a value in obs['{groupby}']")
-    values = {name: _values(data, name)[0].reindex(groups.index).astype(float) for name in wanted}
-    return encode_labels(column)[1], groups, values
+    values = {name: _values(data, name)[0][labelled].astype(float) for name in wanted}
+    return encode_labels(column)[1], groups[labelled], values
 
 
 def _feature(data: Data, part: AnnData, name: str) -> pd.Series:
+    if (n := (part.var_names == name).sum()) > 1:
+        raise InputDataError(f"{n} features are called {name}; make names unique: adata.var_names_make_unique()")
     return pd.Series(_dense(part[:, name].X), index=part.obs_names).reindex(data.obs_names)
 
 

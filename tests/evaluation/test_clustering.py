@@ -83,6 +83,11 @@ def test_the_seed_determines_the_clusters(graph):
     assert np.array_equal(np.random.get_state()[1], legacy)  # noqa: NPY002
 
 
+def test_umap_of_the_fewest_cells_with_neighbours():
+    """The report of three cells ended in a TypeError of scipy: a spectral start needs a fourth."""
+    assert np.isfinite(umap(np.eye(3))).all()
+
+
 def test_umap_is_seeded_and_does_not_change_its_input(blobs):
     labels, x_nd = blobs
     cells = neighbours(x_nd)

@@ -3,7 +3,7 @@
 import random
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from anndata import AnnData
@@ -131,10 +131,11 @@ def umap(cells: AnnData | ArrayLike, *, seed: int = 0) -> np.ndarray:
     import scanpy as sc
 
     cells = cells.copy() if isinstance(cells, AnnData) else neighbours(cells)
+    start: Literal["spectral", "random"] = "spectral" if len(cells) > 3 else "random"  # needs more cells than vectors
     with threads_kept(), warnings.catch_warnings():
         # the spectral initialisation of a disconnected graph: umap-learn falls back by itself
         warnings.filterwarnings("ignore", module="umap|sklearn", category=UserWarning)
-        sc.tl.umap(cells, random_state=seed)
+        sc.tl.umap(cells, init_pos=start, random_state=seed)
     return np.asarray(cells.obsm["X_umap"])
 
 

@@ -8,12 +8,13 @@ import re
 import shutil
 from pathlib import Path
 
+import matplotlib.figure
 import numpy as np
 import pandas as pd
 import pytest
 
 from scfusionttt.report.cell_map import CellMap, Values
-from scfusionttt.report.html import Section, html_report
+from scfusionttt.report.html import Figure, Section, html_report
 from scfusionttt.report.tables import key_values
 
 pytestmark = pytest.mark.slow
@@ -236,6 +237,19 @@ def test_the_whole_map_fits_on_a_laptop_screen(page):
     page.set_viewport_size({"width": 1280, "height": 900})
     box = page.locator("canvas").bounding_box()
     assert box["y"] + box["height"] <= 900
+
+
+def test_a_wide_figure_scrolls_instead_of_shrinking(chromium, tmp_path):
+    """The heat map of 224 proteins was drawn at a fifth of its size, with names that nobody can read."""
+    wide = Figure(matplotlib.figure.Figure(figsize=(50, 1)), "Proteins.", "heat map")
+    (tmp_path / "r.html").write_text(html_report("Wide", [Section("Markers", figures=[wide])]), encoding="utf-8")
+    page = chromium.new_page(viewport={"width": 1280, "height": 900})
+    page.goto((tmp_path / "r.html").as_uri())
+    assert page.locator("img").bounding_box()["width"] >= 0.5 * wide.width
+    assert page.evaluate("document.documentElement.scrollWidth") == 1280
+    page.emulate_media(media="print")
+    assert page.locator("img").bounding_box()["width"] <= 1280
+    page.close()
 
 
 def test_of_two_colours_asked_for_at_once_the_last_is_shown(page):

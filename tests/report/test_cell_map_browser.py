@@ -174,6 +174,16 @@ def test_the_search_box_finds_features_classes_and_cells(text, message, page):
         assert message in picked(page)
 
 
+def test_a_class_that_is_searched_for_is_selected_alone(page):
+    """It was added to the classes searched for before, or taken off: the third search here selected d2."""
+    for text in ("d1", "d2", "d1"):
+        page.fill(".find", text)
+        page.keyboard.press("Enter")
+        page.wait_for_timeout(50)
+    assert "150 of 600 cells selected" in picked(page)
+    assert page.evaluate(LEGEND) == [["d1150", "true"], ["d2450", "false"]]
+
+
 def test_a_name_of_a_gene_and_a_protein_is_asked_about(page):
     page.fill(".find", "CD3E")
     page.keyboard.press("Enter")

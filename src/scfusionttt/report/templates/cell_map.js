@@ -89,7 +89,7 @@ class CellMap {
       const list = only.appendChild(element("optgroup", "", { label: channel.name }));
       channel.classes.forEach((name, code) => {
         list.append(element("option", name, { value: `${at} ${code}` }));
-        this.learn([name], channel.name, async () => { await this.colour(at); this.choose(code); });
+        this.learn([name], channel.name, async () => { await this.colour(at); this.chosen = new Set(); this.choose(code); });
       });
     });
   }

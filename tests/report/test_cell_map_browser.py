@@ -292,6 +292,22 @@ def test_pointing_at_a_cell_tells_of_it(page):
     assert page.locator(".tip").is_hidden()
 
 
+def test_a_tap_tells_of_a_cell(chromium, file):
+    """On a phone, no cell could be pointed at."""
+    phone = chromium.new_context(has_touch=True, viewport={"width": 390, "height": 800})
+    page = phone.new_page()
+    page.goto(file.as_uri())
+    page.evaluate("document.querySelector('.map').ready")
+    page.fill(".find", "cell-0")
+    page.keyboard.press("Enter")
+    settle(page)
+    page.locator("canvas").tap()
+    assert "cell-0" in page.locator(".tip").inner_text()
+    page.locator("canvas").tap(position={"x": 2, "y": 2})
+    assert page.locator(".tip").is_hidden()
+    phone.close()
+
+
 def test_zoom_and_move_by_button_wheel_and_keys_and_back(page):
     start, canvas = settle(page), page.locator("canvas")
     for act in (

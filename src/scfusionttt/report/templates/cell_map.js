@@ -495,9 +495,11 @@ class CellMap {
 
   listenPointers() {
     const { canvas } = this, touches = new Map();
+    let start = [0, 0];
     const gap = () => { const [a, b] = [...touches.values()]; return Math.hypot(a[0] - b[0], a[1] - b[1]); };
     canvas.addEventListener("pointerdown", (event) => {
-      touches.set(event.pointerId, [event.offsetX, event.offsetY]);
+      start = [event.offsetX, event.offsetY];
+      touches.set(event.pointerId, start);
       canvas.setPointerCapture(event.pointerId);
       if (touches.size === 1 && (this.lassoing || event.shiftKey)) this.path = [[event.offsetX, event.offsetY]];
       else this.path = null;
@@ -516,9 +518,12 @@ class CellMap {
       touches.delete(event.pointerId);
       const { path } = this;
       this.path = null;
-      if (path && path.length > 2) this.pick(this.inside(path));
+      if (path && path.length > 2) return this.pick(this.inside(path));
+      // A finger cannot point without touching: a tap tells of a cell.
+      const { offsetX: x, offsetY: y } = event;
+      if (event.pointerType === "touch" && Math.hypot(x - start[0], y - start[1]) < 6) this.hover(x, y);
     });
-    canvas.addEventListener("pointerleave", () => { this.find("tip").hidden = true; });
+    canvas.addEventListener("pointerleave", (event) => { if (event.pointerType !== "touch") this.find("tip").hidden = true; });
   }
 
   // Return which cells are inside a path: those with an odd number of its edges to their right.

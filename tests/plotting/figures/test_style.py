@@ -52,6 +52,12 @@ def test_natural_order():
     assert sorted(["10", "2", "B 10", "B 9", "a", ""], key=natural_key) == ["", "2", "10", "a", "B 9", "B 10"]
 
 
+def test_names_that_differ_in_case_alone_have_one_order():
+    """It was that of a set, so that the colours of such classes changed from run to run."""
+    names = ["Nk", "NK", "nk", "1", "01"]
+    assert sorted(names, key=natural_key) == sorted(names[::-1], key=natural_key) == ["01", "1", "NK", "Nk", "nk"]
+
+
 def test_labels_keep_category_order_without_unlabelled_values():
     labels = pd.Categorical(["T", "B", None, "unknown", "T"], categories=["T", "never", "unknown", "B"])
     codes, classes = encode_labels(labels)

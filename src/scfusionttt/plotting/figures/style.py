@@ -40,9 +40,9 @@ def class_colours(classes: Sequence[str], colours: Mapping[str, str] | None = No
 
 
 def natural_key(text: str) -> list[tuple[int, str]]:
-    """Return a sort key with which cluster 2 comes before cluster 10."""
+    """Return a sort key with which cluster 2 comes before cluster 10; only the same text has the same key."""
     parts = re.split(r"([0-9]+)", text)
-    return [(int(part), "") if i % 2 else (-1, part.casefold()) for i, part in enumerate(parts)]
+    return [*((int(part), "") if i % 2 else (-1, part.casefold()) for i, part in enumerate(parts)), (-2, text)]
 
 
 def ordered_classes(values: pd.Series, names: NDArray[Any]) -> list[str]:

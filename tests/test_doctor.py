@@ -54,6 +54,7 @@ def test_the_command_prints_and_writes_the_report(scfusionttt, tmp_path, monkeyp
     monkeypatch.setattr(doctor, "examine", lambda: report)
     result = scfusionttt(f"doctor --json {tmp_path}/doctor.json")
     assert (result.code, result.err) == (0, "")
+    assert "(on a CPU: per second of one core)" in result.out, "the time of all threads is added up"
     lines = [line.split() for line in result.out.splitlines()]
     assert ["torch", version("torch")] in lines
     assert {"chunked", "cpu"} <= {line[0] for line in lines if line[2:3] == ["yes"]}

@@ -160,6 +160,6 @@ def doctor(json_file: Json = None) -> None:
         typer.echo(f"{name:14} {value}")
     typer.echo(
         f"\nTTT kernels: relative error against the definition (at most {TOLERANCE:.0e}), and tokens of one head per "
-        "second in a forward and a backward pass"
+        "second in a forward and a backward pass (on a CPU: per second of one core)"
     )
     print_table("", kernel_table(result["kernels"]))

@@ -19,6 +19,7 @@ from scfusionttt.report import write_report
 from scfusionttt.report.analysis import analyse
 from scfusionttt.report.input_sections import input_section
 from scfusionttt.report.map_section import map_section
+from scfusionttt.report.page import _training_section
 from scfusionttt.report.result_sections import (
     batches_section,
     clusters_section,
@@ -281,6 +282,15 @@ def test_genes_that_were_not_measured_are_not_drawn_as_zeros(trained, cells, mon
     for name in means.index:
         expected = analysis.lognorm[~hidden & (types == name)][:, places].mean(axis=0)
         np.testing.assert_allclose(means.loc[name], np.ravel(expected), rtol=1e-5)
+
+
+def test_epochs_are_whole_numbers_beside_a_stage_without_validation():
+    """The best epoch was 2.000."""
+    history = pd.DataFrame({"stage": ["pretrain", "pretrain", "finetune"], "epoch": [1, 2, 1], "seconds": 60.0})
+    history["train_loss"], history["val_loss"] = 1.0, [0.75, 0.5, np.nan]
+    (table,) = _training_section(SimpleNamespace(history=history, classes=["B"])).tables
+    assert table.body == [["pretrain", "2", "120", "0.500", "2"], ["finetune", "1", "60", "–", "–"]]
+    assert table.numeric == [False, True, True, True, True]
 
 
 def test_missing_labels_and_genes_are_reported(trained, cells, tmp_path):

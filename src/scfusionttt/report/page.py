@@ -175,10 +175,12 @@ def _training_section(model: FusionTTT) -> Section:
     text = "" if rows else "No training was recorded."
     if rows and model.classes and not {"finetune", "transfer"} & rows.keys():
         text = "After pretraining, a classifier was fitted to what the network computes, in one step without epochs."
+    # An epoch stays a whole number beside a stage without validation.
+    table = pd.DataFrame.from_dict(rows, orient="index").convert_dtypes().rename_axis("stage")
     return Section(
         "Training",
         text,
-        tables=[Table(pd.DataFrame.from_dict(rows, orient="index").rename_axis("stage"))] if rows else [],
+        tables=[Table(table)] if rows else [],
         figures=[Figure(figures.training_curves(history), _LOSS, "training curves")] if rows else [],
     )
 

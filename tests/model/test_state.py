@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,17 @@ def test_an_untrained_model_has_no_features_and_no_network(attribute):
 def test_a_model_tells_what_it_is_where_a_notebook_shows_it(trained):
     assert repr(FusionTTT()) == "FusionTTT, not trained"
     assert repr(trained.finetuned) == "FusionTTT, stage finetune: 300 genes, 8 proteins, 3 classes, human"
+
+
+def test_what_a_user_does_to_the_tables_and_lists_of_a_model_leaves_it_as_it_is(trained, cells):
+    """Sorting `model.classes` had renamed the classes of all predictions."""
+    model, before = deepcopy(trained.finetuned), trained.finetuned.predict(cells)
+    model.classes.sort(reverse=True)
+    model.features.table.sort_values("name", inplace=True, ignore_index=True)
+    model.history.drop(columns="stage", inplace=True)
+    model.metrics["finetune"]["metrics"].clear()
+    pd.testing.assert_frame_equal(model.predict(cells), before, check_exact=True)
+    assert "stage" in model.history and model.metrics["finetune"]["metrics"]
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
@@ -151,7 +152,7 @@ class FusionTTT(metaclass=_Hints):
     @property
     def features(self) -> Features:
         """The features that the model reads, in the order of its tokens; SettingError before training."""
-        return self._trained().features
+        return deepcopy(self._trained().features)
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -171,7 +172,7 @@ class FusionTTT(metaclass=_Hints):
     @property
     def classes(self) -> list[str]:
         """Class names; empty before fine-tuning."""
-        return [] if self._state is None else self._state.classes
+        return [] if self._state is None else list(self._state.classes)
 
     @property
     def batch_keys(self) -> list[str]:
@@ -186,12 +187,12 @@ class FusionTTT(metaclass=_Hints):
     @property
     def history(self) -> pd.DataFrame:
         """Training curves of all stages, one row per epoch."""
-        return pd.DataFrame() if self._state is None else self._state.history
+        return pd.DataFrame() if self._state is None else self._state.history.copy()
 
     @property
     def metrics(self) -> dict[str, Any]:
         """Scores on held-out cells by stage, as :meth:`scfusionttt.evaluation.Evaluation.to_dict` returns them."""
-        return {} if self._state is None else self._state.metrics
+        return {} if self._state is None else deepcopy(self._state.metrics)
 
     @property
     def provenance(self) -> Provenance:

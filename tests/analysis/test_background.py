@@ -99,6 +99,17 @@ def test_proteins_of_a_mudata_and_tables_in_obsm(known):
     assert mdata.obsm["protein_positive_probability"].loc["c399"].isna().all()
 
 
+def test_calls_are_not_written_under_names_that_other_cells_have(known):
+    """A MuData that was not updated got False in all cells."""
+    rna = AnnData(np.ones((400, 3), np.float32), obs=known.cells.obs, var=pd.DataFrame(index=["A", "B", "C"]))
+    with quiet():
+        mdata = MuData({"rna": rna, "prot": known.cells.copy()})
+    mdata["prot"].obs_names = "run1_" + mdata["prot"].obs_names
+    with pytest.raises(InputDataError, match=r"was not updated .* call data\.update\(\)"):
+        background(mdata, inplace=True)
+    assert "protein_positive" not in mdata.obsm
+
+
 def test_two_antibodies_of_one_name_have_a_column_each(known, tmp_path):
     """Their table could not be written."""
     with quiet():

@@ -10,7 +10,7 @@ import scanpy as sc
 import torch
 from anndata import AnnData
 from matplotlib import pyplot
-from mudata import MuData
+from mudata import MuData, read_h5mu
 from scipy.sparse import csr_matrix
 
 from scfusionttt import differential, plot
@@ -76,6 +76,14 @@ def test_known_differences_come_first_and_scanpy_reads_them(known):
     assert proteins["names"].iloc[0] == "CD3" and len(proteins) == 4
     assert sc.get.rank_genes_groups_df(data["prot"], "T")["names"].iloc[0] == "CD3"
     assert plot.volcano(data["rna"], "T").get_xlabel() == "log2 fold change"
+
+
+def test_a_view_of_a_file_is_refused_before_the_work(known, tmp_path):
+    with quiet():
+        known.mdata.write_h5mu(tmp_path / "cells.h5mu")
+        view = read_h5mu(tmp_path / "cells.h5mu", backed="r")[:200]
+        with pytest.raises(InputDataError, match="cannot write results into a view of a file on disk"):
+            differential(view, "type", inplace=True)
 
 
 def test_groups_are_compared_with_a_reference(known):

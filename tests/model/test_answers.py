@@ -8,7 +8,7 @@ import pytest
 from anndata import AnnData
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mudata import MuData
+from mudata import MuData, read_h5mu
 from scipy import sparse
 
 from scfusionttt.data.assemble import as_citeseq
@@ -130,6 +130,7 @@ def test_why_results_cannot_be_written_is_told(trained, cells, tmp_path):
     with quiet():
         cells.write_h5mu(tmp_path / "cells.h5mu")
         write_store([open_source(tmp_path / "cells.h5mu")], tmp_path / "cells.zarr")
+        view = read_h5mu(tmp_path / "cells.h5mu", backed="r")[:90]
         stale, more = copied(cells), mudata(**dict(cells.mod), atac=cells["prot"][:9].copy())
         for name in ("rna", "prot"):
             stale.mod[name] = stale[name][:60].copy()
@@ -140,6 +141,7 @@ def test_why_results_cannot_be_written_is_told(trained, cells, tmp_path):
         (open_store(tmp_path / "cells.zarr"), "a store, which is read-only"),
         (stale, r"was not updated .* call data\.update\(\)"),
         (more, "MuData with 169 cells, of which 160 were used"),
+        (view, "a view of a file on disk"),
     ):
         for ask in (trained.finetuned.embed, trained.finetuned.predict):
             with pytest.raises(InputDataError, match=reason):

@@ -11,6 +11,7 @@ from mudata import MuData
 from scfusionttt.analysis.protein_mixture import ProteinMixture, fit_droplets
 from scfusionttt.config.parse import is_fraction, require
 from scfusionttt.data.cells import CiteSeq
+from scfusionttt.data.inplace import inplace_target
 from scfusionttt.data.proteins import protein_columns, protein_counts
 from scfusionttt.errors import InputDataError
 from scfusionttt.genome.antibodies import resolve_antibodies
@@ -83,10 +84,12 @@ def background(
     Raises
     ------
     InputDataError
-        There are no proteins, or too few cells or empty droplets.
+        There are no proteins, too few cells or empty droplets, or `inplace` is set with an object that results cannot
+        be written into.
     """
     require(is_fraction(threshold), f"threshold must be between 0 and 1 (got {threshold!r}), e.g. 0.9")
     protein = protein_counts(data, protein_modality=protein_modality, layer=layer, round=round)
+    target = inplace_target(data, protein.obs_names, subset=True) if inplace else None
     if protein.n_obs < FEWEST_CELLS:
         raise InputDataError(f"{protein.n_obs} cells are too few to find the background; {FEWEST_CELLS} are needed")
     kind = resolve_antibodies(protein.var_names).table["kind"].to_numpy()
@@ -118,8 +121,10 @@ def background(
         table["positive_droplets"] = (mixture.probability(droplets)[:, ~controls] >= threshold).mean(axis=0)
     columns = {"index": protein.obs_names, "columns": names[~controls]}
     calls = ProteinCalls(pd.DataFrame(probability, **columns), pd.DataFrame(positive, **columns), table)
-    if inplace:
-        _write(data, calls)
+    if target is not None:
+        for key, result in calls.obsm().items():
+            missing = False if key == PROTEIN_POSITIVE else np.nan
+            target.obsm[key] = result.reindex(target.obs_names, fill_value=missing)
     return calls
 
 
@@ -139,11 +144,3 @@ def _empty_droplets(droplets: AnnData, cells: AnnData, names: pd.Index) -> np.nd
             f"{FEWEST_DROPLETS} are needed; leave out empty to use the cells alone"
         )
     return counts
-
-
-def _write(data: AnnData | MuData | CiteSeq, calls: ProteinCalls) -> None:
-    if isinstance(data, CiteSeq):
-        raise InputDataError("cannot write results into a CiteSeq; leave out inplace=True and use the returned value")
-    for key, table in calls.obsm().items():
-        missing = False if key == PROTEIN_POSITIVE else np.nan
-        data.obsm[key] = table.reindex(data.obs_names, fill_value=missing)

@@ -13,6 +13,7 @@ from scipy.stats import false_discovery_control
 from scfusionttt.config.parse import require
 from scfusionttt.data.assemble import assemble, raise_or_warn
 from scfusionttt.data.cells import Cells, CiteSeq, count_findings, gene_panels, require_rna
+from scfusionttt.data.inplace import writable
 from scfusionttt.data.modalities import find_modality
 from scfusionttt.data.proteins import protein_columns
 from scfusionttt.data.transforms import clr, log_normalize
@@ -87,7 +88,8 @@ def differential(
     Raises
     ------
     LabelError, SettingError, InputDataError
-        There is no such column or group, a group has too few cells or donors, or PyDESeq2 is not installed.
+        There is no such column or group, a group has too few cells or donors, PyDESeq2 is not installed, or `inplace`
+        is set with an object that results cannot be written into.
     """
     require(modality in get_args(Modality), f"modality must be rna or protein (got {modality!r})")
     cite, findings = assemble(
@@ -99,12 +101,12 @@ def differential(
     group = label_names(obs_column(cite.obs, groupby))
     groups = _groups(group, groups, reference, groupby)
     donor = None if donor_key is None else class_names(obs_column(cite.obs, donor_key, role="batches"))
+    target, key = _target(data, modality, rna_modality, protein_modality) if inplace else (None, "")
     tables = _tables(cite, modality, group, groups, reference, donor)
-    if inplace:
+    if target is not None:
         method = "wilcoxon" if donor_key is None else "deseq2 (pseudobulk)"
         params = {"groupby": groupby, "reference": reference, "method": method, "use_raw": False, "layer": layer}
         params["corr_method"] = "benjamini-hochberg"
-        target, key = _target(data, modality, rna_modality, protein_modality)
         target.uns[key_added or key] = ranked(tables, params)
     return pd.concat([table.assign(group=name) for name, table in tables.items()], ignore_index=True)[
         ["group", "names", "scores", "logfoldchanges", "pvals", "pvals_adj"]
@@ -291,8 +293,7 @@ def _target(
     data: AnnData | MuData | CiteSeq, modality: Modality, rna_modality: str | None, protein_modality: str | None
 ) -> tuple[AnnData, str]:
     """Return the AnnData whose uns holds the result, and its name there."""
-    if isinstance(data, CiteSeq):
-        raise InputDataError("cannot write results into a CiteSeq; leave out inplace=True and use the returned value")
+    data = writable(data)
     if isinstance(data, MuData):
         names = (RNA_MODALITIES, rna_modality) if modality == "rna" else (PROTEIN_MODALITIES, protein_modality)
         found = find_modality(data, *names)

@@ -8,6 +8,7 @@ from mudata import MuData
 from scfusionttt.analysis.doublets import doublets
 from scfusionttt.data.assemble import assemble, raise_or_warn
 from scfusionttt.data.cells import Cells, CiteSeq
+from scfusionttt.data.inplace import inplace_target
 from scfusionttt.data.transforms import library_sizes
 from scfusionttt.data.validate import check, require_usable
 from scfusionttt.errors import FeatureError, InputDataError
@@ -71,7 +72,8 @@ def quality(
     Raises
     ------
     InputDataError, LabelError
-        The counts cannot be used, or the column `batch_key` does not exist in obs.
+        The counts cannot be used, the column `batch_key` does not exist in obs, or `inplace` is set with an object that
+        results cannot be written into.
     """
     cite, findings = assemble(
         data, layer=layer, rna_modality=rna_modality, protein_modality=protein_modality, cells=cells, round=round
@@ -79,6 +81,7 @@ def quality(
     raise_or_warn(findings)
     require_usable(finding for finding in check(cite) if finding.code != "empty_cells")
     names, cite = cite.rna.obs_names, cite.with_rna()
+    target = inplace_target(data, names) if inplace else None
     if not cite.rna.n_obs:
         raise InputDataError("no cell has RNA, from which the quality of cells is computed")
     batch = np.zeros(cite.rna.n_obs, dtype=int)
@@ -90,11 +93,9 @@ def quality(
     for flag in ("predicted_doublet", "low_quality"):
         table[flag] = table[flag].eq(True)
     table["reason"] = table["reason"].fillna("")
-    if inplace:
-        if isinstance(data, CiteSeq) or not data.obs_names.equals(table.index):
-            raise InputDataError("cannot write into this input; leave out inplace=True and use the returned table")
+    if target is not None:
         for name, column in table.items():
-            data.obs[name] = column.array.copy()
+            target.obs[name] = column.array.copy()
     return table
 
 

@@ -21,6 +21,7 @@ from scfusionttt.config.rules import refuse_other_training
 from scfusionttt.data.cells import CiteSeq, has_rna
 from scfusionttt.data.cohort import Cohort, cohort_of, warn_if_confounded
 from scfusionttt.data.features import Features
+from scfusionttt.data.inplace import inplace_target
 from scfusionttt.data.loader import CellDataset
 from scfusionttt.data.preprocess import Preprocessing
 from scfusionttt.errors import SettingError
@@ -399,7 +400,7 @@ class FusionTTT(metaclass=_Hints):
         """
         state = self._trained()
         cite = pipeline.check_cells(data, **input_options)
-        target = pipeline.inplace_target(data, cite) if inplace else None
+        target = inplace_target(data, cite.rna.obs_names) if inplace else None
         dataset, device = pipeline.dataset_for(state, cite), self._join_processes()
         track = None
         if surprise:
@@ -498,7 +499,7 @@ class FusionTTT(metaclass=_Hints):
         if not isinstance(network, ClassifierNetwork):
             raise SettingError("this model has no classes; run finetune first")
         cite = pipeline.check_cells(data, **input_options)
-        target = pipeline.inplace_target(data, cite) if inplace else None
+        target = inplace_target(data, cite.rna.obs_names) if inplace else None
         if unknown is not None:
             require(is_fraction(unknown), f"unknown must be between 0 and 1 (got {unknown!r}), e.g. 0.01")
             require(
@@ -593,7 +594,7 @@ class FusionTTT(metaclass=_Hints):
         state = self._trained()
         require_imputable(state, intervals=intervals, units=units, transform_batch=transform_batch)
         cite = pipeline.check_cells(data, **input_options)
-        target = pipeline.inplace_target(data, cite) if inplace else None
+        target = inplace_target(data, cite.rna.obs_names) if inplace else None
         imputed = impute(
             state, cite, self._join_processes(),
             units=units, intervals=intervals, transform_batch=transform_batch,
@@ -664,7 +665,7 @@ class FusionTTT(metaclass=_Hints):
         """
         state = self._trained()
         cite = pipeline.check_cells(data, **input_options)
-        target = pipeline.inplace_target(data, cite) if inplace else None
+        target = inplace_target(data, cite.rna.obs_names) if inplace else None
         head = state.network.backbone.protein_head
         with pipeline.each_line_once():
             table = self.predict(cite, unknown=unknown, refine=True)

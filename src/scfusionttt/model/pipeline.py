@@ -384,21 +384,6 @@ def class_columns(classes: list[str]) -> list[str]:
     return [free(f"class {name}") if name in _COLUMNS else name for name in classes]
 
 
-def inplace_target(data: Data, cite: CiteSeq) -> "AnnData | MuData":
-    """Return the caller's object if its rows are the cells of `cite`; otherwise raise an InputDataError."""
-    if isinstance(data, StoredCiteSeq):
-        raise _not_inplace("a store, which is read-only")
-    if isinstance(data, CiteSeq):
-        raise _not_inplace("a CiteSeq, which has counts only")
-    if data.obs_names.equals(cite.rna.obs_names):
-        return data
-    if isinstance(data, MuData):
-        names = [part.obs_names.to_numpy(str) for part in data.mod.values()]
-        if len(pd.Index(np.unique(np.concatenate(names))).symmetric_difference(data.obs_names)):
-            raise InputDataError("the MuData was not updated after its modalities changed; call data.update() first")
-    raise _not_inplace(f"{type(data).__name__} with {data.n_obs} cells, of which {cite.rna.n_obs} were used")
-
-
 @contextmanager
 def each_line_once() -> Iterator[None]:
     """Log what several steps say of the same cells once."""
@@ -420,10 +405,6 @@ def log_notes(notes: Iterable[str]) -> None:
     """Log what the user should know."""
     for note in notes:
         log.info(note)
-
-
-def _not_inplace(what: str) -> InputDataError:
-    return InputDataError(f"cannot write results into {what}; leave out inplace=True and use the returned value")
 
 
 def _digest(*parts: bytes) -> str:

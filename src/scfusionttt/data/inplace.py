@@ -1,0 +1,43 @@
+"""Whether results can be written into the caller's object."""
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from mudata import MuData
+
+from scfusionttt.data.cells import CiteSeq
+from scfusionttt.data.store.stored import StoredCiteSeq
+from scfusionttt.errors import InputDataError
+
+
+def inplace_target(data: AnnData | MuData | CiteSeq, cells: pd.Index, *, subset: bool = False) -> AnnData | MuData:
+    """Return the caller's object if its rows are `cells` or, with `subset`, if these are among its rows.
+
+    Raises
+    ------
+    InputDataError
+        They are not, or nothing can be written into the object.
+    """
+    target = writable(data)
+    if target.obs_names.equals(cells) or (subset and cells.isin(target.obs_names).all()):
+        return target
+    if isinstance(target, MuData):
+        names = [part.obs_names.to_numpy(str) for part in target.mod.values()]
+        if len(pd.Index(np.unique(np.concatenate(names))).symmetric_difference(target.obs_names)):
+            raise InputDataError("the MuData was not updated after its modalities changed; call data.update() first")
+    raise _not_inplace(f"{type(target).__name__} with {target.n_obs} cells, of which {len(cells)} were used")
+
+
+def writable(data: AnnData | MuData | CiteSeq) -> AnnData | MuData:
+    """Return the caller's object; raise an InputDataError if nothing can be written into it."""
+    if isinstance(data, StoredCiteSeq):
+        raise _not_inplace("a store, which is read-only")
+    if isinstance(data, CiteSeq):
+        raise _not_inplace("a CiteSeq, which has counts only")
+    if data.is_view and data.isbacked:
+        raise _not_inplace("a view of a file on disk")
+    return data
+
+
+def _not_inplace(what: str) -> InputDataError:
+    return InputDataError(f"cannot write results into {what}; leave out inplace=True and use the returned value")

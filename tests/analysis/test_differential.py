@@ -93,6 +93,15 @@ def test_groups_are_compared_with_a_reference(known):
     pd.testing.assert_frame_equal(table, differential(alone, "type", groups=["T"], reference="B"))
 
 
+def test_groups_are_named_by_the_numbers_that_they_are(known):
+    """The group 1 of a column of numbers was "no group '1.0'; it has 1, 2", and the reference 2 not found."""
+    with quiet():
+        data = known.mdata.copy()
+    data.obs["cluster"] = np.where(known.t, 1.0, 2.0)
+    named = differential(data, "cluster", groups=["1"], reference="2")
+    pd.testing.assert_frame_equal(differential(data, "cluster", groups=[1.0], reference=2), named)
+
+
 def test_a_sum_has_all_cells_of_a_donor_on_one_side(known):
     part = known.mdata["rna"]
     donor = known.obs["donor"].to_numpy(str).copy()

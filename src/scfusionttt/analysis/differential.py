@@ -72,7 +72,8 @@ def differential(
         obs column with donors: at least 2 with 10 cells in each of the groups compared.
     inplace
         Also write ``uns["rank_genes_groups"]``, which ``sc.get.rank_genes_groups_df`` and scanpy's plots read: in the
-        modality of a MuData. Proteins of an AnnData are in ``uns["rank_genes_groups_protein"]``.
+        modality of a MuData. Plots that show cells, such as dot plots, need the column `groupby` there as well.
+        Proteins of an AnnData are in ``uns["rank_genes_groups_protein"]``.
     key_added
         Another name for it.
     layer, rna_modality, protein_modality, cells, round
@@ -99,6 +100,7 @@ def differential(
     require_usable(count_findings(cite))
     require_rna(cite, "differential expression")
     group = label_names(obs_column(cite.obs, groupby))
+    reference = class_names([reference])[0]
     groups = _groups(group, groups, reference, groupby)
     donor = None if donor_key is None else class_names(obs_column(cite.obs, donor_key, role="batches"))
     target, key = _target(data, modality, rna_modality, protein_modality) if inplace else (None, "")
@@ -130,7 +132,7 @@ def _groups(group: np.ndarray, wanted: Sequence[str] | None, reference: str, key
     known = sorted(set(group) - {""})
     if REST in known:
         raise LabelError(f"rename the group '{REST}' of obs['{key}'], the name for all other cells")
-    asked = [str(name) for name in (known if wanted is None else wanted) if str(name) != reference]
+    asked = [name for name in (known if wanted is None else class_names(list(wanted))) if name != reference]
     for name in [*asked, *([] if reference == REST else [reference])]:
         if name not in known:
             raise LabelError(f"obs['{key}'] has no group '{name}'; it has {', '.join(known)}")

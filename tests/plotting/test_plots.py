@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from anndata import AnnData
+from anndata import AnnData, read_h5ad
 from matplotlib import pyplot
 from matplotlib.colors import to_hex
 
@@ -261,6 +261,14 @@ def test_methods_and_orders_are_compared_within_one_protocol():
         ),
         (lambda data: plot.confusion(data, "type"), LabelError, r"no obs\['type'\]; the columns are"),
         (lambda data: plot.genome_strip(data, "c"), InputDataError, "no cell 'c'"),
+        (lambda data: plot.violin(data, "cell_type", "cell_type"), InputDataError, "is not a column of numbers"),
+        (
+            lambda data: plot.umap(
+                AnnData(obs=data.obs, var=data["prot"].var, obsm={"X_umap": data.obsm["X_umap"]}), "CD3"
+            ),
+            InputDataError,
+            "there is no X",
+        ),
         (lambda _: plot.comparison(pd.DataFrame(ROWS), protocol="paper"), SettingError, "no paper row has ARI, NMI"),
         (
             lambda _: plot.comparison(pd.DataFrame([*ROWS, {**ROWS[0], "dataset": "malt"}]), protocol="unsupervised"),
@@ -272,3 +280,20 @@ def test_methods_and_orders_are_compared_within_one_protocol():
 def test_missing_data_are_reported(draw, error, message, mapped):
     with pytest.raises(error, match=message):
         draw(mapped)
+
+
+def test_a_name_of_two_genes_is_refused(mapped):
+    with quiet():
+        rna = mapped["rna"].copy()
+        rna.obs["cell_type"] = mapped.obs["cell_type"]
+        rna.var_names = ["TBCE", "TBCE", *rna.var_names[2:]]
+    with pytest.raises(InputDataError, match="2 features are called TBCE"):
+        plot.dotplot(rna, ["TBCE"], "cell_type")
+
+
+def test_cells_on_disk_are_drawn_along_the_genome(mapped, tmp_path):
+    rna = mapped["rna"].copy()
+    rna.obs["cell_type"] = mapped.obs["cell_type"]
+    rna.write_h5ad(tmp_path / "rna.h5ad")
+    drawn = [plot.chromosomes(one, "cell_type") for one in (rna, read_h5ad(tmp_path / "rna.h5ad", backed="r"))]
+    np.testing.assert_array_equal(*(ax.collections[0].get_array() for ax in drawn))

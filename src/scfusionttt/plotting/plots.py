@@ -331,7 +331,7 @@ def chromosomes(data: Data, groupby: str, *, species: str | None = None, ax: Axe
     if not names:
         raise LabelError(f"no cell has a value in obs['{groupby}']")
     member = (groups == np.array(names, dtype=object)[:, None]).astype(np.float32)
-    means = np.asarray(member @ rna.X) / member.sum(axis=1, keepdims=True)
+    means = np.asarray(member @ _matrix(rna)) / member.sum(axis=1, keepdims=True)
     with on_pyplot():
         return figures.chromosome_heatmap(
             _gene_table(rna, species)[0],
@@ -417,7 +417,7 @@ def _gene_table(rna: AnnData, species: str | None) -> tuple[pd.DataFrame, str]:
 
 
 def _row(modality: AnnData, cell: str) -> NDArray[np.float64]:
-    return _dense(modality.X[modality.obs_names.get_loc(cell)])
+    return _dense(_matrix(modality[cell]))
 
 
 def _values(data: Data, name: str) -> tuple[pd.Series, str]:
@@ -478,14 +478,29 @@ def _by_group(
     labelled = (groups != "").to_numpy()
     if not labelled.any():
         raise LabelError(f"no cell has a value in obs['{groupby}']")
-    values = {name: _values(data, name)[0][labelled].astype(float) for name in wanted}
+    values = {name: _numbers(data, name)[labelled] for name in wanted}
     return encode_labels(column)[1], groups[labelled], values
 
 
+def _numbers(data: Data, name: str) -> pd.Series:
+    try:
+        return _values(data, name)[0].astype(float)
+    except (TypeError, ValueError) as error:
+        raise InputDataError(f"obs['{name}'] is not a column of numbers, the only ones to plot by group") from error
+
+
 def _feature(data: Data, part: AnnData, name: str) -> pd.Series:
-    if (n := (part.var_names == name).sum()) > 1:
-        raise InputDataError(f"{n} features are called {name}; make names unique: adata.var_names_make_unique()")
-    return pd.Series(_dense(part[:, name].X), index=part.obs_names).reindex(data.obs_names)
+    own = part[:, name]
+    if own.n_vars > 1:
+        raise InputDataError(f"{own.n_vars} features are called {name}; call var_names_make_unique() first")
+    return pd.Series(_dense(_matrix(own)), index=part.obs_names).reindex(data.obs_names)
+
+
+def _matrix(part: AnnData) -> Any:
+    """Return X in memory."""
+    if part.X is None:
+        raise InputDataError("there is no X, whose values are plotted; set it to log-normalised counts")
+    return part.X.to_memory() if hasattr(part.X, "to_memory") else part.X
 
 
 def _dense(line: Any) -> NDArray[np.float64]:

@@ -73,6 +73,12 @@ def test_one_seed_decides_everything(tiny, trained, cells):
     assert not np.allclose(run(1)["probability"], trained.finetuned.predict(cells)["probability"])
 
 
+def test_a_notebook_that_turned_gradients_off_trains_the_same_model(trained, cells, tiny):
+    with torch.no_grad():
+        model = FusionTTT("fast", progress=False, **tiny).pretrain(cells)
+    np.testing.assert_array_equal(model.embed(cells), trained.pretrained.embed(cells))
+
+
 @pytest.mark.parametrize("stage", ["pretrained", "finetuned", "student", "zero_shot"])
 def test_a_loaded_model_is_the_saved_one(stage, trained, cells, tmp_path):
     model = getattr(trained, stage)

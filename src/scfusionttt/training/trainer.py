@@ -49,6 +49,7 @@ _IRRELEVANT_WARNINGS = (
 )
 
 
+@torch.enable_grad()  # which notebooks may have turned off
 def fit(
     module: StageModule,
     train: CellDataset,

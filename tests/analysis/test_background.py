@@ -110,6 +110,12 @@ def test_calls_are_not_written_under_names_that_other_cells_have(known):
     assert "protein_positive" not in mdata.obsm
 
 
+def test_impossible_levels_are_no_error_where_numpy_raises_them(known):
+    with np.errstate(all="raise"):
+        calls = background(known.cells)
+    pd.testing.assert_frame_equal(calls.probability, background(known.cells).probability)
+
+
 def test_two_antibodies_of_one_name_have_a_column_each(known, tmp_path):
     """Their table could not be written."""
     with quiet():

@@ -52,6 +52,7 @@ class ProteinMixture:
     controls: np.ndarray
 
     @classmethod
+    @np.errstate(under="ignore")  # the probability of an impossible level is 0
     def fit(
         cls,
         counts: np.ndarray,
@@ -88,6 +89,7 @@ class ProteinMixture:
             mixture = mixture._updated(x, measured, of_level, weight, depth, droplets)
         return mixture
 
+    @np.errstate(under="ignore")
     def probability(self, counts: np.ndarray) -> np.ndarray:
         """Return the probability of expression [n, p] of counts [n, p]; NaN where not measured."""
         result = np.full(counts.shape, np.nan)

@@ -1,9 +1,10 @@
 import numpy as np
 import pandas as pd
 import pytest
-from anndata import AnnData, read_h5ad
+from anndata import AnnData, concat, read_h5ad
 from matplotlib import pyplot
 from matplotlib.colors import to_hex
+from mudata import MuData
 
 from scfusionttt import plot
 from scfusionttt.errors import InputDataError, LabelError, SettingError
@@ -229,6 +230,30 @@ def test_the_genome_of_one_cell_and_of_groups(mapped):
     assert len(ax.get_yticklabels()) == mapped.obs["cell_type"].nunique()
     alone = AnnData(mapped["rna"].X, var=mapped["rna"].var, obs=mapped.obs)
     plot.genome_strip(alone, cell, named=0).figure.draw_without_rendering()
+
+
+def test_antibodies_are_not_drawn_as_genes(mapped):
+    """Those of an AnnData with feature types were, where their names are genes', such as CD4."""
+    parts = [mapped["rna"], mapped["prot"]]
+    with quiet():
+        adata = concat(parts, axis=1)
+    adata.obs["cell_type"] = mapped.obs["cell_type"]
+    adata.var["feature_types"] = np.repeat(["Gene Expression", "Antibody Capture"], [part.n_vars for part in parts])
+    drawn = [plot.chromosomes(data, "cell_type").collections[0].get_array() for data in (mapped, adata)]
+    np.testing.assert_array_equal(*drawn)
+    with pytest.raises(InputDataError, match="CD14 is in rna and prot; write rna:CD14 or prot:CD14"):
+        plot.violin(adata, "CD14", "cell_type")
+    assert titles(plot.violin(adata, ["rna:CD14", "prot:CD14"], "cell_type")) == ["rna:CD14", "prot:CD14"]
+
+
+def test_modalities_are_found_in_any_case_as_in_training(mapped):
+    with quiet():
+        data = MuData({"GEX": mapped["rna"].copy(), "ADT": mapped["prot"].copy()})
+        data["ADT"].var_names = [f"{name}_TotalSeqB" for name in data["ADT"].var_names]
+        data.update()
+    data.obs["cell_type"] = mapped.obs["cell_type"]
+    plot.chromosomes(data, "cell_type")
+    assert titles(plot.violin(data, "CD3", "cell_type")) == ["CD3"]
 
 
 def test_training_curves_of_a_model_and_of_its_history(trained):

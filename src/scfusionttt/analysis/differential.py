@@ -298,8 +298,8 @@ def _target(
     data = writable(data)
     if isinstance(data, MuData):
         names = (RNA_MODALITIES, rna_modality) if modality == "rna" else (PROTEIN_MODALITIES, protein_modality)
-        found = find_modality(data, *names)
+        found = find_modality(data.mod, *names)
         if found is not None:
             return data.mod[found], RANKED
-        data = data.mod[find_modality(data, RNA_MODALITIES, rna_modality) or ""]  # it has both
+        data = data.mod[find_modality(data.mod, RNA_MODALITIES, rna_modality) or ""]  # it has both
     return data, RANKED if modality == "rna" else f"{RANKED}_protein"

@@ -107,7 +107,7 @@ def assemble(
         return data, []
     if isinstance(data, MuData):
         rna, protein, findings = _from_mudata(data, rna_modality, protein_modality, layer)
-        obs = joined_obs(data, find_modality(data, RNA_MODALITIES, rna_modality) or "")
+        obs = joined_obs(data, find_modality(data.mod, RNA_MODALITIES, rna_modality) or "")
         order = data.obs_names[data.obs_names.isin(rna.obs_names)]  # that of the global obs and obsm
         if len(order) == rna.n_obs and not order.equals(rna.obs_names):
             rna, obs = rna[order].copy(), obs.loc[order]
@@ -159,8 +159,8 @@ def _other_prefix(column: Any, mdata: MuData, rna: str) -> str | None:
 def _from_mudata(
     mdata: MuData, rna_modality: str | None, protein_modality: str | None, layer: str | None
 ) -> tuple[AnnData, AnnData | None, list[Finding]]:
-    rna_name = find_modality(mdata, RNA_MODALITIES, rna_modality)
-    protein_name = find_modality(mdata, PROTEIN_MODALITIES, protein_modality)
+    rna_name = find_modality(mdata.mod, RNA_MODALITIES, rna_modality)
+    protein_name = find_modality(mdata.mod, PROTEIN_MODALITIES, protein_modality)
     if rna_name is None:
         raise InputDataError(
             f"no RNA found: the modalities are {', '.join(mdata.mod) or 'none'}; "

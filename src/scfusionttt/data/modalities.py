@@ -1,5 +1,6 @@
 """Where an AnnData or MuData keeps its RNA and its proteins."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -55,9 +56,9 @@ _FEWEST_GENES = 20
 PROTEIN_OBSM = ("protein_expression", "protein_counts", "protein", "proteins", "prot", "adt")
 
 
-def find_modality(mdata: MuData, names: tuple[str, ...], wanted: str | None) -> str | None:
-    """Return the requested modality, else the first with one of the known names, else None."""
-    available = list(mdata.mod)
+def find_modality(modalities: Iterable[str], names: tuple[str, ...], wanted: str | None = None) -> str | None:
+    """Return the requested modality, else the first with one of the known names (in any case), else None."""
+    available = list(modalities)
     if wanted is not None:
         if wanted not in available:
             raise InputDataError(f"there is no modality '{wanted}'; the input has {', '.join(available)}")

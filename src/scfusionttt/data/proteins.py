@@ -62,7 +62,7 @@ def protein_columns(names: Iterable[str]) -> pd.Index:
 def _part_with_proteins(data: AnnData | MuData | CiteSeq, protein_modality: str | None) -> AnnData | None:
     """Return the modality of a MuData with the proteins, or an AnnData of proteins alone; else None."""
     if isinstance(data, MuData):
-        name = find_modality(data, PROTEIN_MODALITIES, protein_modality)
+        name = find_modality(data.mod, PROTEIN_MODALITIES, protein_modality)
         return None if name is None else data.mod[name]
     if not isinstance(data, AnnData) or protein_modality is not None or protein_tables(data):
         return None

@@ -193,7 +193,7 @@ def _memory(ending: str) -> Any:
 
 
 def _rna_name(source: MuData, wanted: str | None) -> str:
-    name = find_modality(source, RNA_MODALITIES, wanted)
+    name = find_modality(source.mod, RNA_MODALITIES, wanted)
     if name is None:
         raise InputDataError(f"no RNA among {', '.join(source.mod)}; choose a modality with rna_modality")
     return name

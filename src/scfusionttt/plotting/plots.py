@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from scfusionttt import keys
 from scfusionttt.data.antibody_matching import proteins_called
+from scfusionttt.data.modalities import find_modality, split_features
 from scfusionttt.errors import InputDataError, LabelError, SettingError, name_some
 from scfusionttt.evaluation import confusion as count_confusion
 from scfusionttt.evaluation.slots import find_column, find_part
@@ -402,13 +403,12 @@ def _make_room(panels: NDArray[Any], columns: int) -> None:
 
 
 def _modalities(data: Data) -> tuple[AnnData, AnnData | None]:
-    if isinstance(data, AnnData):
-        return data, None
-    pair = [next((data[name] for name in names if name in data.mod), None)
-             for names in (keys.RNA_MODALITIES, keys.PROTEIN_MODALITIES)]  # fmt: skip
-    if pair[0] is None:
-        raise InputDataError(f"no RNA modality among {', '.join(data.mod)}; rename it to {keys.RNA_MODALITIES[0]}")
-    return pair[0], pair[1]
+    """Return the RNA and the proteins, if there are any."""
+    parts = _parts(data) or {keys.RNA_MODALITIES[0]: data}
+    rna, protein = (find_modality(parts, names) for names in (keys.RNA_MODALITIES, keys.PROTEIN_MODALITIES))
+    if rna is None:
+        raise InputDataError(f"no RNA modality among {', '.join(parts)}; rename it to {keys.RNA_MODALITIES[0]}")
+    return parts[rna], None if protein is None else parts[protein]
 
 
 def _gene_table(rna: AnnData, species: str | None) -> tuple[pd.DataFrame, str]:
@@ -439,9 +439,9 @@ def _values(data: Data, name: str) -> tuple[pd.Series, str]:
     try:
         return find_column(data, name), name
     except LabelError as error:
-        for key in (key for key in keys.PROTEIN_MODALITIES if key in parts):
-            if antibody := _find(parts[key], name):
-                return _feature(data, parts[key], antibody), f"{key}, as in X"
+        protein = find_modality(parts, keys.PROTEIN_MODALITIES)
+        if protein and (antibody := _find(parts[protein], name)):
+            return _feature(data, parts[protein], antibody), f"{protein}, as in X"
         raise InputDataError(f"{name} is neither a gene nor a protein, and {error}") from error
 
 
@@ -509,4 +509,11 @@ def _dense(line: Any) -> NDArray[np.float64]:
 
 
 def _parts(data: Data) -> Mapping[str, AnnData]:
-    return data.mod if isinstance(data, MuData) else {}
+    """Return the modalities, by name; of an AnnData, those of its feature types, if it has antibodies as well."""
+    if isinstance(data, MuData):
+        return data.mod
+    is_antibody = split_features(data)[1]
+    if is_antibody.all() or not is_antibody.any():
+        return {}
+    parts = zip((keys.RNA_MODALITIES[0], keys.PROTEIN_MODALITIES[0]), (~is_antibody, is_antibody))
+    return {name: data[:, features] for name, features in parts}

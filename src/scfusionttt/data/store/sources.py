@@ -151,8 +151,8 @@ def _with_counts_in_x(
     if isinstance(data, AnnData):
         return _counts_in_x(path, data, "RNA")
     roles = {
-        find_modality(data, RNA_MODALITIES, rna_modality): "RNA",
-        find_modality(data, PROTEIN_MODALITIES, protein_modality): "protein",
+        find_modality(data.mod, RNA_MODALITIES, rna_modality): "RNA",
+        find_modality(data.mod, PROTEIN_MODALITIES, protein_modality): "protein",
     }
     parts = {name: _counts_in_x(path, part, roles[name]) if name in roles else part for name, part in data.mod.items()}
     return _mudata(parts, data.obs)

@@ -40,6 +40,8 @@ def with_missing(obs):
     ("key", "change", "message"),
     [
         ("doner", None, r"no obs\['doner'\]; did you mean 'donor'\? columns that could be batches: donor"),
+        (OBS["donor"], None, r"batches are chosen by the name of an obs column, not passed as a Series"),
+        (7, None, r"there is no obs\['7'\]"),
         ("one", None, r"obs\['one'\] has a single batch \(a\); leave batch_key out"),
         ("barcode", None, r"obs\['barcode'\] has 120 batches in 120 cells, 120 of them with fewer than 20"),
         ("donor", with_missing, r"obs\['donor'\] is missing in 3 of 120 cells \(cell-0, cell-1, cell-2\); fill it in"),

@@ -273,8 +273,9 @@ def _batch_column(obs: pd.DataFrame, key: str) -> pd.Series:
     return obs_column(obs, key, role="batches")
 
 
-def _as_list(keys: str | Sequence[str]) -> list[str]:
-    return [keys] if isinstance(keys, str) else list(dict.fromkeys(keys))
+def _as_list(keys: Any) -> list[str]:
+    is_one = isinstance(keys, str | pd.Series) or not np.iterable(keys)  # a column given as values is refused by name
+    return [keys] if is_one else list(dict.fromkeys(keys))
 
 
 def _suggest(obs: pd.DataFrame) -> None:

@@ -41,7 +41,7 @@ def _mudata(group: Any, left_out: list[str]) -> MuData:
         for name in (modalities if order is None else order)
     }
     axis = {"axis": int(group.attrs["axis"])} if "axis" in group.attrs else {}
-    return MuData._init_from_dict_(mod=parts, **_elements(group, "", left_out), **axis)
+    return MuData(parts, **_elements(group, "", left_out), **axis)
 
 
 def _anndata(group: Any, prefix: str, left_out: list[str]) -> AnnData:

@@ -43,7 +43,7 @@ def test_denoised_values_are_not_tested(trained, cells, tmp_path):
 def test_two_antibodies_of_one_name_have_a_column_each(trained, cells, tmp_path):
     """Impute and denoise gave tables with repeated columns, which no file can hold."""
     model = deepcopy(trained.pretrained)
-    table = model.features.table
+    table = model._state.features.table  # the property is a copy
     rows = table.index[table["modality"] == "protein"]
     table.loc[rows[[0, 2]], "name"] = "CDX"
     imputed, denoised = model.impute(cells, intervals=True), model.denoise(cells)

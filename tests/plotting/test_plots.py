@@ -119,7 +119,7 @@ def test_repeated_names_of_cells_and_genes(mapped):
     means = means[[text.get_text() for text in ax.get_yticklabels()]]
     np.testing.assert_allclose(ax.collections[0].get_array(), (means - means.min()) / np.ptp(means), rtol=1e-5)
     data.var_names = [gene, *[repeated] * (data.n_vars - 1)]
-    with pytest.raises(InputDataError, match=f"features are called {repeated}; make names unique"):
+    with pytest.raises(InputDataError, match=f"features are called {repeated}; call var_names_make"):
         plot.violin(data, repeated, "cell_type")
 
 
@@ -305,15 +305,6 @@ def test_methods_and_orders_are_compared_within_one_protocol():
 def test_missing_data_are_reported(draw, error, message, mapped):
     with pytest.raises(error, match=message):
         draw(mapped)
-
-
-def test_a_name_of_two_genes_is_refused(mapped):
-    with quiet():
-        rna = mapped["rna"].copy()
-        rna.obs["cell_type"] = mapped.obs["cell_type"]
-        rna.var_names = ["TBCE", "TBCE", *rna.var_names[2:]]
-    with pytest.raises(InputDataError, match="2 features are called TBCE"):
-        plot.dotplot(rna, ["TBCE"], "cell_type")
 
 
 def test_cells_on_disk_are_drawn_along_the_genome(mapped, tmp_path):

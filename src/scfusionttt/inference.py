@@ -35,8 +35,14 @@ def uses_proteins(network: Network) -> bool:
 
 
 def seen(network: Network, inputs: CellInputs, *, rna_only: bool = False) -> CellInputs:
-    """Return the inputs as the network reads them: by RNA alone if it does not use proteins."""
-    return inputs.without_proteins() if rna_only or not uses_proteins(network) else inputs
+    """Return the inputs as the network reads them: by RNA alone if it does not use proteins.
+
+    With `rna_only`, the proteins of all cells that have RNA are ignored.
+    """
+    if not uses_proteins(network):
+        return inputs.without_proteins()
+    has_rna = inputs.rna_present.any(dim=1, keepdim=True)
+    return inputs._replace(protein_present=inputs.protein_present & ~has_rna) if rna_only else inputs
 
 
 def _z(network: Network, inputs: CellInputs, rna_only: bool) -> Tensor:
@@ -75,12 +81,12 @@ def class_scores(network: ClassifierNetwork, cells: CellDataset, device: torch.d
 
 
 def probabilities(
-    network: ClassifierNetwork, cells: CellDataset, device: torch.device
+    network: ClassifierNetwork, cells: CellDataset, device: torch.device, *, rna_only: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return class probabilities, float32 [n, c], and the p-value that a cell belongs to a known class, float32 [n]."""
 
     def read(inputs: CellInputs) -> Tensor:
-        scores, fused = network(inputs)
+        scores, fused = network(seen(network, inputs, rna_only=rna_only))
         everything = scores.new_ones(len(scores), dtype=torch.bool)
         by_rna = everything if fused.protein is None else ~fused.protein.tokens.present.any(dim=1)
         p_value = network.novelty.p_value(network.novelty(fused.z), by_rna)

@@ -290,6 +290,25 @@ def test_refined_predictions_keep_their_form(trained, cells):
     pd.testing.assert_frame_equal(trained.finetuned.predict(few, refine=True), expected)
 
 
+def test_proteins_of_another_study_do_not_name_cells(trained, cells, caplog):
+    """Their antibodies stain otherwise: annotate read them, and 79 % of the names of a mosaic were right, not 96 %."""
+    model = trained.finetuned
+    with quiet():
+        other = cells.copy()
+    other["prot"].X = np.round(other["prot"].X * np.resize([20, 0], other["prot"].n_vars)).astype(np.float32)
+    model.predict(cells)
+    assert "unlike" not in caplog.text
+    model.predict(other)
+    assert "ignore them with rna_only=True" in caplog.text
+    caplog.clear()
+    expected = model.annotate(cells["rna"])
+    for data in (cells, other):
+        pd.testing.assert_frame_equal(model.annotate(data).cells, expected.cells)
+    ignored, by_rna = model.predict(other, rna_only=True), model.predict(cells["rna"])
+    pd.testing.assert_frame_equal(ignored, by_rna)
+    assert "unlike" not in caplog.text
+
+
 def test_a_masked_autoencoder_imputes_each_protein_without_its_own_value(tiny, cells, rna_cells):
     settings = {"objective": "masked", "epochs": 8, "lr": 1e-2, "hide_protein": 0.0}
     network = tiny["network"] | {"decoder_blocks": 1, "latent": 0}

@@ -182,6 +182,9 @@ def predict(
     refine: Annotated[
         bool, typer.Option("--refine", help="let cells with similar RNA vote on one another's class; for RNA alone")
     ] = False,
+    rna_only: Annotated[
+        bool, typer.Option("--rna-only", help="ignore proteins, as of another study, in cells that have RNA")
+    ] = False,
     device: Compute = Device.auto, devices: Devices = 1, nodes: Nodes = 1,
     layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None,
     cells: WhichCells = None, round: Round = False, drop_empty: DropEmpty = False,
@@ -196,7 +199,7 @@ def predict(
     check_file_path(out, TABLE_ENDINGS)
     trained = load_model(model, input, device=device.value, devices=devices, nodes=nodes)
     options = input_options(layer, rna_modality, protein_modality, cells, drop_empty, round=round)
-    table = trained.predict(open_input(input), unknown=unknown, refine=refine, **options)
+    table = trained.predict(open_input(input), unknown=unknown, refine=refine, rna_only=rna_only, **options)
     if is_first():
         write_table(out, table)
     typer.echo(f"{out}: {len(table)} cells, {len(trained.classes)} classes", err=True)

@@ -461,6 +461,7 @@ class FusionTTT(metaclass=_Hints):
         *,
         unknown: float | None = None,
         refine: bool = False,
+        rna_only: bool = False,
         inplace: bool = False,
         **input_options: Unpack[InputOptions],
     ) -> pd.DataFrame:
@@ -479,6 +480,9 @@ class FusionTTT(metaclass=_Hints):
             Let cells of `data` with similar RNA vote on one another's class and p-value, see
             :func:`~scfusionttt.model.refinement.refine`: more accurate for cells with RNA alone, less for those with
             measured proteins, which the vote does not see. A cell's prediction then depends on the other cells.
+        rna_only
+            Ignore the proteins of cells that have RNA. Those of another study differ by antibodies and depth: without
+            :meth:`map`, which removes such differences, cells are often named by them.
         inplace
             Also write label (categorical) and probability to ``data.obs``.
 
@@ -507,7 +511,9 @@ class FusionTTT(metaclass=_Hints):
                 "this model cannot detect unknown cells; fine-tune it with validation_fraction above 0",
             )
         dataset = pipeline.dataset_for(state, cite)
-        probability, p_value = inference.probabilities(network, dataset, self._join_processes())
+        probability, p_value = inference.probabilities(network, dataset, self._join_processes(), rna_only=rna_only)
+        if not rna_only and inference.uses_proteins(network):
+            pipeline.warn_of_other_proteins(cite, p_value)
         if refine:
             with_rna = has_rna(cite.rna)  # only these can be compared with one another
             adapted = pipeline.adapt_preprocessing(cite, state)
@@ -645,9 +651,10 @@ class FusionTTT(metaclass=_Hints):
         inplace: bool = False,
         **input_options: Unpack[InputOptions],
     ) -> Annotation:
-        """Name the types of cells and impute their proteins: the one call for cells of another study.
+        """Name the types of cells by their RNA and impute their proteins: the one call for cells of another study.
 
-        Cells with similar RNA vote on one another's class and p-value (`refine` of :meth:`predict`).
+        Cells with similar RNA vote on one another's class and p-value (`refine` of :meth:`predict`). Measured proteins
+        are read in cells without RNA alone.
 
         Parameters
         ----------
@@ -668,7 +675,7 @@ class FusionTTT(metaclass=_Hints):
         target = inplace_target(data, cite.rna.obs_names) if inplace else None
         head = state.network.backbone.protein_head
         with pipeline.each_line_once():
-            table = self.predict(cite, unknown=unknown, refine=True)
+            table = self.predict(cite, unknown=unknown, refine=True, rna_only=True)
             proteins = self.impute(cite, intervals=True) if head is not None and head.is_fitted else None
         annotation = Annotation.of(table, proteins)
         if target is not None:

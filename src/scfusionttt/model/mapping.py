@@ -18,7 +18,7 @@ from scfusionttt.data.loader import CellDataset
 from scfusionttt.errors import SettingError, name_some
 from scfusionttt.fitting.batch_correction import fit_new_batches
 from scfusionttt.keys import INPUT
-from scfusionttt.model.pipeline import dataset_for
+from scfusionttt.model.pipeline import MANY_UNLIKE, UNLIKE, dataset_for
 from scfusionttt.model.state import TrainedState
 from scfusionttt.nn.networks import Network
 from scfusionttt.nn.tokens import CellInputs
@@ -27,11 +27,6 @@ if TYPE_CHECKING:
     from scfusionttt.model.fusionttt import FusionTTT
 
 log = logging.getLogger("scfusionttt")
-
-#: Cells with a p-value of at most this have no counterpart in the reference.
-NO_COUNTERPART = 0.01
-#: Fraction of such cells above which a batch is warned of.
-MANY = 0.2
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,13 +138,13 @@ def by_batch(network: Network, codes: np.ndarray, names: np.ndarray, p_value: np
     for level, name in sorted(set(zip(codes.tolist(), names))):
         own = codes == level
         effect = backbone.latent(correction.shifts[level]).norm(dim=1).mean() / spread
-        alone = float((p_value[own] <= NO_COUNTERPART).mean())
+        alone = float((p_value[own] <= UNLIKE).mean())
         rows[name] = {"cells": int(own.sum()), "effect": float(effect), "without_counterpart": alone}
     unlike = [f"'{name}' ({row['without_counterpart']:.0%})" for name, row in rows.items() if _is_unlike(row)]
     if unlike:
         log.warning(
             "warning: many cells of these batches have no counterpart in the reference: %s; expected: %.0f %%; check "
-            "species and tissue", name_some(unlike), 100 * NO_COUNTERPART,
+            "species and tissue", name_some(unlike), 100 * UNLIKE,
         )  # fmt: skip
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("batch")
 
@@ -165,4 +160,4 @@ def _warn_of_small(names: np.ndarray) -> None:
 
 
 def _is_unlike(row: Mapping[str, float]) -> bool:
-    return row["cells"] >= FEWEST and row["without_counterpart"] > MANY
+    return row["cells"] >= FEWEST and row["without_counterpart"] > MANY_UNLIKE

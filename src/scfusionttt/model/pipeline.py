@@ -50,6 +50,9 @@ PROTEIN_LANDMARKS = 1000
 _COLUMNS = ("cell", "label", "probability", "p_value")
 #: Fewest proteins to place a cell without RNA by.
 FEWEST_PROTEINS = 5
+#: A cell with a p-value of at most this is unlike those that the model was trained on, and the fraction of such cells
+#: above which they are warned of.
+UNLIKE, MANY_UNLIKE = 0.01, 0.2
 
 
 class CountOptions(TypedDict, total=False):
@@ -353,6 +356,17 @@ def predict_classes(
 ) -> pd.DataFrame:
     """Return the table of :meth:`scfusionttt.FusionTTT.predict`."""
     return class_table(*inference.probabilities(network, dataset, device), dataset, classes)
+
+
+def warn_of_other_proteins(cite: CiteSeq, p_value: np.ndarray) -> None:
+    """Warn if many cells, read with their proteins, are unlike those that the classes were learned from."""
+    unlike = (p_value <= UNLIKE).mean()
+    if cite.protein is not None and unlike > MANY_UNLIKE:
+        log.warning(
+            "warning: %.0f %% of the cells are unlike those that the classes were learned from (expected: %.0f %%). "
+            "Proteins of another study mislead: ignore them with rna_only=True or --rna-only, or map the cells",
+            100 * unlike, 100 * UNLIKE,
+        )  # fmt: skip
 
 
 def class_table(

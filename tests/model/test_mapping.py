@@ -1,7 +1,10 @@
 """A query is mapped into the embedding of a reference, which stays as it is."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
+import torch
 from sklearn.neighbors import KNeighborsClassifier
 
 from scfusionttt.errors import InputDataError, SettingError
@@ -75,6 +78,16 @@ def test_cells_without_a_counterpart_are_told_by_their_p_values(mapped, query):
     assert np.median(p_value[~novel]) > 0.2
     share = mapped.batches.loc["batch 3", "without_counterpart"]
     assert share == pytest.approx((p_value <= 0.01).mean())
+
+
+def test_p_values_by_rna_alone_are_compared_with_cells_by_rna_alone(model, query):
+    """Without proteins a cell lies nearer to others: by the distances of whole cells, no p-value was low."""
+    shared = (query.obs["cell_type"] != NOVEL).to_numpy()
+    earlier = deepcopy(model)
+    earlier.network.backbone.correction.rna_distances.fill_(torch.inf)  # as in models of earlier versions
+    now, before = (one.map(query["rna"]).cells["p_value"].to_numpy()[shared] for one in (model, earlier))
+    assert 0.4 < np.median(now) < 0.6
+    assert np.median(before) > 0.7
 
 
 def test_a_mapped_model_knows_the_batches_of_the_query(mapped, query, tmp_path):

@@ -63,9 +63,15 @@ def fit_batch_correction(
     correction.kept.copy_(torch.from_numpy(kept))
     latent = network.backbone.latent
     _solve(correction, torch.from_numpy(values).double(), degrees, batch, latent)
-    _set_landmarks(
-        correction, latent(correction.cpu()(torch.from_numpy(values), torch.from_numpy(batch), latent)), seed
-    )
+
+    def corrected(values: np.ndarray, batch: np.ndarray) -> Tensor:
+        return latent(correction.cpu()(torch.from_numpy(values), torch.from_numpy(batch), latent))
+
+    drawn = _set_landmarks(correction, corrected(values, batch), seed).numpy()
+    if has_protein.shape[1]:
+        by_rna = _read(network, cells.subset(cells.rows[drawn]), device, rna_only=True)[0]
+        network.cpu()
+        _set_rna_distances(correction, corrected(by_rna, batch[drawn]))
 
 
 def fit_kinds(backbone: FusionBackbone, correction: BatchCorrection, sample: Sample, *, seed: int) -> None:
@@ -75,13 +81,17 @@ def fit_kinds(backbone: FusionBackbone, correction: BatchCorrection, sample: Sam
     """
     bottleneck, genes, proteins = map(torch.from_numpy, (sample.bottleneck, sample.genes, sample.proteins))
     backbone.cpu()
-    values = backbone.values(bottleneck, backbone.components(genes), proteins.nan_to_num(), ~proteins.isnan())
+    parts = backbone.components(genes), proteins.nan_to_num()
+    values = backbone.values(bottleneck, *parts, ~proteins.isnan())
     z = backbone.latent(values)
     if len(z.unique(dim=0)) < len(correction.centroids):
         return
     degrees = torch.from_numpy(_degrees(correction, z.numpy(), sample.batches, seed)).double()
     _solve(correction, values.double(), degrees, sample.batches, backbone.latent)
-    _set_landmarks(correction, z, seed)
+    drawn = _set_landmarks(correction, z, seed)
+    if proteins.shape[1]:
+        by_rna = backbone.values(torch.from_numpy(sample.by_rna), *parts, torch.zeros_like(proteins, dtype=torch.bool))
+        _set_rna_distances(correction, backbone.latent(by_rna)[drawn])
 
 
 def _degrees(correction: BatchCorrection, z: np.ndarray, batch: np.ndarray, seed: int) -> np.ndarray:
@@ -101,16 +111,28 @@ def _degrees(correction: BatchCorrection, z: np.ndarray, batch: np.ndarray, seed
     ).R  # fmt: skip
 
 
-def _set_landmarks(correction: BatchCorrection, z: Tensor, seed: int) -> None:
-    """Draw landmarks from corrected latent vectors [n, l], and set the null distribution of the distances to them."""
+def _set_landmarks(correction: BatchCorrection, z: Tensor, seed: int) -> Tensor:
+    """Draw landmarks from corrected latent vectors [n, l], and set the null distribution of the distances to them.
+
+    Returns the positions of the landmarks among the cells.
+    """
     drawn = torch.randperm(len(z), generator=torch.Generator().manual_seed(seed))[: correction.N_LANDMARKS]
     correction.landmarks[: len(drawn)] = z[drawn]
     itself = torch.full((len(z),), -1)
     itself[drawn] = torch.arange(len(drawn))
     pairs = zip(z.split(CELLS_AT_ONCE), itself.split(CELLS_AT_ONCE), strict=True)
     distances = torch.cat([correction.distance(*pair) for pair in pairs]).numpy()
-    levels = np.linspace(0, 1, correction.N_QUANTILES)
-    correction.distances.copy_(torch.from_numpy(np.quantile(distances, levels)))
+    _set_quantiles(correction.distances, distances)
+    return drawn
+
+
+def _set_rna_distances(correction: BatchCorrection, z: Tensor) -> None:
+    """Set the null distribution by RNA alone from the corrected latent vectors of the landmarks, [r, l]."""
+    _set_quantiles(correction.rna_distances, correction.distance(z, torch.arange(len(z))).numpy())
+
+
+def _set_quantiles(null: Tensor, distances: np.ndarray) -> None:
+    null.copy_(torch.from_numpy(np.quantile(distances, np.linspace(0, 1, len(null)))))
 
 
 def fit_new_batches(
@@ -182,14 +204,16 @@ def _sample(cells: CellDataset, seed: int) -> CellDataset:
     return cells.subset(cells.rows[np.sort(groups.head(MOST_CELLS // groups.ngroups).index)])
 
 
-def _read(network: Network, cells: CellDataset, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
+def _read(
+    network: Network, cells: CellDataset, device: torch.device, *, rna_only: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Return bottleneck and PCA skip with the effects of the batches [n, m], and which proteins were measured [n, p].
 
     Without a PCA skip there are no proteins in the latent, and p is 0.
     """
 
     def read(inputs: CellInputs) -> Tensor:
-        fused = network.backbone(seen(network, inputs).without_batches())
+        fused = network.backbone(seen(network, inputs, rna_only=rna_only).without_batches())
         if fused.skip is None:
             return fused.bottleneck
         return torch.cat([fused.bottleneck, fused.skip, inputs.protein_present], dim=1)

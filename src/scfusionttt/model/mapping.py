@@ -39,9 +39,8 @@ class Mapped:
         float32 [n, d], comparable with the reference's.
     cells
         For each cell: batch, p_value (the fraction of the reference's cells that lie as far from other cells of the
-        reference) and, if the model has classes, label and probability. P-values are for cells in which the same was
-        measured as in the reference: of those with RNA alone, hardly any has a low one, whatever its type; of those
-        with some of the proteins, more have.
+        reference, by RNA alone if the cell has no proteins) and, if the model has classes, label and probability. Cells
+        with some of the proteins have low p-values more often than they should.
     batches
         For each batch of the query: cells, effect (size of what was removed, relative to the spread of the kinds of
         cells), and the fraction of cells without a counterpart in the reference (p-value at most 0.01).
@@ -121,8 +120,10 @@ def p_values(network: Network, dataset: CellDataset, device: torch.device) -> np
     shifts = backbone.latent(correction.common_shift())
 
     def read(inputs: CellInputs) -> Tensor:
-        z = backbone(inference.seen(network, inputs).without_batches()).z
-        return correction.p_value(correction.distance(z - shifts[inputs.batch[:, 0]]))
+        cells = inference.seen(network, inputs)
+        z = backbone(cells.without_batches()).z
+        by_rna = ~cells.protein_present.any(dim=1)
+        return correction.p_value(correction.distance(z - shifts[inputs.batch[:, 0]]), by_rna)
 
     return inference.read_cells(network, dataset, device, read)
 

@@ -29,6 +29,7 @@ class BatchCorrection(nn.Module):
     kept: Tensor  # [m] 0 for proteins that some batch lacks, which would tell it from the others; else 1
     landmarks: Tensor  # [r, l] corrected latent vectors of some training cells; not finite where there are fewer
     distances: Tensor  # [q] quantiles of the distances of training cells to their nearest landmarks
+    rna_distances: Tensor  # [q] of those by RNA alone; not finite: not known, as in old models, or without proteins
 
     #: Width of the assignment to kinds; Harmony's default.
     SIGMA = 0.1
@@ -44,6 +45,7 @@ class BatchCorrection(nn.Module):
         self.register_buffer("kept", torch.ones(n_values))
         self.register_buffer("landmarks", torch.full((self.N_LANDMARKS, n_latent), torch.inf))
         self.register_buffer("distances", torch.ones(self.N_QUANTILES))
+        self.register_buffer("rna_distances", torch.full((self.N_QUANTILES,), torch.inf))
 
     @property
     def is_fitted(self) -> bool:
@@ -112,9 +114,11 @@ class BatchCorrection(nn.Module):
         nearest = min(self.NEAREST, distance.shape[1] - 1)
         return distance.topk(nearest, dim=1, largest=False).values.mean(dim=1)
 
-    def p_value(self, distance: Tensor) -> Tensor:
-        """Return the fraction of training cells at this distance [n] or farther from others."""
-        return 1 - torch.searchsorted(self.distances, distance.contiguous()) / self.N_QUANTILES
+    def p_value(self, distance: Tensor, by_rna: Tensor) -> Tensor:
+        """Return the fraction of training cells at this distance [n] or farther; `by_rna` [n]: by RNA alone."""
+        of_rna = self.rna_distances if self.rna_distances.isfinite().all() else self.distances
+        ranks = [torch.searchsorted(null, distance.contiguous()) for null in (self.distances, of_rna)]
+        return 1 - torch.where(by_rna, ranks[1], ranks[0]) / self.N_QUANTILES
 
     def extended(self, n_new: int, place: int) -> "BatchCorrection":
         """Return a copy with `n_new` more levels before the level `place`; their shifts are 0."""

@@ -111,3 +111,10 @@ def test_what_labels_were_trained_on_is_never_called_unsupervised(trained, cells
     adata.uns["fusionttt_protocol"] = "paper"
     assert evaluate_slots(adata, labels_key="cell_type", clusters="leiden").protocol == "paper"
     assert evaluate_slots(adata, labels_key="cell_type", rep="X_mine").protocol == "unsupervised"
+
+
+def test_predicted_classes_are_no_clusters(adata):
+    """They were scored as unsupervised clusters, although they were learned from labels."""
+    adata.obs["fusionttt_label"] = adata.obs["cell_type"]
+    with pytest.raises(SettingError, match="not clusters but classes that a model predicts"):
+        evaluate_slots(adata, labels_key="cell_type", clusters="fusionttt_label")

@@ -9,7 +9,7 @@ from scfusionttt.errors import InputDataError, LabelError, SettingError
 from scfusionttt.evaluation.evaluate import Evaluation, Space, evaluate_clusters, evaluate_representation
 from scfusionttt.evaluation.integration import integration_scores
 from scfusionttt.evaluation.vocabulary import Protocol
-from scfusionttt.keys import PROTOCOL, RNA_MODALITIES, X_FUSIONTTT, X_PCA
+from scfusionttt.keys import LABEL, PROTOCOL, RNA_MODALITIES, X_FUSIONTTT, X_PCA
 
 
 def evaluate_slots(
@@ -46,8 +46,13 @@ def evaluate_slots(
     InputDataError
         There is no such obsm key.
     SettingError
-        ``space="umap"`` or `batch_key` is combined with `clusters`.
+        ``space="umap"`` or `batch_key` is combined with `clusters`, or these are predicted classes.
     """
+    if clusters == LABEL:
+        raise SettingError(
+            f"obs['{LABEL}'] are not clusters but classes that a model predicts, whose scores depend on the labels "
+            "that it learned: the report scores them, with a labels key, on the other cells"
+        )
     labels, protocol = find_column(data, labels_key), _protocol(data, rep, clusters)
     if clusters is None:
         x_nd = _representation(data, rep or X_FUSIONTTT)

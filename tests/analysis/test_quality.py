@@ -87,6 +87,13 @@ def test_low_quality_is_named_with_its_reason():
     assert summary(table).loc["low quality: few counts"].tolist() == [2, pytest.approx(100 * 2 / 60)]
 
 
+def test_flags_that_could_not_be_computed_are_not_counted_as_zero(mixed):
+    """The report said that no cell had few proteins where there were none, or was mitochondrial without such genes."""
+    rna = mixed.cite.rna[:, ~mixed.cite.rna.var_names.str.startswith("MT-")].copy()
+    rows = summary(quality(CiteSeq(rna, None, mixed.cite.obs))).index
+    assert rows.tolist() == ["doublets", "low quality: few counts", "low quality: few genes"]
+
+
 def test_cells_are_compared_within_their_batch(mixed):
     """Of two runs of different depth, every cell of the shallow one had few counts."""
     cite = mixed.cite

@@ -20,7 +20,14 @@ from scfusionttt.labels import class_names, obs_column
 FEW_MADS = 5.0
 #: The same for mitochondrial counts, and the percentage that they need as well.
 MITOCHONDRIAL_MADS, MITOCHONDRIAL = 3.0, 8.0
-_REASONS = ("few counts", "few genes", "mitochondrial", "few proteins", "many proteins")
+#: The reasons for low quality, with the column that each is found in.
+_REASONS = {
+    "few counts": "total_counts",
+    "few genes": "n_genes_by_counts",
+    "mitochondrial": "pct_counts_mt",
+    "few proteins": "protein_counts",
+    "many proteins": "protein_counts",
+}
 #: The kinds of antibodies that bind cells by type; not hashtags and rows such as ``unmapped``.
 _BOUND = ("antibody", "isotype")
 #: Fewest cells of a batch in which doublets are looked for.
@@ -102,10 +109,12 @@ def quality(
 def summary(table: pd.DataFrame) -> pd.DataFrame:
     """Return how many cells of the table of :func:`quality` have each flag: columns cells and percent.
 
-    Without a row of doublets if no batch had enough cells to look for them.
+    Without the flags that no cell could have: doublets if no batch had enough cells to look for them, and those of
+    mitochondrial genes or proteins if none was measured.
     """
-    flags = {"doublets": table["predicted_doublet"]} if table["doublet_score"].notna().any() else {}
-    flags |= {f"low quality: {reason}": table["reason"] == reason for reason in _REASONS}
+    known = table.notna().any()
+    flags = {"doublets": table["predicted_doublet"]} if known["doublet_score"] else {}
+    flags |= {f"low quality: {name}": table["reason"] == name for name, column in _REASONS.items() if known[column]}
     cells = pd.Series({name: int(flag.sum()) for name, flag in flags.items()}, name="cells")
     return pd.DataFrame({"cells": cells, "percent": 100 * cells / max(len(table), 1)})
 

@@ -206,6 +206,25 @@ def test_a_gene_that_one_group_lacks_does_not_squeeze_a_volcano():
     assert {text.get_text() for text in ax.texts} == {"a", "b"}
 
 
+@pytest.mark.parametrize("group", [1, 1.0, "1"])
+def test_a_group_is_found_by_its_number(group):
+    """Clusters are often numbered, and group 1 was not found though the result had it."""
+    table = pd.DataFrame({"group": ["1", "2"], "names": ["a", "b"], "logfoldchanges": 2.0, "pvals_adj": 1e-9})
+    assert titles([plot.volcano(table, group)]) == ["1"]
+
+
+def test_cells_without_a_label_are_no_group_along_the_genome(mapped):
+    """Cells labelled unknown were drawn as a row of their own, and counted in the mean over groups."""
+    mapped.obs["known"] = mapped.obs["cell_type"].astype(str)
+    some = mapped.obs_names[::3]
+    mapped.obs.loc[some, "known"] = "unknown"
+    ax = plot.chromosomes(mapped, "known")
+    assert "unknown" not in [text.get_text() for text in ax.get_yticklabels()]
+    mapped.obs.loc[some, "known"] = None
+    missing = plot.chromosomes(mapped, "known")
+    np.testing.assert_array_equal(ax.collections[0].get_array(), missing.collections[0].get_array())
+
+
 def test_the_legend_of_sixty_classes_does_not_shrink_the_map(mapped):
     """The legend had left only a strip for the map."""
     mapped.obs["many"] = [f"cluster {i % 60}" for i in range(mapped.n_obs)]

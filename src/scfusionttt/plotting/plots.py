@@ -23,7 +23,7 @@ from scfusionttt.evaluation.slots import find_column, find_part
 from scfusionttt.genome import resolve_antibodies, resolve_genes
 from scfusionttt.labels import class_names, is_labelled, label_names
 from scfusionttt.plotting import figures
-from scfusionttt.plotting.figures.style import encode_labels, natural_key, new_axes, on_pyplot, ordered_classes
+from scfusionttt.plotting.figures.style import encode_labels, natural_key, new_axes, on_pyplot
 
 __all__ = [
     "chromosomes", "comparison", "confusion", "contributions", "dotplot", "genome_strip", "order_study",
@@ -321,17 +321,16 @@ def chromosomes(data: Data, groupby: str, *, species: str | None = None, ax: Axe
     Parameters
     ----------
     groupby
-        obs column with the groups.
+        obs column with the groups. Cells without a label (missing, ``unknown``) are left out.
     species
         ``human`` or ``mouse``; inferred from the gene names by default.
     """
     rna, _ = _modalities(data)
     column = find_column(data, groupby).reindex(rna.obs_names)
-    groups = class_names(column)
-    names = ordered_classes(column, groups)
+    codes, names = encode_labels(column)
     if not names:
         raise LabelError(f"no cell has a value in obs['{groupby}']")
-    member = (groups == np.array(names, dtype=object)[:, None]).astype(np.float32)
+    member = (codes == np.arange(len(names))[:, None]).astype(np.float32)
     means = np.asarray(member @ _matrix(rna)) / member.sum(axis=1, keepdims=True)
     with on_pyplot():
         return figures.chromosome_heatmap(
@@ -376,12 +375,12 @@ def volcano(
         table = sc.get.rank_genes_groups_df(data, None, key=key)
         if "group" not in table:  # of a single group
             table["group"] = data.uns[key]["names"].dtype.names[0]
-    known = list(map(str, table["group"].unique()))
-    if group not in known:
-        raise LabelError(f"the result has no group '{group}'; it has {', '.join(known)}")
-    rows = table[table["group"].astype(str) == group].reset_index(drop=True)
+    (name,), groups = class_names([group]), class_names(table["group"])
+    if name not in groups:
+        raise LabelError(f"the result has no group '{group}'; it has {', '.join(dict.fromkeys(groups))}")
+    rows = table[groups == name].reset_index(drop=True)
     with on_pyplot():
-        return figures.volcano(rows, title=group, fold=fold, level=level, named=named, ax=ax)
+        return figures.volcano(rows, title=name, fold=fold, level=level, named=named, ax=ax)
 
 
 def _stored_colours(data: Data, name: str, values: pd.Series) -> dict[str, str] | None:

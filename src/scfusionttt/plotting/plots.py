@@ -342,8 +342,8 @@ def chromosomes(data: Data, groupby: str, *, species: str | None = None, ax: Axe
 
 
 def volcano(
-    data: AnnData | pd.DataFrame, group: str, *, key: str = keys.RANKED, fold: float = 1.0, level: float = 0.05,
-    named: int = 10, ax: Axes | None = None,
+    data: AnnData | pd.DataFrame, group: str | int, *, key: str = keys.RANKED, fold: float = 1.0,
+    level: float = 0.05, named: int = 10, ax: Axes | None = None,
 ) -> Axes:  # fmt: skip
     """Plot the fold change and the p-value of each gene or protein in a group.
 

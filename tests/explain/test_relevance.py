@@ -154,6 +154,28 @@ def test_cells_without_a_type_are_neither_of_the_class_nor_of_others(cells, trai
     assert found["explained"] == pytest.approx(expected["explained"], rel=1e-5)
 
 
+def test_cells_are_drawn_among_those_that_can_be_compared(cells, trained, monkeypatch):
+    """40 of 160 cells were drawn first, and those without the protein or a label then left out: about 10 remained."""
+    sizes, options = [], {"n_cells": 40, "steps": 1, "masked": 0, "level": 1}
+
+    def remember(contribution, truth, *arguments):
+        sizes.append(len(truth))
+        return p_values(contribution, truth, *arguments)
+
+    monkeypatch.setattr(import_module("scfusionttt.explain.relevance"), "p_values", remember)
+    known = np.arange(160) % 4 == 0
+    with quiet():
+        some = cells.copy()
+    some.obs["cell_type"] = some.obs["cell_type"].where(known)
+    some["prot"].X[~known] = np.nan
+    trained.pretrained.explain(some, "CD3", **options)
+    trained.finetuned.explain(some, trained.finetuned.classes[0], labels_key="cell_type", **options)
+    assert sizes == [40, 40]
+    some["prot"].X[:] = np.nan
+    with pytest.raises(SettingError, match="CD3 was measured in none of the cells"):
+        trained.pretrained.explain(some, "CD3")
+
+
 def test_an_unknown_target_is_refused(cells, trained):
     with pytest.raises(SettingError, match="'CD999' is not a protein of this pretrained model; choose from: "):
         trained.pretrained.explain(cells, "CD999")
@@ -163,6 +185,8 @@ def test_an_unknown_target_is_refused(cells, trained):
         trained.pretrained.explain(cells, "CD3", level=5)
     with pytest.raises(SettingError, match=r"9 permutations give no p-value below 0\.1; raise level"):
         trained.pretrained.explain(cells, "CD3", permutations=9)  # which had listed nothing, whatever contributes
+    with pytest.raises(SettingError, match=r"steps must be a whole number above 0 \(got 0\)"):
+        trained.pretrained.explain(cells, "CD3", steps=0)  # it was a ZeroDivisionError
     with quiet():
         same = cells.copy()
     same["prot"].X[:] = 5

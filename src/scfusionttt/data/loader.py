@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, SequentialSampler
 from torch.utils.data.distributed import DistributedSampler
 
-from scfusionttt.data.cells import CiteSeq, content_hash
+from scfusionttt.data.cells import CiteSeq, content_hash, gene_panels
 from scfusionttt.data.count_splitting import halves
 from scfusionttt.data.features import Match
 from scfusionttt.data.preprocess import Preprocessing, present_genes
@@ -106,6 +106,10 @@ class CellDataset(Dataset):
         measured = self.present.any(dim=1).numpy()[self.panel[self.rows]]
         return self if measured.all() else self.subset(self.rows[measured])
 
+    def with_protein(self, number: int) -> Self:
+        """Return the cells in which this protein of the model was measured."""
+        return self.subset(self.rows[~np.isnan(self.protein[self.rows, number])])
+
     def loaded(self) -> "CellDataset":
         """Return these cells, in this order, with their values in memory."""
         return self
@@ -168,6 +172,14 @@ class StreamedCells(CellDataset):
     def with_rna(self) -> Self:
         """Return all cells, since a store has only those with RNA."""
         return self
+
+    def with_protein(self, number: int) -> Self:
+        """Return the cells of the inputs that have this protein of the model."""
+        column = self.match.proteins[number]
+        if self.cite.protein is None or column < 0:
+            return self.subset(self.rows[:0])
+        panel, measured = gene_panels(self.cite.protein)
+        return self.subset(self.rows[measured[panel[self.rows], column]])
 
     def loaded(self) -> CellDataset:
         """Return these cells, in this order, with their values in memory; rows are numbered from 0."""

@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable
 from functools import partial
+from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
@@ -116,6 +117,7 @@ def relevance(
     (`panel_r2`) and on as many random features (`random_r2`, `random_r2_sd`), chosen and fitted in the other half among
     those that the model reads.
     """
+    require(isinstance(steps, Integral) and steps > 0, f"steps must be a whole number above 0 (got {steps!r})")
     lowest = 1 / (1 + permutations)
     require(0 <= level <= 1, f"level must be between 0 and 1 (got {level}), e.g. 0.05")
     require(level >= lowest, f"{permutations} permutations give no p-value below {lowest:.2g}; raise level")

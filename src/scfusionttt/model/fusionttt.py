@@ -713,7 +713,8 @@ class FusionTTT(metaclass=_Hints):
         rna_only
             Explain the target by genes alone, with all proteins hidden from the model.
         n_cells
-            Number of cells to use, drawn at random.
+            Number of cells to use, drawn at random among those with the protein or, with `labels_key`, a type to
+            compare a class with.
         level, steps, masked, permutations
             As in :func:`scfusionttt.explain.relevance`.
 
@@ -731,13 +732,18 @@ class FusionTTT(metaclass=_Hints):
         require(isinstance(n_cells, Integral) and n_cells > 1, f"n_cells must be at least 2 (got {n_cells!r})")
         found = find_target(target, state.network, state.features.proteins, state.classes)
         cite = pipeline.cells_to_learn_from(pipeline.check_cells(data, **input_options))
-        drawn = np.sort(np.random.default_rng(state.config.seed).permutation(cite.rna.n_obs)[:n_cells])
-        types = None
+        batches = None if found.protein is None else state.cohort.no_codes(cite.rna.n_obs)  # decoders do not read them
+        dataset, types = pipeline.dataset_for(state, cite, batches=batches), None
         if labels_key is not None:
             codes, names = usable_labels(cite.obs, labels_key, learn=False)
-            types = np.array([*names, None], dtype=object)[codes[drawn]]
-        batches = None if found.protein is None else state.cohort.no_codes(cite.rna.n_obs)  # decoders do not read them
-        dataset = pipeline.dataset_for(state, cite, batches=batches)
+            types = np.array([*names, None], dtype=object)[codes]
+        if found.protein is not None:
+            dataset = dataset.with_protein(found.protein)
+            require(len(dataset) > 0, f"{found.name} was measured in none of the cells; nothing to explain")
+        elif types is not None:
+            dataset = dataset.subset(np.flatnonzero(codes >= 0))
+        drawn = np.sort(np.random.default_rng(state.config.seed).permutation(dataset.rows)[:n_cells])
+        types = None if types is None else types[drawn]
         return relevance(
             state.network, dataset.subset(drawn).loaded(), state.features.table, found,
             choose_device(self.device), types=types,

@@ -214,8 +214,20 @@ def test_imputing_needs_a_model_that_knows_proteins(tiny, cells, rna_cells):
     brief = tiny | {"pretrain": {"epochs": 1}}
     with pytest.raises(SettingError, match="without proteins"):
         FusionTTT("fast", progress=False, **brief).pretrain(rna_cells).impute(cells)
+    with quiet():
+        few = cells.copy()
+    few["prot"].X[5:] = np.nan
     with pytest.raises(SettingError, match="pretrain it again"):
-        FusionTTT("fast", progress=False, **brief).build(cells).impute(cells, intervals=True)
+        FusionTTT("fast", progress=False, **brief).pretrain(few).impute(cells, intervals=True)
+
+
+def test_random_weights_predict_nothing(tiny, cells):
+    """A model after build imputed, denoised and explained noise without a word."""
+    model = FusionTTT("fast", progress=False, **tiny).build(cells)
+    for predict in (model.impute, model.denoise, lambda data: model.explain(data, "CD3")):
+        with pytest.raises(SettingError, match="weights are random, as build leaves them; run pretrain or finetune"):
+            predict(cells)
+    assert len(model.embed(cells)) == cells.n_obs
 
 
 def test_one_model_predicts_and_imputes(trained, cells, rna_cells):

@@ -254,7 +254,10 @@ class FusionTTT(metaclass=_Hints):
     def build(
         self, data: Data, *, species: str | None = None, **input_options: Unpack[InputOptions]
     ) -> Self:  # fmt: skip
-        """Choose features and constants as :meth:`pretrain` does, and leave the weights random: to fine-tune from."""
+        """Choose features and constants as :meth:`pretrain` does, and leave the weights random: to fine-tune from.
+
+        The model can embed, as a baseline, but neither impute, denoise nor explain.
+        """
         cite = pipeline.cells_to_learn_from(pipeline.check_cells(data, training=True, **input_options))
         self._state = self._untrained_state(cite, species, Cohort())
         return self
@@ -597,7 +600,7 @@ class FusionTTT(metaclass=_Hints):
         InputDataError
             `inplace` with an object that results cannot be written into, such as a store.
         """
-        state = self._trained()
+        state = self._learned()
         require_imputable(state, intervals=intervals, units=units, transform_batch=transform_batch)
         cite = pipeline.check_cells(data, **input_options)
         target = inplace_target(data, cite.rna.obs_names) if inplace else None
@@ -638,7 +641,7 @@ class FusionTTT(metaclass=_Hints):
         SettingError
             The model is not that of `pretrain`, or reconstructs tokens alone (preset ``paper``).
         """
-        state = self._trained()
+        state = self._learned()
         require_denoising(state, units)
         cite = pipeline.check_cells(data, **input_options)
         return denoise(state, cite, self._join_processes(), units=units)
@@ -725,10 +728,10 @@ class FusionTTT(metaclass=_Hints):
         Raises
         ------
         SettingError
-            The model has no such protein or class, it does not vary among the cells or is not predicted, or `n_cells`
-            is below 2.
+            The model has no such protein or class, it does not vary among the cells or is not predicted, `n_cells` is
+            below 2, or the model was not trained (see :meth:`build`).
         """
-        state = self._trained()
+        state = self._learned()
         require(isinstance(n_cells, Integral) and n_cells > 1, f"n_cells must be at least 2 (got {n_cells!r})")
         found = find_target(target, state.network, state.features.proteins, state.classes)
         cite = pipeline.cells_to_learn_from(pipeline.check_cells(data, **input_options))
@@ -802,6 +805,13 @@ class FusionTTT(metaclass=_Hints):
         if self._state is None:
             raise SettingError("the model is not trained; run pretrain first, or load a model folder")
         return self._state
+
+    def _learned(self) -> TrainedState:
+        """Return the state, unless :meth:`build` has left its weights random: what it predicts would be noise."""
+        state = self._trained()
+        if state.stage == "pretrain" and state.history.empty:
+            raise SettingError("the model's weights are random, as build leaves them; run pretrain or finetune first")
+        return state
 
     def _untrained_state(self, cite: CiteSeq, species: str | None, cohort: Cohort) -> TrainedState:
         """Return the state that stage 1 starts from, with random weights."""

@@ -237,6 +237,24 @@ def test_columns_whose_names_are_numbers_are_shown(typed):
     assert cell_map.headings["0"] == "obs column"
 
 
+def test_columns_named_as_what_the_page_computes_are_shown_beside_it(typed):
+    """A column "predicted type" was left out, and one "probability" replaced that of the model."""
+    obs, n = typed.cite.obs.assign(probability=np.linspace(0, 1, typed.analysis.n_cells)), typed.analysis.n_cells
+    taken = ("predicted type", "quality flag", "cluster (leiden 1)")
+    obs = obs.assign(**{name: np.where(np.arange(n) % 2, "mine", "yours") for name in taken})
+    quality = typed.analysis.quality.assign(predicted_doublet=np.arange(n) < 5)
+    batches = {"predicted type": obs["predicted type"].to_numpy()}
+    analysis = replace(typed.analysis, cite=replace(typed.cite, obs=obs), quality=quality, batches=batches)
+    cell_map = map_section(analysis, color=["probability"]).map
+    for name in taken:
+        assert set(cell_map.categories[f"{name} (obs)"]) == {"mine", "yours"}
+        assert "mine" not in set(cell_map.categories[name])
+    assert list(cell_map.batches) == ["predicted type (obs)"]
+    values = {name: group.table[name].to_numpy() for group in cell_map.values for name in group.table}
+    assert np.array_equal(values["probability"], typed.analysis.predictions["probability"])
+    assert np.array_equal(values["probability (obs)"], obs["probability"])
+
+
 def test_without_a_record_of_training_cells_the_protocol_is_paper(trained, cells):
     model = deepcopy(trained.finetuned)
     model._state = replace(model._state, provenance=Provenance())

@@ -47,7 +47,7 @@ def map_section(analysis: Analysis, genes: Sequence[str] = (), color: Sequence[s
             ],
             caption,
             headings=headings,
-            batches=list(analysis.batches),
+            batches=[name for name, heading in headings.items() if heading == "batch"],
             alike=[name for name, heading in headings.items() if heading == "type"],
             absent=f"{expression.shape[1]} of {n_genes:,} genes are on this page; --genes NAME adds others.",
         ),
@@ -87,10 +87,12 @@ def _categories(analysis: Analysis, color: Sequence[str]) -> tuple[dict[str, np.
         "obs column": _obs_classes(analysis, color),
         "quality": _flags(analysis.quality),
     }
+    own = groups["type"].keys() | groups["cluster"].keys() | groups["quality"].keys()
     categories: dict[str, np.ndarray | pd.Series] = {}
     headings: dict[str, str] = {}
     for heading, group in groups.items():
-        for name, values in group.items():
+        for column, values in group.items():
+            name = f"{column} (obs)" if heading in ("batch", "obs column") and column in own else column
             if name not in categories:  # a batch key is an obs column as well
                 categories[name], headings[name] = values, heading
     return categories, headings
@@ -133,7 +135,8 @@ def _cell_values(analysis: Analysis, color: Sequence[str]) -> list[Values]:
     measured = {CELL_SURPRISE: "inner loss"} if CELL_SURPRISE in obs else {}
     for key in dict.fromkeys([*measured, *color]):
         if _is_measurement(obs[key]):
-            columns[key] = (measured.get(key, "as in obs"), obs[key].to_numpy(dtype=float, na_value=np.nan))
+            name = f"{key} (obs)" if key in columns else key
+            columns[name] = (measured.get(key, "as in obs"), obs[key].to_numpy(dtype=float, na_value=np.nan))
     return [Values("cell", unit, pd.DataFrame({name: column})) for name, (unit, column) in columns.items()]
 
 

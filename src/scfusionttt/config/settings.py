@@ -101,9 +101,9 @@ class NetworkConfig:
     fusion: Fusion = "ttt"
     #: Weight of the fused part relative to the modality's own, lambda of the paper [ratio]. 0 turns fusion off.
     fusion_weight: float = 1.0
-    #: How TTT layers read the tokens: in ``both`` directions, ``alternate`` ones from block to block, or ``forward``;
-    #: ``causal``: forward, and a token sees only earlier tokens of its own mini-batch, too, as published. All but
-    #: ``both`` take less time.
+    #: How TTT layers read the tokens: in ``both`` directions, ``alternate`` ones from block to block (the same as
+    #: ``forward`` with one block), or ``forward``; ``causal``: forward, and a token sees only earlier tokens of its own
+    #: mini-batch, too, as published. All but ``both`` take less time.
     direction: Direction = "both"
     #: Tokens per inner mini-batch of a TTT layer [tokens]. Larger ones take less time and more memory.
     mini_batch: int = 16

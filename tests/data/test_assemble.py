@@ -539,6 +539,16 @@ def test_obs_joins_the_modality_with_the_global_obs():
     assert list(cite.obs["own"].loc[data["rna"].obs_names]) == list(range(6))
 
 
+@pytest.mark.parametrize("missing", [pd.array([None] * 6, dtype="Int64"), np.full(6, np.nan), [None] * 6])
+def test_a_global_column_without_values_does_not_hide_that_of_the_modality(missing):
+    """Labels of the RNA modality were lost: the global column took precedence though it was empty."""
+    data = mudata(rna=table(RNA, label=list("aabbcc")))
+    data.obs = pd.DataFrame({"label": missing, "empty": missing}, index=data.obs_names)
+    obs = as_citeseq(data).obs
+    assert list(obs["label"].loc[data["rna"].obs_names]) == list("aabbcc")
+    assert obs["empty"].isna().all()
+
+
 @pytest.mark.parametrize("first", ["rna", "prot"])
 def test_cells_follow_the_order_of_the_global_obs(first):
     """`mdata.obsm[key] = result` follows the global obs, whose order is that of the first modality."""

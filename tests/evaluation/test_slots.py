@@ -58,6 +58,12 @@ def test_labels_of_a_modality_are_aligned_to_all_cells(mdata):
     assert result.mean["ARI"] > 0.95
 
 
+def test_a_column_without_values_does_not_hide_that_of_a_modality(mdata):
+    """Plots and scores found no label, though the RNA modality had them."""
+    mdata.obs["cell_type"] = np.nan
+    assert evaluate_slots(mdata, labels_key="cell_type").n_cells == 110
+
+
 def test_columns_are_those_that_training_reads(mdata):
     """The first modality's was taken: that of the proteins, in a file with these first."""
     mdata["prot"].obs["cell_type"] = "of the proteins"

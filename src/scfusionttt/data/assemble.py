@@ -138,7 +138,10 @@ def _round(part: AnnData | None, modality: str) -> list[Finding]:
 
 
 def joined_obs(mdata: MuData, rna: str) -> pd.DataFrame:
-    """Join the RNA modality's obs with the global obs, which takes precedence; ``modality:x`` yields to ``x``."""
+    """Join the RNA modality's obs with the global obs; ``modality:x`` yields to ``x``.
+
+    The global obs takes precedence, except for columns without any value.
+    """
     own = mdata.mod[rna].obs
     whole = mdata.obs[~mdata.obs_names.duplicated()]
     if not whole.index.equals(own.index):
@@ -147,6 +150,8 @@ def joined_obs(mdata: MuData, rna: str) -> pd.DataFrame:
     repeated = [old for old, new in plain.items() if new != old and (new in whole.columns or new in own.columns)]
     repeated += [old for old in whole.columns if _other_prefix(old, mdata, rna) in whole.columns]
     whole = whole.drop(columns=repeated).rename(columns=plain)
+    empty = whole.columns[whole.isna().all().to_numpy()]
+    whole = whole.drop(columns=empty.intersection(own.columns))
     return pd.concat([own.drop(columns=whole.columns.intersection(own.columns)), whole], axis=1)
 
 

@@ -81,10 +81,13 @@ def find_column(data: AnnData | MuData, key: str) -> pd.Series:
 
 
 def find_part(data: AnnData | MuData, key: str) -> AnnData | MuData:
-    """Return the part that has an obs column: the whole, else its RNA, else another modality; errors as above."""
-    for part in _parts(data):
-        if key in part.obs:
-            return part
+    """Return the part that has an obs column: the whole, else its RNA, else another modality; errors as above.
+
+    A column without any value yields to one with values, as in training.
+    """
+    parts = [part for part in _parts(data) if key in part.obs]
+    if parts:
+        return next((part for part in parts if part.obs[key].notna().to_numpy().any()), parts[0])
     existing = sorted({str(column) for part in _parts(data) for column in part.obs.columns})
     raise LabelError(f"there is no obs['{key}']; the columns are: {', '.join(existing) or 'none'}")
 

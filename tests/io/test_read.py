@@ -237,6 +237,20 @@ def test_a_square_10x_matrix_has_the_features_in_rows(tmp_path):
     np.testing.assert_array_equal(read(folder).X.toarray(), COUNTS[:, :3])
 
 
+def test_names_as_r_writes_them_are_refused_with_the_cause(tmp_path):
+    """A header was called a truncated file, and "Gene Expression" was not RNA, of which there was none."""
+    folder = write_10x_folder(tmp_path / "f", gz=False)
+    plain = {name: (folder / name).read_text() for name in ("features.tsv", "barcodes.tsv")}
+    for headed in (["features.tsv"], ["barcodes.tsv"], plain):
+        for name, text in plain.items():
+            (folder / name).write_text(("id\tname\ttype\n" if name in headed else "") + text)
+        fails(folder, "the first line of the features or barcodes seems to be a header; remove it")
+    for name, text in plain.items():
+        rows = [line.split("\t") for line in text.splitlines()]
+        (folder / name).write_text("".join("\t".join(f'"{field}"' for field in row) + "\n" for row in rows))
+    fails(folder, "features.tsv has its names in quotes; remove them (in R: write.table(..., quote = FALSE))")
+
+
 def test_a_matrix_of_another_name_is_named(tmp_path):
     fails(write_folder(tmp_path / "f", "spliced.mtx", {"barcodes.tsv": CELLS}), "rename spliced.mtx to matrix.mtx")
 

@@ -81,11 +81,19 @@ def read_matrix_folder(matrix_path: Path) -> AnnData:
     if counts.shape != shape:
         raise InputFileError(
             f"{matrix_path} is {counts.shape[0]} x {counts.shape[1]}, but there are {len(features)} features and "
-            f"{len(cells)} barcodes; the files do not belong together, or one is truncated"
+            f"{len(cells)} barcodes; {_why_they_differ(counts.shape, *shape)}"
         )
     with damaged(matrix_path):
         csr = sparse.csr_matrix(counts, dtype=np.float32)
         return AnnData(csr, obs=_cell_table(cells), var=_feature_table(features))
+
+
+def _why_they_differ(matrix: tuple[int, ...], n_cells: int, n_features: int) -> str:
+    """Return why the matrix has another shape than its names."""
+    headed = [sorted((n_cells - cells, n_features - features)) for cells, features in ((0, 1), (1, 0), (1, 1))]
+    if sorted(matrix) in headed:
+        return "the first line of the features or barcodes seems to be a header; remove it"
+    return "the files do not belong together, or one is truncated"
 
 
 def _layout_of(matrix_path: Path) -> tuple[_Layout, str]:
@@ -111,7 +119,10 @@ def _read_names(folder: Path, prefix: str, names: tuple[str, ...]) -> pd.DataFra
         kind: dict[str, Any] = {"header": None, "sep": "\t", "quoting": 3, "dtype": str}
         with damaged(path):
             check_gzip(path)
-            return pd.read_csv(path, keep_default_na=False, **({} if name.endswith(".csv") else kind))
+            table = pd.read_csv(path, keep_default_na=False, **({} if name.endswith(".csv") else kind))
+        if table[table.columns[0]].astype(str).str.fullmatch('".*"').all():
+            raise InputFileError(f"{path} has its names in quotes; remove them (in R: write.table(..., quote = FALSE))")
+        return table
     raise InputFileError(f"{folder} has no {prefix}{names[0]}(.gz) next to the matrix; copy it into the folder")
 
 

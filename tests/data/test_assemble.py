@@ -518,6 +518,19 @@ def test_duplicated_cells_are_named():
     fails(data, "2 cell names (c0, c2)", "make them unique")
 
 
+def test_var_may_have_lists_and_repeated_columns():
+    """Both ended in a traceback; ids of genes that are there twice are refused."""
+    data = table(RNA)
+    data.var["all_ids"] = [[name, "other"] for name in data.var_names]
+    data.var[["length", "second"]] = 1
+    data.var = data.var.rename(columns={"second": "length"})
+    cite = as_citeseq(data)
+    assert list(cite.rna.var) == ["all_ids", "length"]
+    assert cite[np.arange(3)].rna.n_obs == 3
+    data.var.columns = ["all_ids", "gene_ids", "gene_ids"]
+    fails(data, "several columns of var are called gene_ids; rename or drop all but one")
+
+
 def test_duplicated_genes_are_kept():
     data = table(RNA, features=["CD4", "CD4", "CD8A", "CD4"])
     cite = as_citeseq(data)

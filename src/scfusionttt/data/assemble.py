@@ -250,6 +250,9 @@ def _from_anndata(
 def _table(matrix: Any, source: AnnData, features: np.ndarray | None = None) -> AnnData:
     """Return a new AnnData with the source's cell names and var."""
     var = source.var if features is None else source.var.loc[features]
+    if isinstance(var.get("gene_ids"), pd.DataFrame):
+        raise InputDataError("several columns of var are called gene_ids; rename or drop all but one")
+    var = var.loc[:, ~var.columns.duplicated()]  # AnnData cannot choose cells otherwise
     cells = pd.Index(source.obs_names.astype(str), name=None)
     repeated = cells[cells.duplicated()].unique()
     if len(repeated):

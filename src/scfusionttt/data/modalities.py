@@ -149,7 +149,10 @@ def _may_be_types(values: pd.Series | pd.DataFrame) -> bool:
     """Return whether a var column can hold feature types: text with few distinct values."""
     if isinstance(values, pd.DataFrame) or pd.api.types.is_numeric_dtype(values):
         return False
-    return values.nunique() <= _MOST_TYPES
+    try:
+        return values.nunique() <= _MOST_TYPES
+    except TypeError:  # lists, such as all ids of a gene
+        return False
 
 
 def protein_frame(adata: AnnData, wanted: str | None) -> tuple[pd.DataFrame | None, list[Finding]]:

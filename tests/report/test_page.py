@@ -12,6 +12,7 @@ from mudata import MuData
 from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.errors import FeatureError, InputDataError, LabelError, SettingError
 from scfusionttt.io.quiet_warnings import quiet
+from scfusionttt.io.tables import read_map
 from scfusionttt.model.fusionttt import FusionTTT
 from scfusionttt.model.provenance import Provenance
 from scfusionttt.plotting import figures
@@ -26,6 +27,7 @@ from scfusionttt.report.result_sections import (
     genome_section,
     markers_section,
     scores_section,
+    types_section,
 )
 
 
@@ -186,6 +188,16 @@ def test_labels_of_another_vocabulary_are_compared_but_not_scored(trained, renam
     assert '<th scope="row">predictions and labels</th>' in page
     proposed = re.search(r"<code>(label,class.*?)</code>", page, re.S)[1]
     assert [line.split(",")[0] for line in proposed.split("\n")[1:]] == ["&#34;type"] * len(renamed[1])
+
+
+def test_the_proposed_label_map_takes_labels_with_line_breaks(trained, renamed, tmp_path):
+    """Such a label was two broken lines of the map, so that --label-map refused what the report had proposed."""
+    cite = replace(renamed[0], obs=renamed[0].obs.assign(mine=renamed[0].obs["mine"].str.replace(", ", "\n")))
+    analysis = analyse(trained.finetuned, cite, labels_key="mine", resolutions=[0.5])
+    (tmp_path / "label_map.csv").write_text(types_section(analysis).code)
+    proposed = read_map(tmp_path / "label_map.csv", ("label", "class"))
+    assert proposed.keys() == set(cite.obs["mine"])
+    assert set(proposed.values()) <= set(trained.finetuned.classes)
 
 
 def test_a_label_map_makes_them_comparable(trained, renamed, cells):

@@ -180,7 +180,7 @@ def _cross_table_section(analysis: Analysis) -> Section:
 
 def _quoted(name: str) -> str:
     """Return a name as a field of a .csv file."""
-    return '"' + name.replace('"', '""') + '"' if set(name) & set(',"') else name
+    return '"' + name.replace('"', '""') + '"' if set(name) & set(',"\r\n') else name
 
 
 def score_types(analysis: Analysis) -> Evaluation:

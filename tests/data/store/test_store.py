@@ -285,6 +285,20 @@ def test_barcodes_of_two_samples_are_told_apart_by_the_inputs_name(tmp_path):
     assert stored.protein is None
 
 
+def test_inputs_of_one_name_are_told_apart_by_the_nearest_folder_that_differs(tmp_path):
+    """Cell Ranger names the matrix of every sample the same, and the store refused two of them."""
+    inputs = [tmp_path / sample / "outs" / "filtered.h5ad" for sample in ("liver", "spleen")]
+    for path in inputs:
+        path.parent.mkdir(parents=True)
+        rna_only(path, ["b0", "b1"])
+    rna_only(tmp_path / "blood.h5ad", ["b0"])
+    write(tmp_path / "s.zarr", *inputs, tmp_path / "blood.h5ad")
+    names = open_store(tmp_path / "s.zarr").rna.obs_names
+    assert list(names) == ["liver:b0", "liver:b1", "spleen:b0", "spleen:b1", "blood:b0"]
+    with pytest.raises(InputDataError, match=r"two inputs have the same name \(filtered, filtered\)"):
+        write(tmp_path / "t.zarr", inputs[0], inputs[0])
+
+
 def test_empty_cells_are_refused_by_name_or_left_out(tmp_path):
     path = rna_only(tmp_path / "x.h5ad", [f"cell-{i}" for i in range(300)], empty=[3, 290])
     with pytest.raises(InputDataError, match=r"x\.h5ad: no RNA counts in 1 cell \(cell-(3|290)\); .* drop_empty"):

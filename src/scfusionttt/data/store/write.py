@@ -1,6 +1,7 @@
 """Write inputs to one sharded Zarr store, with only some cells in memory at a time."""
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,11 +61,7 @@ def write_store(
     """
     path = Path(path)
     check_store_path(path)
-    names = [source.path.stem for source in sources]
-    if len(set(names)) < len(names):
-        raise InputDataError(
-            f"two inputs have the same name ({', '.join(names)}), which must identify their cells; rename one"
-        )
+    names = input_names([source.path for source in sources])
     joined = join_features([_read(source, slice(0, 1)) for source in sources], species=species)
     sizes: list[list[np.ndarray]] = [[] for _ in sources]
     with replacing(path) as temporary, quiet():
@@ -76,6 +73,25 @@ def write_store(
         for finding in unfiltered(np.concatenate([*of_blocks, []])):
             log.warning("warning: %s: %s", source.path, finding)
     return n_cells
+
+
+def input_names(paths: Sequence[Path]) -> list[str]:
+    """Return the name of each input: that of the file or, if several share it, of the nearest folder that differs.
+
+    Raises
+    ------
+    InputDataError
+        No folder tells them apart.
+    """
+    parts = [[*path.parent.parts, path.stem] for path in map(Path, map(os.path.abspath, paths))]
+    own = [part[-1] for part in parts]
+    for depth in range(1, min(map(len, parts)) + 1):
+        names = [name if own.count(name) == 1 else part[-depth] for name, part in zip(own, parts)]
+        if len(set(names)) == len(names):
+            return names
+    raise InputDataError(
+        f"two inputs have the same name ({', '.join(own)}), which must identify their cells; rename one"
+    )
 
 
 def check_store_path(path: Path) -> None:

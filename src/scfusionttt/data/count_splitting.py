@@ -17,14 +17,19 @@ def halves(cite: CiteSeq, seed: int) -> tuple[CiteSeq, CiteSeq]:
     rng = np.random.default_rng(seed)
     with quiet():
         first, second = cite.rna.copy(), cite.rna.copy()
-    first.X.data = rng.binomial(first.X.data.astype(np.int64), 0.5).astype(np.float32)
+    first.X.data = _dealt(first.X.data, rng)
     second.X = second.X - first.X
     parts = replace(cite, rna=first), replace(cite, rna=second)
     if cite.protein is None:
         return parts
     one, other = cite.protein.copy(), cite.protein.copy()
     counts = np.asarray(one.X)
-    dealt = rng.binomial(np.nan_to_num(counts).astype(np.int64), 0.5).astype(np.float32)
+    dealt = _dealt(np.nan_to_num(counts), rng)
     one.X = np.where(np.isnan(counts), np.float32(np.nan), dealt)
     other.X = counts - one.X
     return replace(parts[0], protein=one), replace(parts[1], protein=other)
+
+
+def _dealt(counts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return how many of each count are dealt to the first half; of a senseless one that no integer holds, few."""
+    return rng.binomial(np.minimum(counts, 2.0**62).astype(np.int64), 0.5).astype(np.float32)

@@ -204,6 +204,21 @@ def test_the_effect_of_a_batch_on_a_reference_of_one_is_removed(single, query):
     assert after[1] < 0.9 * before[1]
 
 
+def test_embed_warns_of_cells_of_another_study(single, query, caplog):
+    """Neighbours of a mosaic's cells, embedded by a model of PBMC10K, were 99 % of the mosaic, and nothing said so."""
+    model, cells = single
+    with quiet():
+        other = cells.copy()
+    other["prot"].X = np.round(other["prot"].X * np.resize([20, 0], other["prot"].n_vars)).astype(np.float32)
+    for known in (cells, cells["rna"], query, other[:10]):  # a new type, or few cells, are no other study
+        model.embed(known)
+    mapped = model.map(other)
+    mapped.model.embed(cells)
+    assert "lie far" not in caplog.text
+    model.embed(other)
+    assert "100 % of the cells lie far from all that the model was trained on (expected: 5 %)" in caplog.text
+
+
 BY_GRADIENT = {"classifier": "finetune", "epochs": 10, "lr": 3e-3}
 
 

@@ -376,6 +376,9 @@ class FusionTTT(metaclass=_Hints):
     ) -> np.ndarray | tuple[np.ndarray, AnnData]:
         """Return the embedding of each cell: one vector that represents RNA and proteins.
 
+        Cells of another study lie apart from those that the model was trained on: use :meth:`map` to compare them. If
+        most do so and the model has no batches, a warning says so.
+
         Parameters
         ----------
         data, **input_options
@@ -405,6 +408,7 @@ class FusionTTT(metaclass=_Hints):
         cite = pipeline.check_cells(data, **input_options)
         target = inplace_target(data, cite.rna.obs_names) if inplace else None
         dataset, device = pipeline.dataset_for(state, cite), self._join_processes()
+        mapping.warn_of_another_study(state.network, dataset, device)
         track = None
         if surprise:
             z, loss = inference.embed_with_inner_loss(state.network, dataset, device)

@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("scfusionttt")
 
+#: A cell is far from those of the reference if at most this fraction of them is as far from the others.
+FAR = 0.05
+#: Share of such cells above which a data set is taken for another study's, and how many cells are compared at most.
+MOST, COMPARED = 0.5, 500
+
 
 @dataclass(frozen=True, eq=False)
 class Mapped:
@@ -108,6 +113,25 @@ def refuse_moved(state: TrainedState, extended: TrainedState) -> None:
         )
 
 
+def far_share(network: Network, dataset: CellDataset, device: torch.device) -> float:
+    """Return the share of cells with RNA far from all that a model without batches was trained on, 0 if unknown."""
+    correction, cells = network.backbone.correction, dataset.with_rna()
+    if dataset.batches.shape[1] or correction is None or not correction.is_fitted or len(cells) < FEWEST:
+        return 0.0
+    few = cells.subset(cells.rows[:: -(-len(cells) // COMPARED)])
+    return float((p_values(network, few, device) <= FAR).mean())
+
+
+def warn_of_another_study(network: Network, dataset: CellDataset, device: torch.device) -> None:
+    """Log a warning if most cells lie far from all that a model without batches was trained on."""
+    share = far_share(network, dataset, device)
+    if share > MOST:
+        log.warning(
+            "warning: %.0f %% of the cells lie far from all that the model was trained on (expected: %.0f %%); if they "
+            "are of another study, embed them with map", 100 * share, 100 * FAR,
+        )  # fmt: skip
+
+
 def p_values(network: Network, dataset: CellDataset, device: torch.device) -> np.ndarray:
     """Return the fraction of the reference's cells that lie as far from others as each cell, float32 [n].
 
@@ -122,8 +146,8 @@ def p_values(network: Network, dataset: CellDataset, device: torch.device) -> np
     def read(inputs: CellInputs) -> Tensor:
         cells = inference.seen(network, inputs)
         z = backbone(cells.without_batches()).z
-        by_rna = ~cells.protein_present.any(dim=1)
-        return correction.p_value(correction.distance(z - shifts[inputs.batch[:, 0]]), by_rna)
+        z = z - shifts[inputs.batch[:, 0]] if len(shifts) else z
+        return correction.p_value(correction.distance(z), ~cells.protein_present.any(dim=1))
 
     return inference.read_cells(network, dataset, device, read)
 

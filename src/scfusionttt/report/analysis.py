@@ -19,8 +19,9 @@ from scfusionttt.evaluation import cluster_graph, neighbours, top_features, umap
 from scfusionttt.evaluation.vocabulary import Protocol
 from scfusionttt.labels import class_names, obs_column, translated, usable_labels
 from scfusionttt.model.fusionttt import FusionTTT
-from scfusionttt.model.mapping import Mapped
-from scfusionttt.model.pipeline import each_line_once
+from scfusionttt.model.mapping import MOST, Mapped, far_share
+from scfusionttt.model.pipeline import each_line_once, make_dataset
+from scfusionttt.training.machine import choose_device
 
 #: Resolutions of the Leiden clusters; the first is the one that is described.
 RESOLUTIONS = (0.5, 0.25, 1.0, 2.0)
@@ -55,8 +56,8 @@ class Analysis:
     batches
         Batch of each cell, str [n], by obs column.
     mapped
-        The result of :meth:`scfusionttt.FusionTTT.map`, if the cells have batches that the model was not trained on;
-        else None.
+        The result of :meth:`scfusionttt.FusionTTT.map`, if the cells have batches that the model was not trained on, or
+        lie apart from all that a model without batches was trained on; else None.
     quality
         The result of :func:`scfusionttt.quality`, within the batches of the first of these columns.
     lognorm, log_ratios
@@ -159,7 +160,7 @@ def analyse(
         if coords.shape != (cite.rna.n_obs, 2):
             raise InputDataError(f"coords has {len(coords)} rows; give two numbers for each of {cite.rna.n_obs} cells")
     with each_line_once():
-        mapped = None if model.cohort.knows(cite.obs) else model.map(cite)
+        mapped = model.map(cite) if _is_new(model, cite) else None
         embedding = model.embed(cite) if mapped is None else mapped.embedding  # an error if the model is not trained
         predictions = None if not model.classes else model.predict(cite) if mapped is None else mapped.cells
     features, preprocessing = model.features, model.preprocessing
@@ -196,6 +197,16 @@ def analyse(
         | top_features(lognorm[with_rna], genes, clusters[with_rna], most=N_TOP_GENES),
         top_proteins=top_features(log_ratios, proteins, clusters, most=N_TOP_PROTEINS),
     )
+
+
+def _is_new(model: FusionTTT, cite: CiteSeq) -> bool:
+    """Return whether cells are of batches, or of another study than those, that the model was trained on."""
+    if not model.cohort.knows(cite.obs):
+        return True
+    if model.stage is None:
+        return False
+    cells = make_dataset(cite, model.features, model.preprocessing, model.cohort)
+    return far_share(model.network, cells, choose_device(model.device)) > MOST
 
 
 def _labels(

@@ -115,7 +115,7 @@ def write_report(
     page = html_report(
         title,
         [section for section in sections if section is not None],
-        summary=[_describe(model, analysis), *_mapped(analysis), _accuracy(model, analysis)],
+        summary=[_describe(model, analysis), *_mapped(model, analysis), _accuracy(model, analysis)],
         facts={
             "cells": analysis.n_cells,
             "genes read": int((analysis.match.genes >= 0).sum()),
@@ -137,10 +137,12 @@ def _describe(model: FusionTTT, analysis: Analysis) -> str:
     return f"{modalities} of {analysis.n_cells:,} {analysis.features.species} cells; model {stage}{classes}."
 
 
-def _mapped(analysis: Analysis) -> list[str]:
-    """Return a line on batches that the model was not trained on."""
+def _mapped(model: FusionTTT, analysis: Analysis) -> list[str]:
+    """Return a line on cells of batches or a study that the model was not trained on."""
     if analysis.mapped is None:
         return []
+    if not model.batch_keys:
+        return ["Most cells lie far from all that the model was trained on: they were mapped, see Batches."]
     names = name_some(list(map(str, analysis.mapped.batches.index)), 3)
     return [f"The model was not trained on batches of these cells ({names}): they were mapped, see Batches."]
 

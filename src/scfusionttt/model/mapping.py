@@ -169,7 +169,8 @@ def by_batch(network: Network, codes: np.ndarray, names: np.ndarray, p_value: np
     if unlike:
         log.warning(
             "warning: many cells of these batches have no counterpart in the reference: %s; expected: %.0f %%; check "
-            "species and tissue", name_some(unlike), 100 * UNLIKE,
+            "species and tissue, and map RNA alone if many of the model's proteins were not measured",
+            name_some(unlike), 100 * UNLIKE,
         )  # fmt: skip
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("batch")
 

@@ -313,7 +313,9 @@ class FusionTTT(metaclass=_Hints):
     ) -> "FusionTTT":
         """Return a student model for RNA-only data: stage 3.
 
-        The student takes the mean and deviation of each gene from `data`, because counts differ between platforms.
+        The student takes the mean and deviation of each gene from `data`, because counts differ between platforms. The
+        cells must therefore be a mixture of types like that of the training cells; for sorted ones, use
+        :meth:`annotate`.
         Without `labels_key` it keeps the classes and the weights learned on CITE-seq (zero-shot). With `labels_key` it
         learns a new head and, with ``finetune.classifier=finetune``, also the projection from RNA to the missing
         proteins; all other weights are frozen.
@@ -346,6 +348,7 @@ class FusionTTT(metaclass=_Hints):
             pipeline.log_match(cite, state)
             start = replace(start, network=pipeline.transfer_network(state, state.classes, keep_head=True))
             student._state = self._with_batches(start, cite)
+            pipeline.warn_of_other_mixture(student._state, state.preprocessing, cite, self._join_processes())
             return student
         labels = pipeline.split_labels(cite, labels_key, train_fraction, split, state.config.seed)
         start = replace(start, network=pipeline.transfer_network(state, labels.classes), classes=labels.classes)

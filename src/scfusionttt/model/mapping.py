@@ -18,7 +18,7 @@ from scfusionttt.data.loader import CellDataset
 from scfusionttt.errors import SettingError, name_some
 from scfusionttt.fitting.batch_correction import fit_new_batches
 from scfusionttt.keys import INPUT
-from scfusionttt.model.pipeline import MANY_UNLIKE, UNLIKE, dataset_for
+from scfusionttt.model.pipeline import COMPARED, MANY_UNLIKE, UNLIKE, dataset_for
 from scfusionttt.model.state import TrainedState
 from scfusionttt.nn.networks import Network
 from scfusionttt.nn.tokens import CellInputs
@@ -30,8 +30,8 @@ log = logging.getLogger("scfusionttt")
 
 #: A cell is far from those of the reference if at most this fraction of them is as far from the others.
 FAR = 0.05
-#: Share of such cells above which a data set is taken for another study's, and how many cells are compared at most.
-MOST, COMPARED = 0.5, 500
+#: Share of such cells above which a data set is taken for another study's.
+MOST = 0.5
 
 
 @dataclass(frozen=True, eq=False)

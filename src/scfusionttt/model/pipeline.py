@@ -53,6 +53,8 @@ FEWEST_PROTEINS = 5
 #: A cell with a p-value of at most this is unlike those that the model was trained on, and the fraction of such cells
 #: above which they are warned of.
 UNLIKE, MANY_UNLIKE = 0.01, 0.2
+#: Most cells that a whole data set is judged by.
+COMPARED = 500
 
 
 class CountOptions(TypedDict, total=False):
@@ -366,6 +368,24 @@ def warn_of_other_proteins(cite: CiteSeq, p_value: np.ndarray) -> None:
             "warning: %.0f %% of the cells are unlike those that the classes were learned from (expected: %.0f %%). "
             "Proteins of another study mislead: ignore them with rna_only=True or --rna-only, or map the cells",
             100 * unlike, 100 * UNLIKE,
+        )  # fmt: skip
+
+
+def warn_of_other_mixture(student: TrainedState, before: Preprocessing, cite: CiteSeq, device: torch.device) -> None:
+    """Warn if a zero-shot student names many cells otherwise than with the model's own constants, those of `before`."""
+    assert isinstance(student.network, ClassifierNetwork)
+    match, batches = match_features(cite, student.features), student.cohort.no_codes(cite.rna.n_obs)
+    named = []
+    for constants in (before, student.preprocessing):
+        cells = cell_dataset(cite, match, constants, batches=batches)
+        few = cells.subset(cells.rows[:: -(-len(cells) // COMPARED)])
+        named.append(inference.probabilities(student.network, few, device)[0].argmax(axis=1))
+    changed = (named[0] != named[1]).mean()
+    if changed > MANY_UNLIKE:
+        log.warning(
+            "warning: %.0f %% of the cells get another name because transfer scales genes by these cells. It is "
+            "wrong if the cells lack many of the model's types, as sorted cells do: use annotate instead",
+            100 * changed,
         )  # fmt: skip
 
 

@@ -182,18 +182,22 @@ def _parts(cite: CiteSeq, modality: Modality, kept: np.ndarray) -> Iterator[tupl
     features = cite.rna if modality == "rna" else cite.protein
     if features is None:
         raise InputDataError("no proteins found; choose them with protein_modality")
-    with quiet():
-        counts = features[kept].copy()
+    counts = features[kept]
+    names = counts.var_names
     if modality == "rna":
         panel, measured = gene_panels(counts)
     else:
-        counts.var_names = protein_columns(counts.var_names)
+        names = protein_columns(names)
         panel, measured = np.arange(counts.n_obs), np.isfinite(counts.X)
     parts = pd.Series(range(counts.n_vars)).groupby([column.tobytes() for column in measured.T], sort=False)
     for own in parts.indices.values():
         cells = measured[panel, own[0]]
         if cells.any():
-            yield counts[cells, measured[np.unique(panel[cells])].all(axis=0)].copy(), counts.var_names[own]
+            shared = measured[np.unique(panel[cells])].all(axis=0)
+            with quiet():
+                part = counts[cells, shared].copy()
+            part.var_names = names[shared]
+            yield part, names[own]
 
 
 def _joined(tables: list[pd.DataFrame], features: list[str]) -> pd.DataFrame:

@@ -311,7 +311,7 @@ def test_proteins_of_another_study_do_not_name_cells(trained, cells, caplog):
     model.predict(cells)
     assert "unlike" not in caplog.text
     model.predict(other)
-    assert "ignore them with rna_only=True" in caplog.text
+    assert "predict with rna_only=True (--rna-only)" in caplog.text
     caplog.clear()
     expected = model.annotate(cells["rna"])
     for data in (cells, other):

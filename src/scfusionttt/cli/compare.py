@@ -203,7 +203,8 @@ def ablate(
 
     Each variant is pretrained on three quarters of the cells. The others score how well it reconstructs hidden genes
     and proteins, predicts proteins from RNA and learns cell types from few labels; clusters are those of all cells.
-    Variants that read other genes, as those of the study length, are scored on these: compare them by the other scores.
+    Variants that read other genes, such as those of the study length, are scored on their own genes: compare them by
+    the other scores.
 
     The study ttt has TTT everywhere, in the encoders alone, in the fusion alone, nowhere, and attention everywhere.
 

@@ -183,7 +183,7 @@ def predict(
         bool, typer.Option("--refine", help="let cells with similar RNA vote on one another's class; for RNA alone")
     ] = False,
     rna_only: Annotated[
-        bool, typer.Option("--rna-only", help="ignore proteins, as of another study, in cells that have RNA")
+        bool, typer.Option("--rna-only", help="ignore the proteins of cells with RNA, e.g. those of another study")
     ] = False,
     device: Compute = Device.auto, devices: Devices = 1, nodes: Nodes = 1,
     layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None,

@@ -45,7 +45,7 @@ def paired_tables(rows: list[Row], reference: str) -> list[Table]:
     summary = paired(rows, reference)
     result = []
     for key, lines in summary.groupby(TABLE_KEYS, sort=False, dropna=False):
-        protocol, dataset, labels, share = *map(str, key[:3]), key[3]
+        protocol, dataset, labels, share = key
         shown = [name for name in _SHOWN if name in set(lines["metric"])]
         cells = {
             method: {METRICS[name].heading: _cell(own, name) for name in shown} | {"seeds": str(own["n"].max())}
@@ -53,7 +53,7 @@ def paired_tables(rows: list[Row], reference: str) -> list[Table]:
         }
         frame = pd.DataFrame.from_dict(cells, orient="index").rename_axis("method")
         caption = f"{dataset} ({labels}{of_labels(share)}), difference from {reference}"
-        result.append(Table(frame, caption, protocol, _NOTE))
+        result.append(Table(frame, caption, str(protocol), _NOTE))
     return result
 
 

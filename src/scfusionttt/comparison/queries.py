@@ -149,7 +149,7 @@ class QueryJob:
     share: float | None = None
     library: str | System = ""
     label_hashes: tuple[str, ...] = ()  # of the labels that are learned and scored
-    prepare: Callable[[], Cost] = Cost  # work that several rows share and that runs once; its cost is that of each
+    prepare: Callable[[], Cost] = Cost  # runs once for several rows, each of which has its cost
 
     @property
     def file(self) -> Path:

@@ -212,7 +212,7 @@ def scores(rows: Sequence[Row]) -> pd.DataFrame:
 
 
 def of_labels(share: Any) -> str:
-    """Return what a caption says of the share of the labels that was learned from: nothing if there is none."""
+    """Return what a caption says of the share of labels that a row was learned from, if it has one."""
     return "" if share is None or share != share else f", {100 * share:g}% of the labels"
 
 

@@ -198,7 +198,7 @@ FEW_LABELS: dict[str, Callable[..., np.ndarray]] = {
     "logistic_own_scale": _logistic_few,
 }
 METHODS = tuple(dict.fromkeys([*ZERO_SHOT, *FEW_LABELS]))
-#: Steps of our model, which share one that is trained on the reference.
+#: Methods of our model, which share one that is trained on the reference.
 OURS = tuple(name for name in METHODS if name.startswith("fusionttt"))
 #: Methods that are compared by default.
 DEFAULT = tuple(name for name in METHODS if name not in LIBRARIES)

@@ -267,7 +267,7 @@ class Config:
         require(0 <= self.seed < 2**32, "seed must be a whole number from 0 to 4294967295")
 
     def with_settings(self, settings: Mapping[str, Any]) -> "Config":
-        """Return a copy with some settings replaced.
+        """Return a copy with some settings replaced; `network.decoder_blocks` is 0 unless the objective is masked.
 
         Parameters
         ----------

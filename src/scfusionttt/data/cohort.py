@@ -274,7 +274,7 @@ def _batch_column(obs: pd.DataFrame, key: str) -> pd.Series:
 
 
 def _as_list(keys: Any) -> list[str]:
-    is_one = isinstance(keys, str | pd.Series) or not np.iterable(keys)  # a column given as values is refused by name
+    is_one = isinstance(keys, str | pd.Series) or not np.iterable(keys)  # a column passed as values is one wrong key
     return [keys] if is_one else list(dict.fromkeys(keys))
 
 

@@ -1,4 +1,4 @@
-"""Whether results can be written into the caller's object."""
+"""The objects of a caller that results can be written into."""
 
 import numpy as np
 import pandas as pd

@@ -483,16 +483,16 @@ class FusionTTT(metaclass=_Hints):
             Cells to classify; see Notes of :class:`FusionTTT`.
         unknown
             Label a cell ``unknown`` if its p-value is at most this (e.g. 0.01). The p-value is the fraction of known
-            cells that lie at least as far from every class; see :class:`~scfusionttt.nn.heads.Novelty`. These are n
-            cells held out from training: about 1 in n + 1 known cells lies farther than all of them and has a p-value
-            of 0, which is many where ``finetune.classifier=finetune`` held back few.
+            cells, held out from training, that lie at least as far from every class; see
+            :class:`~scfusionttt.nn.heads.Novelty`. With n of these, about one cell in n + 1 of a known class is farther
+            away than all of them and has a p-value of 0: many, if ``finetune.classifier=finetune`` held out few.
         refine
             Let cells of `data` with similar RNA vote on one another's class and p-value, see
             :func:`~scfusionttt.model.refinement.refine`: more accurate for cells with RNA alone, less for those with
             measured proteins, which the vote does not see. A cell's prediction then depends on the other cells.
         rna_only
-            Ignore the proteins of cells that have RNA. Those of another study differ by antibodies and depth: without
-            :meth:`map`, which removes such differences, cells are often named by them.
+            Ignore the proteins of cells that have RNA. Proteins of another study differ by antibodies and depth, which
+            misleads the classifier unless :meth:`map` has removed the differences.
         inplace
             Also write label (categorical) and probability to ``data.obs``.
 
@@ -664,7 +664,7 @@ class FusionTTT(metaclass=_Hints):
         """Name the types of cells by their RNA and impute their proteins: the one call for cells of another study.
 
         Cells with similar RNA vote on one another's class and p-value (`refine` of :meth:`predict`). Measured proteins
-        are read in cells without RNA alone.
+        are read only in cells without RNA.
 
         Parameters
         ----------

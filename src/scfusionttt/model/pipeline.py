@@ -50,9 +50,10 @@ PROTEIN_LANDMARKS = 1000
 _COLUMNS = ("cell", "label", "probability", "p_value")
 #: Fewest proteins to place a cell without RNA by.
 FEWEST_PROTEINS = 5
-#: A cell with a p-value of at most this is unlike those that the model was trained on, and the fraction of such cells
-#: above which they are warned of.
-UNLIKE, MANY_UNLIKE = 0.01, 0.2
+#: A cell with a p-value of at most this is unlike those that the model was trained on.
+UNLIKE = 0.01
+#: Fraction of such cells above which the user is warned.
+MANY_UNLIKE = 0.2
 #: Most cells that a whole data set is judged by.
 COMPARED = 500
 
@@ -366,7 +367,7 @@ def warn_of_other_proteins(cite: CiteSeq, p_value: np.ndarray) -> None:
     if cite.protein is not None and unlike > MANY_UNLIKE:
         log.warning(
             "warning: %.0f %% of the cells are unlike those that the classes were learned from (expected: %.0f %%). "
-            "Proteins of another study mislead: ignore them with rna_only=True or --rna-only, or map the cells",
+            "If their proteins are of another study, predict with rna_only=True (--rna-only), or map the cells",
             100 * unlike, 100 * UNLIKE,
         )  # fmt: skip
 

@@ -508,7 +508,7 @@ def _dense(line: Any) -> NDArray[np.float64]:
 
 
 def _parts(data: Data) -> Mapping[str, AnnData]:
-    """Return the modalities, by name; of an AnnData, those of its feature types, if it has antibodies as well."""
+    """Return the modalities by name; of an AnnData, genes and antibodies, if its feature types tell of both."""
     if isinstance(data, MuData):
         return data.mod
     is_antibody = split_features(data)[1]

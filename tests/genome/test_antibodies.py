@@ -88,6 +88,10 @@ def test_human_antibodies(name, symbol):
         ("Ly-6G", "Ly6g"),
         ("CD170 (Siglec-F)", "Siglecf"),
         ("Folate Receptor 4", "Izumo1r"),
+        ("BP-1", "Enpep"),
+        ("Qa-1b", "H2-T23"),
+        ("Qa-1", "H2-T23"),
+        ("RAE-1", "Raet1d"),
         ("CD317", "Bst2"),
     ],
 )

@@ -24,7 +24,7 @@ from scfusionttt.genome.resolve import Resolution, resolve_genes
 TABLE = Path(__file__).parent / "tables_data" / "antibodies.tsv"
 
 #: Folded antigen names that are gene symbols, too, of another gene (LOX) or in one of the species.
-_ALSO_GENES = ("lox", "gpr56", "fasl", "icosl", "il4ra", "il6ra")
+_ALSO_GENES = ("lox", "rae1", "gpr56", "fasl", "icosl", "il4ra", "il6ra")
 
 _SEPARATORS = {ord(character): None for character in " -_./"}
 

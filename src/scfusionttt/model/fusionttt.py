@@ -718,8 +718,8 @@ class FusionTTT(metaclass=_Hints):
         target
             Name of a protein, which is then predicted without its own counts, or of a class.
         labels_key
-            obs column with cell types: contributions are averaged per type, and a class is compared with its cells
-            among those with a type.
+            obs column with cell types: contributions are averaged per type, and a class is compared with its cells.
+            Cells without a type are left out of the latter.
         rna_only
             Explain the target by genes alone, with all proteins hidden from the model.
         n_cells
@@ -736,7 +736,7 @@ class FusionTTT(metaclass=_Hints):
         ------
         SettingError
             The model has no such protein or class, it does not vary among the cells or is not predicted, `n_cells` is
-            below 2, or the model was not trained (see :meth:`build`).
+            below 2, no p-value can reach `level`, or the model was not trained (see :meth:`build`).
         """
         state = self._learned()
         require(isinstance(n_cells, Integral) and n_cells > 1, f"n_cells must be at least 2 (got {n_cells!r})")

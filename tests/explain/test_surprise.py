@@ -105,7 +105,7 @@ def test_embedding_is_the_same_with_surprise_and_the_loss_is_that_of_the_layer(c
 
     def remember(*arguments, **options):
         result = linear(*arguments, **options)
-        asked.append(result.loss)
+        asked.extend([] if result.loss is None else [result.loss])  # embed also reads cells without it
         return result
 
     linear = dispatch.ttt_linear

@@ -31,5 +31,5 @@ def halves(cite: CiteSeq, seed: int) -> tuple[CiteSeq, CiteSeq]:
 
 
 def _dealt(counts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return how many of each count are dealt to the first half; of a senseless one that no integer holds, few."""
+    """Return how many of each count go to the first half; counts too large for an integer are capped."""
     return rng.binomial(np.minimum(counts, 2.0**62).astype(np.int64), 0.5).astype(np.float32)

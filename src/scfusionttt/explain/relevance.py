@@ -95,7 +95,7 @@ def relevance(
     types
         [n], cell types to average over.
     is_target
-        [n], 1 for cells of the class and 0 for others, NaN if not known; None: as the model predicts.
+        [n] bool, the cells of the class; None: those that the model predicts.
     rna_only
         Hide all proteins from the model, so that the target is explained by genes alone.
     steps
@@ -160,11 +160,6 @@ def relevance(
         for name in pd.unique(pd.Series(types).dropna()):
             table[f"mean in {name}"] = contribution_nf[types == name].mean(axis=0)[table.index]
     return table.reset_index(drop=True)
-
-
-def membership(types: np.ndarray, name: str) -> np.ndarray:
-    """Return 1 for cells of a class and 0 for others, NaN for cells without a type, [n]."""
-    return np.where(pd.isna(types), np.nan, types == name)
 
 
 def share(contribution_nf: np.ndarray, truth_n: np.ndarray) -> np.ndarray:

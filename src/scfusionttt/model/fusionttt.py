@@ -26,7 +26,7 @@ from scfusionttt.data.loader import CellDataset
 from scfusionttt.data.preprocess import Preprocessing
 from scfusionttt.errors import SettingError
 from scfusionttt.evaluation.vocabulary import Protocol
-from scfusionttt.explain.relevance import find_target, membership, relevance
+from scfusionttt.explain.relevance import find_target, relevance
 from scfusionttt.explain.surprise import as_track, write_track
 from scfusionttt.labels import usable_labels
 from scfusionttt.model import mapping, pipeline
@@ -757,7 +757,7 @@ class FusionTTT(metaclass=_Hints):
         return relevance(
             state.network, dataset.subset(drawn).loaded(), state.features.table, found,
             choose_device(self.device), types=types,
-            is_target=None if types is None or found.label is None else membership(types, found.name),
+            is_target=None if types is None or found.label is None else types == found.name,
             rna_only=rna_only, seed=state.config.seed, level=level, steps=steps, masked=masked,
             permutations=permutations,
         )  # fmt: skip

@@ -81,7 +81,7 @@ def input_names(paths: Sequence[Path]) -> list[str]:
     Raises
     ------
     InputDataError
-        No folder tells them apart.
+        Their paths differ in no folder.
     """
     parts = [[*path.parent.parts, path.stem] for path in map(Path, map(os.path.abspath, paths))]
     own = [part[-1] for part in parts]

@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from scfusionttt.data.kinds import evenly_drawn, kinds
 from scfusionttt.data.loader import CellDataset
 from scfusionttt.fitting.sample import Sample
 from scfusionttt.inference import read_cells, seen
@@ -50,7 +51,7 @@ def fit_batch_correction(
     cells
         The cells of pretraining; `seed` draws a sample of many.
     """
-    cells = _sample(cells, seed)
+    cells = cells.subset(cells.rows[evenly_drawn(cells.batches[cells.rows], MOST_CELLS, seed)])
     values, has_protein = _read(network, cells, device)
     if not np.isfinite(values).all():
         return
@@ -96,19 +97,7 @@ def fit_kinds(backbone: FusionBackbone, correction: BatchCorrection, sample: Sam
 
 def _degrees(correction: BatchCorrection, z: np.ndarray, batch: np.ndarray, seed: int) -> np.ndarray:
     """Return to which degree cells z [n, l], with levels [n, keys], belong to each kind, [n, k]."""
-    n_kinds = len(correction.centroids)
-    table = pd.DataFrame(batch).rename(columns=str)
-    keys = [key for key in table if table[key].nunique() > 1]
-    if not keys:  # no batches, or the others have proteins alone
-        from sklearn.cluster import KMeans
-        from sklearn.preprocessing import normalize
-
-        return np.eye(n_kinds)[KMeans(n_kinds, random_state=seed, n_init=1).fit_predict(normalize(z))]
-    from harmonypy import run_harmony
-
-    return run_harmony(
-        z, table, keys, nclust=n_kinds, sigma=correction.SIGMA, random_state=seed, verbose=False
-    ).R  # fmt: skip
+    return kinds(z, batch, len(correction.centroids), seed=seed, sigma=correction.SIGMA)
 
 
 def _set_landmarks(correction: BatchCorrection, z: Tensor, seed: int) -> Tensor:
@@ -162,7 +151,7 @@ def fit_new_batches(
     cells = cells.subset(cells.rows[np.isin(cells.batches[cells.rows, 0], new)])
     if not len(cells):
         return
-    cells = _sample(cells, seed)
+    cells = cells.subset(cells.rows[evenly_drawn(cells.batches[cells.rows], MOST_CELLS, seed)])
     values = torch.from_numpy(_read(network, cells, device)[0])
     network.cpu()
     for level in new:
@@ -192,16 +181,6 @@ def _shortened(shift: Tensor, n_cells: Tensor, latent: Latent) -> Tensor:
     order = length.argsort()
     median = length[order[torch.searchsorted(n_cells[order].cumsum(0), n_cells.sum() / 2)]]
     return shift * (LONGEST * median / length.clamp(min=1e-12)).clamp(max=1)[:, None]
-
-
-def _sample(cells: CellDataset, seed: int) -> CellDataset:
-    """Return at most `MOST_CELLS` cells; large batches lose cells first."""
-    if len(cells) <= MOST_CELLS:
-        return cells
-    rng = np.random.default_rng(seed)
-    drawn = pd.DataFrame(cells.batches[cells.rows]).sample(frac=1, random_state=rng)
-    groups = drawn.groupby(list(drawn.columns), observed=True)
-    return cells.subset(cells.rows[np.sort(groups.head(MOST_CELLS // groups.ngroups).index)])
 
 
 def _read(

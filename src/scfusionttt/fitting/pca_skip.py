@@ -1,9 +1,9 @@
 """After pretraining: fit the PCA skip, which adds principal components and proteins to the bottleneck."""
 
 import numpy as np
-import pandas as pd
 import torch
 
+from scfusionttt.data.kinds import principal_axes, within_batches
 from scfusionttt.fitting.sample import Sample
 from scfusionttt.nn.backbone import PCASkip
 
@@ -18,33 +18,14 @@ def fit_pca_skip(skip: PCASkip, sample: Sample, *, seed: int) -> None:
 
     `seed` starts the randomised decomposition.
     """
-    within = _within_batches(sample.genes, sample.batches)
-    axes = _principal_axes(within, skip.n_components, seed)
+    within = within_batches(sample.genes, sample.batches)
+    axes = principal_axes(within, skip.n_components, seed)
     axes /= _spread((within - within.mean(axis=0)) @ axes)
     with torch.no_grad():
         skip.cpu().axes[:, : axes.shape[1]] = torch.from_numpy(axes)
         skip.reach.fill_(REACH * _spread(sample.bottleneck))
         if skip.n_proteins:
             _fit_proteins(skip, np.hstack([sample.by_rna, sample.genes @ skip.axes.numpy()]), sample.proteins)
-
-
-def _within_batches(genes: np.ndarray, batches: np.ndarray) -> np.ndarray:
-    """Return genes [n, g] less the mean of the cell's batches, so that no axis is spent on differences of batches."""
-    if not batches.shape[1]:
-        return genes
-    within = genes.copy()
-    for rows in pd.DataFrame(batches).groupby(list(range(batches.shape[1]))).indices.values():
-        within[rows] -= genes[rows].mean(axis=0)
-    return within
-
-
-def _principal_axes(genes: np.ndarray, n: int, seed: int) -> np.ndarray:
-    """Return at most `n` principal axes [g, k] of values [n, g]; a single cell has none."""
-    from sklearn.decomposition import PCA
-
-    if len(genes) < 2:
-        return np.zeros((genes.shape[1], 0), dtype=genes.dtype)
-    return PCA(min(n, *genes.shape), svd_solver="randomized", random_state=seed).fit(genes).components_.T
 
 
 def _fit_proteins(skip: PCASkip, predictors: np.ndarray, proteins: np.ndarray) -> None:

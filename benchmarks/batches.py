@@ -4,6 +4,7 @@ python benchmarks/batches.py --seeds 3 --json batches.json                     #
 python benchmarks/batches.py cells.h5mu --labels-key cell_type --batch-key donor --seeds 3
 python benchmarks/batches.py pbmc10k.h5mu --labels-key cell_type --two-runs 0.5 # real cells, a simulated second run
 python benchmarks/batches.py --small 0.1 --seeds 5                             # simulated, a donor of few cells
+python benchmarks/batches.py --staining 1 --seeds 5                            # simulated, a donor stained otherwise
 
 Rows: our model without the batches, with them, and one model per batch; a model of all batches but the last, into whose
 embedding the last is mapped; 30 components of RNA beside the proteins, plain and corrected by Harmony (Korsunsky et al.
@@ -66,6 +67,11 @@ def main() -> None:
         help="divide the cells into two runs at random; in the second, each gene and protein is measured with an "
         "efficiency of its own, log-normal with this standard deviation (natural log)",
     )
+    parser.add_argument(
+        "--staining", type=float, default=0.0, metavar="SPREAD",
+        help="multiply the counts of each protein in the last batch by a factor, log-normal with this standard "
+        "deviation (natural log)",
+    )  # fmt: skip
     parser.add_argument("--cells", type=int, help="draw so many cells")
     parser.add_argument("--small", type=float, metavar="FRACTION", help="keep so many of the cells of the last batch")
     parser.add_argument(
@@ -80,6 +86,8 @@ def main() -> None:
     rows = []
     for seed in range(options.seeds):
         cells = Cells("cohort", _cells(options, seed), options.labels_key, options.batch_key)
+        if options.staining:
+            cells = replace(cells, cite=_stained(cells, options.staining, seed))
         if options.small:
             cells = replace(cells, cite=_with_small_batch(cells, options.small, seed))
         variants = {"small": bool(options.small), "unknown": options.unknown_proteins}
@@ -111,6 +119,17 @@ def _with_small_batch(cells: Cells, fraction: float, seed: int) -> CiteSeq:
     """Return the cells with a fraction of those of the last batch, drawn at random."""
     last = cells.batches == np.unique(cells.batches)[-1]
     return cells.cite[~last | (np.random.default_rng(seed).random(len(last)) < fraction)]
+
+
+def _stained(cells: Cells, spread: float, seed: int) -> CiteSeq:
+    """Return the cells with other counts of proteins in the last batch, drawn anew."""
+    assert cells.cite.protein is not None
+    rng, protein = np.random.default_rng(seed), cells.cite.protein.copy()
+    last = cells.batches == np.unique(cells.batches)[-1]
+    factor = np.exp(rng.normal(-spread / 2, spread, protein.n_vars))
+    counts = protein.X[last]
+    protein.X[last] = np.where(np.isnan(counts), np.nan, rng.poisson(np.nan_to_num(counts) * factor))
+    return replace(cells.cite, protein=protein)
 
 
 def two_runs(cite: CiteSeq, spread: float, batch_key: str, seed: int) -> CiteSeq:

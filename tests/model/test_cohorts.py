@@ -150,8 +150,18 @@ def test_proteins_are_imputed_as_measured_in_a_batch(models, cohort):
 
     average, other = model.impute(cohort), model.impute(cohort, transform_batch="batch 2", intervals=True)
     assert error(other.mean) < 0.8 * error(average)
-    np.testing.assert_allclose(other.mean[~first], average[~first], atol=1e-5)
-    assert (other.low < other.mean).to_numpy().all()
+    stains = np.exp(model.preprocessing.staining[1])
+    np.testing.assert_allclose(
+        np.expm1(other.mean[~first]), np.expm1(average[~first]).clip(lower=0) * stains, atol=1e-4
+    )  # fmt: skip
+    counted = model.impute(cohort, transform_batch="batch 2", intervals=True, units="counts")
+    constants = np.exp(model.preprocessing.log_geometric_mean)
+    np.testing.assert_allclose(counted.mean, np.expm1(other.mean) * constants, rtol=1e-4, atol=1e-3)
+    step = 1e-3 * other.sd  # a deviation is what a small step of the mean becomes, in both units
+    slope = (np.expm1(other.mean + step) - np.expm1(other.mean)) * constants / 1e-3
+    some = other.mean.to_numpy() > 0.05
+    np.testing.assert_allclose(counted.sd.to_numpy()[some], slope.to_numpy()[some], rtol=0.02)
+    assert (other.low <= other.mean).to_numpy().all() and (other.low < other.mean).to_numpy().mean() > 0.95
     with pytest.raises(SettingError, match=r"transform_batch='x' is no batch .* choose one of batch 1, batch 2"):
         model.impute(cohort, transform_batch="x")
     with pytest.raises(SettingError, match="this one has no batches"):
@@ -179,3 +189,47 @@ def test_balanced_batches_need_batches(cohort):
     model = FusionTTT("fast", progress=False, pretrain={"balance_batches": True})
     with pytest.raises(SettingError, match="balance_batches needs batches: give batch_key"):
         model.pretrain(cohort, batch_key=[])
+
+
+@pytest.fixture(scope="module")
+def studies():
+    """Two batches; every antibody stains the second otherwise, up to 30 times."""
+    cells = simulate(700, 400, 16, 5, n_batches=2, batch_effect=0.3, composition_shift=0.5, seed=2)
+    rows = (cells.obs["batch"] == "batch 2").to_numpy()
+    stained = cells["prot"].X[rows] * np.exp(np.random.default_rng(0).normal(0, 1.5, 16))
+    cells["prot"].X[rows] = np.random.default_rng(1).poisson(stained)
+    return cells, rows
+
+
+def own_share(z, rows):
+    """Return the share of neighbours from the own batch, of the second batch, relative to its share of the cells."""
+    nearest = NearestNeighbors(n_neighbors=15).fit(z).kneighbors(z[rows], return_distance=False)[:, 1:]
+    return rows[nearest].mean() / rows.mean()
+
+
+def test_studies_whose_antibodies_stain_differently_mix(studies, monkeypatch):
+    """In a PBMC10K and a mosaic 83 % of a mosaic's neighbours were of the mosaic, where 29 % were expected."""
+    cells, rows = studies
+    settings = {"progress": False, "network": {"width": 16}, "pretrain": {"epochs": 8}}
+    models = [FusionTTT("fast", **settings).pretrain(cells, batch_key="batch")]
+    monkeypatch.setattr("scfusionttt.data.staining.ERROR", 100.0)  # no difference is believed
+    models.append(FusionTTT("fast", **settings).pretrain(cells, batch_key="batch"))
+    one_scale, own_scale = (own_share(model.embed(cells), rows) for model in reversed(models))
+    assert own_scale < 1.3 < one_scale
+    assert np.abs(models[0].preprocessing.staining).max() > 1 and not models[1].preprocessing.staining.any()
+
+
+def test_a_query_whose_antibodies_stain_differently_lies_among_the_reference(studies, monkeypatch):
+    cells, rows = studies
+    with quiet():
+        first, second = cells[~rows].copy(), cells[rows].copy()
+    model = FusionTTT("fast", progress=False, network={"width": 16}, pretrain={"epochs": 8}).pretrain(first)
+    known, shares = model.embed(first), []
+    for error in (0.7, 100.0):
+        monkeypatch.setattr("scfusionttt.fitting.new_staining.ERROR", error)
+        mapped = model.map(second, batch_key="batch")
+        shares.append(own_share(np.vstack([known, mapped.embedding]), np.arange(len(rows)) >= len(known)))
+    assert shares[0] < 1.3 < shares[1]
+    np.testing.assert_array_equal(mapped.model.embed(first), known)
+    again = mapped.model
+    np.testing.assert_array_equal(again.embed(second), mapped.embedding)

@@ -74,7 +74,7 @@ class CellDataset(Dataset):
 
     def _take(self) -> None:
         self.rna = self.preprocessing.log_normalized(self.cite, self.match)
-        self.protein = self.preprocessing.log_ratios(self.cite, self.match)
+        self.protein = self.preprocessing.log_ratios(self.cite, self.match, self.batches)
         self.panel, present = present_genes(self.cite, self.match)
         self.present = torch.from_numpy(present)
 

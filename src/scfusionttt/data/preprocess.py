@@ -9,14 +9,19 @@ import scipy.sparse as sp
 
 from scfusionttt.config import DataConfig
 from scfusionttt.data.cells import CiteSeq, cells_with_gene, gene_panels
+from scfusionttt.data.cohort import Cohort
 from scfusionttt.data.features import Match
+from scfusionttt.data.kinds import evenly_drawn
 from scfusionttt.data.moments import Moments, add_up, moments
+from scfusionttt.data.staining import staining
 from scfusionttt.data.transforms import Standardizer, clr, log_normalize
 
 #: Counts per cell after library-size normalisation, before log1p.
 TARGET_SUM = 1e4
 #: Scaled values are clipped at +- this many units.
 CLIP = 10.0
+#: Most cells, and most gene values, by which the staining of batches is compared.
+MOST_CELLS, MOST_VALUES = 5000, 40_000_000
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,9 @@ class Preprocessing:
         [g], mean fraction of a cell's counts from each gene; used to scale library sizes up for missing genes.
     log_geometric_mean
         [p], ``mean(log1p(counts))`` of each protein, for the centred log-ratio.
+    staining
+        [b, p], by how much more (natural log) each batch of the first key stains than the mean cell; see
+        :func:`~scfusionttt.data.staining.staining`. Without rows for batches, none differs.
     rna, protein
         Standardizers of log-normalized genes and of protein log-ratios.
     """
@@ -38,22 +46,31 @@ class Preprocessing:
     target_sum: float
     gene_share: np.ndarray
     log_geometric_mean: np.ndarray
+    staining: np.ndarray
     rna: Standardizer
     protein: Standardizer
 
     @classmethod
-    def fit(cls, cite: CiteSeq, match: Match, config: DataConfig) -> "Preprocessing":
-        """Compute the constants from cells whose features are matched; missing features get neutral constants."""
+    def fit(
+        cls, cite: CiteSeq, match: Match, config: DataConfig, cohort: Cohort | None = None, *, seed: int = 0
+    ) -> "Preprocessing":
+        """Compute the constants from cells whose features are matched; missing features get neutral constants.
+
+        `cohort` holds their batches; `seed` draws the cells by which the batches are compared.
+        """
+        cohort = cohort or Cohort()
         unscaled = cls(
             target_sum=TARGET_SUM,
             gene_share=_gene_share(cite, match),
             log_geometric_mean=_log_geometric_mean(cite, match),
+            staining=np.zeros((0, len(match.proteins))),
             rna=Standardizer.identity(len(match.genes)),
             protein=Standardizer.identity(len(match.proteins)),
         )
+        unscaled = replace(unscaled, staining=unscaled._staining(cite, match, cohort, seed))
         if config.scale == "none":  # no pass over the cells needed
             return unscaled
-        rna, protein = unscaled._moments(cite, match)
+        rna, protein = unscaled._moments(cite, match, cohort)
         return replace(unscaled, rna=_scaler(rna, config), protein=_scaler(protein, config, among_few=True))
 
     def adapted(self, cite: CiteSeq, match: Match, config: DataConfig) -> "Preprocessing":
@@ -64,7 +81,7 @@ class Preprocessing:
         if config.scale == "none":
             return self
         present = match.genes >= 0
-        own = _scaler(self._moments(cite, match)[0][present], config)
+        own = _scaler(self._moments(cite, match, Cohort())[0][present], config)
         mean, std = self.rna.mean.copy(), self.rna.std.copy()
         mean[present], std[present] = own.mean, own.std
         return replace(self, rna=replace(self.rna, mean=mean, std=std))
@@ -76,15 +93,45 @@ class Preprocessing:
             counts, target_sum=self.target_sum, library_size=_library_size(counts, cite, match, self.gene_share)
         )
 
-    def log_ratios(self, cite: CiteSeq, match: Match) -> np.ndarray:
-        """Return centred log-ratios [n, p] in the model's order, NaN where not measured."""
-        return clr(matched_protein_counts(cite, match), log_geometric_mean=self.log_geometric_mean)[0]
+    def log_ratios(self, cite: CiteSeq, match: Match, batches: np.ndarray | None = None) -> np.ndarray:
+        """Return centred log-ratios [n, p] in the model's order, NaN where not measured.
 
-    def _moments(self, cite: CiteSeq, match: Match) -> tuple[Moments, Moments]:
+        `batches` are the levels of the batch keys [n, keys], -1: none; without the first, a cell stains like the mean.
+        """
+        constants = self.log_geometric_mean
+        if batches is not None and batches.shape[1]:
+            constants = constants + self.staining_of(batches[:, 0])
+        return clr(matched_protein_counts(cite, match), log_geometric_mean=constants)[0]
+
+    def staining_of(self, levels: np.ndarray) -> np.ndarray:
+        """Return the rows of `staining` of these levels [n], 0 for others, [n, p]."""
+        rows = np.vstack([self.staining, np.zeros_like(self.log_geometric_mean)])
+        return rows[np.where(levels < len(self.staining), levels, -1)]
+
+    def with_staining(self, staining: np.ndarray, start: int) -> "Preprocessing":
+        """Return the constants with rows for more batches [b, p], whose levels begin with `start`."""
+        return replace(self, staining=np.vstack([self.staining_of(np.arange(start)), staining]))
+
+    def _staining(self, cite: CiteSeq, match: Match, cohort: Cohort, seed: int) -> np.ndarray:
+        """Return how strongly each batch stains, [b, p], by some of the cells."""
+        if not cohort.levels or not len(match.proteins):
+            return self.staining
+        batches = cohort.codes(cite.obs)
+        drawn = evenly_drawn(batches, max(min(MOST_CELLS, MOST_VALUES // len(match.genes)), 2), seed)
+        some = cite[drawn]
+        genes = self.log_normalized(some, match)
+        scaled = Standardizer.fit(genes, clip=CLIP).transform(genes.toarray())
+        log_counts = np.log1p(matched_protein_counts(some, match).astype(np.float64))
+        values = staining(scaled, log_counts, batches[drawn], len(cohort.first), seed=seed)
+        n_cells = np.bincount(batches[:, 0], minlength=len(values))[:, None] * np.isfinite(values)
+        values = np.nan_to_num(values)
+        return np.where(n_cells > 0, values - (n_cells * values).sum(axis=0) / np.maximum(n_cells.sum(axis=0), 1), 0.0)
+
+    def _moments(self, cite: CiteSeq, match: Match, cohort: Cohort) -> tuple[Moments, Moments]:
         """Return the moments of log-normalized genes and of log-ratios."""
         both = add_up(
             moments(self.log_normalized(part, match), _cells_with(part, match)).followed_by(
-                moments(self.log_ratios(part, match))
+                moments(self.log_ratios(part, match, cohort.codes(part.obs)))
             )
             for part in cite.blocks()
         )
@@ -97,17 +144,21 @@ class Preprocessing:
             "target_sum": self.target_sum,
             "gene_share": self.gene_share.tolist(),
             "log_geometric_mean": self.log_geometric_mean.tolist(),
+            "staining": self.staining.tolist(),
             "rna": self.rna.to_dict(),
             "protein": self.protein.to_dict(),
         }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":
-        """Build from the result of :meth:`to_dict`."""
+        """Build from the result of :meth:`to_dict`; earlier versions did not compare batches."""
+        log_geometric_mean = np.asarray(values["log_geometric_mean"], dtype=np.float64)
+        rows = values.get("staining", [])
         return cls(
             target_sum=float(values["target_sum"]),
             gene_share=np.asarray(values["gene_share"], dtype=np.float64),
-            log_geometric_mean=np.asarray(values["log_geometric_mean"], dtype=np.float64),
+            log_geometric_mean=log_geometric_mean,
+            staining=np.reshape(rows, (len(rows), len(log_geometric_mean))).astype(np.float64),
             rna=Standardizer.from_dict(values["rna"]),
             protein=Standardizer.from_dict(values["protein"]),
         )

@@ -232,8 +232,9 @@ class FusionTTT(metaclass=_Hints):
             Cells to train on; see Notes of :class:`FusionTTT`. With ``cells="all"``, those with both modalities teach
             where cells with proteins alone lie.
         batch_key
-            obs columns of donors, lanes or runs, whose effects are removed from the embedding. None: the inputs of a
-            store, if it has several; an empty sequence: none.
+            obs columns of donors, lanes or runs, whose effects are removed from the embedding; for levels of the first
+            one, also that antibodies stain them otherwise. None: the inputs of a store, if it has several; an empty
+            sequence: none.
         species
             ``human`` or ``mouse``; None: inferred from the gene names.
         checkpoints, resume
@@ -431,8 +432,9 @@ class FusionTTT(metaclass=_Hints):
 
         The reference may have batches or not. Only the effects of the new ones are estimated: cells are assigned to the
         kinds of cells of the reference, whose shifts in the new batch are found by ridge regression, as in Symphony
-        (Kang et al. 2021). No label is needed. The query may lack genes and proteins, or have others. Cell types are
-        predicted from the corrected latent.
+        (Kang et al. 2021). No label is needed. If antibodies stain the new batch otherwise, its counts are scaled, so
+        that the proteins have the values that its RNA predicts in most kinds of its cells. The query may lack genes and
+        proteins, or have others. Cell types are predicted from the corrected latent.
 
         Parameters
         ----------
@@ -585,12 +587,13 @@ class FusionTTT(metaclass=_Hints):
         units
             ``log_ratio``: ``log1p(count / geometric mean)``, natural logarithm, geometric mean over the training cells;
             ``counts``: the same as counts at the sequencing depth of the training cells. These are back-transformed
-            means of logarithms, so they lie below mean counts.
+            means of logarithms, so they lie below mean counts. Both are for the staining of the mean training cell.
         intervals
             Also return standard deviations and 90 % intervals, for cells of another donor than those trained on.
         transform_batch
             Impute the proteins as they would be measured in this batch, a level of the model's first batch key: what it
-            adds to each kind of cells replaces what a cell's own batch adds. None: the prediction as it is.
+            adds to each kind of cells replaces what a cell's own batch adds, and its staining that of the mean cell.
+            None: the prediction as it is.
         inplace
             Also write the values to ``data.obsm["protein_imputed"]`` and, with `intervals`, the others to
             ``protein_imputed_sd``, ``protein_imputed_low`` and ``protein_imputed_high``.
@@ -822,7 +825,7 @@ class FusionTTT(metaclass=_Hints):
 
     def _untrained_state(self, cite: CiteSeq, species: str | None, cohort: Cohort) -> TrainedState:
         """Return the state that stage 1 starts from, with random weights."""
-        features, preprocessing = pipeline.learn_features(cite, self.config, species)
+        features, preprocessing = pipeline.learn_features(cite, self.config, species, cohort)
         return TrainedState(
             config=self.config,
             features=features,

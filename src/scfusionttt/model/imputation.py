@@ -134,7 +134,8 @@ def impute(
     head = network.backbone.protein_head
     if head is None or not head.is_fitted:
         assert isinstance(network, PretrainNetwork)  # of an older version, which used the decoder
-        return _table(state, cite, inference.reconstructed_proteins(network, cells, device), units)
+        scaled = inference.reconstructed_proteins(network, cells, device)
+        return _table(state, cite, scaled, units, np.zeros(scaled.shape[1]))
     both = inference.read_cells(
         network, cells, device, lambda inputs: torch.cat(network.backbone.proteins_from_rna(inputs), dim=1)
     )
@@ -148,17 +149,19 @@ def impute(
         names = state.features.proteins["name"][unfitted].tolist()
         log.info("too few training cells had these proteins to impute them; theirs are NaN: %s", name_some(names))
         mean[:, unfitted] = sd[:, unfitted] = np.nan
+    more = np.zeros(mean.shape[1])
     if transform_batch is not None:
         mean = mean + _changes(state, cells, device, transform_batch)
-    values = _table(state, cite, mean, units)
+        more = state.preprocessing.staining_of(np.array([_level(state, transform_batch)]))[0]
+    values = _table(state, cite, mean, units, more)
     if not intervals:
         return values
     low, high = (ends.numpy() for ends in head.cpu().interval(torch.from_numpy(mean), torch.from_numpy(sd)))
     return ImputedProteins(
         mean=values,
-        sd=_deviations(state, values, sd, units),
-        low=_table(state, cite, low, units),
-        high=_table(state, cite, high, units),
+        sd=_deviations(state, values, mean, sd, units, more),
+        low=_table(state, cite, low, units, more),
+        high=_table(state, cite, high, units, more),
     )
 
 
@@ -172,18 +175,27 @@ def obsm_tables(imputed: pd.DataFrame | ImputedProteins) -> dict[str, pd.DataFra
     }
 
 
-def _table(state: TrainedState, cite: CiteSeq, scaled: np.ndarray, units: Units) -> pd.DataFrame:
-    """Return scaled values [n, p] in other units."""
-    scaler = state.preprocessing.protein
+def _table(
+    state: TrainedState, cite: CiteSeq, scaled: np.ndarray, units: Units, more: np.ndarray
+) -> pd.DataFrame:  # fmt: skip
+    """Return scaled values [n, p] in other units, of antibodies that stain by `more` [p] than in the mean cell."""
+    scaler, geometric_mean = state.preprocessing.protein, np.exp(state.preprocessing.log_geometric_mean)
     values = scaled * scaler.std + scaler.mean
     if units == "counts":
-        values = np.expm1(values).clip(min=0) * np.exp(state.preprocessing.log_geometric_mean)
+        values = np.expm1(values).clip(min=0) * np.exp(more) * geometric_mean
+    elif more.any():
+        values = np.log1p(np.expm1(values).clip(min=0) * np.exp(more))
     return pd.DataFrame(values, index=cite.rna.obs_names, columns=protein_columns(state.features.proteins["name"]))
 
 
-def _deviations(state: TrainedState, values: pd.DataFrame, scaled: np.ndarray, units: Units) -> pd.DataFrame:
-    """Return scaled standard deviations [n, p] in other units; for counts, to first order."""
-    deviation = scaled * state.preprocessing.protein.std
+def _deviations(
+    state: TrainedState, values: pd.DataFrame, mean: np.ndarray, sd: np.ndarray, units: Units, more: np.ndarray
+) -> pd.DataFrame:
+    """Return scaled standard deviations [n, p] in other units, to first order; `values` are means [n, p] in these."""
+    scaler = state.preprocessing.protein
+    deviation = sd * scaler.std
     if units == "counts":
-        deviation = deviation * (values.to_numpy() + np.exp(state.preprocessing.log_geometric_mean))
+        deviation = deviation * (values.to_numpy() + np.exp(state.preprocessing.log_geometric_mean + more))
+    elif more.any():
+        deviation = deviation * np.exp(more + mean * scaler.std + scaler.mean - values.to_numpy())
     return pd.DataFrame(deviation, index=values.index, columns=values.columns)

@@ -14,11 +14,12 @@ from torch import Tensor
 from scfusionttt import inference, keys
 from scfusionttt.data.cells import CiteSeq
 from scfusionttt.data.cohort import FEWEST, query_batches
-from scfusionttt.data.loader import CellDataset
+from scfusionttt.data.loader import CellDataset, cell_dataset
 from scfusionttt.errors import SettingError, name_some
 from scfusionttt.fitting.batch_correction import fit_new_batches
+from scfusionttt.fitting.new_staining import fit_new_staining
 from scfusionttt.keys import INPUT
-from scfusionttt.model.pipeline import COMPARED, MANY_UNLIKE, UNLIKE, dataset_for
+from scfusionttt.model.pipeline import COMPARED, MANY_UNLIKE, UNLIKE, dataset_for, log_staining
 from scfusionttt.model.state import TrainedState
 from scfusionttt.nn.networks import Network
 from scfusionttt.nn.tokens import CellInputs
@@ -95,6 +96,10 @@ def add_batches(
     if new:
         log.info("batches: %d new, of %s", len(new), name_some(sorted(set(names)), most=8))
         _warn_of_small(names)
+        staining = fit_new_staining(network, dataset, new, device, seed=state.config.seed)
+        log_staining(np.vstack([np.zeros_like(staining[:1]), staining]))
+        extended = replace(extended, preprocessing=state.preprocessing.with_staining(staining, new.start))
+        dataset = cell_dataset(cite, dataset.match, extended.preprocessing, batches=dataset.batches)
         fit_new_batches(network, backbone.correction, dataset, new, device, seed=state.config.seed)
     return extended, dataset, names
 

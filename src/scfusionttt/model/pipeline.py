@@ -158,11 +158,26 @@ def cells_to_learn_from(cite: CiteSeq, *, place: bool = False) -> CiteSeq:
     return cells
 
 
-def learn_features(cite: CiteSeq, config: Config, species: str | None) -> tuple[Features, Preprocessing]:
+def learn_features(
+    cite: CiteSeq, config: Config, species: str | None, cohort: Cohort | None = None
+) -> tuple[Features, Preprocessing]:
     """Return the features that a new model reads, in order, and the constants that scale their values."""
     features, notes = choose_features(cite, config.data, species=species)
     log_notes(notes)
-    return features, Preprocessing.fit(cite, match_features(cite, features), config.data)
+    match = match_features(cite, features)
+    preprocessing = Preprocessing.fit(cite, match, config.data, cohort, seed=config.seed)
+    log_staining(preprocessing.staining)
+    return features, preprocessing
+
+
+def log_staining(staining: np.ndarray) -> None:
+    """Log by how much batches stain otherwise, [b, p], if they do."""
+    if staining.any():
+        between = staining.max(axis=0) - staining.min(axis=0)
+        log.info(
+            "batches: antibodies stain them differently, by a factor of %.1f in the median and of at most %.0f; their "
+            "counts are brought to one scale", np.exp(np.median(between)), np.exp(between.max()),
+        )  # fmt: skip
 
 
 def adapt_preprocessing(cite: CiteSeq, state: TrainedState) -> Preprocessing:

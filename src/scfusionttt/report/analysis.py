@@ -169,7 +169,9 @@ def analyse(
     weights = graph.obsp["connectivities"]
     clusterings = {one: cluster_graph(weights, resolution=one, seed=seed).labels.astype(str) for one in resolutions}
     clusters, with_rna = clusterings[resolutions[0]], has_rna(cite.rna)
-    lognorm, log_ratios = preprocessing.log_normalized(cite, match), preprocessing.log_ratios(cite, match)
+    read_with = model if mapped is None else mapped.model
+    log_ratios = read_with.preprocessing.log_ratios(cite, match, read_with.cohort.codes(cite.obs))
+    lognorm = preprocessing.log_normalized(cite, match)
     genes, proteins = features.genes["name"].tolist(), features.proteins["name"].tolist()
     return Analysis(
         cite=cite,

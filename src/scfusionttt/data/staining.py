@@ -1,4 +1,4 @@
-"""How strongly the antibodies of each batch stain, found by comparing cells of the same kind.
+"""How strongly antibodies stain each batch, estimated by comparing cells of the same kind.
 
 The log-ratios of a protein in two batches differ by a shift, which the correction of batch effects removes, only while
 the batches stain alike. Between studies counts differ up to 40 times, which has to be taken out of the counts.
@@ -8,7 +8,7 @@ import numpy as np
 
 from scfusionttt.data.kinds import kinds, principal_axes, within_batches
 
-#: Principal components of the RNA in which kinds of cells are told apart.
+#: Principal components of the RNA by which kinds of cells are distinguished.
 N_COMPONENTS = 30
 #: Cells per kind, and most kinds.
 CELLS_PER_KIND, MOST_KINDS = 30, 50

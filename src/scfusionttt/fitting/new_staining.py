@@ -1,4 +1,4 @@
-"""How strongly the batches of a query stain, found from what its RNA tells of its proteins."""
+"""How strongly antibodies stain the batches of a query, estimated from the proteins that its RNA predicts."""
 
 from collections.abc import Sequence
 

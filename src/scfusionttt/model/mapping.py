@@ -99,7 +99,8 @@ def add_batches(
         staining = fit_new_staining(network, dataset, new, device, seed=state.config.seed)
         log_staining(np.vstack([np.zeros_like(staining[:1]), staining]))
         extended = replace(extended, preprocessing=state.preprocessing.with_staining(staining, new.start))
-        dataset = cell_dataset(cite, dataset.match, extended.preprocessing, batches=dataset.batches)
+        if staining.any():
+            dataset = cell_dataset(cite, dataset.match, extended.preprocessing, batches=dataset.batches)
         fit_new_batches(network, backbone.correction, dataset, new, device, seed=state.config.seed)
     return extended, dataset, names
 

@@ -16,6 +16,7 @@ with a label unless it says otherwise:
   cells of its type (1: mixed); types of at least two batches.
 * iLISI: median number of batches among 90 neighbours (1: own batch alone; the number of batches: mixed).
 * ARI, NMI: of clusters of each batch's cells, mean over batches.
+* joint ARI, NMI: of clusters of all cells, which also tell whether a type of several batches is one cluster.
 * kNN: accuracy of the last batch's labels by its 15 nearest cells of the other batches; types that these have.
 * purity: share of a cell's neighbours of its type, for types of one batch alone; the lowest of these types.
 """
@@ -237,7 +238,10 @@ def scores(z: "np.ndarray | list", cells: Cells) -> dict[str, float]:
         evaluate_representation(part, labels[batches == name]).mean for part, name in zip(parts, names, strict=True)
     ]  # fmt: skip
     result = {metric: float(np.mean([one[metric] for one in own])) for metric in ("ARI", "NMI")}
-    return result if isinstance(z, list) else {**mixing(z, labels, batches), **result}
+    if isinstance(z, list):
+        return result
+    joint = evaluate_representation(z, labels).mean
+    return {**mixing(z, labels, batches), **result, **{f"joint {metric}": joint[metric] for metric in result}}
 
 
 def mixing(z: np.ndarray, labels: np.ndarray, batches: np.ndarray) -> dict[str, float]:

@@ -57,6 +57,15 @@ def test_separate_batches_score_higher_than_mixed_ones():
     assert mixed["iLISI"] > 1.8 and apart["iLISI"] == pytest.approx(1)
 
 
+def test_clusters_of_all_cells_tell_whether_a_type_of_two_batches_is_one():
+    cite = as_citeseq(simulate(120, 60, 4, 2, n_batches=2, seed=0))
+    cells = Cells("cohort", cite, "cell_type", "batch")
+    codes, _ = usable_labels(cite.obs, "cell_type")
+    z = np.random.default_rng(0).normal(size=(120, 2)) + 50 * codes[:, None]
+    apart = batches.scores(z + [0, 1000] * (cells.batches == "batch 1")[:, None], cells)
+    assert apart["ARI"] == 1 and apart["joint ARI"] < 0.6
+
+
 def test_unknown_proteins_are_left_out_of_the_query_alone():
     cite = as_citeseq(simulate(60, 60, 10, 2, seed=0))
     partial = batches._without_proteins(cite, 0.3, seed=0)

@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from scfusionttt.errors import InputFileError
+from scfusionttt.errors import FeatureError, InputFileError
 from scfusionttt.genome import ASSEMBLIES, load_genes, resolve_antibodies
 from scfusionttt.genome.antibodies import TABLE, read_as_antibodies
 from scfusionttt.genome.antibody_names import is_hashtag, is_isotype, key
@@ -200,8 +200,16 @@ def test_overrides(tmp_path):
 def test_wrong_overrides(tmp_path):
     with pytest.raises(InputFileError, match="need the columns name and symbol, but have a"):
         resolve_antibodies(["CD4"], overrides=pd.DataFrame({"a": ["b"]}))
+    with pytest.raises(InputFileError, match="need the columns name and symbol, but have 0, 1"):
+        resolve_antibodies(["CD4"], overrides=pd.DataFrame([["CD4", "CD4"]]))
     with pytest.raises(InputFileError, match="cannot be read"):
         resolve_antibodies(["CD4"], overrides=tmp_path / "none.tsv")
+
+
+def test_the_species_of_antibodies_is_read_as_that_of_genes():
+    assert resolve_antibodies(["CD3"], species="Human").table["symbol"].tolist() == ["CD3E"]
+    with pytest.raises(FeatureError, match="species 'rat' has no gene table"):
+        resolve_antibodies(["CD3"], species="rat")
 
 
 def test_separators_fold_but_not_between_digits():

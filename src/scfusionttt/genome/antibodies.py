@@ -18,7 +18,7 @@ from scfusionttt.genome.antibody_names import (
     spellings,
 )
 from scfusionttt.genome.names import as_text
-from scfusionttt.genome.resolve import Resolution, resolve_genes
+from scfusionttt.genome.resolve import Resolution, resolve_genes, supported
 
 #: Columns antigen, human, mouse (coding genes; of a carbohydrate its enzyme's gene, of a complex that of one chain).
 TABLE = Path(__file__).parent / "tables_data" / "antibodies.tsv"
@@ -68,7 +68,7 @@ def resolve_antibodies(
     FeatureError
         The species is not supported.
     """
-    text = as_text(names)
+    text, species = as_text(names), supported(species)
     own = _read_overrides(overrides)
     kind = pd.Series([_kind(name, own) for name in text], dtype=object)
     symbols = pd.Series([_symbol(name, own, species) for name in text], dtype=object).where(kind == "antibody", "")
@@ -175,7 +175,7 @@ def _read_overrides(overrides: pd.DataFrame | str | Path | None) -> dict[str, st
             raise InputFileError(f"antibody overrides {path}: cannot be read as a table ({reason})") from error
     if not {"name", "symbol"} <= set(overrides.columns):
         raise InputFileError(
-            f"antibody overrides need the columns name and symbol, but have {', '.join(overrides.columns)}"
+            f"antibody overrides need the columns name and symbol, but have {', '.join(map(str, overrides.columns))}"
         )
     table = overrides[["name", "symbol"]].fillna("").astype(str)
     return {key(name): symbol.strip() for name, symbol in table.itertuples(index=False)}

@@ -114,12 +114,17 @@ def resolve_genes(
         lookups: Sequence[GeneLookup] = [_own_lookup(table)]
         species = species or _species_of(lookups[0].genes)
     else:
-        species = (species or infer_species(text, ids)).lower()
+        species = supported(species or infer_species(text, ids))
         ids = None if ids is not None and other_species(ids) else ids  # symbols only, if the user chose the species
-        if species not in RELEASES:
-            raise FeatureError(f"species {species!r} has no gene table; use human or mouse, or pass a table or GTF")
         lookups = [shipped_lookup(assembly) for assembly in RELEASES[species]]
     return Resolution(_to_table(text, _search(text, ids, lookups, species), lookups), species)
+
+
+def supported(species: str) -> str:
+    """Return the name of a species as in `RELEASES`, whatever its case; FeatureError if it has no gene table."""
+    if species.lower() not in RELEASES:
+        raise FeatureError(f"species {species!r} has no gene table; use human or mouse, or pass a table or GTF")
+    return species.lower()
 
 
 def _search(names: pd.Series, ids: pd.Series | None, lookups: Sequence[GeneLookup], species: str) -> pd.DataFrame:

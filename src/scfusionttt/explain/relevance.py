@@ -88,10 +88,14 @@ def relevance(
 
     Parameters
     ----------
+    network
+        A pretrained network to explain a protein, a classifier to explain a class; moved to `device`.
     cells
         n cells as the network reads them.
     features
         [g + p], genes and then proteins: modality, name, symbol, chromosome, start.
+    target
+        What is explained, from :func:`find_target`.
     types
         [n], cell types to average over.
     is_target
@@ -102,8 +106,12 @@ def relevance(
         Steps of integrated gradients; 16 are inaccurate, 150 within 1 %, since norms vary fast near the mean cell.
     masked
         Number of top features that are also masked, one at a time.
+    permutations
+        Permutations of the measured values for the null distribution.
     level
         Family-wise error rate, not below 1 / (1 + permutations), the lowest p-value; 1 lists all features.
+    seed
+        Seed of the permutations, and of the halves and random panels of `panel_r2` and `random_r2`.
 
     Returns
     -------
@@ -116,6 +124,12 @@ def relevance(
     correlation, in half of the cells, of a ridge regression on the `PANEL` features of the highest share
     (`panel_r2`) and on as many random features (`random_r2`, `random_r2_sd`), chosen and fitted in the other half among
     those that the model reads.
+
+    Raises
+    ------
+    SettingError
+        A setting is out of range, the target is constant in the cells, the model does not predict it at all, or captum
+        is not installed.
     """
     require(isinstance(steps, Integral) and steps > 0, f"steps must be a whole number above 0 (got {steps!r})")
     lowest = 1 / (1 + permutations)
@@ -129,37 +143,50 @@ def relevance(
         raise SettingError(
             f"{target.name} is constant in all {len(truth)} cells where it was measured; nothing to explain"
         )
-    output, batch = _output(network, target), max(1, cells_at_once(network, device) // steps)
+    output, batch_size = _output(network, target), max(1, cells_at_once(network, device) // steps)
     read = partial(_inputs, target=target, rna_only=rna_only, device=device)
-    contribution_nf, value_nf = _integrated_gradients(output, cells, target, read, batch, steps)
+    contribution_nf, value_nf = _integrated_gradients(output, cells, target, read, batch_size, steps)
     explained = float(share(contribution_nf.sum(axis=1, keepdims=True), truth)[0])
     if explained <= 0:
         raise SettingError(f"the model does not predict {target.name} in these cells; nothing to explain")
+
     table = features.reset_index(drop=True)
     table["share"] = share(contribution_nf, truth) / explained
-    raises = np.sign(np.nan_to_num((standardised(value_nf) * standardised(contribution_nf)).sum(axis=0)))
-    table["score"] = raises * correlation(contribution_nf, truth)
+    table["score"] = _signs(contribution_nf, value_nf) * correlation(contribution_nf, truth)
     table["p_value"] = p_values(contribution_nf, truth, permutations, seed)
-    is_gene = (features["modality"] == "rna").to_numpy()
-    usable = (np.ptp(value_nf, axis=0) > 0) & (is_gene | (inference.uses_proteins(network) and not rna_only))
-    if target.protein is not None:
-        usable[is_gene.sum() + target.protein] = False
-        table = table.drop(index=is_gene.sum() + target.protein)
-    if rna_only:
-        table = table[table["modality"] == "rna"]
-    for name, score in {"explained": explained, **panel_scores(contribution_nf, value_nf, truth, usable, seed)}.items():
-        table.attrs[name] = score
-    table = table[table["p_value"] <= level].sort_values("share", ascending=False, kind="stable")
+    hidden = _hidden(features, target, rna_only=rna_only)
+    is_read = (features["modality"] == "rna").to_numpy() | inference.uses_proteins(network)
+    usable = is_read & ~hidden & (np.ptp(value_nf, axis=0) > 0)
+    panels = panel_scores(contribution_nf, value_nf, truth, usable, seed)
+    table.attrs.update({"explained": explained, **panels})
+
+    table = table[~hidden & (table["p_value"] <= level)].sort_values("share", ascending=False, kind="stable")
     first = table.index[:masked]
     table["share_by_masking"] = np.nan
     if len(first):
-        without_nf = _masking(output, cells, read, first, batch)
+        without_nf = _masking(output, cells, read, first, batch_size)
         table.loc[first, "share_by_masking"] = share(without_nf, truth) / explained
     if types is not None:
         types = types[measured]
         for name in pd.unique(pd.Series(types).dropna()):
             table[f"mean in {name}"] = contribution_nf[types == name].mean(axis=0)[table.index]
     return table.reset_index(drop=True)
+
+
+def _signs(contribution_nf: np.ndarray, value_nf: np.ndarray) -> np.ndarray:
+    """Return whether high values of each feature raise the output (1), lower it (-1) or do neither (0), [f]."""
+    return np.sign(np.nan_to_num((standardised(value_nf) * standardised(contribution_nf)).sum(axis=0)))
+
+
+def _hidden(features: pd.DataFrame, target: Target, *, rna_only: bool) -> np.ndarray:
+    """Return which features the model is not given: the protein that is explained, or all proteins; bool [f]."""
+    is_protein = (features["modality"] != "rna").to_numpy()
+    if rna_only:
+        return is_protein
+    hidden = np.zeros(len(features), dtype=bool)
+    if target.protein is not None:
+        hidden[np.flatnonzero(is_protein)[target.protein]] = True
+    return hidden
 
 
 def share(contribution_nf: np.ndarray, truth_n: np.ndarray) -> np.ndarray:

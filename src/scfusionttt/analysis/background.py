@@ -110,22 +110,39 @@ def background(
     )  # fmt: skip
 
     probability = mixture.probability(counts)[:, ~controls]
-    measured = np.isfinite(probability).sum(axis=0)
-    table = pd.DataFrame({"background": mixture.background[~controls]}, index=names[~controls].rename("protein"))
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore"):  # NaN where a protein was not measured
         positive = probability >= threshold
-        table["positive"] = positive.sum(axis=0) / measured
-    if droplets is None:
-        table.loc[measured == 0, "background"] = np.nan
-    if droplets is not None:
-        table["positive_droplets"] = (mixture.probability(droplets)[:, ~controls] >= threshold).mean(axis=0)
     columns = {"index": protein.obs_names, "columns": names[~controls]}
-    calls = ProteinCalls(pd.DataFrame(probability, **columns), pd.DataFrame(positive, **columns), table)
+    calls = ProteinCalls(
+        probability=pd.DataFrame(probability, **columns),
+        positive=pd.DataFrame(positive, **columns),
+        proteins=_summary(names, controls, mixture, probability, droplets, threshold),
+    )
     if target is not None:
         for key, result in calls.obsm().items():
             missing = False if key == PROTEIN_POSITIVE else np.nan
             target.obsm[key] = result.reindex(target.obs_names, fill_value=missing)
     return calls
+
+
+def _summary(
+    names: pd.Index,
+    controls: np.ndarray,
+    mixture: ProteinMixture,
+    probability: np.ndarray,
+    droplets: np.ndarray | None,
+    threshold: float,
+) -> pd.DataFrame:
+    """Return the table :attr:`ProteinCalls.proteins`; `names` and `controls` [q] include the isotype controls."""
+    measured = np.isfinite(probability).sum(axis=0)
+    table = pd.DataFrame({"background": mixture.background[~controls]}, index=names[~controls].rename("protein"))
+    with np.errstate(invalid="ignore"):
+        table["positive"] = (probability >= threshold).sum(axis=0) / measured
+    if droplets is None:
+        table.loc[measured == 0, "background"] = np.nan
+    else:
+        table["positive_droplets"] = (mixture.probability(droplets)[:, ~controls] >= threshold).mean(axis=0)
+    return table
 
 
 def _empty_droplets(droplets: AnnData, cells: AnnData, names: pd.Index) -> np.ndarray:

@@ -22,6 +22,8 @@ from scfusionttt.genome.resolve import Resolution, infer_species, resolve_genes
 _NOUNS = {"bookkeeping": "bookkeeping row", "hashtag": "hashtag", "isotype": "isotype"}
 #: Smallest fraction of genes with a place in the genome.
 MIN_PLACED = 0.1
+#: Smallest fraction of a model's genes that an input must have.
+MIN_MATCHED = 0.5
 #: Columns of :attr:`Features.table`.
 COLUMNS = ["modality", "name", "gene_id", "symbol", "chromosome", "start"]
 
@@ -92,14 +94,8 @@ def choose_features(cite: CiteSeq, config: DataConfig, *, species: str | None = 
 
     if cite.protein is not None:
         panel = resolve_antibodies(cite.protein.var_names, species=resolution.species)
-        kinds = panel.table["kind"].to_numpy()
-        kept = np.ones(len(kinds), dtype=bool)
-        for kind in ("bookkeeping", "hashtag", *(() if config.keep_isotypes else ("isotype",))):
-            left_out = panel.table["name"][kinds == kind].tolist()
-            kept &= kinds != kind
-            if left_out:
-                noun = _NOUNS[kind] if len(left_out) == 1 else f"{_NOUNS[kind]}s"
-                notes.append(f"proteins: {len(left_out)} {noun} left out: {name_some(left_out, most=8)}")
+        kept, left_out = _proteins_kept(panel.table, keep_isotypes=config.keep_isotypes)
+        notes += left_out
         proteins = _rows(panel.table[kept], modality="protein")
         placed = int(proteins["chromosome"].notna().sum())
         notes.append(f"proteins: {placed} of {len(proteins)} placed at their coding gene")
@@ -114,6 +110,19 @@ def choose_features(cite: CiteSeq, config: DataConfig, *, species: str | None = 
     return Features(table=table, species=resolution.species), notes
 
 
+def _proteins_kept(panel: pd.DataFrame, *, keep_isotypes: bool) -> tuple[np.ndarray, list[str]]:
+    """Return which rows of a panel [p] are proteins to learn from, bool [p], and lines that name the others."""
+    kinds, kept = panel["kind"].to_numpy(), np.ones(len(panel), dtype=bool)
+    notes = []
+    for kind in ("bookkeeping", "hashtag", *(() if keep_isotypes else ("isotype",))):
+        left_out = panel["name"][kinds == kind].tolist()
+        kept &= kinds != kind
+        if left_out:
+            noun = _NOUNS[kind] if len(left_out) == 1 else f"{_NOUNS[kind]}s"
+            notes.append(f"proteins: {len(left_out)} {noun} left out: {name_some(left_out, most=8)}")
+    return kept, notes
+
+
 def require_placed(resolution: Resolution) -> None:
     """Raise FeatureError if hardly any gene has a place in the genome of the species."""
     placed = resolution.table["chromosome"].notna()
@@ -124,7 +133,7 @@ def require_placed(resolution: Resolution) -> None:
         )
 
 
-def match_features(cite: CiteSeq, features: Features, *, min_overlap: float = 0.5) -> Match:
+def match_features(cite: CiteSeq, features: Features) -> Match:
     """Match a model's features with those of an input, by name and then by the gene or antigen they resolve to.
 
     No column is used twice: features that share a name or an id are matched in order.
@@ -132,7 +141,7 @@ def match_features(cite: CiteSeq, features: Features, *, min_overlap: float = 0.
     Raises
     ------
     FeatureError
-        Fewer than the fraction `min_overlap` of the model's genes match, or the input is from another species.
+        Fewer than half of the model's genes (`MIN_MATCHED`) match, or the input is from another species.
     """
     genes = features.genes
     other = _unsupported_species(cite)
@@ -143,14 +152,14 @@ def match_features(cite: CiteSeq, features: Features, *, min_overlap: float = 0.
         )
     names = cite.rna.var_names.to_series(index=range(cite.rna.n_vars))
     columns = fill(np.full(len(genes), -1), unrepeated(genes["name"]), unrepeated(names))
-    if (columns >= 0).mean() < min_overlap:
+    if (columns >= 0).mean() < MIN_MATCHED:
         _require_same_species(cite, features)
     if (columns < 0).any():
         gene_ids = cite.rna.var.get("gene_ids")
         resolved = resolve_genes(names, gene_ids=gene_ids, species=features.species).table
         for kind in ("gene_id", "symbol", "name"):
             columns = fill(columns, genes[kind], resolved[kind])
-    if (columns >= 0).mean() < min_overlap:
+    if (columns >= 0).mean() < MIN_MATCHED:
         raise FeatureError(_too_few(columns, genes, cite, features.species))
     n_matched = int((columns >= 0).sum())
     rest = "; the others count as not measured" if n_matched < len(genes) else ""

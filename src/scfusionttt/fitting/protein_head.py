@@ -74,39 +74,64 @@ def _fit_panel(
     batch: np.ndarray,
     columns: np.ndarray,
 ) -> None:
-    """Fit the head to the proteins `columns`, measured in all of these cells."""
+    """Fit the head to the proteins `columns`, measured in all of these cells.
+
+    Parameters
+    ----------
+    genes, components
+        Values [n, g] and principal components [n, k] of the cells.
+    proteins
+        Values [n, p].
+    batch
+        Batch of each cell, [n].
+    columns
+        Numbers of these proteins among all, [p].
+    """
     folds = [np.flatnonzero(batch == level) for level in np.unique(batch)]
     fits = [Ridge(genes).fit(proteins, folds)]
-    head.slopes[:, columns] = torch.from_numpy(fits[0].slopes / 3).float()
+    kernels: list[tuple[Ridge, np.ndarray]] = []
+    n_fits = 1 + len(head.widths)  # the head predicts their mean
+    head.slopes[:, columns] = torch.from_numpy(fits[0].slopes / n_fits).float()
     for number, n_components in enumerate(head.widths):
         features, back, gamma = kernel_features(
             components[:, :n_components], head.landmarks[:, :n_components], sharpness=SHARPNESS
         )
-        ridge = Ridge(features)
-        fits.append(ridge.fit(proteins, folds))
+        kernels.append((Ridge(features), back))
+        fits.append(kernels[-1][0].fit(proteins, folds))
         head.gammas[number] = gamma
-        head.kernel_slopes[number][:, columns] = torch.from_numpy(back.T @ fits[-1].slopes / 3).float()
-        if number == 0:
-            first, first_back = ridge, back
+        head.kernel_slopes[number][:, columns] = torch.from_numpy(back.T @ fits[-1].slopes / n_fits).float()
     head.bias[columns] = torch.from_numpy(np.mean([fit.intercept for fit in fits], axis=0)).float()
-    errors = np.mean([fit.errors for fit in fits], axis=0)
+    _fit_errors(head, *kernels[0], np.mean([fit.errors for fit in fits], axis=0), folds, columns)
+    if "measured" in dict(head.named_buffers()):
+        head.measured[np.ix_(np.unique(batch).astype(int), columns)] = True
 
+
+def _fit_errors(
+    head: ProteinHead,
+    ridge: "Ridge",
+    back: np.ndarray,
+    errors: np.ndarray,
+    folds: list[np.ndarray],
+    columns: np.ndarray,
+) -> None:
+    """Fit a cell's standard deviation, from its out-of-fold errors [n, p], and the quantiles of errors in its units.
+
+    `ridge` is on the features of the first kernel, with `back` [m, m] as in :func:`kernel_features`.
+    """
     size = np.abs(errors)
-    fitted = first.fit(size, folds)
+    fitted = ridge.fit(size, folds)
     least = LEAST_SPREAD * size.mean(axis=0).clip(min=1e-6)
     ratio = errors / np.maximum(size - fitted.errors, least)
     deviation = np.sqrt((ratio**2).mean(axis=0)).clip(min=1e-6)
     rank = min(np.ceil(0.95 * (len(ratio) + 1)) / len(ratio), 1.0)
     for values, result in (
-        (head.spread_slopes, first_back.T @ fitted.slopes * deviation),
+        (head.spread_slopes, back.T @ fitted.slopes * deviation),
         (head.spread_bias, fitted.intercept * deviation),
         (head.least_spread, least * deviation),
         (head.donor, np.full(len(columns), DONOR if len(folds) == 1 else 0.0)),
         (head.margins, np.quantile(ratio / deviation, [1 - rank, rank], axis=0)),
     ):
         values[..., columns] = torch.from_numpy(result).float()
-    if "measured" in dict(head.named_buffers()):
-        head.measured[np.ix_(np.unique(batch).astype(int), columns)] = True
 
 
 class Fit(NamedTuple):

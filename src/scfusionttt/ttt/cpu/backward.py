@@ -1,27 +1,27 @@
 """The backward steps of the CPU kernel on one chunk; equations and names are those of `segments` and `chunked`."""
 
-from scfusionttt.ttt.cpu.memory import GRADIENT, LOSS, OUT, place, size_of, write, write_one
-from scfusionttt.ttt.cpu.steps import answer
+from scfusionttt.ttt.cpu.memory import GRADIENT, LOSS, OUT, chunk_length, locate, store_result, store_scalar
+from scfusionttt.ttt.cpu.steps import inner_model
 from scfusionttt.ttt.cpu.tile import matmul_t
-from scfusionttt.ttt.cpu.vector import compiled, lanes, load, read, store, total, zeros
+from scfusionttt.ttt.cpu.vector import compiled, lanes, load, load_masked, reduce_sum, store, zeros
 
 
 @compiled
-def upstream(tokens, layer, cell, index, here, dout, dloss, rows, line):
+def load_upstream(tokens, layer, cell, index, present, dout, dloss, rows, line):
     """Read the gradients by a chunk's outputs and inner losses."""
-    at, step = place(tokens, layer, OUT, cell, index)
-    loss_at, loss_step = place(tokens, layer, LOSS, cell, index)
-    for i in range(len(here)):
-        count = layer.channels if here[i] else 0
+    at, step = locate(tokens, layer, OUT, cell, index)
+    loss_at, loss_step = locate(tokens, layer, LOSS, cell, index)
+    for i in range(len(present)):
+        count = layer.channels if present[i] else 0
         for j in range(0, rows.shape[1], lanes(rows)):
-            store(rows, i, j, read(dout, at + j, count - j))
-        line[i] = dloss[loss_at] if here[i] else 0
+            store(rows, i, j, load_masked(dout, at + j, count - j))
+        line[i] = dloss[loss_at] if present[i] else 0
         at, loss_at = at + step, loss_at + loss_step
 
 
 @compiled
-def answers_backward(layer, head, dout, yh, r, dnorm, dzbar):
-    """Go back from the outputs to zbar: write dzbar, add to dgamma and dbeta, dnorm [2, f]."""
+def output_backward(layer, head, dout, yh, r, dnorm, dzbar):
+    """Go back from the outputs to zbar: write dzbar, and add to dnorm [2, f], which is dgamma and dbeta."""
     f, width = yh.shape[1], lanes(yh)
     mean = yh.dtype.type(1) / yh.dtype.type(layer.channels)
     for i in range(len(yh)):
@@ -33,7 +33,7 @@ def answers_backward(layer, head, dout, yh, r, dnorm, dzbar):
             dy = load(layer.gamma, head, j) * dy
             s0 += dy
             s1 += dy * y
-        m0, m1 = mean * total(s0), mean * total(s1)
+        m0, m1 = mean * reduce_sum(s0), mean * reduce_sum(s1)
         for j in range(0, f, width):
             dy = load(layer.gamma, head, j) * load(dout, i, j) - m0 * load(layer.ones, 0, j) - m1 * load(yh, i, j)
             store(dzbar, i, j, r[i] * dy)
@@ -46,7 +46,7 @@ def step_backward(dw, chunk, end, dg, rated, dlr):
     Returns the gradient by `end`.
     """
     f, width, dend = dg.shape[1], lanes(dg), dg.dtype.type(0)
-    answer(dw, chunk.k, dg)
+    inner_model(dw, chunk.k, dg)
     for i in range(len(chunk.lr)):
         rate, sums = -end * chunk.lr[i], zeros(dg)
         for j in range(0, f, width):
@@ -54,8 +54,8 @@ def step_backward(dw, chunk, end, dg, rated, dlr):
             sums += g * dstep
             store(dg, i, j, rate * dstep)
             store(rated, i, j, rate * g)
-        dlr[i] = -end * total(sums)
-        dend -= chunk.lr[i] * total(sums)
+        dlr[i] = -end * reduce_sum(sums)
+        dend -= chunk.lr[i] * reduce_sum(sums)
     return dend
 
 
@@ -70,14 +70,14 @@ def chain_backward(layer, dct, gramt, lr, dlr, dtau, dgramt):
             dchain = dchain * load(gramt, j, i)
             sums += tau * dchain
             store(dtau, 0, i, load(dtau, 0, i) - lr[j] * dchain)
-        dlr[j] -= total(sums)
+        dlr[j] -= reduce_sum(sums)
 
 
 @compiled
 def inner_gradient_backward(layer, head, chunk, dg, dloss, dnorm, derror, dz):
     """Go back through the inner gradient and the layer norm before it: write derror and dz, add to dgamma and dbeta.
 
-    dg is used up.
+    dg is overwritten.
     """
     _, xh, error, g, r, _, _ = chunk
     f, width = xh.shape[1], lanes(xh)
@@ -90,7 +90,7 @@ def inner_gradient_backward(layer, head, chunk, dg, dloss, dnorm, derror, dz):
             s1 += d * x
             s2 += d * load(g, i, j)
             s3 += load(layer.gamma, head, j) * load(error, i, j) * x
-        m0, m1, m2, m3 = mean * total(s0), mean * total(s1), mean * total(s2), mean * total(s3)
+        m0, m1, m2, m3 = mean * reduce_sum(s0), mean * reduce_sum(s1), mean * reduce_sum(s2), mean * reduce_sum(s3)
         for j in range(0, f, width):
             gamma, x, miss = load(layer.gamma, head, j), load(xh, i, j), load(error, i, j)
             dgx = r[i] * (load(dg, i, j) - m0 * load(layer.ones, 0, j) - m1 * x)
@@ -101,7 +101,7 @@ def inner_gradient_backward(layer, head, chunk, dg, dloss, dnorm, derror, dz):
             s5 += gamma * dmiss * x
             store(dnorm, 0, j, load(dnorm, 0, j) + dgx * miss + dmiss * x)
             store(dnorm, 1, j, load(dnorm, 1, j) + dmiss)
-        m4, m5 = mean * total(s4), mean * total(s5) + m2
+        m4, m5 = mean * reduce_sum(s4), mean * reduce_sum(s5) + m2
         for j in range(0, f, width):
             dx = load(layer.gamma, head, j) * load(derror, i, j) - m4 * load(layer.ones, 0, j) - m5 * load(xh, i, j)
             store(dz, i, j, r[i] * (dx - m3 * load(dg, i, j) - m1 * load(g, i, j)))
@@ -120,13 +120,13 @@ def add_outer(dw, x, dz):
 
 
 @compiled
-def write_gradients(tokens, layer, cell, index, here, derror, dlr_row, dv, dlr):
+def store_gradients(tokens, layer, cell, index, present, derror, dlr_row, dv, dlr):
     """Write dv and dlr of a chunk."""
     width = lanes(dv)
-    at, step = place(tokens, layer, GRADIENT, cell, index)
-    lr_at, lr_step = place(tokens, layer, LOSS, cell, index)
-    for i in range(size_of(tokens, layer, index)):
+    at, step = locate(tokens, layer, GRADIENT, cell, index)
+    lr_at, lr_step = locate(tokens, layer, LOSS, cell, index)
+    for i in range(chunk_length(tokens, layer, index)):
         for j in range(0, derror.shape[1], width):
-            write(tokens, dv, at + j, layer.channels - j, zeros(derror) - load(derror, i, j))
-        write_one(tokens, dlr, lr_at, dlr_row[i] if here[i] else dlr.dtype.type(0))
+            store_result(tokens, dv, at + j, layer.channels - j, zeros(derror) - load(derror, i, j))
+        store_scalar(tokens, dlr, lr_at, dlr_row[i] if present[i] else dlr.dtype.type(0))
         at, lr_at = at + step, lr_at + lr_step

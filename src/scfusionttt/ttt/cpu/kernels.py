@@ -2,31 +2,38 @@
 
 from scfusionttt.ttt.cpu.backward import (
     add_outer,
-    answers_backward,
     chain_backward,
     inner_gradient_backward,
+    load_upstream,
+    output_backward,
     step_backward,
-    upstream,
-    write_gradients,
+    store_gradients,
 )
 from scfusionttt.ttt.cpu.memory import (
     GRADIENT,
     OUT,
     SEGMENT,
     Q,
+    chunk_buffers,
+    chunk_length,
     copy,
-    expect,
-    expect_kept,
-    expect_to_write,
-    frame,
-    give,
-    kept,
-    size_of,
-    take,
+    load_rotated,
+    prefetch_chunk,
+    prefetch_output,
+    prefetch_trace,
+    store_unrotated,
+    trace_rows,
 )
-from scfusionttt.ttt.cpu.steps import ask, gram_and_chain, learn, recall, study, write_answers
+from scfusionttt.ttt.cpu.steps import (
+    answer_queries,
+    chunk_forward,
+    gram_and_chain,
+    reload_chunk,
+    store_outputs,
+    update_state,
+)
 from scfusionttt.ttt.cpu.tile import matmul, matmul_t, transpose
-from scfusionttt.ttt.cpu.vector import compiled, entry, settle
+from scfusionttt.ttt.cpu.vector import compiled, entry, fence
 
 
 @entry
@@ -35,7 +42,7 @@ def forward(tokens, layer, scratch, trace, first, out, loss, final, lo, hi):
 
     first [h or b * h, f + 1, f] and final [b * h, f + 1, f] in padded sizes.
     """
-    n, keeps = scratch.here.shape[0], trace.states.shape[1] > 0
+    n, keeps = scratch.present.shape[0], trace.states.shape[1] > 0
     q, spare, qt = scratch.rows[5, :n], scratch.rows[6, :n], scratch.columns[0, : scratch.w.shape[1]]
     gramt, ct = scratch.squares[0], scratch.squares[1]
     for cell in range(lo, hi):
@@ -44,21 +51,22 @@ def forward(tokens, layer, scratch, trace, first, out, loss, final, lo, hi):
         for index in range(-(-tokens.length // layer.mini_batch)):
             if keeps and index % SEGMENT == 0:
                 copy(trace.states[cell, index // SEGMENT], w)
-            chunk, end = frame(layer, trace, scratch, cell, index), layer.tau[0, size_of(tokens, layer, index) - 1]
-            yh, r = kept(layer, trace, scratch, 1, cell, index)
-            study(tokens, layer, cell, index, w, chunk)
+            chunk = chunk_buffers(layer, trace, scratch, cell, index)
+            end = layer.tau[0, chunk_length(tokens, layer, index) - 1]
+            yh, r = trace_rows(layer, trace, scratch, 1, cell, index)
+            chunk_forward(tokens, layer, cell, index, w, chunk)
             if not layer.causal:
-                learn(w, chunk, end, spare)
-            take(tokens, layer, cell, index, Q, tokens.q, chunk.here, q)
-            expect(tokens, layer, cell, index + 1, Q, tokens.q)
-            expect_to_write(tokens, layer, cell, index, OUT, out)
-            ask(layer, w, chunk, q, yh, r, qt, gramt, ct)
+                update_state(w, chunk, end, spare)
+            load_rotated(tokens, layer, cell, index, Q, tokens.q, chunk.present, q)
+            prefetch_chunk(tokens, layer, cell, index + 1, Q, tokens.q)
+            prefetch_output(tokens, layer, cell, index, OUT, out)
+            answer_queries(layer, w, chunk, q, yh, r, qt, gramt, ct)
             if layer.causal:
-                learn(w, chunk, end, spare)
-            write_answers(tokens, layer, cell, index, q, yh, chunk, out, loss)
+                update_state(w, chunk, end, spare)
+            store_outputs(tokens, layer, cell, index, q, yh, chunk, out, loss)
         if keeps:
             copy(trace.states[cell, -1], w)
-    settle()
+    fence()
 
 
 @entry
@@ -76,37 +84,37 @@ def backward(tokens, layer, scratch, trace, dout, dloss, dq, dk, dv, dlr, dw, dt
             for index in range(min(chunks, (segment + 1) * SEGMENT) - 1, segment * SEGMENT - 1, -1):
                 given = dw[cell], dtau[cell], dnorm[cell, segment]
                 _chunk_backward(tokens, layer, scratch, trace, cell, index, dout, dloss, dq, dk, dv, dlr, *given)
-    settle()
+    fence()
 
 
 @compiled
 def _chunk_backward(tokens, layer, scratch, trace, cell, index, dout, dloss, dq, dk, dv, dlr, dw, dtau, dnorm):
-    n, f, head = scratch.here.shape[0], scratch.w.shape[1], cell % tokens.heads
-    w, rows, chunk = scratch.w, scratch.rows, frame(layer, trace, scratch, cell, index)
-    yh, r = kept(layer, trace, scratch, 1, cell, index)
+    n, f, head = scratch.present.shape[0], scratch.w.shape[1], cell % tokens.heads
+    w, rows, chunk = scratch.w, scratch.rows, chunk_buffers(layer, trace, scratch, cell, index)
+    yh, r = trace_rows(layer, trace, scratch, 1, cell, index)
     q, dzbar, dg, derror = rows[5, :n], rows[6, :n], rows[7, :n], rows[8, :n]
     direct, spare = rows[0, :n], rows[1, :n]
     qt, xt, dqt, dkt = scratch.columns[0, :f], scratch.columns[1, :f], scratch.columns[2, :f], scratch.columns[3, :f]
     gramt, ct, dct, dgramt = scratch.squares[0], scratch.squares[1], scratch.squares[2], scratch.squares[3]
-    dlr_row, dloss_row, last = scratch.lines[3], scratch.lines[4], size_of(tokens, layer, index) - 1
+    dlr_row, dloss_row, last = scratch.lines[3], scratch.lines[4], chunk_length(tokens, layer, index) - 1
     end = layer.tau[0, last]
 
-    recall(tokens, layer, cell, index, chunk)
-    take(tokens, layer, cell, index, Q, tokens.q, chunk.here, q)
-    expect(tokens, layer, cell, index - 1, Q, tokens.q)
-    upstream(tokens, layer, cell, index, chunk.here, dout, dloss, direct, dloss_row)
-    expect(tokens, layer, cell, index - 1, OUT, dout)
-    expect_kept(layer, trace, cell, index - 1)
+    reload_chunk(tokens, layer, cell, index, chunk)
+    load_rotated(tokens, layer, cell, index, Q, tokens.q, chunk.present, q)
+    prefetch_chunk(tokens, layer, cell, index - 1, Q, tokens.q)
+    load_upstream(tokens, layer, cell, index, chunk.present, dout, dloss, direct, dloss_row)
+    prefetch_chunk(tokens, layer, cell, index - 1, OUT, dout)
+    prefetch_trace(layer, trace, cell, index - 1)
     for gradient in (dq, dk, dv):
-        expect_to_write(tokens, layer, cell, index, GRADIENT, gradient)
-    answers_backward(layer, head, direct, yh, r, dnorm, dzbar)
+        prefetch_output(tokens, layer, cell, index, GRADIENT, gradient)
+    output_backward(layer, head, direct, yh, r, dnorm, dzbar)
     transpose(xt, dzbar)
     if not layer.causal:  # the queries met the state after the step
         matmul(dqt, None, w[:f], xt)
         add_outer(dw, q, dzbar)
 
     # what g did to the next state: dg, and dk through the products
-    learn(w, chunk, -end, spare)
+    update_state(w, chunk, -end, spare)
     dtau[0, last] += step_backward(dw, chunk, end, dg, spare, dlr_row)
     if layer.causal:  # they met the state before it, and g
         matmul(dqt, None, w[:f], xt)
@@ -125,10 +133,10 @@ def _chunk_backward(tokens, layer, scratch, trace, cell, index, dout, dloss, dq,
     add_outer(dw, chunk.k, spare)
     transpose(xt, spare)
     matmul(dkt, dkt, w[:f], xt)
-    write_gradients(tokens, layer, cell, index, chunk.here, derror, dlr_row, dv, dlr)
+    store_gradients(tokens, layer, cell, index, chunk.present, derror, dlr_row, dv, dlr)
     if layer.causal:
         matmul(derror, derror, dgramt, q)
     transpose(spare, dqt)
-    give(tokens, layer, cell, index, direct, spare, dq)
+    store_unrotated(tokens, layer, cell, index, direct, spare, dq)
     transpose(spare, dkt)
-    give(tokens, layer, cell, index, derror, spare, dk)
+    store_unrotated(tokens, layer, cell, index, derror, spare, dk)

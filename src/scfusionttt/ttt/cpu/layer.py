@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from scfusionttt.ttt.cpu import kernels
-from scfusionttt.ttt.cpu.memory import SEGMENT, Layer, Tokens, Trace, make_scratch, zeros_on_a_line
+from scfusionttt.ttt.cpu.memory import SEGMENT, Layer, Tokens, Trace, aligned_zeros, make_scratch
 from scfusionttt.ttt.cpu.threads import share
 from scfusionttt.ttt.cpu.vector import VECTOR_BYTES, padded
 from scfusionttt.ttt.definition import State
@@ -112,7 +112,7 @@ def _share(kernel: Callable, cells: int, tokens: Tokens, layer: Layer, *argument
 
 
 def _run(kernel: Callable, tokens: Tokens, layer: Layer, *arguments: Any) -> None:
-    """Run a kernel in this thread's own memory, which stays: fresh pages cost more than a short sequence."""
+    """Run a kernel in this thread's scratch memory, which is kept: new pages cost more than a short sequence."""
     sizes = layer.mini_batch, layer.channels, layer.tau.dtype
     if getattr(_own, "sizes", None) != sizes:
         _own.sizes, _own.scratch = sizes, make_scratch(*sizes)
@@ -132,7 +132,7 @@ def _tokens(q, k, v, lr, mask, out, loss, dq, reverse, add) -> Tokens:
 
 
 def _in_vectors(x: Tensor) -> bool:
-    """Tell whether the heads of all tokens are whole vectors of the kernel, in places of their size."""
+    """Return whether each token's head is made of whole, aligned vectors of the kernel."""
     whole = padded(x.shape[-1]) == x.shape[-1]
     places = x.data_ptr(), *(stride * x.itemsize for stride in x.stride()[:-1])
     return whole and not any(place % VECTOR_BYTES for place in places)
@@ -156,13 +156,13 @@ def _tables(n: int, f: int, dtype: np.dtype, rope: bool) -> tuple[np.ndarray, ..
 
 def _filled_up(matrix: np.ndarray) -> np.ndarray:
     rows, columns = matrix.shape
-    full = zeros_on_a_line((padded(rows), padded(columns)), matrix.dtype)
+    full = aligned_zeros((padded(rows), padded(columns)), matrix.dtype)
     full[:rows, :columns] = matrix
     return full
 
 
 def _flat(x: Tensor) -> Tensor:
-    """Return the memory that x lies in, from its first element to its last."""
+    """Return x's memory as a flat tensor, from its first element to its last."""
     extent = 1 + sum((size - 1) * stride for size, stride in zip(x.shape, x.stride()))
     return x.detach().as_strided((extent,), (1,))
 

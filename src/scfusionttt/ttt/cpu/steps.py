@@ -2,37 +2,52 @@
 
 import numpy as np
 
-from scfusionttt.ttt.cpu.memory import LOSS, OUT, K, V, expect, meet, place, size_of, take, write, write_one
+from scfusionttt.ttt.cpu.memory import (
+    LOSS,
+    OUT,
+    K,
+    V,
+    chunk_length,
+    load_mask_and_lr,
+    load_rotated,
+    locate,
+    prefetch_chunk,
+    store_result,
+    store_scalar,
+)
 from scfusionttt.ttt.cpu.tile import matmul, matmul_t, transpose
-from scfusionttt.ttt.cpu.vector import compiled, lanes, load, read, store, total, zeros
+from scfusionttt.ttt.cpu.vector import compiled, lanes, load, load_masked, reduce_sum, store, zeros
 
 
 @compiled
-def study(tokens, layer, cell, index, w, chunk):
-    """Meet a chunk and let the inner model w try it: fill `chunk`."""
-    meet(tokens, layer, cell, index, chunk.here, chunk.lr)
-    take(tokens, layer, cell, index, K, tokens.k, chunk.here, chunk.k)
-    answer(w, chunk.k, chunk.xh)
-    expect(tokens, layer, cell, index + 1, K, tokens.k)
+def chunk_forward(tokens, layer, cell, index, w, chunk):
+    """Load a chunk and compute its inner loss and gradient at the state w: fill `chunk`."""
+    load_mask_and_lr(tokens, layer, cell, index, chunk.present, chunk.lr)
+    load_rotated(tokens, layer, cell, index, K, tokens.k, chunk.present, chunk.k)
+    inner_model(w, chunk.k, chunk.xh)
+    prefetch_chunk(tokens, layer, cell, index + 1, K, tokens.k)
     normalise(layer, chunk.xh, chunk.r)
     inner_gradient(tokens, layer, cell, index, chunk)
-    expect(tokens, layer, cell, index + 1, V, tokens.v)
+    prefetch_chunk(tokens, layer, cell, index + 1, V, tokens.v)
 
 
 @compiled
-def recall(tokens, layer, cell, index, chunk):
-    """Fill `chunk` as `study` did, from what it kept."""
-    meet(tokens, layer, cell, index, chunk.here, chunk.lr)
-    take(tokens, layer, cell, index, K, tokens.k, chunk.here, chunk.k)
-    expect(tokens, layer, cell, index - 1, K, tokens.k)
+def reload_chunk(tokens, layer, cell, index, chunk):
+    """Fill `chunk` as `chunk_forward` did, from the trace."""
+    load_mask_and_lr(tokens, layer, cell, index, chunk.present, chunk.lr)
+    load_rotated(tokens, layer, cell, index, K, tokens.k, chunk.present, chunk.k)
+    prefetch_chunk(tokens, layer, cell, index - 1, K, tokens.k)
     inner_gradient(tokens, layer, cell, index, chunk)
-    expect(tokens, layer, cell, index - 1, V, tokens.v)
+    prefetch_chunk(tokens, layer, cell, index - 1, V, tokens.v)
 
 
 @compiled
-def ask(layer, w, chunk, q, yh, r, qt, gramt, ct):
-    """Normalise the answers to the queries, by w and where causal by the steps of the tokens before."""
-    answer(w, q, yh)
+def answer_queries(layer, w, chunk, q, yh, r, qt, gramt, ct):
+    """Apply the inner model to the queries and normalise: write yh and its 1/std, r.
+
+    The inner model is w or, if causal, w after the steps of the tokens up to each query.
+    """
+    inner_model(w, q, yh)
     if layer.causal:
         gram_and_chain(layer, q, chunk, qt, gramt, ct)
         matmul_t(yh, yh, ct, chunk.g)
@@ -40,7 +55,7 @@ def ask(layer, w, chunk, q, yh, r, qt, gramt, ct):
 
 
 @compiled
-def answer(w, x, z):
+def inner_model(w, x, z):
     """Compute ``z = x w + bias``."""
     f = w.shape[1]
     matmul(z, w[f], x, w[:f])
@@ -48,20 +63,20 @@ def answer(w, x, z):
 
 @compiled
 def normalise(layer, rows, r):
-    """Put LN(rows) in their place, and 1/std in r."""
+    """Replace rows by LN(rows), and write their 1/std to r."""
     kind, width = rows.dtype.type, lanes(rows)
-    for i in range(len(rows)):  # three loops, for what waits for a sum lets the next row go ahead
+    for i in range(len(rows)):  # three loops: while one row waits for its sum, the next can start
         sums = zeros(rows)
         for j in range(0, rows.shape[1], width):
             sums += load(rows, i, j)
-        r[i] = total(sums) / kind(layer.channels)
+        r[i] = reduce_sum(sums) / kind(layer.channels)
     for i in range(len(rows)):
         squares = zeros(rows)
         for j in range(0, rows.shape[1], width):
             centred = load(rows, i, j) - r[i] * load(layer.ones, 0, j)
             squares += centred * centred
             store(rows, i, j, centred)
-        r[i] = kind(1) / np.sqrt(total(squares) / kind(layer.channels) + kind(1e-6))
+        r[i] = kind(1) / np.sqrt(reduce_sum(squares) / kind(layer.channels) + kind(1e-6))
     for i in range(len(rows)):
         for j in range(0, rows.shape[1], width):
             store(rows, i, j, r[i] * load(rows, i, j))
@@ -69,21 +84,21 @@ def normalise(layer, rows, r):
 
 @compiled
 def inner_gradient(tokens, layer, cell, index, chunk):
-    """Compute error = gamma xh + beta - (v - k), and the gradient g of its half square by z."""
-    k, xh, error, g, r, _, here = chunk
+    """Compute error = gamma xh + beta - (v - k), and g, the gradient of ``|error|^2 / 2`` by z."""
+    k, xh, error, g, r, _, present = chunk
     head, f, width = cell % tokens.heads, k.shape[1], lanes(k)
     mean = k.dtype.type(1) / k.dtype.type(layer.channels)
-    at, step = place(tokens, layer, V, cell, index)
-    for i in range(len(here)):
-        count = layer.channels if here[i] else 0
+    at, step = locate(tokens, layer, V, cell, index)
+    for i in range(len(present)):
+        count = layer.channels if present[i] else 0
         s0, s1 = zeros(k), zeros(k)
         for j in range(0, f, width):
             gamma, x = load(layer.gamma, head, j), load(xh, i, j)
-            miss = gamma * x + (load(layer.beta, head, j) + load(k, i, j) - read(tokens.v, at + j, count - j))
+            miss = gamma * x + (load(layer.beta, head, j) + load(k, i, j) - load_masked(tokens.v, at + j, count - j))
             store(error, i, j, miss)
             s0 += gamma * miss
             s1 += gamma * miss * x
-        m0, m1 = mean * total(s0), mean * total(s1)
+        m0, m1 = mean * reduce_sum(s0), mean * reduce_sum(s1)
         for j in range(0, f, width):
             dxh = load(layer.gamma, head, j) * load(error, i, j)
             store(g, i, j, r[i] * (dxh - m0 * load(layer.ones, 0, j) - m1 * load(xh, i, j)))
@@ -91,8 +106,8 @@ def inner_gradient(tokens, layer, cell, index, chunk):
 
 
 @compiled
-def learn(w, chunk, end, scaled):
-    """Take the step of a whole chunk, ``w -= [k, 1].T diag(end * lr) g``, or with -end back; `scaled` is used up."""
+def update_state(w, chunk, end, scaled):
+    """Take the step of a chunk, ``w -= [k, 1].T diag(end * lr) g``; with -end, undo it. `scaled` is overwritten."""
     f = w.shape[1]
     for j in range(0, f, lanes(w)):
         bias = load(w, f, j)
@@ -118,19 +133,19 @@ def gram_and_chain(layer, q, chunk, qt, gramt, ct):
 
 
 @compiled
-def write_answers(tokens, layer, cell, index, q, yh, chunk, out, loss):
-    """Write a chunk's outputs and losses; those of an absent token are 0."""
+def store_outputs(tokens, layer, cell, index, q, yh, chunk, out, loss):
+    """Write the outputs and inner losses of a chunk; those of absent tokens are 0."""
     head, f, width = cell % tokens.heads, q.shape[1], lanes(q)
-    at, step = place(tokens, layer, OUT, cell, index)
-    loss_at, loss_step = place(tokens, layer, LOSS, cell, index)
-    for i in range(size_of(tokens, layer, index)):
+    at, step = locate(tokens, layer, OUT, cell, index)
+    loss_at, loss_step = locate(tokens, layer, LOSS, cell, index)
+    for i in range(chunk_length(tokens, layer, index)):
         squares = zeros(q)
         for j in range(0, f, width):
             answer, miss = zeros(q), zeros(q)
-            if chunk.here[i]:
+            if chunk.present[i]:
                 answer = load(q, i, j) + load(layer.gamma, head, j) * load(yh, i, j) + load(layer.beta, head, j)
                 miss = load(chunk.error, i, j)
             squares += miss * miss
-            write(tokens, out, at + j, layer.channels - j, answer)
-        write_one(tokens, loss, loss_at, total(squares) / q.dtype.type(2))
+            store_result(tokens, out, at + j, layer.channels - j, answer)
+        store_scalar(tokens, loss, loss_at, reduce_sum(squares) / q.dtype.type(2))
         at, loss_at = at + step, loss_at + loss_step

@@ -13,12 +13,12 @@ from scfusionttt.ttt.cpu.vector import (
     WIDE,
     Vector,
     array,
+    broadcast,
     compiled,
-    element,
     intrinsic,
     lanes,
     load_ir,
-    spread,
+    pointer_to,
     store_ir,
 )
 
@@ -43,7 +43,7 @@ def _tile(typing, c, base, a, b, i, j, depth, vectors, transposed):
             right = [load_ir(builder, b, loop.index, v, vector) for v in columns]
             for r, kept in zip(rows, sums):
                 where = (loop.index, r) if transposed.literal_value else (r, loop.index)
-                left = spread(builder, builder.load(element(builder, a, *where)), vector)
+                left = broadcast(builder, builder.load(pointer_to(builder, a, *where)), vector)
                 for total, x in zip(kept, right):
                     product = builder.fmul(left, x, flags=["contract"])
                     builder.store(builder.fadd(builder.load(total), product, flags=["contract"]), total)

@@ -1,7 +1,7 @@
 """Vectors as values in compiled code, one register each: ``load``, ``store``, ``+``, ``-``, ``*`` and a few more.
 
 LLVM's own loop vectoriser gains nothing on rows of 32 or 64 channels: its checks and remainders cost more than the
-work. A scalar beside a vector stands for a vector of it.
+work. In arithmetic with a vector, a scalar is broadcast.
 """
 
 import operator
@@ -34,7 +34,7 @@ _FUSED = ["contract"]
 
 
 def entry(function: Callable) -> Any:
-    """Compile a function that Python calls, and keep the result on disk where a place for it can be found."""
+    """Compile a function that Python calls; the result is cached on disk, if a cache folder is writable."""
     try:
         kernel = _njit(function, cache=True)
     except RuntimeError:  # neither the package's folder nor the user's can be written
@@ -51,7 +51,7 @@ def padded(size: int) -> int:
 
 
 class Vector(types.Type):
-    """As many numbers as fit into a register."""
+    """The numba type of a SIMD vector: as many numbers as fit into a register."""
 
     def __init__(self, dtype: types.Float) -> None:
         super().__init__(name=f"Vector({dtype})")
@@ -78,7 +78,7 @@ def _arithmetic(operation: Callable, instruction: str) -> None:
     def lower(context, builder, signature, args):
         kind = signature.return_type
         x, y = (
-            x if isinstance(given, Vector) else spread(builder, context.cast(builder, x, given, kind.dtype), kind.ir)
+            x if isinstance(given, Vector) else broadcast(builder, context.cast(builder, x, given, kind.dtype), kind.ir)
             for x, given in zip(args, signature.args)
         )
         return getattr(builder, instruction)(x, y, flags=_FUSED)
@@ -98,7 +98,7 @@ for _operation, _instruction in {
 
 @intrinsic
 def zeros(typing, matrix):
-    """Return a vector of zeros of the type that the matrix has."""
+    """Return a vector of zeros of the matrix's type."""
 
     def codegen(context, builder, signature, args):
         return ir.Constant(signature.return_type.ir, None)
@@ -108,7 +108,7 @@ def zeros(typing, matrix):
 
 @intrinsic
 def lanes(typing, matrix):
-    """Return how many of a matrix's numbers make a vector: a constant, unlike its `itemsize`."""
+    """Return the numbers per vector, for the type of a matrix: a compile-time constant, unlike its `itemsize`."""
 
     def codegen(context, builder, signature, args):
         return context.get_constant(types.intp, Vector(matrix.dtype).ir.count)
@@ -118,7 +118,7 @@ def lanes(typing, matrix):
 
 @intrinsic
 def load(typing, matrix, i, j):
-    """Return the vector that begins in row i, column j."""
+    """Return the vector in row i that begins in column j."""
 
     def codegen(context, builder, signature, args):
         _, i, j = args
@@ -129,7 +129,7 @@ def load(typing, matrix, i, j):
 
 @intrinsic
 def store(typing, matrix, i, j, vector):
-    """Put a vector at row i, column j."""
+    """Write a vector to row i, from column j on."""
 
     def codegen(context, builder, signature, args):
         store_ir(builder, args[3], array(context, builder, signature, args, 0), *args[1:3])
@@ -139,8 +139,8 @@ def store(typing, matrix, i, j, vector):
 
 
 @intrinsic
-def read(typing, x, at, count):
-    """Return the vector that begins at x[at], of which `count` numbers exist, if fewer than fit; the rest is 0."""
+def load_masked(typing, x, at, count):
+    """Return the vector that begins at x[at]; only its first `count` numbers are read, and the others are 0."""
 
     def codegen(context, builder, signature, args):
         kind = signature.return_type.ir
@@ -152,8 +152,8 @@ def read(typing, x, at, count):
 
 
 @intrinsic
-def put(typing, x, at, count, vector):
-    """Put the first `count` numbers of a vector to x[at] and after it."""
+def store_masked(typing, x, at, count, vector):
+    """Write the first `count` numbers of a vector to x, from x[at] on."""
 
     def codegen(context, builder, signature, args):
         kind = signature.args[3].ir
@@ -165,8 +165,8 @@ def put(typing, x, at, count, vector):
 
 
 @intrinsic
-def stream(typing, x, at, vector):
-    """Put a vector to x[at], a place of its own size, past the cache; see `settle`."""
+def store_nontemporal(typing, x, at, vector):
+    """Write a vector to x[at], aligned to its size, bypassing the cache (non-temporal store); see `fence`."""
 
     def codegen(context, builder, signature, args):
         x, kind = array(context, builder, signature, args, 0), signature.args[2].ir
@@ -179,8 +179,8 @@ def stream(typing, x, at, vector):
 
 
 @intrinsic
-def settle(typing):
-    """Let what was streamed be seen by other threads before all that follows."""
+def fence(typing):
+    """Make non-temporal stores visible to other threads before any later memory access."""
 
     def codegen(context, builder, signature, args):
         builder.fence("seq_cst")
@@ -190,7 +190,7 @@ def settle(typing):
 
 
 @intrinsic
-def total(typing, vector):
+def reduce_sum(typing, vector):
     """Return the sum of a vector's numbers."""
 
     def codegen(context, builder, signature, args):
@@ -202,8 +202,8 @@ def total(typing, vector):
 
 
 @intrinsic
-def swapped(typing, vector):
-    """Return a vector with the two numbers of each pair in each other's place."""
+def swap_pairs(typing, vector):
+    """Return a vector with the two numbers of each adjacent pair swapped."""
 
     def codegen(context, builder, signature, args):
         count = signature.args[0].ir.count
@@ -239,7 +239,7 @@ def _prefetcher(writing: bool) -> Any:
     return prefetch
 
 
-# Ask for rows that are soon to be read, or written: a head's tokens lie too far apart for the hardware to guess.
+# Prefetch rows to read, or to write: the tokens of a head lie too far apart for the hardware prefetcher.
 prefetch, prefetch_to_write = _prefetcher(False), _prefetcher(True)
 
 
@@ -248,14 +248,14 @@ def array(context, builder, signature, args, which):
     return context.make_array(signature.args[which])(context, builder, args[which])
 
 
-def spread(builder, scalar, vector):
+def broadcast(builder, scalar, vector):
     """Return the IR of a vector of equal numbers."""
     first = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.IntType(32)(0))
     return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(ir.IntType(32), vector.count), None))
 
 
-def element(builder, matrix, row, column):
-    """Return the IR of a pointer into a matrix, or into one row for all rows."""
+def pointer_to(builder, matrix, row, column):
+    """Return the IR of a pointer to an element of a matrix; a vector stands for a matrix of equal rows."""
     if len(matrix.shape.type) == 1:
         return builder.gep(matrix.data, [column])
     width = builder.extract_value(matrix.shape, 1)
@@ -264,13 +264,13 @@ def element(builder, matrix, row, column):
 
 def load_ir(builder, matrix, row, column, vector):
     """Return the IR of a vector read from a matrix."""
-    place = builder.bitcast(element(builder, matrix, row, column), vector.as_pointer())
+    place = builder.bitcast(pointer_to(builder, matrix, row, column), vector.as_pointer())
     return builder.load(place, align=VECTOR_BYTES // vector.count)
 
 
 def store_ir(builder, value, matrix, row, column):
     """Write the IR that puts a vector into a matrix."""
-    place = builder.bitcast(element(builder, matrix, row, column), value.type.as_pointer())
+    place = builder.bitcast(pointer_to(builder, matrix, row, column), value.type.as_pointer())
     builder.store(value, place, align=VECTOR_BYTES // value.type.count)
 
 
@@ -279,7 +279,7 @@ def _masked(context, builder, signature, args, kind):
     x, words = array(context, builder, signature, args, 0), ir.VectorType(ir.IntType(32), kind.count)
     place = builder.bitcast(builder.gep(x.data, [args[1]]), kind.as_pointer())
     ranks, count = ir.Constant(words, list(range(kind.count))), builder.trunc(args[2], words.element)
-    return place, builder.icmp_signed("<", ranks, spread(builder, count, words))
+    return place, builder.icmp_signed("<", ranks, broadcast(builder, count, words))
 
 
 def _align(kind):

@@ -136,6 +136,33 @@ def impute(
         assert isinstance(network, PretrainNetwork)  # of an older version, which used the decoder
         scaled = inference.reconstructed_proteins(network, cells, device)
         return _table(state, cite, scaled, units, np.zeros(scaled.shape[1]))
+    mean, sd = _predicted(state, cite, cells, device)
+    staining = np.zeros(mean.shape[1])
+    if transform_batch is not None:
+        mean = mean + _changes(state, cells, device, transform_batch)
+        staining = state.preprocessing.staining_of(np.array([_level(state, transform_batch)]))[0]
+    values = _table(state, cite, mean, units, staining)
+    if not intervals:
+        return values
+    low, high = (ends.numpy() for ends in head.cpu().interval(torch.from_numpy(mean), torch.from_numpy(sd)))
+    return ImputedProteins(
+        mean=values,
+        sd=_deviations(state, values, mean, sd, units, staining),
+        low=_table(state, cite, low, units, staining),
+        high=_table(state, cite, high, units, staining),
+    )
+
+
+def _predicted(
+    state: TrainedState, cite: CiteSeq, cells: CellDataset, device: torch.device
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the regressions' means and standard deviations of the scaled proteins, both [n, p].
+
+    NaN in cells without RNA, and for proteins that too few training cells had.
+    """
+    network = state.network
+    head = network.backbone.protein_head
+    assert head is not None
     both = inference.read_cells(
         network, cells, device, lambda inputs: torch.cat(network.backbone.proteins_from_rna(inputs), dim=1)
     )
@@ -149,20 +176,7 @@ def impute(
         names = state.features.proteins["name"][unfitted].tolist()
         log.info("too few training cells had these proteins to impute them; theirs are NaN: %s", name_some(names))
         mean[:, unfitted] = sd[:, unfitted] = np.nan
-    more = np.zeros(mean.shape[1])
-    if transform_batch is not None:
-        mean = mean + _changes(state, cells, device, transform_batch)
-        more = state.preprocessing.staining_of(np.array([_level(state, transform_batch)]))[0]
-    values = _table(state, cite, mean, units, more)
-    if not intervals:
-        return values
-    low, high = (ends.numpy() for ends in head.cpu().interval(torch.from_numpy(mean), torch.from_numpy(sd)))
-    return ImputedProteins(
-        mean=values,
-        sd=_deviations(state, values, mean, sd, units, more),
-        low=_table(state, cite, low, units, more),
-        high=_table(state, cite, high, units, more),
-    )
+    return mean, sd
 
 
 def obsm_tables(imputed: pd.DataFrame | ImputedProteins) -> dict[str, pd.DataFrame]:
@@ -176,26 +190,29 @@ def obsm_tables(imputed: pd.DataFrame | ImputedProteins) -> dict[str, pd.DataFra
 
 
 def _table(
-    state: TrainedState, cite: CiteSeq, scaled: np.ndarray, units: Units, more: np.ndarray
+    state: TrainedState, cite: CiteSeq, scaled: np.ndarray, units: Units, staining: np.ndarray
 ) -> pd.DataFrame:  # fmt: skip
-    """Return scaled values [n, p] in other units, of antibodies that stain by `more` [p] than in the mean cell."""
+    """Return scaled values [n, p] in other units.
+
+    `staining` [p] is by how much the antibodies stain more than in the mean training cell, in natural logarithms.
+    """
     scaler, geometric_mean = state.preprocessing.protein, np.exp(state.preprocessing.log_geometric_mean)
     values = scaled * scaler.std + scaler.mean
     if units == "counts":
-        values = np.expm1(values).clip(min=0) * np.exp(more) * geometric_mean
-    elif more.any():
-        values = np.log1p(np.expm1(values).clip(min=0) * np.exp(more))
+        values = np.expm1(values).clip(min=0) * np.exp(staining) * geometric_mean
+    elif staining.any():
+        values = np.log1p(np.expm1(values).clip(min=0) * np.exp(staining))
     return pd.DataFrame(values, index=cite.rna.obs_names, columns=protein_columns(state.features.proteins["name"]))
 
 
 def _deviations(
-    state: TrainedState, values: pd.DataFrame, mean: np.ndarray, sd: np.ndarray, units: Units, more: np.ndarray
+    state: TrainedState, values: pd.DataFrame, mean: np.ndarray, sd: np.ndarray, units: Units, staining: np.ndarray
 ) -> pd.DataFrame:
     """Return scaled standard deviations [n, p] in other units, to first order; `values` are means [n, p] in these."""
     scaler = state.preprocessing.protein
     deviation = sd * scaler.std
     if units == "counts":
-        deviation = deviation * (values.to_numpy() + np.exp(state.preprocessing.log_geometric_mean + more))
-    elif more.any():
-        deviation = deviation * np.exp(more + mean * scaler.std + scaler.mean - values.to_numpy())
+        deviation = deviation * (values.to_numpy() + np.exp(state.preprocessing.log_geometric_mean + staining))
+    elif staining.any():
+        deviation = deviation * np.exp(staining + mean * scaler.std + scaler.mean - values.to_numpy())
     return pd.DataFrame(deviation, index=values.index, columns=values.columns)

@@ -90,6 +90,10 @@ class Query:
         counts = pd.DataFrame(matched_protein_counts(self.train, self.matches[0]), columns=names)
         return counts.dropna(axis="columns")
 
+    def train_labels(self, key: str) -> np.ndarray:
+        """Return the label of each training cell in this column of obs, "" where it has none, [n]."""
+        return label_names(obs_column(self.train.obs, key))
+
     def scaled(self, *, own: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Return z-scored genes of both: in the scale of the training cells or, with `own`, each in its own."""
         train, query = self.genes
@@ -192,7 +196,7 @@ def mapped_labels(query: Query, key: str, mapping: dict[str, str]) -> np.ndarray
     LabelError
         No cell has a label that the training cells have.
     """
-    known = set(label_names(obs_column(query.train.obs, key))) - {""}
+    known = set(query.train_labels(key)) - {""}
     names = pd.Series(label_names(obs_column(query.cells.obs, key))).replace(mapping)
     truth = names.where(names.isin(known), "").to_numpy(dtype=object)
     if not (truth != "").any():

@@ -4,12 +4,13 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache, partial
-from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy import sparse
 
 from scfusionttt.comparison import scvi_baselines, systems
+from scfusionttt.comparison.cells import SPLIT
 from scfusionttt.comparison.cost import Cost, measure
 from scfusionttt.comparison.fingerprints import short_hash
 from scfusionttt.comparison.queries import N_COMPONENTS, N_NEIGHBORS, Query, QueryJob, mapped_labels
@@ -18,12 +19,9 @@ from scfusionttt.data.split import stratified_split
 from scfusionttt.errors import SettingError, name_some
 from scfusionttt.evaluation import evaluate_predictions
 from scfusionttt.evaluation.baselines import logistic_regression, pca
-from scfusionttt.labels import label_names, obs_column
 from scfusionttt.model.fusionttt import FusionTTT
 
 log = logging.getLogger("scfusionttt")
-
-_SPLIT = "benchmark_split"
 
 
 def jobs(
@@ -43,34 +41,39 @@ def jobs(
     for query in queries:
         query = _learnable(query, labels_key)
         truth = mapped_labels(query, labels_key, mapping)
-        learned = label_names(obs_column(query.train.obs, labels_key))
-        hashes = tuple(short_hash("\n".join(names).encode("utf-8", "surrogatepass")) for names in (learned, truth))
         for seed in seeds:
             for name in methods:
-                common: dict[str, Any] = {
-                    "query": query, "labels": labels_key, "method": name, "seed": seed,
-                    "library": LIBRARIES.get(name, ""), "label_hashes": hashes,
-                }  # fmt: skip
-                if name in OURS:
-                    common["prepare"] = partial(_cost_of_training, query, labels_key, seed)
-                if name in ZERO_SHOT:
-                    score = partial(_zero_shot, query, ZERO_SHOT[name], truth, labels_key, seed)
-                    result.append(QueryJob(protocol="zero-shot", score=score, **common))
-                if name in FEW_LABELS:
-                    result += [
-                        QueryJob(
-                            protocol="held-out", share=share,
-                            score=partial(_few_labels, query, FEW_LABELS[name], truth, labels_key, share, seed),
-                            **common,
-                        )
-                        for share in shares
-                    ]  # fmt: skip
+                result += _jobs_of(name, query, truth, labels_key, seed, shares)
     return result
+
+
+def _jobs_of(
+    method: str, query: Query, truth: np.ndarray, key: str, seed: int, shares: Sequence[float]
+) -> list[QueryJob]:
+    """Return the jobs of one method with one seed on one query: without its labels, and with each share of them."""
+    job = partial(
+        QueryJob,
+        query=query, labels=key, method=method, seed=seed, library=LIBRARIES.get(method, ""),
+        label_hashes=tuple(map(_hash, (query.train_labels(key), truth))),
+        prepare=partial(_cost_of_training, query, key, seed) if method in OURS else Cost,
+    )  # fmt: skip
+    result = []
+    if method in ZERO_SHOT:
+        result.append(job(protocol="zero-shot", score=partial(_zero_shot, query, ZERO_SHOT[method], truth, key, seed)))
+    if method in FEW_LABELS:
+        for share in shares:
+            score = partial(_few_labels, query, FEW_LABELS[method], truth, key, share, seed)
+            result.append(job(protocol="held-out", share=share, score=score))
+    return result
+
+
+def _hash(labels: np.ndarray) -> str:
+    return short_hash("\n".join(labels).encode("utf-8", "surrogatepass"))
 
 
 def _learnable(query: Query, key: str) -> Query:
     """Return the query with the training cells that are alone in their class unlabelled: no method learns from one."""
-    names = label_names(obs_column(query.train.obs, key))
+    names = query.train_labels(key)
     learnable = _without_single(names)
     if (learnable == names).all():
         return query
@@ -129,7 +132,6 @@ def _logistic(own: bool, query: Query, key: str, seed: int) -> np.ndarray:
 
 
 def _harmony(query: Query, key: str, seed: int) -> np.ndarray:
-    import pandas as pd
     from harmonypy import run_harmony
     from sklearn.neighbors import KNeighborsClassifier
 
@@ -137,15 +139,14 @@ def _harmony(query: Query, key: str, seed: int) -> np.ndarray:
     both = np.vstack([train, new])
     batch = pd.DataFrame({"batch": np.repeat(["train", "query"], [len(train), len(new)])})
     mixed = run_harmony(both, batch, ["batch"], random_state=seed, verbose=False).Z_corr
-    mixed = mixed if len(mixed) == len(both) else mixed.T
-    names = label_names(obs_column(query.train.obs, key))
+    names = query.train_labels(key)
     known = np.flatnonzero(names != "")
     return KNeighborsClassifier(N_NEIGHBORS).fit(mixed[known], names[known].astype(str)).predict(mixed[len(train) :])
 
 
 def _system(system: System, query: Query, key: str, seed: int) -> np.ndarray:
     train, new, genes = query.gene_counts
-    labels = label_names(obs_column(query.train.obs, key))
+    labels = query.train_labels(key)
     output = system.run(Counts(train, genes, labels=labels), seed, query=Counts(new, genes))
     assert not sparse.issparse(output)
     return output["label"].to_numpy(str)
@@ -153,11 +154,11 @@ def _system(system: System, query: Query, key: str, seed: int) -> np.ndarray:
 
 def _scanvi_surgery(query: Query, key: str, seed: int) -> np.ndarray:
     train, new, _ = query.gene_counts
-    return scvi_baselines.scanvi_surgery(train, label_names(obs_column(query.train.obs, key)), new, seed)
+    return scvi_baselines.scanvi_surgery(train, query.train_labels(key), new, seed)
 
 
 def _classified(train: np.ndarray, new: np.ndarray, query: Query, key: str) -> np.ndarray:
-    names = label_names(obs_column(query.train.obs, key))
+    names = query.train_labels(key)
     known = names != ""
     return logistic_regression(train[known], names[known], new)[0]
 
@@ -166,9 +167,9 @@ def _ours_few(query: Query, truth: np.ndarray, train: np.ndarray, key: str, seed
     split = np.where(truth == "", "", "test").astype(object)
     split[train] = "train"
     obs = query.cells.obs.copy()
-    obs[key], obs[_SPLIT] = truth, split
+    obs[key], obs[SPLIT] = truth, split
     cells = replace(query.cells, obs=obs, protein=None)
-    student = _finetuned(query, key, seed)[0].transfer(cells, labels_key=key, split=_SPLIT)
+    student = _finetuned(query, key, seed)[0].transfer(cells, labels_key=key, split=SPLIT)
     return student.predict(cells)["label"].to_numpy(str)
 
 

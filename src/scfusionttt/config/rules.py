@@ -2,30 +2,33 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from scfusionttt.config.parse import require
+
+if TYPE_CHECKING:  # which imports this module
+    from scfusionttt.config.settings import Config
 
 
 class Rule(NamedTuple):
     """Settings that need others to have an effect."""
 
     settings: str  # separated by spaces
-    holds: Callable[[Any], bool]  # whether a Config gives them an effect
+    holds: Callable[["Config"], bool]  # whether it gives them an effect
     need: str  # in words
 
 
-def _has_blocks(config: Any) -> bool:
+def _has_blocks(config: "Config") -> bool:
     """Whether encoders or decoders have blocks."""
     return config.network.encoder_blocks + config.network.decoder_blocks > 0
 
 
-def _has_ttt(config: Any) -> bool:
+def _has_ttt(config: "Config") -> bool:
     """Whether any layer is a TTT layer."""
     return config.network.fusion == "ttt" or (_has_blocks(config) and config.network.mixer in ("ttt", "ttt_mlp"))
 
 
-def _has_heads(config: Any) -> bool:
+def _has_heads(config: "Config") -> bool:
     """Whether any layer mixes tokens."""
     return config.network.fusion != "add" or (_has_blocks(config) and config.network.mixer != "none")
 
@@ -57,13 +60,13 @@ RULES = (
 )
 
 
-def refuse_other_training(before: Any, after: Any) -> None:
+def refuse_other_training(before: "Config", after: "Config") -> None:
     """Raise SettingError if settings that a trained model was pretrained with differ."""
     same = (before.data, before.network, before.pretrain) == (after.data, after.network, after.pretrain)
     require(same, "data.*, network.* and pretrain.* are fixed by pretraining; give them to pretrain")
 
 
-def refuse_unused(before: Any, after: Any) -> None:
+def refuse_unused(before: "Config", after: "Config") -> None:
     """Raise SettingError if a setting that differs between two Configs has no effect in the second."""
     values = dict(_values(before))
     changed = {name: value for name, value in _values(after) if value != values[name]}

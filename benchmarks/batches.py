@@ -4,7 +4,7 @@ python benchmarks/batches.py --seeds 3 --json batches.json                     #
 python benchmarks/batches.py cells.h5mu --labels-key cell_type --batch-key donor --seeds 3
 python benchmarks/batches.py pbmc10k.h5mu --labels-key cell_type --two-runs 0.5 # real cells, a simulated second run
 python benchmarks/batches.py --small 0.1 --seeds 5                             # simulated, a donor of few cells
-python benchmarks/batches.py --staining 1 --seeds 5                            # simulated, a donor stained otherwise
+python benchmarks/batches.py --staining 1 --seeds 5                            # simulated, a donor stained differently
 
 Rows: our model without the batches, with them, and one model per batch; a model of all batches but the last, into whose
 embedding the last is mapped; 30 components of RNA beside the proteins, plain and corrected by Harmony (Korsunsky et al.

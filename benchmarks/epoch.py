@@ -132,10 +132,10 @@ class Epoch:
     def _fit(self, module: TimedPretraining, *, epochs: int, batches: int | None = None) -> Any:
         """Train with validation, or on the first `batches` of the cells without."""
         stage = replace(module.stage, epochs=epochs)
-        learn, steer = random_split(len(self.cells), fraction=1 - stage.validation_fraction, seed=module.seed)
+        learn, held_out = random_split(len(self.cells), fraction=1 - stage.validation_fraction, seed=module.seed)
         if batches:
             learn = learn[: batches * stage.batch_size]
-        train, validation = (self.cells.subset(self.cells.rows[rows]) for rows in (learn, steer))
+        train, validation = (self.cells.subset(self.cells.rows[rows]) for rows in (learn, held_out))
         run = Run(device=torch.device("cpu"), seed=module.seed, progress=False)
         module.last = module.clock()
         history = fit(module, train, None if batches else validation, stage, run, name="pretrain")

@@ -15,7 +15,7 @@ from scfusionttt.nn.tokens import CellInputs
 from scfusionttt.training import distributed
 from scfusionttt.training.machine import cells_at_once
 
-#: Parts that features are dealt to in order to hide one part at a time: a seventh, as many as the published masking.
+#: Features are hidden in this many parts, one at a time: a seventh, the fraction that the published masking hides.
 HIDDEN_PARTS = 7
 
 

@@ -20,8 +20,8 @@ def rest_soon() -> None:
 def threads_kept() -> Iterator[None]:
     """Restore the number of OpenMP threads after code that may start Numba's (scanpy, UMAP).
 
-    On its first parallel run, Numba sets the number to all cores, also for torch and whatever OMP_NUM_THREADS is. A
-    runtime that this run loads, and that torch shares if it is loaded later, gets what OMP_NUM_THREADS says.
+    On its first parallel run, Numba sets the number to all cores, also for torch and whatever OMP_NUM_THREADS is. An
+    OpenMP library that the code has loaded, which torch may share later, is set to OMP_NUM_THREADS.
     """
     before = {pool.filepath: pool.num_threads for pool in _runtimes()}
     try:
@@ -37,7 +37,7 @@ def _runtimes() -> list[Any]:
     return list(ThreadpoolController().select(user_api="openmp").lib_controllers)
 
 
-def _allowed(otherwise: int) -> int:
-    """Return the number of threads that OMP_NUM_THREADS allows (a list is for nested levels), or another one."""
+def _allowed(default: int) -> int:
+    """Return OMP_NUM_THREADS (of a list, for nested levels, the first), or the default if it is not set."""
     first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    return int(first) if first.isdigit() and int(first) else otherwise
+    return int(first) if first.isdigit() and int(first) else default

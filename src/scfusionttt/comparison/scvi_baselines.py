@@ -66,8 +66,7 @@ def scanvi_surgery(
     """Return labels of the cells `new`: scANVI learns a reference, to which they are added by surgery on its weights.
 
     Raw counts [m, g] and [n, g], the new ones of one batch; labels [m] are empty where unknown, batches [m] are names
-    that differ from "query". With the settings of scvi-tools' tutorial of
-    scArches (Lotfollahi et al. 2022).
+    that differ from "query". With the settings of scvi-tools' tutorial of scArches (Lotfollahi et al. 2022).
     """
     with _library(seed) as library:
         reference, query = AnnData(genes.copy()), AnnData(new.copy())

@@ -35,8 +35,8 @@ class Cohort:
     levels
         For each obs column, the names of its batches in the order of their codes; empty if there are no batches.
     default
-        Level of the first key that cells without that column have; None: they are refused; "": they are of no batch,
-        and so are cells of other batches, as for a model without batches to which queries were mapped.
+        Level of the first key that cells without that column have. None: such cells are an error. "": they have no
+        batch, nor have cells of unknown batches, as for a model without batches to which queries were mapped.
     mapped
         Levels of the first key that were mapped, not trained on; their cells have no level in the other keys.
     """

@@ -27,17 +27,20 @@ def fit_new_staining(
 ) -> np.ndarray:
     """Return by how much more, in natural logarithms, each batch stains than the mean cell, [b, p]; 0 where unknown.
 
-    In each kind of cells, it is what gives the log-ratios the mean that the regressions on RNA predict; of the kinds,
-    the median counts. So neither another composition nor a type that the model does not know is taken for staining.
+    In each kind of cells (a cluster of their RNA), this is the factor of the counts that brings the mean log-ratio to
+    the one that the regressions on RNA predict. The result is the median over the kinds, so that neither another
+    composition nor a type that the model does not know is taken for staining.
 
     Parameters
     ----------
     network
         Trained; without regressions of the proteins, nothing is known.
     cells
-        The cells of the query, in a scale in which all batches stain like the mean cell; `seed` draws a sample of many.
+        The cells of the query, read as if all batches stained like the mean cell.
     new
-        Levels of the first batch key.
+        Levels of the first batch key, b of them.
+    seed
+        Draws a sample of the cells, if there are many.
     """
     found = np.zeros((len(new), len(cells.match.proteins)))
     backbone, cells = network.to(device).backbone, cells.with_rna()

@@ -232,9 +232,9 @@ class FusionTTT(metaclass=_Hints):
             Cells to train on; see Notes of :class:`FusionTTT`. With ``cells="all"``, those with both modalities teach
             where cells with proteins alone lie.
         batch_key
-            obs columns of donors, lanes or runs, whose effects are removed from the embedding; for levels of the first
-            one, also that antibodies stain them otherwise. None: the inputs of a store, if it has several; an empty
-            sequence: none.
+            obs columns of donors, lanes or runs, whose effects are removed from the embedding; for the first one, the
+            counts of antibodies that stain its batches differently are brought to one scale, too. None: the inputs of a
+            store, if it has several; an empty sequence: none.
         species
             ``human`` or ``mouse``; None: inferred from the gene names.
         checkpoints, resume
@@ -432,7 +432,7 @@ class FusionTTT(metaclass=_Hints):
 
         The reference may have batches or not. Only the effects of the new ones are estimated: cells are assigned to the
         kinds of cells of the reference, whose shifts in the new batch are found by ridge regression, as in Symphony
-        (Kang et al. 2021). No label is needed. If antibodies stain the new batch otherwise, its counts are scaled, so
+        (Kang et al. 2021). No label is needed. If antibodies stain the new batch differently, its counts are scaled, so
         that the proteins have the values that its RNA predicts in most kinds of its cells. The query may lack genes and
         proteins, or have others. Cell types are predicted from the corrected latent.
 
@@ -772,6 +772,8 @@ class FusionTTT(metaclass=_Hints):
 
         Parameters
         ----------
+        path
+            Folder to write, which is created.
         overwrite
             Replace an earlier model of that name; a folder with anything else in it is never replaced.
         command
@@ -799,6 +801,13 @@ class FusionTTT(metaclass=_Hints):
         nodes: int = 1,
     ) -> Self:
         """Read a model folder, or ``hf://owner/name@revision`` from the Hugging Face Hub; nothing in it can run code.
+
+        Parameters
+        ----------
+        path
+            Folder that :meth:`save` wrote, or its address on the Hub.
+        device, memory, progress, devices, nodes
+            As for :class:`FusionTTT`.
 
         Raises
         ------

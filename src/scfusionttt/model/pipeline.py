@@ -171,7 +171,7 @@ def learn_features(
 
 
 def log_staining(staining: np.ndarray) -> None:
-    """Log by how much batches stain otherwise, [b, p], if they do."""
+    """Log by how much the staining of batches differs, given in natural logarithms [b, p], if it does."""
     if staining.any():
         between = staining.max(axis=0) - staining.min(axis=0)
         log.info(
@@ -388,7 +388,7 @@ def warn_of_other_proteins(cite: CiteSeq, p_value: np.ndarray) -> None:
 
 
 def warn_of_other_mixture(student: TrainedState, before: Preprocessing, cite: CiteSeq, device: torch.device) -> None:
-    """Warn if a zero-shot student names many cells otherwise than with the model's own constants, those of `before`."""
+    """Warn if a zero-shot student names many cells differently than with the model's own constants, `before`."""
     assert isinstance(student.network, ClassifierNetwork)
     match, batches = match_features(cite, student.features), student.cohort.no_codes(cite.rna.n_obs)
     named = []

@@ -55,10 +55,10 @@ class Provenance:
         return replace(self, labelled_cells=np.union1d(self.labelled_cells, both))
 
     def learned(self, names: Iterable[object]) -> NDArray[np.bool_] | None:
-        """Return which cells, by name, it was trained on with labels, bool [n]; None if not recorded.
+        """Return which of these cells, by name, the model was trained on with labels, bool [n]; None if not recorded.
 
-        None of the cells if so few names agree, of these cells and of those trained on, as may by chance. Names of
-        cells in a store count without that of the file if they do not agree with it.
+        If hardly any names agree, as may be by chance, the result is none of the cells. Names of cells in a store are
+        compared in full first, and then without the name of the file.
         """
         if self.labelled_cells is None:
             return None

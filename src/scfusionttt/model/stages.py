@@ -124,8 +124,8 @@ def train_classifier(network: ClassifierNetwork, cells: CellDataset, stage: Fine
     train, validation = cells, None
     if stage.validation_fraction:
         # Another seed than that of the caller's own split, so that the two do not fall together.
-        learn, steer = stratified_split(codes, fraction=1 - stage.validation_fraction, seed=run.seed + 1)
-        train, validation = cells.subset(cells.rows[learn]), cells.subset(cells.rows[steer])
+        learn, held_out = stratified_split(codes, fraction=1 - stage.validation_fraction, seed=run.seed + 1)
+        train, validation = cells.subset(cells.rows[learn]), cells.subset(cells.rows[held_out])
     counts = torch.from_numpy(np.bincount(train.labels[train.rows], minlength=network.head.out_features))
     module = ClassifierModule(network, stage, class_counts=counts, seed=run.seed)
     history = fit(module, train, validation, stage, run, name=name)

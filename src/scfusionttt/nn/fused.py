@@ -99,7 +99,7 @@ class _AddDropped(torch.autograd.Function):
 
 
 def _fits(x: Tensor, y: Tensor) -> bool:
-    """Tell whether the compiled loops can read both tensors, and load."""
+    """Return whether the compiled loops can be loaded, and can read both tensors."""
     alike = x.device.type == y.device.type == "cpu" and x.dtype == y.dtype in (torch.float32, torch.float64)
     return alike and x.numel() > 0 and _kernels() is not None
 

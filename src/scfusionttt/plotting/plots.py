@@ -49,8 +49,7 @@ def umap(
         obs columns, genes or proteins. A protein is found by its antigen as well: ``CD3`` for ``CD3_TotalSeqB``. Write
         ``rna:CD4`` or ``prot:CD4`` to choose the modality, and ``imputed:CD4`` for what
         ``model.impute(data, inplace=True)`` wrote. Numbers get a colour bar; other values get a legend, in the colours
-        of ``uns["<column>_colors"]`` if
-        present.
+        of ``uns["<column>_colors"]`` if present.
     basis
         obsm key of the coordinates, [n, 2], with or without ``X_``.
     ncols

@@ -111,7 +111,7 @@ def _run_linear(
     backend: str,
     **_: object,
 ) -> tuple:
-    """Run a backend as `difference` asks for it."""
+    """Run a backend on the arguments of `ttt_linear`; those that a backend does not take (`_`) are ignored."""
     state = tuple(w.expand(len(q), *w.shape) for w in (w0, b0))
     how = {"mask": mask, "causal": causal, "directions": (False,), "rope": True}
     return run_backend(backend, "linear", state, q, k, v, lr, tau, gamma, beta, **how)

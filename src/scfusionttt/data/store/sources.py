@@ -86,10 +86,13 @@ def open_source(
         with naming(path):
             cite = as_citeseq(read(path), **options)
         return Source(path, cite.rna.n_obs, lambda rows: cite[rows])
-
     if isinstance(data, AnnData) and protein_modality is None:
         _keep_one_table(data)
+    return _in_parts(path, data, options)
 
+
+def _in_parts(path: Path, data: AnnData | MuData, options: dict[str, Any]) -> Source:
+    """Return a source that reads and assembles cells as they are asked for, and logs each of its warnings once."""
     logged: set[str] = set()
 
     def part(rows: slice) -> CiteSeq:

@@ -16,7 +16,7 @@ from scfusionttt.data.store.join import Joined, join_features
 from scfusionttt.data.store.sources import Source, naming
 from scfusionttt.data.store.stored import BLOCK, FORMAT_VERSION, WINDOW
 from scfusionttt.data.transforms import library_sizes
-from scfusionttt.data.validate import unfiltered
+from scfusionttt.data.validate import require_usable, unfiltered
 from scfusionttt.errors import InputDataError, OutputError
 from scfusionttt.io.atomic import check_target, replacing
 from scfusionttt.io.quiet_warnings import quiet
@@ -132,9 +132,7 @@ def _read(source: Source, rows: slice) -> CiteSeq:
     cite = source.read(rows)
     with naming(source.path):
         require_rna(cite, "a store")
-        for finding in count_findings(cite):
-            if finding.severity == "error":
-                raise InputDataError(str(finding))
+        require_usable(count_findings(cite))
     return cite
 
 

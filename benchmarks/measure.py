@@ -53,13 +53,13 @@ def peak_memory(call: Callable[[], object]) -> float | None:
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak, VmHWM, to what is resident now
-    before = _resident("VmRSS")
+    before = resident("VmRSS")
     call()
-    return (_resident("VmHWM") - before) / _MB
+    return (resident("VmHWM") - before) / _MB
 
 
-def _resident(which: str) -> int:
-    """Return VmRSS or VmHWM in bytes."""
+def resident(which: str) -> int:
+    """Return the resident memory of this process, in bytes: ``VmRSS``, now, or ``VmHWM``, at its peak."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(which)) * 1024
 

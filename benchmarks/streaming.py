@@ -19,7 +19,7 @@ import torch
 from anndata import AnnData
 from scipy import sparse
 
-from benchmarks.measure import peak_memory, print_table, run_module, write_json
+from benchmarks.measure import peak_memory, print_table, resident, run_module, write_json
 from scfusionttt.config import Config, Sizes, preset
 from scfusionttt.data.cells import CiteSeq
 from scfusionttt.data.features import choose_features, match_features
@@ -98,11 +98,8 @@ def measure(task: str, path: Path, arguments: argparse.Namespace) -> dict[str, f
             model.embed(stored)
 
     grown = peak_memory(work)
-    resident = int(
-        next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line)
-    )
     return {
-        "cells": n_cells, "GB": resident * 1024 / 1e9, "GB grown": (grown or 0) / 1e3,
+        "cells": n_cells, "GB": resident("VmHWM") / 1e9, "GB grown": (grown or 0) / 1e3,
         "cells/s": n_cells / (time.process_time() - start),
     }  # fmt: skip
 

@@ -83,7 +83,7 @@ class Keep(ModelCheckpoint):
         super().load_state_dict({**state, **paths, "best_k_models": best, "dirpath": self.dirpath})
 
 
-class WholeCheckpoints(TorchCheckpointIO):
+class AtomicCheckpointIO(TorchCheckpointIO):
     """Write checkpoints atomically; Lightning's own copy from another disk can be cut short by a kill."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:

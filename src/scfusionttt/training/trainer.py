@@ -23,6 +23,7 @@ from scfusionttt.errors import OutputError, SettingError
 from scfusionttt.io.atomic import replacing
 from scfusionttt.training import distributed, memory
 from scfusionttt.training.callbacks import (
+    AtomicCheckpointIO,
     FiniteLoss,
     History,
     Keep,
@@ -30,7 +31,6 @@ from scfusionttt.training.callbacks import (
     PlainProgress,
     RichProgress,
     StepSeed,
-    WholeCheckpoints,
 )
 from scfusionttt.training.machine import freed_memory_kept
 from scfusionttt.training.run import Run
@@ -95,17 +95,11 @@ def fit(
         callbacks.append(Keep(last))  # after the best, whose score it saves
         if run.progress and not process.rank:
             callbacks.append(RichProgress(history) if sys.stderr.isatty() else PlainProgress(history))
-        machine = distributed.trainer_options(run.device)
-        machine["plugins"].append(WholeCheckpoints())
-        share = {"batch_size": stage.batch_size, "rank": process.rank, "size": process.size}
-        trainer = L.Trainer(
-            max_epochs=stage.n_epochs(len(train)), **machine,
-            callbacks=callbacks, logger=False, enable_model_summary=False, enable_progress_bar=False,
-            num_sanity_val_steps=0, use_distributed_sampler=False,
-        )  # fmt: skip
+        trainer = _trainer(run, callbacks, max_epochs=stage.n_epochs(len(train)))
         resumed = run.resume and last.exists()
         if run.resume and not resumed:
             log.info("%s: nothing to resume in %s; starting at epoch 1", name, folder)
+        share = {"batch_size": stage.batch_size, "rank": process.rank, "size": process.size}
         with _interruptible(trainer):
             trainer.fit(
                 module.train(),
@@ -119,9 +113,25 @@ def fit(
     return history.table
 
 
+def _trainer(run: Run, callbacks: list[L.Callback], *, max_epochs: int) -> L.Trainer:
+    """Return Lightning's trainer without what this package does itself: progress, logs, samplers, the model's table."""
+    machine = distributed.trainer_options(run.device)
+    machine["plugins"].append(AtomicCheckpointIO())
+    return L.Trainer(
+        max_epochs=max_epochs,
+        **machine,
+        callbacks=callbacks,
+        logger=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+    )
+
+
 def load_weights(module: nn.Module, checkpoint: Path) -> None:
     """Load a checkpoint's weights into a module; nothing in the file can run code."""
-    module.load_state_dict(WholeCheckpoints().load_checkpoint(checkpoint)["state_dict"])
+    module.load_state_dict(AtomicCheckpointIO().load_checkpoint(checkpoint)["state_dict"])
 
 
 @contextmanager

@@ -218,7 +218,7 @@ def test_the_proposed_label_map_takes_labels_with_line_breaks(trained, renamed, 
 def test_a_label_map_makes_them_comparable(trained, renamed, cells):
     cite, label_map = renamed
     mapped = analyse(trained.finetuned, cite, labels_key="mine", label_map=label_map)
-    assert mapped.speaks_of_the_same_types
+    assert mapped.labels_match_classes
     assert mapped.truth.tolist() == cells.obs["cell_type"].astype(str).tolist()
     with pytest.raises(SettingError, match="label_map translates to Z, not a class of this model"):
         analyse(trained.finetuned, cite, labels_key="mine", label_map={**label_map, "type, 0": "Z"})

@@ -35,6 +35,10 @@ class Analysis:
 
     Attributes
     ----------
+    cite
+        The cells.
+    features, preprocessing, match
+        The features and constants of the model, and the columns of these features in `cite`.
     classes
         Classes of the model.
     embedding, graph
@@ -113,7 +117,7 @@ class Analysis:
         return "cluster", self.clusters.astype(object)
 
     @property
-    def speaks_of_the_same_types(self) -> bool:
+    def labels_match_classes(self) -> bool:
         """Whether predictions can be compared with labels name by name: the model knows most labelled cells' labels."""
         if self.truth is None or self.predictions is None:
             return False
@@ -155,50 +159,55 @@ def analyse(
         len(resolutions) > 0 and all(isinstance(one, int | float) and 0 < one < np.inf for one in resolutions),
         f"resolutions must be positive numbers (got {list(resolutions)}), e.g. 0.5",
     )
-    if coords is not None:
-        coords = np.asarray(coords, dtype=float)[:, :2]
-        if coords.shape != (cite.rna.n_obs, 2):
-            raise InputDataError(f"coords has {len(coords)} rows; give two numbers for each of {cite.rna.n_obs} cells")
+    given = None if coords is None else _coordinates(coords, cite.rna.n_obs)
     with each_line_once():
         mapped = model.map(cite) if _is_new(model, cite) else None
         embedding = model.embed(cite) if mapped is None else mapped.embedding  # an error if the model is not trained
         predictions = None if not model.classes else model.predict(cite) if mapped is None else mapped.cells
-    features, preprocessing = model.features, model.preprocessing
-    match = match_features(cite, features)
     graph, seed = neighbours(embedding), model.config.seed
     weights = graph.obsp["connectivities"]
     clusterings = {one: cluster_graph(weights, resolution=one, seed=seed).labels.astype(str) for one in resolutions}
-    clusters, with_rna = clusterings[resolutions[0]], has_rna(cite.rna)
-    read_with = model if mapped is None else mapped.model
+    clusters = clusterings[resolutions[0]]
+
+    features = model.features
+    match, with_rna = match_features(cite, features), has_rna(cite.rna)
+    lognorm = model.preprocessing.log_normalized(cite, match)
+    read_with = model if mapped is None else mapped.model  # which knows how the antibodies stain in new batches
     log_ratios = read_with.preprocessing.log_ratios(cite, match, read_with.cohort.codes(cite.obs))
-    lognorm = preprocessing.log_normalized(cite, match)
     genes, proteins = features.genes["name"].tolist(), features.proteins["name"].tolist()
+    top_genes = top_features(lognorm[with_rna], genes, clusters[with_rna], most=N_TOP_GENES)
+    learned = model.provenance.learned(cite.rna.obs_names) if model.classes else np.zeros(len(embedding), dtype=bool)
     return Analysis(
         cite=cite,
         features=features,
-        preprocessing=preprocessing,
+        preprocessing=model.preprocessing,
         match=match,
         classes=model.classes,
         embedding=embedding,
         graph=graph,
-        coords=umap(graph, seed=seed) if coords is None else coords,
-        own_coords=coords is not None,
+        coords=umap(graph, seed=seed) if given is None else given,
+        own_coords=given is not None,
         clusterings=clusterings,
         labels_key=labels_key,
         truth=truth,
         predictions=predictions,
-        trained_on=model.provenance.learned(cite.rna.obs_names)
-        if model.classes
-        else np.zeros(len(embedding), dtype=bool),
+        trained_on=learned,
         batches=batches,
         mapped=mapped,
         quality=quality(cite, batch_key=next(iter(keys), None), species=features.species),
         lognorm=lognorm,
         log_ratios=log_ratios,
-        top_genes={name: [] for name in clusters}
-        | top_features(lognorm[with_rna], genes, clusters[with_rna], most=N_TOP_GENES),
+        top_genes={name: [] for name in clusters} | top_genes,  # a cluster may have no cell with RNA
         top_proteins=top_features(log_ratios, proteins, clusters, most=N_TOP_PROTEINS),
     )
+
+
+def _coordinates(coords: ArrayLike, n_cells: int) -> np.ndarray:
+    """Return the first two columns of coordinates of the map, [n, 2]."""
+    first_two = np.asarray(coords, dtype=float)[:, :2]
+    if first_two.shape != (n_cells, 2):
+        raise InputDataError(f"coords has {len(first_two)} rows; give two numbers for each of {n_cells} cells")
+    return first_two
 
 
 def _is_new(model: FusionTTT, cite: CiteSeq) -> bool:

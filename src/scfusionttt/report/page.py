@@ -61,6 +61,10 @@ def write_report(
 
     Parameters
     ----------
+    model, cite
+        A trained model, and the cells to embed; batches that it was not trained on are mapped.
+    out
+        The file, .html; an existing one is replaced.
     labels_key
         obs column with known classes, to score and colour by.
     label_map
@@ -76,6 +80,8 @@ def write_report(
         Coordinates of the map, [n, 2]; None: UMAP of the embedding.
     resolutions
         Resolutions of Leiden clusters; the clusters of the first are described.
+    title
+        Title of the page.
     command
         Command line of the report, shown after those that produced the model.
     more
@@ -154,7 +160,7 @@ def _accuracy(model: FusionTTT, analysis: Analysis) -> str:
         return f"No labels were given (--labels-key), so {scored} are not scored."
     if analysis.predictions is None:
         return "The model was trained without labels; the scores compare its clusters with the given labels."
-    if not analysis.speaks_of_the_same_types:
+    if not analysis.labels_match_classes:
         return "The labels have other names than the classes of the model: see Cell types for how they correspond."
     protocol, cells = analysis.scored
     accuracy = score_types(analysis).mean["accuracy"]

@@ -115,7 +115,7 @@ def types_section(analysis: Analysis) -> Section:
             "cell type"
         )
         return Section("Cell types", "No labels were given, so the predictions are not scored.", tables=[Table(table)])
-    if not analysis.speaks_of_the_same_types:
+    if not analysis.labels_match_classes:
         return _cross_table_section(analysis)
     protocol, cells = analysis.scored
     scores = score_types(analysis)

@@ -61,10 +61,14 @@ class ProteinMixture:
         *,
         seed: int = 0,
     ) -> "ProteinMixture":
-        """Fit to counts [n, p] by expectation-maximisation; NaN is not measured.
+        """Fit to counts by expectation-maximisation.
 
         Parameters
         ----------
+        counts
+            Counts of proteins in cells, [n, p]; NaN is not measured.
+        controls
+            Which proteins are isotype controls, [p] bool.
         droplets
             The fit to empty droplets, at which the background of the cells starts, and to which it is drawn; without
             it, the background starts at the lower of two normal distributions of the logarithms.

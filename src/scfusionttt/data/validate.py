@@ -100,7 +100,14 @@ def validate(
 ) -> Report:
     """Read and check an input; errors in it are findings of the report, not exceptions.
 
-    The options are those of `as_citeseq`; `species` is ``human`` or ``mouse``, inferred from the genes by default.
+    Parameters
+    ----------
+    data
+        The input, or its path.
+    rna_modality, protein_modality, cells, layer, round
+        See :func:`~scfusionttt.data.assemble.as_citeseq`.
+    species
+        ``human`` or ``mouse``; None: inferred from the gene names.
     """
     source = str(data) if isinstance(data, str | Path) else type(data).__name__
     try:

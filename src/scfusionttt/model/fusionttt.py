@@ -258,6 +258,13 @@ class FusionTTT(metaclass=_Hints):
         """Choose features and constants as :meth:`pretrain` does, and leave the weights random: to fine-tune from.
 
         The model can embed, as a baseline, but neither impute, denoise nor explain.
+
+        Parameters
+        ----------
+        data, **input_options
+            Cells to choose features from; see Notes of :class:`FusionTTT`.
+        species
+            ``human`` or ``mouse``; None: inferred from the gene names.
         """
         cite = pipeline.cells_to_learn_from(pipeline.check_cells(data, training=True, **input_options))
         self._state = self._untrained_state(cite, species, Cohort())

@@ -33,6 +33,8 @@ def refine(
         By the classifier, [n, c] and [n].
     cells
         The same cells, each gene scaled by its mean and standard deviation in them.
+    seed
+        Seed of the principal components, in which cells are neighbours.
     """
     n_neighbors = min(N_NEIGHBORS, len(cells) // CELLS_PER_VOTER)
     if n_neighbors < 2:

@@ -63,6 +63,8 @@ def simulate(
         the first of :data:`scfusionttt.simulation.blood.PROTEINS` and :data:`~scfusionttt.simulation.blood.LINEAGE`.
     species
         "human" or "mouse".
+    seed
+        Draws the types, the genes and the counts.
     n_isotypes
         Isotype controls (``IgG1_control``, ...) added to the panel.
     n_batches
@@ -127,6 +129,10 @@ def simulate_query(reference: "MuData", n_cells: int = 500, *, seed: int = 1, sh
     ----------
     reference
         Result of `simulate`; only ``uns["simulation"]`` and the gene names are used.
+    n_cells
+        Number of cells, at least four per type.
+    seed
+        Draws the cells and the effect of the platform.
     shift
         Strength of the platform effect: the depth is multiplied by ``exp(-shift)``, and every gene by a log-normal
         factor of standard deviation ``shift`` (natural log). 0 is the same platform.
@@ -140,6 +146,8 @@ def simulate_query(reference: "MuData", n_cells: int = 500, *, seed: int = 1, sh
     ------
     InputDataError
         The reference is not a result of `simulate`, or its genes were renamed.
+    SettingError
+        There are too few cells, or `shift` is below 0.
     """
     settings = _settings_of(reference)
     tissue = grow(settings)

@@ -25,7 +25,7 @@ from scfusionttt.cli.options import (
     input_options,
 )
 from scfusionttt.cli.processes import is_first, start
-from scfusionttt.cli.results import check_target, load
+from scfusionttt.cli.results import check_out, load
 
 
 def map(
@@ -54,7 +54,7 @@ def map(
     from scfusionttt.data.write import EMBEDDING_ENDINGS, write_embedding
     from scfusionttt.model.folder import check_model_path
 
-    check_target(input, out, EMBEDDING_ENDINGS)
+    check_out(input, out, EMBEDDING_ENDINGS)
     if out_model is not None:
         check_model_path(out_model, overwrite=overwrite)
     trained = load_model(model, input, device=device.value, devices=devices, nodes=nodes)

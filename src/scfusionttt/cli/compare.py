@@ -113,13 +113,10 @@ def benchmark(
     options = input_options(layer, rna_modality, protein_modality, cells, drop_empty=True, round=round)
     if task is not BenchmarkTask.impute and labels_key is None:
         raise SettingError(f"benchmark --task {task.value} needs --labels-key KEY")
-    if task is not BenchmarkTask.transfer and label_map is not None:
-        raise SettingError(f"--label-map has no effect with --task {task.value}; leave it out")
-    if task is BenchmarkTask.impute and train_fractions is not None:
-        raise SettingError(f"--train-fractions has no effect with --task {task.value}; leave it out")
+    _refuse(task, "--label-map", label_map, used_by=[BenchmarkTask.transfer])
+    _refuse(task, "--train-fractions", train_fractions, used_by=[BenchmarkTask.embed, BenchmarkTask.transfer])
+    _refuse(task, "--protocols", protocols, used_by=[BenchmarkTask.embed])
     if task is not BenchmarkTask.embed:
-        if protocols is not None:
-            raise SettingError(f"--protocols has no effect with --task {task.value}; leave it out")
         _compare_queries(
             task, inputs, out, options, labels_key=labels_key, batch_key=batch_key, label_map=label_map,
             methods=None if methods is None else _listed(methods), seeds=seeds, settings=changed,
@@ -135,6 +132,12 @@ def benchmark(
     shares = _fractions(train_fractions or "0.75,0.05")
     todo = tasks(list(BENCHMARK_PROTOCOLS) if protocols is None else _listed(protocols), shares)
     _compare(_datasets(inputs, labels_key, options, batch_key), chosen, todo, seeds, out)
+
+
+def _refuse(task: BenchmarkTask, option: str, value: object, *, used_by: Sequence[BenchmarkTask]) -> None:
+    """Raise SettingError if an option is given to a task that does not use it."""
+    if value is not None and task not in used_by:
+        raise SettingError(f"{option} has no effect with --task {task.value}; leave it out")
 
 
 def _compare_queries(

@@ -33,11 +33,11 @@ def background(
     for path in inputs:
         check_input(path)
     from scfusionttt.analysis.background import background as call
-    from scfusionttt.cli.results import check_target
+    from scfusionttt.cli.results import check_out
     from scfusionttt.data.write import PROTEIN_ENDINGS, check_result_path, write_proteins
 
     for path in inputs:
-        check_target(path, out, PROTEIN_ENDINGS)
+        check_out(path, out, PROTEIN_ENDINGS)
     data = open_input(input, stream=False)
     check_result_path(out, PROTEIN_ENDINGS, data)
     calls = call(

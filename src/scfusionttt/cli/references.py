@@ -49,13 +49,13 @@ def annotate(
     Example: scfusionttt annotate rna.h5ad --out annotated.h5ad
     """
     check_input(input)
-    from scfusionttt.cli.results import check_target, load
+    from scfusionttt.cli.results import check_out, load
     from scfusionttt.data.write import PROTEIN_ENDINGS, write_proteins
     from scfusionttt.model.fusionttt import FusionTTT
     from scfusionttt.model.reference import find
 
     out = Path(f"{input.stem}.annotated.csv") if out is None else out
-    check_target(input, out, PROTEIN_ENDINGS)
+    check_out(input, out, PROTEIN_ENDINGS)
     model = FusionTTT.load(find(reference), device=device.value)
     options = input_options(layer, rna_modality, protein_modality, cells, drop_empty, round=round)
     cite, source = load(input, out, PROTEIN_ENDINGS, options)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from scfusionttt.evaluation import Evaluation
 
 
-def check_target(input: Path, out: Path, endings: tuple[str, ...]) -> None:
+def check_out(input: Path, out: Path, endings: tuple[str, ...]) -> None:
     """Check, before any work is done, that a result can be written to `out` and is not the input."""
     from scfusionttt.data.write import check_result_path
 
@@ -81,7 +81,7 @@ def embed(
     check_model(model, input)
     from scfusionttt.data.write import EMBEDDING_ENDINGS, write_embedding
 
-    check_target(input, out, EMBEDDING_ENDINGS)
+    check_out(input, out, EMBEDDING_ENDINGS)
     trained = load_model(model, input, device=device.value, devices=devices, nodes=nodes)
     options = input_options(layer, rna_modality, protein_modality, cells, drop_empty, round=round)
     cite, source = load(input, out, EMBEDDING_ENDINGS, options)
@@ -125,7 +125,7 @@ def impute(
     check_model(model, input)
     from scfusionttt.data.write import PROTEIN_ENDINGS, write_proteins
 
-    check_target(input, out, PROTEIN_ENDINGS)
+    check_out(input, out, PROTEIN_ENDINGS)
     trained = load_model(model, input, device=device.value, devices=devices, nodes=nodes)
     options = input_options(layer, rna_modality, protein_modality, cells, drop_empty, round=round)
     cite, source = load(input, out, PROTEIN_ENDINGS, options)
@@ -164,7 +164,7 @@ def denoise(
     check_model(model, input)
     from scfusionttt.data.write import write_cells
 
-    check_target(input, out, (".h5ad",))
+    check_out(input, out, (".h5ad",))
     trained = load_model(model, input, device=device.value, devices=devices, nodes=nodes)
     options = input_options(layer, rna_modality, protein_modality, cells, drop_empty, round=round)
     denoised = trained.denoise(open_input(input), units=units.value, **options)

@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from benchmarks.opponents import BACKWARD, BF16, BOTH, CHUNKED, CONTENDERS, REFERENCE, TTT, passes, ttt_layer
+from benchmarks.contenders import BACKWARD, BF16, BOTH, CHUNKED, CONTENDERS, REFERENCE, TTT, passes, ttt_layer
 from benchmarks.reference import ttt_linear_reference
 from scfusionttt.ttt import TTTOutput, step_sizes, ttt_linear
 

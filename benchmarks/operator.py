@@ -19,8 +19,8 @@ import pandas as pd
 import torch
 
 from benchmarks import checks
+from benchmarks.contenders import BACKWARD, CONTENDERS, FORWARD, TTT, make, passes
 from benchmarks.measure import environment, least_process_time, print_table, run_module, write_json
-from benchmarks.opponents import BACKWARD, CONTENDERS, FORWARD, TTT, make, passes
 from benchmarks.targets import compare
 from scfusionttt.training.machine import freed_memory_kept
 

@@ -8,8 +8,8 @@ import sys
 
 import torch
 
+from benchmarks.contenders import BACKWARD, CONTENDERS, FORWARD, make, passes
 from benchmarks.measure import peak_memory
-from benchmarks.opponents import BACKWARD, CONTENDERS, FORWARD, make, passes
 
 
 def main(name: str, length: int) -> None:

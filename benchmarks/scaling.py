@@ -21,8 +21,8 @@ import torch
 from matplotlib.axes import Axes
 
 from benchmarks import operator as layers
+from benchmarks.contenders import BACKWARD, BF16, BOTH, CHUNKED, CONTENDERS, DEFINITION, FORWARD, TTT
 from benchmarks.measure import print_table, write_json
-from benchmarks.opponents import BACKWARD, BF16, BOTH, CHUNKED, CONTENDERS, DEFINITION, FORWARD, TTT
 from benchmarks.targets import EXPONENT
 from scfusionttt.plotting.figures.style import INK, PALETTE, RULE, new_axes, tidy
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from benchmarks.opponents import ATTENTION, BACKWARD, BF16, BOTH, CHUNKED, REFERENCE, TTT
+from benchmarks.contenders import ATTENTION, BACKWARD, BF16, BOTH, CHUNKED, REFERENCE, TTT
 
 #: Exponent of the time of forward + backward, from 1,000 to 20,000 tokens.
 EXPONENT = 1.05

@@ -35,10 +35,10 @@ def test_the_paper_preset_has_the_published_numbers():
     assert (paper.pretrain.beta2, paper.finetune.beta2) == (0.999, 0.999)
     assert (paper.pretrain.patience, paper.finetune.patience) == (5, 5)
     assert 0.3 * (1 - paper.finetune.validation_fraction) == pytest.approx(0.27)
-    opponent = preset("scmmae")
-    assert (opponent.network.mixer, opponent.network.fusion) == ("attention", "attention")
+    baseline = preset("scmmae")
+    assert (baseline.network.mixer, baseline.network.fusion) == ("attention", "attention")
     same = {"mixer": "ttt", "fusion": "ttt", "direction": "causal"}
-    assert replace(opponent, network=replace(opponent.network, **same)) == paper
+    assert replace(baseline, network=replace(baseline.network, **same)) == paper
 
 
 def test_a_preset_that_does_not_exist_is_refused():

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks import checks, epoch, opponents, scaling, step, targets, training
+from benchmarks import checks, contenders, epoch, scaling, step, targets, training
 from benchmarks import operator as layers
 from benchmarks.measure import ROOT, peak_memory
 from scfusionttt.config import preset
@@ -37,7 +37,7 @@ def wrong(*tensors, **options):
 
 @pytest.fixture
 def few_cells(monkeypatch):
-    monkeypatch.setattr(opponents, "TOKENS", 256)
+    monkeypatch.setattr(contenders, "TOKENS", 256)
 
 
 @pytest.mark.slow
@@ -45,7 +45,7 @@ def test_every_layer_is_timed_at_every_length(tmp_path, capsys, few_cells):
     assert layers.main([*TINY, "--json", str(tmp_path / "figures.json")]) == 0
     figures = json.loads((tmp_path / "figures.json").read_text())
     timed = {(row["layer"], row["tokens"], row["pass"]) for row in figures["results"] if row["ms"] > 0}
-    assert len(timed) == len(opponents.CONTENDERS) * 2 * 2
+    assert len(timed) == len(contenders.CONTENDERS) * 2 * 2
     assert all(row["holds"] for row in figures["check"])
     assert {"date", "cpu", "threads", "versions"} <= figures["environment"].keys()
     assert "times slower than TTT" in capsys.readouterr().out
@@ -82,17 +82,17 @@ def test_the_reference_loop_computes_the_operator(causal, way, mask):
     inputs["lr"] = inputs["lr"].expand(2, -1, -1)
     options = {"mask": mask, "causal": causal, **way}
     expected = ttt_linear(**inputs, **options, backend="definition").out
-    found = opponents.ttt_linear_reference(**inputs, **options).out
+    found = contenders.ttt_linear_reference(**inputs, **options).out
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
 
 def test_the_states_of_ssd_are_those_of_a_loop_over_tokens():
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        layer = opponents.SSD().double()
-        tokens = torch.randn(2, 83, opponents.WIDTH, dtype=torch.float64)
+        layer = contenders.SSD().double()
+        tokens = torch.randn(2, 83, contenders.WIDTH, dtype=torch.float64)
     found = layer(tokens, torch.ones(2, 83, dtype=torch.bool))
-    q, k, v = layer.qkv(tokens).unflatten(-1, (3, opponents.HEADS, -1)).unbind(2)
+    q, k, v = layer.qkv(tokens).unflatten(-1, (3, contenders.HEADS, -1)).unbind(2)
     step = torch.nn.functional.softplus(layer.step(tokens))
     state, mixed = 0.0, []
     for t in range(83):
@@ -107,7 +107,7 @@ def test_a_layer_too_slow_for_the_limit_is_skipped_and_named():
     reason = layers._reason_to_skip("GRU", 4000, seconds, limit=10)
     assert reason is not None and re.fullmatch(r"a call may take 14 s, more than --limit 10", reason)
     assert layers._reason_to_skip("GRU", 4000, seconds, limit=20) is None
-    assert "up to 1,000" in str(layers._reason_to_skip(opponents.DEFINITION, 1001, {}, limit=10))
+    assert "up to 1,000" in str(layers._reason_to_skip(contenders.DEFINITION, 1001, {}, limit=10))
 
 
 @pytest.mark.skipif(peak_memory(lambda: None) is None, reason="peak memory is read from Linux's /proc")
@@ -120,7 +120,7 @@ def figures_that_grow(power):
         {"layer": name, "tokens": t, "pass": kind, "ms": scale * t**power, "MB": 2.0 * t}
         for name, scale in ((targets.TTT, 1.0), (targets.REFERENCE, 9.0))
         for t in (1000, 4000, 20000)
-        for kind in (opponents.FORWARD, opponents.BACKWARD)
+        for kind in (contenders.FORWARD, contenders.BACKWARD)
     ]
     return pd.DataFrame(rows)
 

@@ -37,7 +37,7 @@ def _paper() -> Config:
 
 
 def _scmmae() -> Config:
-    """The opponent of `paper`: attention in encoders, fusion and decoders, as in scMMAE; all else is the same."""
+    """The baseline of `paper`: attention in encoders, fusion and decoders, as in scMMAE; all else is the same."""
     paper = _paper()
     return replace(paper, network=replace(paper.network, mixer="attention", fusion="attention", direction="both"))
 

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from sklearn import metrics as sk
 
-from scfusionttt.errors import InputDataError
+from scfusionttt.errors import InputDataError, SettingError
 from scfusionttt.evaluation.classification import (
     class_table,
     classification_scores,
@@ -70,3 +70,5 @@ def test_bad_input_is_named():
         classification_scores(["a", "b"], ["a"])
     with pytest.raises(InputDataError, match="one probability"):
         expected_calibration_error(["a"], ["a"], [1.2])
+    with pytest.raises(SettingError, match=r"n_bins must be a whole number above 0 \(got 0\)"):
+        expected_calibration_error(["a"], ["a"], [0.9], n_bins=0)

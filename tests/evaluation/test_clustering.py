@@ -107,3 +107,6 @@ def test_bad_input_is_named(graph):
         cluster_graph(graph, 0)
     with pytest.raises(InputDataError, match="finite"):
         neighbours(np.full((10, 2), np.nan))
+    for n_neighbors in (1, 2.5):
+        with pytest.raises(SettingError, match=rf"n_neighbors must be .* at least 2, .* \(got {n_neighbors}\)"):
+            neighbours(np.zeros((10, 2)), n_neighbors=n_neighbors)

@@ -8,9 +8,12 @@ from scfusionttt.errors import InputDataError, LabelError, SettingError
 from scfusionttt.evaluation import (
     TEN_METRICS,
     classification_scores,
+    evaluate_as_published,
     evaluate_clusters,
+    evaluate_graph,
     evaluate_predictions,
     evaluate_representation,
+    neighbours,
 )
 
 
@@ -139,6 +142,11 @@ def test_bad_input_is_refused(cells):
         evaluate_clusters(["B"] * 200, ["B"] * 200)
     with pytest.raises(SettingError, match="'tsne'"):
         evaluate_representation(x_nd, labels, space="tsne")
+    for score in (evaluate_representation, evaluate_as_published):
+        with pytest.raises(SettingError, match="seeds is empty"):
+            score(x_nd, labels, seeds=())
+    with pytest.raises(SettingError, match="seeds is empty"):
+        evaluate_graph(neighbours(x_nd).obsp["connectivities"], labels, seeds=())
     with pytest.raises(SettingError, match="'mixed'"):
         evaluate_clusters(labels, labels, protocol="mixed")
     with pytest.raises(InputDataError, match="199 rows"):

@@ -1,11 +1,13 @@
 """Scores of predicted cell types against labels."""
 
+from numbers import Integral
+
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 from sklearn import metrics as sk
 
-from scfusionttt.errors import InputDataError
+from scfusionttt.errors import InputDataError, SettingError
 from scfusionttt.labels import class_names
 
 
@@ -15,6 +17,16 @@ def classification_scores(labels: ArrayLike, predicted: ArrayLike) -> dict[str, 
     ``balanced_accuracy`` is the mean recall and ``macro_f1`` the unweighted mean F1 over the classes in `labels`;
     ``weighted_f1`` weights F1 by the number of cells of each class. A prediction outside these classes, such as
     "unknown", counts as wrong and does not add a class.
+
+    Parameters
+    ----------
+    labels, predicted
+        Known and predicted classes, ``[n]``.
+
+    Raises
+    ------
+    InputDataError
+        The two differ in length, or are empty.
     """
     truth, predictions = _aligned(labels, predicted)
     per_class = class_table(truth, predictions)
@@ -27,7 +39,10 @@ def classification_scores(labels: ArrayLike, predicted: ArrayLike) -> dict[str, 
 
 
 def class_table(labels: ArrayLike, predicted: ArrayLike) -> pd.DataFrame:
-    """Return precision, recall, f1 (0..1) and support (number of cells) of each class in `labels`; 0 if undefined."""
+    """Return precision, recall, f1 (0..1) and support (number of cells) of each class in `labels`; 0 if undefined.
+
+    Parameters and errors are those of `classification_scores`.
+    """
     truth, predictions = _aligned(labels, predicted)
     classes = np.unique(truth)
     columns = sk.precision_recall_fscore_support(truth, predictions, labels=classes, zero_division=0)
@@ -40,6 +55,7 @@ def confusion(labels: ArrayLike, predicted: ArrayLike) -> pd.DataFrame:
     """Return the number of cells of each known class (rows) for each predicted class (columns).
 
     Both axes start with the classes of `labels` in the same order; other predicted classes follow as columns.
+    Parameters and errors are those of `classification_scores`.
     """
     truth, predictions = _aligned(labels, predicted)
     classes = np.unique(truth)
@@ -61,11 +77,20 @@ def expected_calibration_error(
         Known and predicted classes, ``[n]``.
     confidence
         Probability of the predicted class, ``[n]``, 0..1.
+    n_bins
+        Number of bins between 0 and 1, those without cells included.
 
     Returns
     -------
     float
         0 (calibrated) to 1.
+
+    Raises
+    ------
+    InputDataError
+        The three differ in length, are empty, or `confidence` has values that are no probabilities.
+    SettingError
+        `n_bins` is not a whole number above 0.
     """
     bins = reliability(labels, predicted, confidence, n_bins=n_bins)
     gap = (bins["accuracy"] - bins["confidence"]).abs()
@@ -77,14 +102,16 @@ def reliability(labels: ArrayLike, predicted: ArrayLike, confidence: ArrayLike, 
 
     Parameters
     ----------
-    labels, predicted, confidence
-        As for `expected_calibration_error`.
+    labels, predicted, confidence, n_bins
+        As for `expected_calibration_error`, as are the errors.
 
     Returns
     -------
     DataFrame
         One row per non-empty bin: mean confidence (0..1), accuracy (0..1), cells (count).
     """
+    if not isinstance(n_bins, Integral) or n_bins < 1:
+        raise SettingError(f"n_bins must be a whole number above 0 (got {n_bins!r})")
     truth, predictions = _aligned(labels, predicted)
     confidences = np.asarray(confidence, dtype=np.float64)
     if confidences.shape != truth.shape or not ((confidences >= 0) & (confidences <= 1)).all():

@@ -3,6 +3,7 @@
 import random
 import warnings
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
@@ -54,6 +55,8 @@ def neighbours(representation: ArrayLike, *, n_neighbors: int = 15, seed: int = 
     ----------
     representation
         ``[n, d]``, finite; distances are Euclidean.
+    n_neighbors
+        Neighbours of a cell, including itself; fewer if there are no more cells.
     seed
         Seed of the approximate search above `EXACT_NEIGHBOURS` cells.
 
@@ -61,16 +64,22 @@ def neighbours(representation: ArrayLike, *, n_neighbors: int = 15, seed: int = 
     ------
     InputDataError
         The representation is not a finite matrix with at least three rows.
+    SettingError
+        `n_neighbors` is not a whole number of at least 2.
     """
     import scanpy as sc
 
+    if not isinstance(n_neighbors, Integral) or n_neighbors < 2:
+        raise SettingError(
+            f"n_neighbors must be a whole number of at least 2, as a cell itself counts (got {n_neighbors!r})"
+        )
     x_nd = np.array(representation, dtype=np.float32)
     if x_nd.ndim != 2 or len(x_nd) < 3 or not np.isfinite(x_nd).all():
         raise InputDataError(
             f"cannot cluster a representation of shape {x_nd.shape}; give a finite matrix [n, d] of at least 3 cells"
         )
     cells = AnnData(x_nd)
-    n_neighbors = min(n_neighbors, len(x_nd) - 1)
+    n_neighbors = min(int(n_neighbors), len(x_nd) - 1)
     search = "sklearn" if len(x_nd) <= EXACT_NEIGHBOURS else _descent(n_neighbors, seed)
     with threads_kept():
         sc.pp.neighbors(cells, n_neighbors=n_neighbors, use_rep="X", transformer=search, random_state=seed)
@@ -85,10 +94,14 @@ def cluster(
     seed: int = 0,
     n_neighbors: int = 15,
 ) -> Clustering:
-    """Cluster a representation ``[n, d]`` with Leiden on its nearest-neighbour graph.
+    """Cluster a representation with Leiden on its nearest-neighbour graph.
 
-    With `n_clusters`, the resolution is bisected until there are that many clusters, see `cluster_graph`; without it,
-    `resolution` is used.
+    Parameters
+    ----------
+    representation, n_neighbors
+        As for `neighbours`.
+    n_clusters, resolution, seed
+        As for `cluster_graph`. The errors are those of both functions.
     """
     graph = neighbours(representation, n_neighbors=n_neighbors).obsp["connectivities"]
     return cluster_graph(graph, n_clusters, resolution=resolution, seed=seed)
@@ -106,6 +119,8 @@ def cluster_graph(
     n_clusters
         Bisect the resolution until there are this many clusters. If no resolution gives exactly as many, the closest
         clustering is returned and `Clustering.exact` is False.
+    resolution
+        Resolution of the modularity, used without `n_clusters`; a higher one gives more clusters.
     seed
         The same seed gives the same clusters; global random states are neither used nor changed.
 
@@ -127,7 +142,15 @@ def cluster_graph(
 
 
 def umap(cells: AnnData | ArrayLike, *, seed: int = 0) -> np.ndarray:
-    """Return the UMAP ``[n, 2]`` (no unit) of a representation or of the result of `neighbours`."""
+    """Return the UMAP of a representation, ``[n, 2]`` (no unit).
+
+    Parameters
+    ----------
+    cells
+        Representation ``[n, d]``, or the result of `neighbours`.
+    seed
+        Seed of the layout.
+    """
     import scanpy as sc
 
     cells = cells.copy() if isinstance(cells, AnnData) else neighbours(cells)

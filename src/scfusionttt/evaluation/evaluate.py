@@ -125,16 +125,23 @@ def evaluate_representation(
         Seeds of the clustering.
     n_clusters
         Number of clusters; the number of classes by default.
+    n_neighbors
+        Neighbours of a cell in the graph, including itself.
+    protocol
+        How the scores are obtained, a key of `scfusionttt.evaluation.vocabulary.PROTOCOLS`; shown with them.
 
     Raises
     ------
+    InputDataError
+        The representation is not a finite matrix with at least three rows.
     LabelError
         The labels do not match the cells, or have fewer than two classes.
+    SettingError
+        There is no such space or protocol, no seed, or `n_clusters` or `n_neighbors` is out of range.
     """
     if space not in get_args(Space):
         raise SettingError(f"space {space!r} does not exist; choose one of: {', '.join(get_args(Space))}")
-    if not seeds:
-        raise SettingError("seeds is empty; give at least one clustering seed")
+    _require_seeds(seeds)
     cells = neighbours(representation, n_neighbors=n_neighbors)
     geometry = umap(cells, seed=seeds[0]) if space == "umap" else np.asarray(representation)
     return _score_graph(cells.obsp["connectivities"], labels, geometry, space, seeds, n_clusters, protocol)
@@ -146,8 +153,14 @@ def evaluate_as_published(
     """Score a representation as the scripts of scMMAE do, the predecessor of scFusionTTT: protocol ``paper``.
 
     Clusters are Leiden clusters of resolution 1 on the unweighted graph of 20 neighbours of all cells, whatever their
-    number; ASW, SC, CHI and DBI are computed on the UMAP. Parameters and errors as for `evaluate_representation`.
+    number; ASW, SC, CHI and DBI are computed on the UMAP.
+
+    Parameters
+    ----------
+    representation, labels, seeds
+        As for `evaluate_representation`, as are the errors.
     """
+    _require_seeds(seeds)
     cells = neighbours(representation, n_neighbors=20)
     graph = cells.obsp["connectivities"].astype(bool).astype(np.float64)
     geometry = umap(cells, seed=seeds[0])
@@ -165,8 +178,18 @@ def evaluate_graph(
 ) -> Evaluation:
     """Cluster and score a weighted neighbour graph ``[n, n]``, as `evaluate_representation` does a representation.
 
-    The geometric metrics are NaN. With a `resolution` of Leiden, the number of clusters is left open.
+    The geometric metrics are NaN.
+
+    Parameters
+    ----------
+    graph
+        Symmetric weights between cells, ``[n, n]``, such as ``obsp["connectivities"]``.
+    labels, seeds, n_clusters, protocol
+        As for `evaluate_representation`, as are the errors.
+    resolution
+        Resolution of Leiden, with which the number of clusters is left open; None: it is bisected.
     """
+    _require_seeds(seeds)
     return _score_graph(graph, labels, None, None, seeds, n_clusters, protocol, resolution=resolution)
 
 
@@ -209,6 +232,8 @@ def evaluate_clusters(
         ``[n, d]``, for the geometric metrics; NaN without one.
     space
         What `representation` is.
+    protocol
+        How the scores are obtained, a key of `scfusionttt.evaluation.vocabulary.PROTOCOLS`; shown with them.
 
     Raises
     ------
@@ -216,6 +241,8 @@ def evaluate_clusters(
         The labels do not match the cells, or have fewer than two classes.
     InputDataError
         The representation has another number of cells.
+    SettingError
+        There is no such protocol.
     """
     clusters = class_names(clusters)
     known, truth = _known(labels, len(clusters), clustered=clusters != "")
@@ -252,6 +279,17 @@ def evaluate_predictions(
         Predicted and known class of the cells to score, ``[n]``; for the protocol "held-out", held-out cells only.
     confidence
         Probability of the predicted class, ``[n]``, 0..1; adds the expected calibration error ``ece``.
+    protocol
+        How the scores are obtained, a key of `scfusionttt.evaluation.vocabulary.PROTOCOLS`; shown with them.
+
+    Raises
+    ------
+    InputDataError
+        `confidence` has another number of cells, or values that are no probabilities.
+    LabelError
+        The labels do not match the cells, or no cell has one.
+    SettingError
+        There is no such protocol.
     """
     predicted = class_names(predicted)
     known, truth = _known(labels, len(predicted))
@@ -267,6 +305,11 @@ def evaluate_predictions(
         n_classes=len(np.unique(truth)),
         per_class=class_table(truth, predicted[known]),
     )
+
+
+def _require_seeds(seeds: Sequence[int]) -> None:
+    if not len(seeds):
+        raise SettingError("seeds is empty; give at least one clustering seed")
 
 
 def _known(

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from scfusionttt.fitting.batch_correction import _solve, fit_kinds
+from scfusionttt.fitting.batch_correction import _new_shift, _solve, fit_kinds
 from scfusionttt.fitting.sample import read_sample
 from scfusionttt.nn.correction import BatchCorrection
 
@@ -29,6 +29,24 @@ def test_a_type_of_a_small_batch_alone_is_not_moved_to_its_kind_in_others():
     np.testing.assert_allclose(corrected[(batch == 1) & (kind > 0), 3], corrected[batch == 0, 3].mean(), atol=0.5)
     distance = np.linalg.norm(corrected[only].mean(axis=0) - corrected[(kind == 0) & (batch == 0)].mean(axis=0))
     assert distance > 0.8 * APART
+
+
+def test_other_proportions_of_subtypes_in_a_query_are_not_taken_for_batch_effects():
+    """A donor with mostly memory cells in one kind, and mostly naive cells in another, had both moved to the middle."""
+    rng, n = np.random.default_rng(0), 200
+    kind = np.repeat(np.arange(N_KINDS), n)
+    share = np.array([0.2, 0.5, 0.8])[kind]  # of memory cells; 0.5 in the reference
+    memory = rng.random(len(kind)) < share
+    correction = BatchCorrection(1, N_KINDS, N_VALUES, N_VALUES)
+    correction.centroids.copy_(torch.eye(N_KINDS, N_VALUES) * 10)
+    correction.counts.fill_(n)
+    values = correction.centroids.numpy()[kind] + rng.normal(0, 0.3, (len(kind), N_VALUES))
+    values[:, 4] += memory - 0.5
+    effect = np.array([0.0, 0.0, 0.0, EFFECT, 0.0])
+    shift = _new_shift(correction, torch.from_numpy(values + effect).float(), lambda x: x).numpy()
+    plain = np.stack([(values + effect)[kind == k].mean(axis=0) for k in range(N_KINDS)]) - correction.centroids.numpy()
+    np.testing.assert_allclose(shift[:, 3], EFFECT, atol=0.15)
+    assert np.abs(shift[:, 4]).max() < 0.55 * np.abs(plain[:, 4]).max()
 
 
 def test_cells_that_do_not_differ_have_no_kinds(network, cells):

@@ -202,7 +202,7 @@ def test_the_effect_of_a_batch_on_a_reference_of_one_is_removed(single, query):
         return np.linalg.norm(z[own.to_numpy()].mean(axis=0) - known[other.to_numpy()].mean(axis=0))
 
     before, after = ([gap(z, name) for name in ("CD14 monocyte", "CD4 naive T")] for z in (directly, mapped))
-    assert after[0] < 0.3 * before[0]
+    assert after[0] < 0.5 * before[0]
     assert after[1] < 0.9 * before[1]
 
 

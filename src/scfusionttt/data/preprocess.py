@@ -122,8 +122,9 @@ class Preprocessing:
         genes = self.log_normalized(some, match)
         scaled = Standardizer.fit(genes, clip=CLIP).transform(genes.toarray())
         log_counts = np.log1p(matched_protein_counts(some, match).astype(np.float64))
-        values = staining(scaled, log_counts, batches[drawn], len(cohort.first), seed=seed)
-        n_cells = np.bincount(batches[:, 0], minlength=len(values))[:, None] * np.isfinite(values)
+        sizes = np.bincount(batches[:, 0], minlength=len(cohort.first))
+        values = staining(scaled, log_counts, batches[drawn], sizes, seed=seed)
+        n_cells = sizes[:, None] * np.isfinite(values)
         values = np.nan_to_num(values)
         return np.where(n_cells > 0, values - (n_cells * values).sum(axis=0) / np.maximum(n_cells.sum(axis=0), 1), 0.0)
 

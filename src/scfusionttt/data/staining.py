@@ -18,7 +18,9 @@ PENALTY = 10.0
 ERROR = 0.4
 
 
-def staining(genes: np.ndarray, log_counts: np.ndarray, batch: np.ndarray, n_levels: int, *, seed: int) -> np.ndarray:
+def staining(
+    genes: np.ndarray, log_counts: np.ndarray, batch: np.ndarray, sizes: np.ndarray, *, seed: int
+) -> np.ndarray:  # fmt: skip
     """Return by how much more, in natural logarithms, each batch stains than the largest, [b, p]; NaN where unknown.
 
     The logarithms are the sum of a value per kind and one per batch, fitted by ridge regression. A type of one batch
@@ -30,8 +32,9 @@ def staining(genes: np.ndarray, log_counts: np.ndarray, batch: np.ndarray, n_lev
         Scaled genes, [n, g].
     log_counts
         ``log1p`` of the counts of the proteins, NaN where not measured, [n, p].
-    batch, n_levels
-        Level of each cell in each batch key [n, keys], and the number b of those of the first.
+    batch, sizes
+        Level of each cell in each batch key [n, keys], and the cells of each level of the first [b], of which those
+        given here may be a sample.
     seed
         Starts the decomposition and Harmony.
     """
@@ -39,14 +42,19 @@ def staining(genes: np.ndarray, log_counts: np.ndarray, batch: np.ndarray, n_lev
     n_kinds = int(np.clip(round(len(genes) / CELLS_PER_KIND), 2, MOST_KINDS))
     degrees = kinds(genes @ axes, batch, n_kinds, seed=seed)
     measured = np.isfinite(log_counts)
-    rows = [batch[:, 0] == level for level in range(n_levels)]
+    rows = [batch[:, 0] == level for level in range(len(sizes))]
     n = np.stack([degrees[own].T @ measured[own] for own in rows])
     total = np.stack([degrees[own].T @ np.nan_to_num(log_counts)[own] for own in rows])
-    return _batch_values(n, total)
+    # As many cells are drawn of each large batch, so that those given here do not tell which is the largest.
+    n_measured = [size * measured[own].sum(axis=0) / max(own.sum(), 1) for size, own in zip(sizes, rows)]
+    return _batch_values(n, total, np.argmax(n_measured, axis=0))
 
 
-def _batch_values(n: np.ndarray, total: np.ndarray) -> np.ndarray:
-    """Return the values of the batches [b, p], given cells and sums of logarithms by batch and kind, [b, k, p] each."""
+def _batch_values(n: np.ndarray, total: np.ndarray, largest: np.ndarray) -> np.ndarray:
+    """Return the values of the batches [b, p], given cells and sums of logarithms by batch and kind, [b, k, p] each.
+
+    `largest` are the batches [p] that the others are compared with.
+    """
     of_kind = np.maximum(n.sum(axis=0), 1e-12)
     gram = -np.einsum("bkp,ckp->pbc", n / of_kind, n)
     n_cells = n.sum(axis=1)
@@ -54,7 +62,7 @@ def _batch_values(n: np.ndarray, total: np.ndarray) -> np.ndarray:
     gram[:, diagonal, diagonal] += n_cells.T + PENALTY
     excess = (total - n * (total.sum(axis=0) / of_kind)).sum(axis=1)
     values = np.linalg.solve(gram, excess.T[:, :, None])[:, :, 0].T
-    values -= values[n_cells.argmax(axis=0), np.arange(values.shape[1])]
+    values -= values[largest, np.arange(values.shape[1])]
     return np.where(n_cells > 0, shrunk(np.where(n_cells > 0, values, 0.0), ERROR), np.nan)
 
 

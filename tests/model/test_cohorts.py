@@ -1,5 +1,6 @@
 """Cohorts: the embedding is free of the batches and keeps the cell types."""
 
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -84,13 +85,31 @@ def test_types_are_kept(models, cohort):
 
 def test_cells_of_any_batch_are_denoised(models, cohort):
     """The decoders do not read batches, but cells of a new donor were refused."""
-    with quiet():
-        own, new = cohort[:40].copy(), cohort[:40].copy()
+    new, none = copy_of(cohort, slice(40)), copy_of(cohort, slice(40))
     new.obs["batch"] = "new"
-    first, second = (models["batch"].denoise(cells) for cells in (own, new))
+    for part in (none, *none.mod.values()):
+        part.obs = part.obs.drop(columns="batch", errors="ignore")
+    first, second = (models["batch"].denoise(cells) for cells in (new, none))
     np.testing.assert_array_equal(first.X, second.X)
-    first, second = (models["batch"].explain(cells, "CD3", n_cells=20, steps=2, masked=2) for cells in (own, new))
+    first, second = (models["batch"].explain(cells, "CD3", n_cells=20, steps=2, masked=2) for cells in (new, none))
     pd.testing.assert_frame_equal(first, second)
+
+
+def test_a_batch_that_stains_otherwise_is_denoised_and_explained_in_the_scale_of_the_model(models, cohort):
+    """Cells were read as if all batches stained like the mean cell, in a scale that the network never saw."""
+    cells, model = copy_of(cohort, slice(40)), deepcopy(models["batch"])
+    rows, state = (cells.obs["batch"] == "batch 2").to_numpy(), model._state
+    expected = model.denoise(cells, units="counts"), model.explain(cells, "CD3", n_cells=40, steps=2, masked=2)
+    factors = np.where(rows, 8, 1)[:, None]
+    cells["prot"].X *= factors
+    staining = state.preprocessing.staining + np.log([[1], [8]])
+    model._state = replace(state, preprocessing=replace(state.preprocessing, staining=staining))
+    denoised = model.denoise(cells, units="counts")
+    np.testing.assert_allclose(denoised.X, expected[0].X, rtol=1e-4, atol=1e-4)
+    protein = "protein_denoised"
+    np.testing.assert_allclose(denoised.obsm[protein], expected[0].obsm[protein] * factors, rtol=1e-3, atol=1e-3)
+    explained = model.explain(cells, "CD3", n_cells=40, steps=2, masked=2)
+    pd.testing.assert_frame_equal(explained, expected[1], rtol=1e-3)
 
 
 def test_a_cell_and_its_batch_decide_the_embedding(models, cohort):

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Self
@@ -101,6 +102,14 @@ class Cohort:
     def no_codes(self, n: int) -> np.ndarray:
         """Return the codes [n, keys] of cells whose batches do not matter, as where the network does not read them."""
         return np.full((n, len(self.levels)), -1, dtype=np.int64)
+
+    def known_codes(self, obs: pd.DataFrame) -> np.ndarray:
+        """Return the codes [n, keys] of the first key, -1 for cells of other batches, where only staining matters."""
+        codes = self.no_codes(len(obs))
+        if self.levels:
+            with suppress(InputDataError, LabelError):  # there is no such column
+                codes[:, 0] = self._places(next(iter(self.levels)), self._names(obs), strict=False)
+        return codes
 
     def knows(self, obs: pd.DataFrame) -> bool:
         """Return whether :meth:`codes` finds the batches of all cells."""

@@ -112,6 +112,14 @@ class Preprocessing:
         """Return the constants with rows for more batches [b, p], whose levels begin with `start`."""
         return replace(self, staining=np.vstack([self.staining_of(np.arange(start)), staining]))
 
+    def unscaled_proteins(self, scaled: np.ndarray, staining: np.ndarray, *, as_counts: bool) -> np.ndarray:
+        """Return scaled log-ratios [n, p] as log-ratios or counts, of antibodies that stain by `staining` more."""
+        values = scaled * self.protein.std + self.protein.mean
+        ratios = np.expm1(values).clip(min=0) * np.exp(staining)
+        if as_counts:
+            return ratios * np.exp(self.log_geometric_mean)
+        return np.where(staining == 0, values, np.log1p(ratios))
+
     def _staining(self, cite: CiteSeq, match: Match, cohort: Cohort, seed: int) -> np.ndarray:
         """Return how strongly each batch stains, [b, p], by some of the cells."""
         if not cohort.levels or not len(match.proteins):

@@ -36,7 +36,8 @@ def denoise(state: TrainedState, cite: CiteSeq, device: torch.device, *, units: 
     network, preprocessing = state.network, state.preprocessing
     assert isinstance(network, PretrainNetwork)
     genes, proteins = state.features.genes, state.features.proteins
-    cells = dataset_for(state, cite, batches=state.cohort.no_codes(cite.rna.n_obs))  # decoders do not read them
+    batches = state.cohort.known_codes(cite.obs)  # decoders do not read them, but proteins are stained otherwise
+    cells = dataset_for(state, cite, batches=batches)
     values = inference.reconstructed(network, cells, device)
     rna = (values[:, : len(genes)] * preprocessing.rna.std + preprocessing.rna.mean).clip(min=0)
     rna = np.expm1(rna) if units == "counts" else rna
@@ -44,9 +45,8 @@ def denoise(state: TrainedState, cite: CiteSeq, device: torch.device, *, units: 
         var = genes.set_index(pd.Index(genes["name"].astype(str), name=None))[["symbol", "gene_id"]].astype(str)
         result = AnnData(rna.astype(np.float32), obs=cite.obs.copy(), var=var)
     if len(proteins):
-        ratios = values[:, len(genes) :] * preprocessing.protein.std + preprocessing.protein.mean
-        if units == "counts":
-            ratios = np.expm1(ratios).clip(min=0) * np.exp(preprocessing.log_geometric_mean)
+        staining = preprocessing.staining_of(batches[:, 0]) if batches.shape[1] else np.zeros(len(proteins))
+        ratios = preprocessing.unscaled_proteins(values[:, len(genes) :], staining, as_counts=units == "counts")
         columns = protein_columns(proteins["name"])
         result.obsm[PROTEIN_DENOISED] = pd.DataFrame(ratios, index=result.obs_names, columns=columns)
     result.uns[DENOISED] = {"units": units, "target_sum": float(preprocessing.target_sum)}

@@ -636,8 +636,9 @@ class FusionTTT(metaclass=_Hints):
         """Return the genes and proteins of each cell as reconstructed from its bottleneck.
 
         Uses the measured proteins, unlike :meth:`impute`. Proteins of a cell without any are predicted from its RNA,
-        genes of a cell without RNA from its proteins. Batch effects are kept: the decoders do not know the batches.
-        Denoised values suit figures, not tests: they vary less than measured ones.
+        genes of a cell without RNA from its proteins. Batch effects are kept: the decoders do not know the batches, and
+        proteins have the staining of the cell's batch. Denoised values suit figures, not tests: they vary less than
+        measured ones.
 
         Parameters
         ----------
@@ -752,7 +753,7 @@ class FusionTTT(metaclass=_Hints):
         require(isinstance(n_cells, Integral) and n_cells > 1, f"n_cells must be at least 2 (got {n_cells!r})")
         found = find_target(target, state.network, state.features.proteins, state.classes)
         cite = pipeline.cells_to_learn_from(pipeline.check_cells(data, **input_options))
-        batches = None if found.protein is None else state.cohort.no_codes(cite.rna.n_obs)  # decoders do not read them
+        batches = None if found.protein is None else state.cohort.known_codes(cite.obs)  # decoders do not read them
         dataset, types = pipeline.dataset_for(state, cite, batches=batches), None
         if labels_key is not None:
             codes, names = usable_labels(cite.obs, labels_key, learn=False)

@@ -196,12 +196,7 @@ def _table(
 
     `staining` [p] is by how much the antibodies stain more than in the mean training cell, in natural logarithms.
     """
-    scaler, geometric_mean = state.preprocessing.protein, np.exp(state.preprocessing.log_geometric_mean)
-    values = scaled * scaler.std + scaler.mean
-    if units == "counts":
-        values = np.expm1(values).clip(min=0) * np.exp(staining) * geometric_mean
-    elif staining.any():
-        values = np.log1p(np.expm1(values).clip(min=0) * np.exp(staining))
+    values = state.preprocessing.unscaled_proteins(scaled, staining, as_counts=units == "counts")
     return pd.DataFrame(values, index=cite.rna.obs_names, columns=protein_columns(state.features.proteins["name"]))
 
 

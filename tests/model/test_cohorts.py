@@ -152,6 +152,19 @@ def test_a_protein_that_a_batch_lacks_does_not_tell_it(cohort):
     assert set(names[kept == 0]) == set(partial["prot"].var_names[[0, 3]])
 
 
+def test_a_protein_that_some_batch_lacks_is_imputed_with_the_staining_of_a_batch_alone(models, cohort, caplog):
+    """Its values changed, and a line said that they had not."""
+    model = deepcopy(models["batch"])
+    model.network.backbone.correction.kept[-1] = 0
+    staining = np.where(np.arange(12) == 11, [[-1], [1]], 0)
+    model._state = replace(model._state, preprocessing=replace(model.preprocessing, staining=staining))
+    with caplog.at_level("INFO", logger="scfusionttt"):
+        average, second = (model.impute(cohort, transform_batch=batch) for batch in (None, "batch 2"))
+    name = average.columns[-1]
+    assert f"imputed with the staining of the batch alone, since some batch lacks them: {name}" in caplog.messages
+    np.testing.assert_allclose(np.expm1(second[name]), np.e * np.expm1(average[name]).clip(lower=0), atol=1e-4)
+
+
 def test_proteins_are_imputed_as_measured_in_a_batch(models, cohort):
     """Types of one batch, imputed for the other, are nearer to those measured there."""
     model, types = models["batch"], cohort.obs["cell_type"].astype(str)

@@ -104,7 +104,7 @@ def _changes(state: TrainedState, cells: CellDataset, device: torch.device, name
     lacks = ~(head.measured[level] & (correction.kept[-n_proteins:] > 0)).cpu().numpy()
     if lacks.any():
         lacking = state.features.proteins["name"][lacks].tolist()
-        log.info("imputed as without transform_batch, since some batch lacks them: %s", name_some(lacking))
+        log.info("imputed with the staining of the batch alone, since some batch lacks them: %s", name_some(lacking))
     fitted_to = torch.cat([head.measured, head.measured.new_zeros(1, n_proteins)])  # the last row: other batches
 
     def read(inputs: CellInputs) -> Tensor:

@@ -63,7 +63,10 @@ def _batch_values(n: np.ndarray, total: np.ndarray, largest: np.ndarray) -> np.n
     excess = (total - n * (total.sum(axis=0) / of_kind)).sum(axis=1)
     values = np.linalg.solve(gram, excess.T[:, :, None])[:, :, 0].T
     values -= values[largest, np.arange(values.shape[1])]
-    return np.where(n_cells > 0, shrunk(np.where(n_cells > 0, values, 0.0), ERROR), np.nan)
+    values[n_cells == 0] = 0.0
+    for one in np.unique(largest):  # a batch may differ much from one, and little from the largest of other proteins
+        values[:, largest == one] = shrunk(values[:, largest == one], ERROR)
+    return np.where(n_cells > 0, values, np.nan)
 
 
 def shrunk(values: np.ndarray, error: float) -> np.ndarray:

@@ -13,6 +13,7 @@ from scfusionttt.errors import InputDataError, SettingError
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.model.fusionttt import FusionTTT
 from scfusionttt.model.imputation import require_imputable
+from scfusionttt.model.pipeline import log_staining
 from scfusionttt.simulation.simulate import simulate
 
 ONLY = "CD14 monocyte"
@@ -231,6 +232,13 @@ def studies():
     stained = cells["prot"].X[rows] * np.exp(np.random.default_rng(0).normal(0, 1.5, 16))
     cells["prot"].X[rows] = np.random.default_rng(1).poisson(stained)
     return cells, rows
+
+
+def test_the_line_on_staining_is_of_the_proteins_that_were_compared(caplog):
+    """With 14 of 224 proteins, they stained differently "by a factor of 1.0 in the median and of at most 36"."""
+    with caplog.at_level("INFO", logger="scfusionttt"):
+        log_staining(np.array([[1.0, -0.5, 0.0, 0.0, 0.0, 0.0], [-1.0, 0.5, 0.0, 0.0, 0.0, 0.0]]))
+    assert "by a factor of 4.5 in the median and of at most 7;" in caplog.text
 
 
 def own_share(z, rows):

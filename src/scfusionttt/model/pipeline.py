@@ -173,7 +173,7 @@ def learn_features(
 def log_staining(staining: np.ndarray) -> None:
     """Log by how much the staining of batches differs, given in natural logarithms [b, p], if it does."""
     if staining.any():
-        between = staining.max(axis=0) - staining.min(axis=0)
+        between = np.ptp(staining[:, staining.any(axis=0)], axis=0)  # without proteins that were not compared
         log.info(
             "batches: antibodies stain them differently, by a factor of %.1f in the median and of at most %.0f; their "
             "counts are brought to one scale", np.exp(np.median(between)), np.exp(between.max()),

@@ -139,6 +139,16 @@ def test_a_small_batch_is_warned_of(model, query, caplog):
     assert "batches of fewer than 20 cells, whose effect can hardly be estimated: 'batch 3' (12)" in caplog.text
 
 
+def test_few_cells_of_a_known_batch_are_not_warned_of(model, batches, caplog):
+    """Their effect is that of the model, estimated from all its cells."""
+    rows = np.r_[
+        np.flatnonzero(batches.obs["batch"] == "batch 3")[:30], np.flatnonzero(batches.obs["batch"] == "batch 1")[:5]
+    ]
+    with quiet():
+        model.map(batches[rows].copy())
+    assert "can hardly be estimated" not in caplog.text
+
+
 def test_a_batch_per_cell_is_warned_of_in_one_line(single, query, caplog):
     """Each of the batches had a warning of its own."""
     with quiet():

@@ -95,7 +95,7 @@ def add_batches(
     dataset = dataset_for(extended, cite, batches=cohort.codes(cite.obs, names))
     if new:
         log.info("batches: %d new, of %s", len(new), name_some(sorted(set(names)), most=8))
-        _warn_of_small(names)
+        _warn_of_small(names[np.isin(dataset.batches[:, 0], new)])
         staining = fit_new_staining(network, dataset, new, device, seed=state.config.seed)
         log_staining(np.vstack([np.zeros_like(staining[:1]), staining]))
         extended = replace(extended, preprocessing=state.preprocessing.with_staining(staining, new.start))

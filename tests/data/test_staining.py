@@ -97,6 +97,11 @@ def test_large_batches_lose_cells_first():
     assert (np.diff(drawn) > 0).all() and (evenly_drawn(batch, 1000, seed=1) == np.arange(940)).all()
 
 
+def test_more_combinations_of_batches_than_cells_to_draw():
+    """No cell was drawn of many donors crossed with many lanes, and pretrain ended in a traceback."""
+    assert len(set(evenly_drawn(np.arange(60)[:, None], 25, seed=1))) == 25
+
+
 @pytest.fixture(scope="module")
 def studies():
     """Cells of two batches, of which the second stains otherwise, up to 30 times."""

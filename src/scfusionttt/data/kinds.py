@@ -47,4 +47,4 @@ def evenly_drawn(batch: np.ndarray, most: int, seed: int) -> np.ndarray:
         return np.arange(len(batch))
     drawn = pd.DataFrame(batch).sample(frac=1, random_state=np.random.default_rng(seed))
     groups = drawn.groupby(list(drawn.columns), observed=True)
-    return np.sort(groups.head(most // groups.ngroups).index)
+    return np.sort(groups.head(max(most // groups.ngroups, 1)).index[:most])

@@ -13,7 +13,7 @@ from scfusionttt.data.cohort import Cohort
 from scfusionttt.data.features import Match
 from scfusionttt.data.kinds import evenly_drawn
 from scfusionttt.data.moments import Moments, add_up, moments
-from scfusionttt.data.staining import staining
+from scfusionttt.data.staining import N_COMPONENTS, staining
 from scfusionttt.data.transforms import Standardizer, clr, log_normalize
 
 #: Counts per cell after library-size normalisation, before log1p.
@@ -127,7 +127,7 @@ class Preprocessing:
         batches = cohort.codes(cite.obs)
         drawn = evenly_drawn(batches, max(min(MOST_CELLS, MOST_VALUES // len(match.genes)), 2), seed)
         some = cite[drawn]
-        genes = self.log_normalized(some, match)
+        genes = self.log_normalized(some, match)[:, _shared_genes(some, match)]
         scaled = Standardizer.fit(genes, clip=CLIP).transform(genes.toarray())
         log_counts = np.log1p(matched_protein_counts(some, match).astype(np.float64))
         sizes = np.bincount(batches[:, 0], minlength=len(cohort.first))
@@ -209,6 +209,13 @@ def present_genes(cite: CiteSeq, match: Match) -> tuple[np.ndarray, np.ndarray]:
 def _cells_with(cite: CiteSeq, match: Match) -> np.ndarray:
     """Return in how many cells each of the model's genes was measured, [g]."""
     return np.where(match.genes >= 0, cells_with_gene(cite.rna)[match.genes], 0)
+
+
+def _shared_genes(cite: CiteSeq, match: Match) -> np.ndarray:
+    """Return the genes that were measured in all cells, by which kinds are compared, bool [g]; if few, all genes."""
+    panel, present = present_genes(cite, match)
+    shared = present[np.unique(panel)].all(axis=0)
+    return shared if shared.sum() >= N_COMPONENTS else np.ones_like(shared)
 
 
 def _gene_share(cite: CiteSeq, match: Match) -> np.ndarray:

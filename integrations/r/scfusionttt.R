@@ -30,7 +30,8 @@ write_citeseq <- function(x, path, rna = "RNA", protein = guess_protein(x)) {
 
 # Add an embedding that `scfusionttt embed` or `map` wrote as .csv, for FindNeighbors(), runUMAP() and the like.
 add_embedding <- function(x, path, name = "fusionttt") {
-  values <- as.matrix(of_cells(x, path))
+  table <- of_cells(x, path)
+  values <- as.matrix(table[grepl("^fusionttt_[0-9]+$", names(table))]) # map writes p-values and labels, too
   colnames(values) <- paste0(name, "_", seq_len(ncol(values)))
   if (inherits(x, "Seurat")) {
     x[[name]] <- SeuratObject::CreateDimReducObject(embeddings = values, key = paste0(name, "_"))

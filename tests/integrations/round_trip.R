@@ -1,7 +1,7 @@
 # One set of counts as a Seurat object and as a SingleCellExperiment, to files; results into the objects.
 #
 # Arguments: script of the functions, folder with counts.mtx ([features, cells]), features.csv and cells.csv; then
-# "write", or "read" once fused.csv and types.csv are in the folder.
+# "write", or "read" once fused.csv, mapped.csv and types.csv are in the folder.
 suppressMessages({
   library(SeuratObject)
   library(SingleCellExperiment)
@@ -33,5 +33,6 @@ if (arguments[[3]] == "write") {
     identical(seurat$fusionttt_label, setNames(sce$fusionttt_label, colnames(sce)))
   )
   write.csv(Embeddings(seurat, "fusionttt"), "seen.csv")
+  write.csv(reducedDim(add_embedding(sce, "mapped.csv"), "fusionttt"), "mapped_seen.csv")
   write.csv(data.frame(label = sce$fusionttt_label, row.names = colnames(sce)), "labels.csv")
 }

@@ -64,11 +64,14 @@ def test_counts_go_to_scfusionttt_and_results_come_back(r, tmp_path, scfusionttt
         "embed sce.h5ad --model m1 --out fused.csv",
         "finetune seurat.h5ad --model m1 --labels-key cell_type --out m2",
         "predict rna.h5ad --model m2 --out types.csv",
+        "map sce.h5ad --model m2 --out mapped.csv",
     ):
         result = scfusionttt(line)
         assert result.code == 0, result.err
     r(tmp_path, "read")
     fused, types = (pd.read_csv(tmp_path / name, index_col=0) for name in ("fused.csv", "types.csv"))
     np.testing.assert_allclose(pd.read_csv(tmp_path / "seen.csv", index_col=0), fused, rtol=1e-6)
+    mapped = pd.read_csv(tmp_path / "mapped.csv", index_col=0).iloc[:, -fused.shape[1] :]  # after p-values and labels
+    np.testing.assert_allclose(pd.read_csv(tmp_path / "mapped_seen.csv", index_col=0), mapped, rtol=1e-6)
     assert pd.read_csv(tmp_path / "labels.csv", index_col=0)["label"].tolist() == types["label"].tolist()
     assert (types["label"].to_numpy() == cells["cell_type"].to_numpy()).mean() > 0.8

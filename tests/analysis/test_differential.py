@@ -153,7 +153,7 @@ def test_donor_key_names_what_is_missing(known, monkeypatch):
         ({"groupby": "kind"}, LabelError, "there is no obs\\['kind'\\]"),
         ({"groups": ["Mono"]}, LabelError, "has no group 'Mono'; it has B, NK, T"),
         ({"modality": "adt"}, SettingError, "modality must be rna or protein"),
-        ({"donor_key": "one"}, InputDataError, "group 'B' has 1 donors with at least 10 cells; 2 are needed"),
+        ({"donor_key": "one"}, InputDataError, "group 'B' has 1 donor with at least 10 cells; 2 are needed"),
         ({"groupby": "one"}, LabelError, "has a single group to compare"),
         ({"groupby": "other"}, LabelError, "rename the group 'rest' of obs\\['other'\\]"),
     ],
@@ -219,7 +219,29 @@ def test_groups_of_two_panels_are_compared_by_what_both_have_measured(known):
     plot.volcano(data["prot"], "T")
     data["prot"].X[t] = np.nan
     with pytest.raises(InputDataError, match="no protein was measured in 2 cells of group T and 2 of rest; choose"):
-        differential(data, "type", modality="protein")
+        differential(data, "type", modality="protein", groups=["T"])
+
+
+def test_groups_of_too_few_cells_are_left_out_unless_they_are_chosen(known, caplog):
+    """One cell of a type of its own ended the command, which tests all groups by default."""
+    data = known.mdata["rna"].copy()
+    data.obs["type"] = np.where(np.arange(240) == 0, "odd", known.obs["type"])
+    assert set(differential(data, "type")["group"]) == {"B", "NK", "T"}
+    assert "warning: left out for lack of cells: group odd" in caplog.text
+    with pytest.raises(LabelError, match="group 'odd' of obs\\['type'\\] has 1 cell"):
+        differential(data, "type", groups=["T", "odd"])
+
+
+@needs_deseq2
+def test_groups_of_too_few_donors_are_left_out_unless_they_are_chosen(known, caplog):
+    """A type that few donors have ended the command after the work, and the message named one at a time."""
+    data = known.mdata["rna"].copy()
+    data.obs["type"] = np.where((known.obs["type"] == "NK") & (known.obs["donor"] != "d0"), "B", known.obs["type"])
+    data.obs["donor"] = known.obs["donor"]
+    assert set(differential(data, "type", donor_key="donor")["group"]) == {"B", "T"}
+    assert "warning: left out for lack of donors with at least 10 cells: group NK" in caplog.text
+    with pytest.raises(InputDataError, match="group 'NK' has 1 donor with at least 10 cells"):
+        differential(data, "type", groups=["NK"], donor_key="donor")
 
 
 @needs_deseq2

@@ -1,5 +1,6 @@
 """Differential expression of genes and proteins between groups of cells, from raw counts."""
 
+import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, get_args
@@ -23,6 +24,8 @@ from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.keys import PROTEIN_MODALITIES, RANKED, RNA_MODALITIES
 from scfusionttt.labels import class_names, label_names, obs_column
 from scfusionttt.threads import threads_kept
+
+log = logging.getLogger("scfusionttt")
 
 Modality = Literal["rna", "protein"]
 
@@ -67,7 +70,8 @@ def differential(
     modality
         ``rna`` or ``protein``.
     groups, reference
-        Groups to test, all by default, and the group to compare them with, by default all other cells.
+        Groups to test, and the group to compare them with, by default all other cells. By default, all groups are
+        tested but those with too few cells or donors, which a warning names.
     donor_key
         obs column with donors: at least 2 with 10 cells in each of the groups compared.
     inplace
@@ -89,8 +93,8 @@ def differential(
     Raises
     ------
     LabelError, SettingError, InputDataError
-        There is no such column or group, a group has too few cells or donors, PyDESeq2 is not installed, or `inplace`
-        is set with an object that results cannot be written into.
+        There is no such column or group, a chosen group or all have too few cells or donors, PyDESeq2 is not installed,
+        or `inplace` is set with an object that results cannot be written into.
     """
     require(modality in get_args(Modality), f"modality must be rna or protein (got {modality!r})")
     cite, findings = assemble(
@@ -101,10 +105,10 @@ def differential(
     require_rna(cite, "differential expression")
     group = label_names(obs_column(cite.obs, groupby))
     reference = class_names([reference])[0]
-    groups = _groups(group, groups, reference, groupby)
+    asked = _groups(group, groups, reference, groupby)
     donor = None if donor_key is None else class_names(obs_column(cite.obs, donor_key, role="batches"))
     target, key = _target(data, modality, rna_modality, protein_modality) if inplace else (None, "")
-    tables = _tables(cite, modality, group, groups, reference, donor)
+    tables = _tables(cite, modality, group, asked, reference, donor, chosen=groups is not None)
     if target is not None:
         method = "wilcoxon" if donor_key is None else "deseq2 (pseudobulk)"
         params = {"groupby": groupby, "reference": reference, "method": method, "use_raw": False, "layer": layer}
@@ -133,20 +137,24 @@ def _groups(group: np.ndarray, wanted: Sequence[str] | None, reference: str, key
     if REST in known:
         raise LabelError(f"rename the group '{REST}' of obs['{key}'], the name for all other cells")
     asked = [name for name in (known if wanted is None else class_names(list(wanted))) if name != reference]
-    for name in [*asked, *([] if reference == REST else [reference])]:
+    for name in [*([] if wanted is None else asked), *([] if reference == REST else [reference])]:
         if name not in known:
             raise LabelError(f"obs['{key}'] has no group '{name}'; it has {', '.join(known)}")
-        if (n := int((group == name).sum())) < 2:
-            raise LabelError(f"group '{name}' of obs['{key}'] has {n} cell; choose groups of at least 2 with groups")
+        if (group == name).sum() < 2:
+            raise LabelError(f"group '{name}' of obs['{key}'] has 1 cell; choose groups of at least 2")
     if len(known) < 2 or not asked:
         raise LabelError(f"obs['{key}'] has a single group to compare; it needs two")
     return asked
 
 
 def _tables(
-    cite: CiteSeq, modality: Modality, group: np.ndarray, groups: list[str], reference: str, donor: np.ndarray | None
-) -> dict[str, pd.DataFrame]:
-    """Return the table of each group [f], which has all features, NaN where they were not measured in enough cells."""
+    cite: CiteSeq, modality: Modality, group: np.ndarray, groups: list[str], reference: str, donor: np.ndarray | None,
+    *, chosen: bool,
+) -> dict[str, pd.DataFrame]:  # fmt: skip
+    """Return the table of each group [f], which has all features, NaN where they were not measured in enough cells.
+
+    Groups of too few cells or donors are left out, unless they were `chosen` or none remains.
+    """
     features: list[str] = []
     found: dict[str, list[pd.DataFrame]] = {name: [] for name in groups}
     refused: dict[str, InputDataError] = {}
@@ -165,12 +173,16 @@ def _tables(
                     refused[name] = error
         for name, table in tables.items():
             found[name].append(table[table["names"].isin(own)])
-    if untested := [name for name in groups if not found[name]]:
+    untested = [name for name in groups if not found[name]]
+    if untested and (chosen or len(untested) == len(groups)):
         raise refused.get(untested[0]) or InputDataError(
             f"no {'gene' if modality == 'rna' else modality} was measured in {_FEWEST_MEASURED} cells of group "
             f"{name_some(untested)} and {_FEWEST_MEASURED} of {reference}; choose other groups or another reference"
         )
-    return {name: _joined(tables, features) for name, tables in found.items()}
+    if untested:
+        few = "cells" if donor is None else f"donors with at least {FEWEST_CELLS} cells"
+        log.warning("warning: left out for lack of %s: group %s", few, name_some(untested, most=8))
+    return {name: _joined(tables, features) for name, tables in found.items() if tables}
 
 
 def _parts(cite: CiteSeq, modality: Modality, kept: np.ndarray) -> Iterator[tuple[AnnData, pd.Index]]:
@@ -266,8 +278,8 @@ def pseudobulk(
         n = int((samples["side"] == which).sum())
         if n < FEWEST_DONORS:
             raise InputDataError(
-                f"{title} has {n} donors with at least {FEWEST_CELLS} cells; {FEWEST_DONORS} are needed: choose "
-                "other groups, or leave out donor_key to compare cells"
+                f"{title} has {n} donor{'s' * (n != 1)} with at least {FEWEST_CELLS} cells; {FEWEST_DONORS} are "
+                "needed: choose other groups, or leave out donor_key to compare cells"
             )
     samples.index = pd.Index([f"s{i}" for i in range(len(samples))])
     return np.rint(np.array(sums)).astype(int), samples

@@ -238,10 +238,7 @@ def dataset_for(
     _require_placeable(state, cite, match)
     n_proteins = len(match.proteins)
     if state.stage != "transfer" and n_proteins and (match.proteins < 0).all():
-        log.info(
-            "proteins: 0 of %d measured: by RNA alone; transfer adapts a fine-tuned model to RNA-only cells, in "
-            "particular to those of another platform", n_proteins,
-        )  # fmt: skip
+        log.info("proteins: 0 of %d measured; the model reads RNA alone", n_proteins)
     return cell_dataset(cite, match, state.preprocessing, labels=codes, batches=batches)
 
 

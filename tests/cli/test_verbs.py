@@ -290,6 +290,7 @@ def test_validate_writes_the_quality_of_each_cell(here, scfusionttt, cells):
     result = done(scfusionttt("validate cells.h5mu --out quality.csv --batch-key cell_type"))
     table = pd.read_csv("quality.csv", index_col="cell")
     assert list(table.index) == list(cells.obs_names)
+    assert f"quality.csv: {len(table)} cells" in result.err  # it did not say that it wrote a file
     assert {"doublet_score", "predicted_doublet", "low_quality", "reason"} <= set(table)
     assert "low quality: few counts" in result.out
     assert "doublets" not in result.out  # too few cells of each batch to look for them

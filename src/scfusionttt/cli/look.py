@@ -74,6 +74,7 @@ def validate(
 
         table = quality(open_input(input, stream=False), batch_key=batch_key, species=species, **options)
         write_table(out, table.rename_axis("cell"))
+        typer.echo(f"{out}: {len(table)} cells", err=True)
         print_table("quality of cells", summary(table))
 
 

@@ -405,8 +405,9 @@ class FusionTTT(metaclass=_Hints):
         -------
         float32 [n, d], cells in the order of the input. Units are arbitrary; compare distances within one model only.
         d is the width of the bottleneck, plus `network.components` and the number of proteins if `components` is above
-        0. With `surprise`, also AnnData [n, tokens], see :func:`scfusionttt.explain.as_track`, NaN for tokens of which
-        no gene was measured.
+        0. Without bottleneck (``network.latent=0``), the width of a token takes its place, once for each modality (with
+        ``network.readout=summary``, once in all). With `surprise`, also AnnData [n, tokens], see
+        :func:`scfusionttt.explain.as_track`, NaN for tokens of which no gene was measured.
 
         Raises
         ------

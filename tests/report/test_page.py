@@ -343,6 +343,8 @@ def test_missing_labels_and_genes_are_reported(trained, cells, tmp_path):
         write_report(trained.finetuned, as_citeseq(cells), tmp_path / "r.html", labels_key="celltype")
     with pytest.raises(FeatureError, match="CD3Z9 is not among the genes of the input and the model; see"):
         write_report(trained.finetuned, as_citeseq(cells), tmp_path / "r.html", genes=["CD3Z9"])
+    with pytest.raises(FeatureError, match=r"CD34 is not among .*; see scfusionttt genes"):  # it was "coded by CD34"
+        write_report(trained.finetuned, as_citeseq(cells), tmp_path / "r.html", genes=["CD34"])
     with pytest.raises(FeatureError, match=r"CD25 is not among .*; that antigen is coded by IL2RA"):
         write_report(trained.finetuned, as_citeseq(cells), tmp_path / "r.html", genes=["CD25"])
     with pytest.raises(LabelError, match="there is no obs\\['dai'\\]"):

@@ -69,7 +69,8 @@ def find_genes(cite: CiteSeq, features: Features, names: Sequence[str]) -> dict[
     own = {name: (True, i) for column in ("symbol", "name") for i, name in enumerate(features.genes[column])}
     known = {name: (False, i) for i, name in reversed(list(enumerate(cite.rna.var_names)))} | own
     if missing := [name for name in names if name not in known]:
-        coding = [gene for one in known_antigens(missing, species=features.species) for gene in one.values()]
+        antigens = known_antigens(missing, species=features.species)
+        coding = [gene for one in antigens for gene in one.values() if gene not in missing]
         hint = f"that antigen is coded by {name_some(coding)}" if coding else "see scfusionttt genes"
         raise FeatureError(f"{name_some(missing)} is not among the genes of the input and the model; {hint}")
     return {name: known[name] for name in names}

@@ -1,8 +1,11 @@
+import ctypes
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from anndata import AnnData
 from mudata import MuData
 
 import scfusionttt as package
+from scfusionttt import cli
 from scfusionttt.cli import common
 from scfusionttt.cli.common import print_table
 from scfusionttt.cli.flags import with_flags
@@ -584,3 +588,17 @@ def test_scores_are_written_before_they_are_printed(tmp_path, monkeypatch):
     with pytest.raises(pytest.fail.Exception, match="stop"):
         common.report_held_out(scores, tmp_path / "scores.json")
     assert json.loads((tmp_path / "scores.json").read_text()) == scores
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_a_signal_that_compiled_code_swallows_is_sent_again(monkeypatch):
+    """SIGTERM in a callback of Numba's compiler was printed and lost: the command ran on."""
+    monkeypatch.setattr(sys, "unraisablehook", cli._send_again)
+    before = signal.signal(signal.SIGTERM, cli._terminate)
+    callback = ctypes.CFUNCTYPE(None)(lambda: signal.raise_signal(signal.SIGTERM))
+    try:
+        with pytest.raises(cli.Stopped):
+            callback()
+            time.sleep(60)
+    finally:
+        signal.signal(signal.SIGTERM, before)

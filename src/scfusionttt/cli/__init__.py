@@ -5,9 +5,11 @@ Exit codes: 0 success, 1 internal error, 2 invalid input or call (one line on st
 
 import io
 import logging
+import os
 import signal
 import sys
 import warnings
+from threading import Timer
 from typing import Annotated, Any
 
 import typer
@@ -45,6 +47,7 @@ def main() -> None:
     warnings.filterwarnings("default", category=UserWarning, module=r"scfusionttt\.|__main__")
     warnings.showwarning = _show_warning
     signal.signal(signal.SIGTERM, _terminate)
+    sys.unraisablehook = _send_again
     if isinstance(sys.stdout, io.TextIOWrapper):  # names that a console of another encoding lacks, as for stderr
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -91,6 +94,15 @@ def _stop(stop: Stopped) -> None:
 
 def _terminate(*_: Any) -> None:
     raise Stopped(TERMINATED)
+
+
+def _send_again(ignored: Any) -> None:
+    """Send a signal again if compiled code swallowed its exception, as Numba's compiler does in its callbacks."""
+    number = {Stopped: signal.SIGTERM, KeyboardInterrupt: signal.SIGINT}.get(ignored.exc_type)
+    if number is None:
+        sys.__unraisablehook__(ignored)
+    else:
+        Timer(0.1, os.kill, (os.getpid(), number)).start()
 
 
 def _fail(message: str, code: int) -> None:

@@ -221,6 +221,10 @@ BAD_CALLS = {
         "benchmark good.h5mu --task impute --batch-key donor --train-fractions 0.3 --out new",
         "--train-fractions has no effect with --task impute; leave it out",
     ),
+    "benchmark: labels in a task without": (
+        "benchmark good.h5mu --task impute --batch-key donor --labels-key cell_type --out new",
+        "--labels-key has no effect with --task impute; leave it out",
+    ),
     "benchmark: fraction above 1": (
         "benchmark good.h5mu rna.h5ad --task transfer --labels-key cell_type --train-fractions 0.3,2 --out new",
         "--train-fractions must be between 0 and 1, like 0.75,0.05 (got '0.3,2')",

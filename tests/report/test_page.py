@@ -349,8 +349,9 @@ def test_missing_labels_and_genes_are_reported(trained, cells, tmp_path):
         write_report(trained.finetuned, as_citeseq(cells), tmp_path / "r.html", genes=["CD25"])
     with pytest.raises(LabelError, match="there is no obs\\['dai'\\]"):
         write_report(trained.finetuned, as_citeseq(cells), tmp_path / "r.html", color=["dai"])
-    with pytest.raises(InputDataError, match="coords has 2 rows; give two numbers for each of 160 cells"):
-        write_report(trained.finetuned, as_citeseq(cells), tmp_path / "r.html", coords=np.zeros((2, 2)))
+    for shape in ((2, 2), (160, 1), (160,)):
+        with pytest.raises(InputDataError, match=re.escape(f"shape {shape}; give two numbers for each of 160")):
+            write_report(trained.finetuned, as_citeseq(cells), tmp_path / "r.html", coords=np.zeros(shape))
     with pytest.raises(SettingError, match="resolutions must be positive"):
         write_report(trained.finetuned, as_citeseq(cells), tmp_path / "r.html", resolutions=[0])
     assert not list(tmp_path.iterdir())

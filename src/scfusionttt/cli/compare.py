@@ -113,6 +113,7 @@ def benchmark(
     options = input_options(layer, rna_modality, protein_modality, cells, drop_empty=True, round=round)
     if task is not BenchmarkTask.impute and labels_key is None:
         raise SettingError(f"benchmark --task {task.value} needs --labels-key KEY")
+    _refuse(task, "--labels-key", labels_key, used_by=[BenchmarkTask.embed, BenchmarkTask.transfer])
     _refuse(task, "--label-map", label_map, used_by=[BenchmarkTask.transfer])
     _refuse(task, "--train-fractions", train_fractions, used_by=[BenchmarkTask.embed, BenchmarkTask.transfer])
     _refuse(task, "--protocols", protocols, used_by=[BenchmarkTask.embed])

@@ -204,10 +204,10 @@ def analyse(
 
 def _coordinates(coords: ArrayLike, n_cells: int) -> np.ndarray:
     """Return the first two columns of coordinates of the map, [n, 2]."""
-    first_two = np.asarray(coords, dtype=float)[:, :2]
-    if first_two.shape != (n_cells, 2):
-        raise InputDataError(f"coords has {len(first_two)} rows; give two numbers for each of {n_cells} cells")
-    return first_two
+    given = np.asarray(coords, dtype=float)
+    if given.ndim != 2 or len(given) != n_cells or given.shape[1] < 2:
+        raise InputDataError(f"coords has the shape {given.shape}; give two numbers for each of {n_cells} cells")
+    return given[:, :2]
 
 
 def _is_new(model: FusionTTT, cite: CiteSeq) -> bool:

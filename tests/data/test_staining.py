@@ -85,6 +85,16 @@ def test_proteins_that_only_batches_of_one_study_have_do_not_hide_how_another_st
     assert not of_batch[[0, 2], N_PROTEINS:].any()
 
 
+def test_batches_of_one_study_are_not_told_apart_by_a_larger_one_of_another():
+    """Donors stained alike, each compared with PBMC10K, came to differ by the errors of the two comparisons."""
+    genes, logs, batch = cells_of(np.random.default_rng(0), *[(0.4, 0.3, 0.3), (0.2, 0.6, 0.2)] * 2)
+    first, *others = staining(genes, logs, batch, np.array([400, 5000, 300, 300]), seed=0)
+    assert not others[0].any()
+    for other in others[1:]:
+        np.testing.assert_array_equal(first, other)
+    np.testing.assert_allclose(first, -PLANTED, atol=0.45)
+
+
 def test_few_cells_are_believed_less():
     genes, logs, batch = cells_of(np.random.default_rng(0), (0.4, 0.3, 0.3), (0.4, 0.3, 0.3))
     few = np.r_[:300, 300:306]

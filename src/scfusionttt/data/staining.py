@@ -5,6 +5,7 @@ the batches stain alike. Between studies counts differ up to 40 times, which has
 """
 
 import numpy as np
+from scipy.cluster.hierarchy import fcluster, linkage
 
 from scfusionttt.data.kinds import kinds, principal_axes, within_batches
 
@@ -63,10 +64,25 @@ def _batch_values(n: np.ndarray, total: np.ndarray, largest: np.ndarray) -> np.n
     excess = (total - n * (total.sum(axis=0) / of_kind)).sum(axis=1)
     values = np.linalg.solve(gram, excess.T[:, :, None])[:, :, 0].T
     values -= values[largest, np.arange(values.shape[1])]
-    values[n_cells == 0] = 0.0
     for one in np.unique(largest):  # a batch may differ much from one, and little from the largest of other proteins
-        values[:, largest == one] = shrunk(values[:, largest == one], ERROR)
+        columns = largest == one
+        common = _common(values[:, columns], n_cells[:, columns])
+        values[:, columns] = shrunk(np.where(n_cells[:, columns] > 0, common - common[one], 0.0), ERROR)
     return np.where(n_cells > 0, values, np.nan)
+
+
+def _common(values: np.ndarray, n_cells: np.ndarray) -> np.ndarray:
+    """Return values [b, p], those of batches that differ from each other by no more than the error as their mean.
+
+    Batches of one study are so left as they are, next to a larger one of another.
+    """
+    measured = n_cells > 0
+    both = measured[:, None] & measured
+    square = (both * (values[:, None] - values) ** 2).sum(axis=2) / np.maximum(both.sum(axis=2), 1)
+    distance = np.where(both.any(axis=2), np.sqrt(square), np.finfo(float).max)[np.triu_indices(len(values), 1)]
+    groups = fcluster(linkage(distance, "complete"), ERROR, "distance") if len(distance) else np.ones(len(values))
+    same = groups[:, None] == groups
+    return same @ (n_cells * values) / np.maximum(same @ n_cells, 1e-12)
 
 
 def shrunk(values: np.ndarray, error: float) -> np.ndarray:

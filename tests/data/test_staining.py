@@ -45,7 +45,7 @@ def difference(genes, logs, batch):
 
 @pytest.mark.parametrize("share", [(0.4, 0.3, 0.3), (0.05, 0.15, 0.8)], ids=["same", "other composition"])
 def test_a_planted_difference_is_found_whatever_the_composition(share):
-    """With plain means of the counts, a batch with other cells would stain otherwise."""
+    """With plain means of the counts, a batch with other cells would stain differently."""
     cells = cells_of(np.random.default_rng(0), (0.4, 0.3, 0.3), share)
     np.testing.assert_allclose(difference(*cells), PLANTED, atol=0.45)
     plain = [cells[1][cells[2][:, 0] == level].mean(axis=0) for level in (0, 1)]
@@ -120,7 +120,7 @@ def test_more_combinations_of_batches_than_cells_to_draw():
 
 @pytest.fixture(scope="module")
 def studies():
-    """Cells of two batches, of which the second stains otherwise, up to 30 times."""
+    """Cells of two batches, of which the second stains differently, up to 30 times."""
     mdata = simulate(900, 300, 14, 4, n_batches=2, batch_effect=0.1)
     stained = (mdata.obs["batch"] == "batch 2").to_numpy()
     factors = np.exp(np.random.default_rng(0).normal(0, 1.5, 14))

@@ -303,7 +303,7 @@ def test_refined_predictions_keep_their_form(trained, cells):
 
 
 def test_proteins_of_another_study_do_not_name_cells(trained, cells, caplog):
-    """Their antibodies stain otherwise: annotate read them, and 79 % of the names of a mosaic were right, not 96 %."""
+    """Their antibodies stain differently: annotate read them, and 79 % of a mosaic's names were right, not 96 %."""
     model = trained.finetuned
     with quiet():
         other = cells.copy()

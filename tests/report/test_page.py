@@ -136,7 +136,7 @@ def test_cells_of_batches_that_the_model_was_not_trained_on_are_mapped(cells, ti
 
 
 def test_cells_of_another_study_are_mapped_to_a_model_without_batches(trained, cells, tmp_path):
-    """They were named by proteins that stain otherwise: 79 % of a mosaic's names were right, mapped 96 %."""
+    """They were named by proteins that stain differently: 79 % of a mosaic's names were right, mapped 96 %."""
     with quiet():
         other = cells.copy()
     other["prot"].X = np.round(other["prot"].X * np.resize([20, 0], other["prot"].n_vars)).astype(np.float32)

@@ -104,10 +104,10 @@ class Cohort:
         return np.full((n, len(self.levels)), -1, dtype=np.int64)
 
     def known_codes(self, obs: pd.DataFrame) -> np.ndarray:
-        """Return the codes [n, keys] of the first key, -1 for cells of other batches, where only staining matters."""
+        """Return the codes [n, keys] of the first key, which tells the staining; -1 elsewhere and for other batches."""
         codes = self.no_codes(len(obs))
         if self.levels:
-            with suppress(InputDataError, LabelError):  # there is no such column
+            with suppress(InputDataError, LabelError):  # the cells have no such column
                 codes[:, 0] = self._places(next(iter(self.levels)), self._names(obs), strict=False)
         return codes
 

@@ -74,12 +74,12 @@ def _batch_values(n: np.ndarray, total: np.ndarray, largest: np.ndarray) -> np.n
 def _common(values: np.ndarray, n_cells: np.ndarray) -> np.ndarray:
     """Return values [b, p], those of batches that differ from each other by no more than the error as their mean.
 
-    Batches of one study are so left as they are, next to a larger one of another.
+    So batches of one study are left as they are next to a larger one of another.
     """
-    measured = n_cells > 0
-    both = measured[:, None] & measured
-    square = (both * (values[:, None] - values) ** 2).sum(axis=2) / np.maximum(both.sum(axis=2), 1)
-    distance = np.where(both.any(axis=2), np.sqrt(square), np.finfo(float).max)[np.triu_indices(len(values), 1)]
+    from sklearn.metrics.pairwise import nan_euclidean_distances
+
+    distance = nan_euclidean_distances(np.where(n_cells > 0, values, np.nan)) / np.sqrt(values.shape[1])
+    distance = np.nan_to_num(distance, nan=np.finfo(float).max)[np.triu_indices(len(values), 1)]  # nothing in common
     groups = fcluster(linkage(distance, "complete"), ERROR, "distance") if len(distance) else np.ones(len(values))
     same = groups[:, None] == groups
     return same @ (n_cells * values) / np.maximum(same @ n_cells, 1e-12)

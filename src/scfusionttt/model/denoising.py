@@ -36,7 +36,7 @@ def denoise(state: TrainedState, cite: CiteSeq, device: torch.device, *, units: 
     network, preprocessing = state.network, state.preprocessing
     assert isinstance(network, PretrainNetwork)
     genes, proteins = state.features.genes, state.features.proteins
-    batches = state.cohort.known_codes(cite.obs)  # decoders do not read them, but proteins are stained otherwise
+    batches = state.cohort.known_codes(cite.obs)  # decoders do not read them, but staining differs by batch
     cells = dataset_for(state, cite, batches=batches)
     values = inference.reconstructed(network, cells, device)
     rna = (values[:, : len(genes)] * preprocessing.rna.std + preprocessing.rna.mean).clip(min=0)

@@ -31,6 +31,19 @@ def test_a_type_of_a_small_batch_alone_is_not_moved_to_its_kind_in_others():
     assert distance > 0.8 * APART
 
 
+def test_what_a_batch_adds_to_all_kinds_is_removed_completely():
+    """The penalty of the shifts, meant for kinds with few cells, left a sixth of it: two studies hardly mixed."""
+    rng = np.random.default_rng(0)
+    kind, batch = np.repeat(np.arange(N_KINDS), 200), np.tile([0, 1], 300)
+    values = torch.from_numpy(np.eye(N_KINDS, N_VALUES)[kind] * 10 + rng.normal(0, 0.1, (len(kind), N_VALUES)))
+    values[batch == 1, 3] += APART
+    correction = BatchCorrection(2, N_KINDS, N_VALUES, N_VALUES)
+    _solve(correction, values, torch.eye(N_KINDS).double()[kind], batch[:, None], lambda x: x)
+    between = correction.shifts[1] - correction.shifts[0]
+    np.testing.assert_allclose(between[:, 3], APART, rtol=0.02)
+    np.testing.assert_allclose(between[:, 4], 0, atol=0.05)
+
+
 def test_other_proportions_of_subtypes_in_a_query_are_not_taken_for_batch_effects():
     """A donor with mostly memory cells in one kind, and mostly naive cells in another, had both moved to the middle."""
     rng, n = np.random.default_rng(0), 200

@@ -63,15 +63,18 @@ def test_types_of_several_batches_are_mixed(models, cohort):
 
 
 def test_batches_are_removed_from_the_published_readout(cohort):
-    """The preset paper took batch_key and left the effects in its embedding, since it has no bottleneck to scale."""
+    """The preset paper took batch_key and left the effects in its embedding, since it has no bottleneck to scale.
+
+    Without the type of one batch alone, which two epochs do not tell from the others.
+    """
+    shared = copy_of(cohort, (cohort.obs["cell_type"] != ONLY).to_numpy())
     small = {"width": 16, "encoder_blocks": 1, "decoder_blocks": 1}
     model = FusionTTT("paper", progress=False, network=small, pretrain={"epochs": 2, "lr": 3e-3})
-    corrected = model.pretrain(cohort, batch_key="batch").embed(cohort)
+    corrected = model.pretrain(shared, batch_key="batch").embed(shared)
     model.network.backbone.correction.shifts.zero_()
-    types, batch = cohort.obs["cell_type"].to_numpy(str), cohort.obs["batch"].to_numpy(str)
-    shared = types != ONLY
-    with_effects, without = (shares(z[shared], batch[shared]).mean() for z in (model.embed(cohort), corrected))
-    assert without < with_effects - 0.03
+    batch = shared.obs["batch"].to_numpy(str)
+    with_effects, without = (shares(z, batch).mean() for z in (model.embed(shared), corrected))
+    assert without < with_effects - 0.06
 
 
 def test_a_type_of_one_batch_is_not_merged_with_others(models, cohort):

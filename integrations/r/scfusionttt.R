@@ -12,9 +12,11 @@
 # rna            assay of the RNA (Seurat); of a SingleCellExperiment it is the main experiment
 # protein        assay (Seurat) or alternative experiment of the proteins; NULL: RNA alone
 write_citeseq <- function(x, path, rna = "RNA", protein = guess_protein(x)) {
-  counts <- list("Gene Expression" = rna_counts(x, rna))
-  if (!is.null(protein)) counts[["Antibody Capture"]] <- protein_counts(x, protein)
-  stopifnot(all(vapply(counts, function(part) identical(colnames(part), colnames(x)), logical(1))))
+  if (is.null(colnames(x)) || anyDuplicated(colnames(x))) {
+    stop("cells need unique names, e.g. colnames(x) <- paste(x$Sample, x$Barcode)", call. = FALSE)
+  }
+  counts <- list("Gene Expression" = raw_counts(rna_part(x, rna), colnames(x), rna))
+  if (!is.null(protein)) counts[["Antibody Capture"]] <- raw_counts(protein_part(x, protein), colnames(x), protein)
   features <- data.frame(feature_types = rep(names(counts), vapply(counts, nrow, integer(1))))
   # A gene and an antibody may share a name; the index of .h5ad is unique.
   rownames(features) <- make.unique(unlist(lapply(counts, rownames), use.names = FALSE))
@@ -59,27 +61,35 @@ of_cells <- function(x, path) {
   table
 }
 
-rna_counts <- function(x, rna) {
-  if (inherits(x, "Seurat")) SeuratObject::GetAssayData(x[[rna]], "counts") else SummarizedExperiment::assay(x, "counts")
-}
+rna_part <- function(x, name) if (inherits(x, "Seurat")) x[[name]] else x
 
-protein_counts <- function(x, protein) {
-  if (inherits(x, "Seurat")) return(SeuratObject::GetAssayData(x[[protein]], "counts"))
-  SummarizedExperiment::assay(SingleCellExperiment::altExp(x, protein), "counts")
+protein_part <- function(x, name) if (inherits(x, "Seurat")) x[[name]] else SingleCellExperiment::altExp(x, name)
+
+# Raw counts of an assay or experiment, [features, cells], sparse by columns; a matrix on disk is read into memory.
+raw_counts <- function(part, cells, name) {
+  is_experiment <- inherits(part, "SummarizedExperiment")
+  counts <- (if (is_experiment) SummarizedExperiment::assay else SeuratObject::GetAssayData)(part, "counts")
+  if (!identical(colnames(counts), cells)) stop(name, " has no raw counts of these cells", call. = FALSE)
+  methods::as(methods::as(counts, "CsparseMatrix"), "generalMatrix")
 }
 
 # The first assay or alternative experiment with a usual name of proteins, or NULL.
 guess_protein <- function(x) {
   present <- if (inherits(x, "Seurat")) SeuratObject::Assays(x) else SingleCellExperiment::altExpNames(x)
   found <- present[tolower(present) %in% c("adt", "prot", "protein", "antibody capture")]
-  if (length(found)) found[[1]] else NULL
+  if (length(found)) return(found[[1]])
+  others <- setdiff(present, "RNA")
+  if (length(others)) message("writing RNA alone; to write proteins, set protein to one of: ", toString(others))
+  NULL
 }
 
-metadata <- function(x) if (inherits(x, "Seurat")) x[[]] else as.data.frame(SummarizedExperiment::colData(x))
+metadata <- function(x) {
+  if (inherits(x, "Seurat")) return(x[[]])
+  as.data.frame(SummarizedExperiment::colData(x), optional = TRUE) # names of columns stay as they are
+}
 
 # A [features, cells] matrix by columns is a [cells, features] matrix by rows: nothing is transposed.
 write_matrix <- function(file, counts) {
-  counts <- methods::as(methods::as(counts, "CsparseMatrix"), "generalMatrix")
   group <- file$create_group("X")
   encode(group, "csr_matrix", "0.1.0")
   hdf5r::h5attr(group, "shape") <- rev(dim(counts))
@@ -88,12 +98,16 @@ write_matrix <- function(file, counts) {
   group$create_dataset("indptr", counts@p, gzip_level = 4)
 }
 
-# Numbers stay numbers; factors, text and the rest become text, with "" for what is missing.
+# Numbers stay numbers; factors, text and the rest become text, with "" for what is missing. A slash in the name of a
+# column, which HDF5 takes for a folder, becomes an underscore.
 write_table <- function(file, name, table) {
   group <- file$create_group(name)
   encode(group, "dataframe", "0.2.0")
   scalar(group, "_index", "_index")
-  hdf5r::h5attr(group, "column-order") <- names(table)
+  names(table) <- gsub("/", "_", names(table), fixed = TRUE)
+  order <- if (ncol(table)) names(table) # a table without columns has an empty order, which is not written
+  space <- hdf5r::H5S$new("simple", dims = ncol(table), maxdims = ncol(table))
+  group$create_attr("column-order", order, dtype = text_type(), space = space)
   write_column(group, "_index", rownames(table))
   for (column in names(table)) write_column(group, column, table[[column]])
 }
@@ -103,6 +117,8 @@ write_column <- function(group, name, values) {
   if (!is_number) {
     values <- as.character(values)
     values[is.na(values)] <- ""
+  } else if (anyNA(values)) {
+    values <- as.double(values) # a missing integer would be the smallest one
   }
   type <- if (is_number) NULL else text_type()
   dataset <- group$create_dataset(name, values, dtype = type, chunk_dims = if (is_number) "auto" else NULL)

@@ -28,8 +28,8 @@ def r():
     if subprocess.run([program, "-e", present], check=False).returncode:
         pytest.skip(f"R lacks one of {', '.join(PACKAGES)}")
 
-    def run(folder, step):
-        command = [program, str(HERE / "round_trip.R"), str(SCRIPT), str(folder), step]
+    def run(name, folder, *step):
+        command = [program, str(HERE / name), str(SCRIPT), str(folder), *step]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stderr
 
@@ -48,7 +48,7 @@ def test_counts_go_to_scfusionttt_and_results_come_back(r, tmp_path, scfusionttt
     cells = pd.DataFrame({"cell_type": mdata.obs["cell_type"].astype(str), "age": np.arange(120.0)})
     cells.to_csv(tmp_path / "cells.csv")
 
-    r(tmp_path, "write")
+    r("round_trip.R", tmp_path, "write")
     for name in ("seurat.h5ad", "sce.h5ad"):
         read = anndata.read_h5ad(tmp_path / name)
         np.testing.assert_array_equal(read.X.toarray(), counts.toarray())
@@ -68,10 +68,25 @@ def test_counts_go_to_scfusionttt_and_results_come_back(r, tmp_path, scfusionttt
     ):
         result = scfusionttt(line)
         assert result.code == 0, result.err
-    r(tmp_path, "read")
+    r("round_trip.R", tmp_path, "read")
     fused, types = (pd.read_csv(tmp_path / name, index_col=0) for name in ("fused.csv", "types.csv"))
     np.testing.assert_allclose(pd.read_csv(tmp_path / "seen.csv", index_col=0), fused, rtol=1e-6)
     mapped = pd.read_csv(tmp_path / "mapped.csv", index_col=0).iloc[:, -fused.shape[1] :]  # after p-values and labels
     np.testing.assert_allclose(pd.read_csv(tmp_path / "mapped_seen.csv", index_col=0), mapped, rtol=1e-6)
     assert pd.read_csv(tmp_path / "labels.csv", index_col=0)["label"].tolist() == types["label"].tolist()
     assert (types["label"].to_numpy() == cells["cell_type"].to_numpy()).mean() > 0.8
+
+
+@pytest.mark.slow
+def test_metadata_and_names_survive_the_way_to_a_file(r, tmp_path):
+    """A missing integer became -2147483648, and counts on disk or slashes were errors."""
+    r("metadata.R", tmp_path)
+    sce, seurat = (anndata.read_h5ad(tmp_path / name) for name in ("sce.h5ad", "seurat.h5ad"))
+    for read in (sce, seurat):
+        assert read.obs_names.tolist() == ["001", "002", "003"]
+        assert read.var_names.tolist() == ["CD4", "LYZ", "CD4.1"]
+        assert read.X.toarray().tolist() == [[1, 2, 1], [3, 4, 2], [5, 6, 3]]
+    assert sce.obs.columns.tolist() == ["cell type", "n", "a_b"]
+    assert sce.obs["cell type"].tolist() == ["a", "", "b"]
+    np.testing.assert_array_equal(sce.obs["n"], [1, np.nan, 3])
+    assert anndata.read_h5ad(tmp_path / "bare.h5ad").shape == (3, 2)

@@ -33,33 +33,44 @@ write_citeseq <- function(x, path, rna = "RNA", protein = guess_protein(x)) {
 # Add an embedding that `scfusionttt embed` or `map` wrote as .csv, for FindNeighbors(), runUMAP() and the like.
 add_embedding <- function(x, path, name = "fusionttt") {
   table <- of_cells(x, path)
-  values <- as.matrix(table[grepl("^fusionttt_[0-9]+$", names(table))]) # map writes p-values and labels, too
+  values <- as.matrix(table[is_dimension(table)]) # map writes p-values and labels, too
   colnames(values) <- paste0(name, "_", seq_len(ncol(values)))
   if (inherits(x, "Seurat")) {
-    x[[name]] <- SeuratObject::CreateDimReducObject(embeddings = values, key = paste0(name, "_"))
+    assay <- SeuratObject::DefaultAssay(x)
+    x[[name]] <- SeuratObject::CreateDimReducObject(embeddings = values, key = paste0(name, "_"), assay = assay)
   } else {
     SingleCellExperiment::reducedDim(x, name) <- values
   }
   x
 }
 
-# Add a table that `scfusionttt predict`, `annotate` or `impute` wrote as .csv to the metadata of the cells.
+# Add a table that `scfusionttt predict`, `annotate`, `map` or `impute` wrote as .csv to the metadata of the cells.
 add_cells <- function(x, path, prefix = "fusionttt_") {
   table <- of_cells(x, path)
-  names(table) <- paste0(prefix, names(table))
-  if (inherits(x, "Seurat")) return(SeuratObject::AddMetaData(x, table))
+  table <- table[!is_dimension(table)]
+  names(table) <- paste0(prefix, sub("^fusionttt_", "", names(table))) # annotate and map write it, too
+  if (inherits(x, "Seurat")) {
+    # Seurat does it without `unique`: one of "CD4+ T" and "CD4- T" would replace the other
+    names(table) <- make.names(names(table), unique = TRUE)
+    return(SeuratObject::AddMetaData(x, table))
+  }
   SummarizedExperiment::colData(x)[names(table)] <- table
   x
 }
 
 # The rows of a .csv in the order of the cells of x; NA for cells that the file lacks.
 of_cells <- function(x, path) {
-  table <- utils::read.csv(path, row.names = 1, check.names = FALSE)
+  # read.csv would take the label T for TRUE, 01 for 1 and the barcode 001 for 1
+  table <- utils::read.csv(path, row.names = 1, check.names = FALSE, colClasses = "character", encoding = "UTF-8")
+  is_text <- grepl("^(fusionttt_)?(label|ontology_id)$", names(table))
+  table[!is_text] <- lapply(table[!is_text], utils::type.convert, as.is = TRUE)
   if (!any(rownames(table) %in% colnames(x))) stop(path, " has none of the cells of the object")
   table <- table[match(colnames(x), rownames(table)), , drop = FALSE]
   rownames(table) <- colnames(x)
   table
 }
+
+is_dimension <- function(table) grepl("^fusionttt_[0-9]+$", names(table))
 
 rna_part <- function(x, name) if (inherits(x, "Seurat")) x[[name]] else x
 

@@ -1,4 +1,4 @@
-# Metadata and names that were lost or changed on the way to a file. Arguments: script of the functions, folder.
+# Metadata and names that were lost or changed on the way to a file and back. Arguments: script of the functions, folder.
 suppressMessages({
   library(SeuratObject)
   library(SingleCellExperiment)
@@ -16,6 +16,7 @@ genes <- matrix_of(c("CD4", "LYZ"))
 proteins <- matrix_of("CD4")
 fails <- function(expression, message) stopifnot(grepl(message, tryCatch(expression, error = conditionMessage)))
 
+# to the file
 bare <- SingleCellExperiment(list(counts = genes))
 write_citeseq(bare, "bare.h5ad", protein = NULL)
 sce <- SingleCellExperiment(
@@ -37,3 +38,18 @@ stopifnot(grepl("writing RNA alone.*Gene, AB", said))
 write_citeseq(seurat, "seurat.h5ad", rna = "Gene", protein = "AB")
 seurat[["normalized"]] <- CreateAssayObject(data = proteins)
 fails(write_citeseq(seurat, "none.h5ad", rna = "Gene", protein = "normalized"), "normalized has no raw counts")
+
+# and back
+writeLines(c("cell,label,CD4+ T,CD4- T", "001,T,0.9,0.1", "003,T,0.8,0.2"), "types.csv")
+writeLines(c("cell,fusionttt_label,fusionttt_0", "001,01,0.5", "002,02,1.5", "003,02,2.5"), "mapped.csv")
+back <- add_embedding(add_cells(add_cells(seurat, "types.csv"), "mapped.csv", prefix = "map_"), "mapped.csv")
+stopifnot(
+  identical(unname(back$fusionttt_label), c("T", NA, "T")),
+  identical(unname(back$fusionttt_CD4..T), c(0.9, NA, 0.8)),
+  identical(unname(back$fusionttt_CD4..T.1), c(0.1, NA, 0.2)),
+  identical(grep("^map_", names(back[[]]), value = TRUE), "map_label"),
+  identical(unname(back$map_label), c("01", "02", "02")),
+  identical(c(Embeddings(back, "fusionttt")), c(0.5, 1.5, 2.5)),
+  identical(DefaultAssay(back[["fusionttt"]]), "Gene")
+)
+stopifnot(identical(add_cells(sce, "mapped.csv")$fusionttt_label, c("01", "02", "02")))

@@ -78,8 +78,8 @@ def test_counts_go_to_scfusionttt_and_results_come_back(r, tmp_path, scfusionttt
 
 
 @pytest.mark.slow
-def test_metadata_and_names_survive_the_way_to_a_file(r, tmp_path):
-    """A missing integer became -2147483648, and counts on disk or slashes were errors."""
+def test_metadata_and_names_survive_the_way_to_a_file_and_back(r, tmp_path):
+    """A missing integer became -2147483648, the label T became TRUE, and counts on disk or slashes were errors."""
     r("metadata.R", tmp_path)
     sce, seurat = (anndata.read_h5ad(tmp_path / name) for name in ("sce.h5ad", "seurat.h5ad"))
     for read in (sce, seurat):

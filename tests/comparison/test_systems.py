@@ -18,6 +18,7 @@ from scfusionttt.comparison.systems import SYSTEMS, Counts, System, represent
 from scfusionttt.comparison.tasks import tasks
 from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.errors import NotInstalledError, SettingError
+from scfusionttt.simulation.simulate import simulate
 
 TOY = System(name="toy", package="numpy", version="1")
 COUNTS = Counts(
@@ -105,6 +106,36 @@ def test_failures_and_time_outs_are_rows(script, cells, monkeypatch):
     row = job.run()
     assert row["status"] == "not installed"
     assert row["note"].endswith("python3 -m venv /nowhere/toy && /nowhere/toy/bin/pip install numpy==1")
+
+
+def _skip_unless_installed(system):
+    try:
+        system.versions()
+    except NotInstalledError as error:
+        pytest.skip(f"{system.package} is {error}")
+
+
+def test_the_row_of_an_r_script_that_fails_says_why(monkeypatch, tmp_path):
+    """It said "Execution halted", which is R's last line."""
+    toy = System(name="toy", package="Matrix", in_r="apt-get install r-cran-matrix")
+    _skip_unless_installed(toy)
+    exchange = (systems._SCRIPTS / "exchange.R").read_text()
+    monkeypatch.setattr(systems, "_SCRIPTS", tmp_path)
+    (tmp_path / "exchange.R").write_text(exchange)
+    (tmp_path / "run_toy.R").write_text(f"source('{tmp_path}/exchange.R')\nstop('too few\\ncells')\n")
+    with pytest.raises(RuntimeError, match=r"^Error.*: too few cells$"):
+        toy.run(COUNTS, 0)
+
+
+@pytest.mark.slow
+def test_seurat_takes_few_cells_constant_proteins_and_names_that_it_changes():
+    """It ended in an error if all cells were candidates, proteins were constant, or names differed in _ and - only."""
+    _skip_unless_installed(systems.SEURAT)
+    cite = as_citeseq(simulate(120, 400, 10, 4))
+    protein = pd.DataFrame(cite.protein.X).assign(constant=0, other=0)
+    protein.columns = ["CD3_1", "CD3-1", *map(str, protein.columns[2:])]
+    graph = systems.SEURAT.run(Counts(cite.rna.X, cite.rna.var_names, protein), 0)
+    assert graph.shape == (120, 120) and (graph.getnnz(axis=1) > 1).all()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="process groups")

@@ -11,5 +11,8 @@ VariableFeatures(cells) <- rownames(cells[["ADT"]])
 dims <- min(18, nrow(protein) - 1)
 cells <- ScaleData(NormalizeData(cells, normalization.method = "CLR", margin = 2))
 cells <- RunPCA(cells, reduction.name = "apca", npcs = dims, approx = FALSE)
-cells <- FindMultiModalNeighbors(cells, reduction.list = list("pca", "apca"), dims.list = list(1:30, 1:dims))
+dims <- ncol(cells[["apca"]]) # fewer if proteins are constant
+cells <- FindMultiModalNeighbors(
+  cells, reduction.list = list("pca", "apca"), dims.list = list(1:30, 1:dims), knn.range = min(200, ncol(cells) %/% 2)
+)
 write_graph(cells@graphs$wsnn)

@@ -166,6 +166,7 @@ def test_each_system_has_a_script_and_says_how_to_install_it(monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(NotInstalledError, match="apt-get install r-cran-seurat"):
         systems.SEURAT.versions()
+    assert "install.packages" in systems.CITEFUSE.how_to_install, "R itself has no BiocManager"
 
 
 def test_systems_are_compared_when_asked_for(tmp_path):

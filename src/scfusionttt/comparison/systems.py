@@ -194,9 +194,11 @@ def _write_lines(path: Path, names: "pd.Index | np.ndarray") -> None:
 
 _TORCH = ("torch", "numpy", "pandas", "scipy")
 SEURAT = System(name="seurat", package="Seurat", in_r="apt-get install r-cran-seurat", all_genes=True)
+_BIOCONDUCTOR = """Rscript -e 'install.packages("BiocManager", repos = "https://cloud.r-project.org")'"""
 CITEFUSE = System(
-    name="citefuse", package="CiteFuse", in_r="""Rscript -e 'BiocManager::install("CiteFuse")'""", all_genes=True
-)
+    name="citefuse", package="CiteFuse", all_genes=True,
+    in_r=f"""{_BIOCONDUCTOR} -e 'BiocManager::install("CiteFuse")'""",
+)  # fmt: skip
 SCOIT = System(name="scoit", package="SCOIT", version="0.1.2", requirements=(*_TORCH, "anndata", "scikit-learn"))
 MIDAS = System(
     name="midas", package="scmidas", version="0.3.0",

@@ -34,9 +34,10 @@ write_citeseq <- function(x, path, rna = "RNA", protein = guess_protein(x)) {
 add_embedding <- function(x, path, name = "fusionttt") {
   table <- of_cells(x, path)
   values <- as.matrix(table[is_dimension(table)]) # map writes p-values and labels, too
+  if (!ncol(values)) stop(path, " has no embedding; embed and map write one", call. = FALSE)
   colnames(values) <- paste0(name, "_", seq_len(ncol(values)))
   if (inherits(x, "Seurat")) {
-    assay <- SeuratObject::DefaultAssay(x)
+    assay <- if ("RNA" %in% SeuratObject::Assays(x)) "RNA" else SeuratObject::DefaultAssay(x)
     x[[name]] <- SeuratObject::CreateDimReducObject(embeddings = values, key = paste0(name, "_"), assay = assay)
   } else {
     SingleCellExperiment::reducedDim(x, name) <- values
@@ -48,6 +49,8 @@ add_embedding <- function(x, path, name = "fusionttt") {
 add_cells <- function(x, path, prefix = "fusionttt_") {
   table <- of_cells(x, path)
   table <- table[!is_dimension(table)]
+  # the probability of class 1 would be called as the first dimension, which FeaturePlot() shows instead
+  names(table) <- sub("^([0-9]+)$", "class_\\1", names(table))
   names(table) <- paste0(prefix, sub("^fusionttt_", "", names(table))) # annotate and map write it, too
   if (inherits(x, "Seurat")) {
     # Seurat does it without `unique`: one of "CD4+ T" and "CD4- T" would replace the other

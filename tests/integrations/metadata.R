@@ -40,7 +40,7 @@ seurat[["normalized"]] <- CreateAssayObject(data = proteins)
 fails(write_citeseq(seurat, "none.h5ad", rna = "Gene", protein = "normalized"), "normalized has no raw counts")
 
 # and back
-writeLines(c("cell,label,CD4+ T,CD4- T", "001,T,0.9,0.1", "003,T,0.8,0.2"), "types.csv")
+writeLines(c("cell,label,CD4+ T,CD4- T,1", "001,T,0.9,0.1,0", "003,T,0.8,0.2,0"), "types.csv")
 writeLines(c("cell,fusionttt_label,fusionttt_0", "001,01,0.5", "002,02,1.5", "003,02,2.5"), "mapped.csv")
 back <- add_embedding(add_cells(add_cells(seurat, "types.csv"), "mapped.csv", prefix = "map_"), "mapped.csv")
 stopifnot(
@@ -50,6 +50,8 @@ stopifnot(
   identical(grep("^map_", names(back[[]]), value = TRUE), "map_label"),
   identical(unname(back$map_label), c("01", "02", "02")),
   identical(c(Embeddings(back, "fusionttt")), c(0.5, 1.5, 2.5)),
-  identical(DefaultAssay(back[["fusionttt"]]), "Gene")
+  identical(DefaultAssay(back[["fusionttt"]]), "Gene"),
+  "fusionttt_class_1" %in% names(back[[]]) # fusionttt_1 is the first dimension
 )
+fails(add_embedding(seurat, "types.csv"), "types.csv has no embedding")
 stopifnot(identical(add_cells(sce, "mapped.csv")$fusionttt_label, c("01", "02", "02")))

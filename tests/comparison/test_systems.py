@@ -138,6 +138,14 @@ def test_seurat_takes_few_cells_constant_proteins_and_names_that_it_changes():
     assert graph.shape == (120, 120) and (graph.getnnz(axis=1) > 1).all()
 
 
+@pytest.mark.usefixtures("script")
+def test_a_greeting_is_not_part_of_the_version():
+    """What an .Rprofile printed was listed as the version of Seurat."""
+    python = systems.environments() / "toy" / "bin" / "python"
+    python.write_text(f'#!/bin/sh\necho Welcome to R\nexec {sys.executable} "$@"\n')
+    assert TOY.versions() == {"numpy": np.__version__}
+
+
 @pytest.mark.skipif(os.name != "posix", reason="process groups")
 def test_nothing_goes_on_after_a_time_out(script, monkeypatch, tmp_path):
     """A worker that the script had started went on training."""

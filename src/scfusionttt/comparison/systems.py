@@ -101,7 +101,7 @@ class System:
             found = subprocess.run([self._interpreter, *ask], capture_output=True, text=True, check=True, timeout=120)
         except (OSError, subprocess.SubprocessError) as error:
             raise NotInstalledError(f"not installed; {self.how_to_install}") from error
-        return {self.package: found.stdout.strip()}
+        return {self.package: found.stdout.split()[-1]}  # an .Rprofile may print before
 
     def run(self, cells: Counts, seed: int, *, query: Counts | None = None) -> Output:
         """Return what the script makes of the cells, and of the cells of a query if it needs some.

@@ -91,7 +91,8 @@ def page() -> str:
     for group in dict.fromkeys(case.group for case in CATALOGUE):
         lines += ["", f"## {group}", "", "| Input | What happens |", "|---|---|"]
         lines += [f"| {case.what} | {_verdict(case)} |" for case in CATALOGUE if case.group == group]
-    return "\n".join(lines + _peers()) + "\n"
+    # In Markdown, `<script>` would be a tag, and browsers hide all that follows it.
+    return "\n".join(lines + _peers()).replace("<", r"\<") + "\n"
 
 
 def _peers() -> list[str]:

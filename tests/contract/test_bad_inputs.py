@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from bad_inputs import CATALOGUE, PAGE, page
 from making import write
+from markdown_it import MarkdownIt
 
 from scfusionttt.io.quiet_warnings import quiet
 
@@ -131,3 +132,9 @@ def test_an_input_of_the_catalogue_by_every_verb(verb, case, given, place, z):
 def test_the_page_is_that_of_the_catalogue():
     assert len(CATALOGUE) >= 80
     assert PAGE.read_text(encoding="utf-8") == page(), "run `python tests/contract/bad_inputs.py`"
+
+
+def test_a_browser_shows_all_rows_of_the_page():
+    """An input called <script> hid the 124 rows after it on the page of the documentation."""
+    html = MarkdownIt().enable("table").render(page())
+    assert "<td>a gene called &lt;script&gt;</td>" in html

@@ -54,12 +54,29 @@ def test_a_name_at_the_end_of_the_longest_chromosome_ends_before_the_number_of_g
     assert boxes["PD-1"].x1 < boxes["20"].x0
 
 
+def test_names_of_a_large_panel_do_not_overlap_and_stay_on_the_chromosomes():
+    """The names of 224 proteins ran into each other, and the axis began at -70 million base pairs."""
+    rng = np.random.default_rng(0)
+    genes = pd.DataFrame(
+        {"chromosome": np.repeat(["1", "19"], 30), "start": rng.uniform(0, [[248e6], [58e6]], (2, 30)).ravel()}
+    )
+    names = [f"CD{i}a.{i % 3}" for i in range(50)]
+    proteins = pd.DataFrame({"name": names, "chromosome": ["1"] * 32 + ["19"] * 18, "start": rng.uniform(0, 58e6, 50)})
+    ax = gene_places(genes, proteins=proteins)
+    ax.figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in ax.texts if text.get_text() in names]
+    assert len(boxes) == 50
+    assert not any(one.overlaps(other) for i, one in enumerate(boxes) for other in boxes[:i])
+    assert ax.get_xlim()[0] > -5
+
+
 def test_names_of_neighbours_do_not_overlap_and_stay_at_their_genes():
     """The name of the last of several neighbours had been written 40 million base pairs to the right of its gene."""
     centres, widths = np.array([10.0, 11, 12, 40, 90, 91]), np.array([4.0, 6, 4, 4, 4, 4])
     at = without_overlap(centres, widths)
     assert (np.diff(at) >= (widths[1:] + widths[:-1]) / 2 - 1e-9).all()
     np.testing.assert_allclose(at, [6, 11, 16, 40, 88.5, 92.5])
+    np.testing.assert_allclose(without_overlap(centres, widths, (4, 92)), [6, 11, 16, 40, 86, 90])
     assert without_overlap(np.empty(0), np.empty(0)).size == 0
 
 

@@ -25,6 +25,10 @@ from scfusionttt.plotting.figures.track import SCAFFOLDS, UNPLACED, Track
 #: Number of adjacent genes that are averaged, as single genes are noisy.
 _WINDOW = 20
 _MEGABASE = 1e6
+#: Letters of a name that fit across the plot.
+_LETTERS = 145
+#: Height of a line of names, relative to the distance between chromosomes, and how much of a line is filled at most.
+_NAME_LINE, _MOST_FILLED = 0.36, 0.6
 
 
 def chromosome_heatmap(
@@ -95,25 +99,27 @@ def gene_places(
         pd.to_numeric(genes["start"], errors="coerce").to_numpy(float, na_value=np.nan),
     )
     shown = [name for name, _, _ in track.bands if name not in (SCAFFOLDS, UNPLACED)]
-    ax = new_axes(11.0, 1.2 + 0.3 * max(len(shown), 3))[0] if ax is None else ax
     if not shown:
+        ax = new_axes(11.0, 2.1)[0] if ax is None else ax
         show_reason(ax, "no gene has a known position")
         tidy(ax, title)
         return ax
-    for row, name in enumerate(shown):
+    named = _place_names(genes.iloc[:0].assign(name="") if proteins is None else proteins, shown, start)
+    lines = named.groupby("row")["line"].max().reindex(range(len(shown)), fill_value=0).to_numpy()
+    at = np.arange(len(shown)) + _NAME_LINE * (np.cumsum(lines) - lines)  # lower where names fill several lines
+    bottom = at[-1] + _NAME_LINE * lines[-1] + 0.7
+    ax = new_axes(11.0, 0.9 + 0.3 * max(bottom + 0.3, 3))[0] if ax is None else ax
+    for row, name in zip(at, shown):
         own = start[(chromosome == name).to_numpy()] / _MEGABASE
         ax.plot([0, own.max()], [row, row], color=RULE, linewidth=5, solid_capstyle="round", zorder=1)
         ticks = [[(x, row - 0.28), (x, row + 0.28)] for x in own]
         ax.add_collection(LineCollection(ticks, colors=PALETTE[0], linewidths=0.5, alpha=0.55, rasterized=True))
         ax.text(1.005, row, f"{len(own):,}", transform=ax.get_yaxis_transform(), fontsize=7.5, color=INK, va="center")
     ax.text(1.005, -0.9, "genes", transform=ax.get_yaxis_transform(), fontsize=7.5, color=INK, va="center")
-    named = 0.0
-    if proteins is not None and len(proteins):
-        named = _name_proteins(ax, proteins, shown, letter=float(np.nanmax(start)) / _MEGABASE / 145)
-    ax.set_yticks(range(len(shown)), shown)
-    ax.set(ylim=(len(shown) - 0.3, -0.9), xlabel="position, million base pairs")
+    _name_proteins(ax, named, at)
+    ax.set_yticks(at, shown)
+    ax.set(ylim=(bottom, -0.9), xlabel="position, million base pairs")
     ax.margins(x=0.01)
-    ax.set_xlim(right=max(ax.get_xlim()[1], named))
     words = {SCAFFOLDS: f"on {SCAFFOLDS}", UNPLACED: UNPLACED}
     left_out = [f"{end - first} {words[name]}" for name, first, end in track.bands if name in words]
     if left_out:
@@ -122,33 +128,44 @@ def gene_places(
     return ax
 
 
-def _name_proteins(ax: Axes, proteins: pd.DataFrame, shown: list[str], *, letter: float) -> float:
-    """Mark proteins, and name them below their genes; return the position where the last name ends.
+def _place_names(proteins: pd.DataFrame, shown: list[str], start: np.ndarray) -> pd.DataFrame:
+    """Place the names of proteins below their genes, in as many lines as they need.
 
-    `letter` is the width of a letter in million base pairs.
+    Returns a table of the proteins on the chromosomes shown: `row` of the chromosome, `x` of the gene and of its name
+    (`name_x`) in million base pairs, `text`, and `line`, 0 for the first.
     """
-    places = proteins.assign(row=Track(proteins).chromosome.map({name: row for row, name in enumerate(shown)}))
-    places = places.dropna(subset=["row", "start"]).sort_values(["row", "start"])
-    end = 0.0
-    for row in range(len(shown)):
-        own = places[places["row"] == row]
-        if own.empty:
-            continue
-        x = own["start"].to_numpy(dtype=float) / _MEGABASE
-        names = [shorten(antigen(str(name)), 14) for name in own["name"]]
-        widths = np.array([letter * (len(name) + 1.5) for name in names])
-        at = without_overlap(x, widths)
-        ax.plot(x, [row] * len(x), "o", color=PALETTE[5], markersize=3.5, zorder=3)
-        leaders = [[(gene, row), (label, row + 0.36)] for gene, label in zip(x, at)]
-        ax.add_collection(LineCollection(leaders, colors=PALETTE[5], linewidths=0.5, zorder=2))
-        for label, name in zip(at, names):
-            literal(ax.text(label, row + 0.36, name, fontsize=6.5, color=INK, ha="center", va="top", zorder=4))
-        end = max(end, float((at + widths / 2).max()))
-    return end
+    table = proteins.assign(row=Track(proteins).chromosome.map({name: row for row, name in enumerate(shown)}))
+    table = table.dropna(subset=["row", "start"]).sort_values(["row", "start"], ignore_index=True)
+    table["x"] = table["name_x"] = pd.to_numeric(table["start"]).to_numpy(dtype=float) / _MEGABASE
+    table["text"] = [shorten(antigen(str(name)), 14) for name in table["name"]]
+    length = np.nanmax([*start / _MEGABASE, *table["x"]])
+    width = (table["text"].map(len).astype(float) + 1.5) * length / _LETTERS
+    n_lines = np.ceil(width.groupby(table["row"]).transform("sum") / (_MOST_FILLED * length))
+    table["line"] = table.groupby("row").cumcount() % n_lines
+    for _, own in table.groupby(["row", "line"]):
+        table.loc[own.index, "name_x"] = without_overlap(own["x"].to_numpy(), width[own.index].to_numpy(), (0, length))
+    return table
 
 
-def without_overlap(centres: np.ndarray, widths: np.ndarray) -> np.ndarray:
-    """Return positions of labels that do not overlap, as near to their sorted centres as possible (least squares)."""
+def _name_proteins(ax: Axes, named: pd.DataFrame, at: np.ndarray) -> None:
+    """Mark proteins on chromosomes, which are at these heights, and write the names at their places."""
+    row = at[named["row"].astype(int)]
+    below = row + 0.36 + _NAME_LINE * named["line"].to_numpy()
+    ax.plot(named["x"], row, "o", color=PALETTE[5], markersize=3.5, zorder=3)
+    leaders = [[gene, name] for gene, name in zip(zip(named["x"], row), zip(named["name_x"], below))]
+    ax.add_collection(LineCollection(leaders, colors=PALETTE[5], linewidths=0.5, zorder=2))
+    for x, y, name in zip(named["name_x"], below, named["text"]):
+        text = literal(ax.text(x, y, name, fontsize=6.5, color=INK, ha="center", va="top", zorder=4))
+        text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.3})  # above leaders of names below
+
+
+def without_overlap(
+    centres: np.ndarray, widths: np.ndarray, between: tuple[float, float] = (-np.inf, np.inf)
+) -> np.ndarray:
+    """Return positions of labels that do not overlap, as near to their sorted centres as possible (least squares).
+
+    Labels that would cross one of the limits are moved inside them.
+    """
     offsets = np.concatenate([[0.0], np.cumsum((widths[1:] + widths[:-1]) / 2)])
     blocks: list[list[float]] = []  # of adjacent labels that touch: sum of the places of their first, and their number
     for place in centres - offsets:
@@ -156,7 +173,9 @@ def without_overlap(centres: np.ndarray, widths: np.ndarray) -> np.ndarray:
         while len(blocks) > 1 and blocks[-2][0] / blocks[-2][1] > blocks[-1][0] / blocks[-1][1]:
             total, size = blocks.pop()
             blocks[-1] = [blocks[-1][0] + total, blocks[-1][1] + size]
-    return np.concatenate([np.full(int(size), total / size) for total, size in blocks] or [np.empty(0)]) + offsets
+    at = np.concatenate([np.full(int(size), total / size) for total, size in blocks] or [np.empty(0)]) + offsets
+    low, high = between[0] + widths[:1] / 2 + offsets, between[1] - widths[-1:] / 2 - offsets[-1] + offsets
+    return np.minimum(np.maximum(at, low), high)
 
 
 def _windows(track: Track) -> np.ndarray:

@@ -56,6 +56,19 @@ def test_number_of_classes(draw, k):
     assert all(a.y0 >= b.y1 for a, b in pairwise(extents))
 
 
+@pytest.mark.parametrize("k", [2, 3, 7])
+def test_long_names_leave_room_for_the_matrix(k):
+    """Two classes with long names had a matrix of 0.3 inches, and the heading of the recall was outside the figure."""
+    names = [f"{i}: classical monocytes of blood" for i in range(k)]
+    ax = confusion(pd.DataFrame(np.eye(k) * 97, index=names, columns=names))
+    ax.figure.draw_without_rendering()
+    assert ax.get_window_extent().width >= 0.4 * k * ax.figure.dpi
+    texts = [*ax.texts, *ax.get_xticklabels(), *ax.get_yticklabels(), ax.xaxis.label, ax.yaxis.label]
+    whole = ax.figure.bbox
+    for box in (text.get_window_extent() for text in texts):
+        assert whole.x0 <= box.x0 and box.x1 <= whole.x1 and whole.y0 <= box.y0 and box.y1 <= whole.y1
+
+
 def test_awkward_names(draw, awkward_names):
     k = len(awkward_names)
     assert draw(confusion(pd.DataFrame(np.ones((k, k)), index=awkward_names, columns=awkward_names)))

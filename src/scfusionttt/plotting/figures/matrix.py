@@ -8,6 +8,8 @@ from matplotlib.patches import Rectangle
 from scfusionttt.plotting.figures.style import INK, MUTED, RULE, literal, new_axes, shorten, show_reason, tidy
 
 _WHITE_TEXT_ABOVE = 0.55
+#: Width of a letter of a class name, inches.
+_LETTER = 0.068
 
 
 def confusion(counts: pd.DataFrame, *, recall: bool = True, title: str = "", ax: Axes | None = None) -> Axes:
@@ -27,7 +29,11 @@ def confusion(counts: pd.DataFrame, *, recall: bool = True, title: str = "", ax:
     rows, columns = cells.shape
     if ax is None:
         side = 0.42 if max(rows, columns) <= 14 else 0.3
-        ax = new_axes(2.9 + side * columns, 1.7 + side * rows)[0]
+        # The names of the axes are wider and higher than a small matrix.
+        true, predicted = (max([len(shorten(name)) for name in names], default=0) for names in counts.axes)
+        width = 1.0 + _LETTER * (true + len(f" ({cells.sum():,.0f})")) + max(side * columns, 2.55)
+        height = 0.6 + _LETTER * predicted + max(side * rows, 1.3)
+        ax = new_axes(max(2.9 + side * columns, width), max(1.7 + side * rows, height))[0]
     if cells.size == 0:
         show_reason(ax, "no predictions to show")
         tidy(ax, title)

@@ -174,6 +174,17 @@ def test_the_search_box_finds_features_classes_and_cells(text, message, page):
         assert message in picked(page)
 
 
+def test_the_same_search_again_is_answered_again(page):
+    """A gene searched for a second time, after another colour was chosen from the list, did not come back."""
+    page.fill(".find", "CD3")
+    page.keyboard.press("Enter")
+    wait_for_legend(page, "CD3, log-ratio")
+    page.select_option(".by", label="type")
+    wait_for_legend(page, "type")
+    page.locator(".find").press("Enter")
+    wait_for_legend(page, "CD3, log-ratio")
+
+
 def test_a_class_that_is_searched_for_is_selected_alone(page):
     """It was added to the classes searched for before, or taken off: the third search here selected d2."""
     for text in ("d1", "d2", "d1"):

@@ -403,7 +403,7 @@ class CellMap {
   }
 
   async search(text) {
-    const wanted = plain(text);
+    const wanted = plain(this.sought = text);
     if (!wanted) return;
     const found = this.known.get(wanted) ?? [];
     if (found.length === 1) return found[0].act();
@@ -473,6 +473,10 @@ class CellMap {
     const { canvas } = this, click = (name, act) => this.find(name).addEventListener("click", act);
     this.find("by").addEventListener("change", (event) => this.colour(Number(event.target.value)));
     this.find("find").addEventListener("change", (event) => this.search(event.target.value));
+    // The same text again is no change.
+    this.find("find").addEventListener("keydown", (event) => {
+      if (event.key === "Enter" && event.target.value === this.sought) this.search(event.target.value);
+    });
     this.find("only").addEventListener("change", (event) => this.restrict(event.target.value));
     this.find("named").addEventListener("change", () => this.draw());
     click("move", () => this.setLasso(false));

@@ -350,3 +350,24 @@ def test_dark_narrow_and_on_paper(page):
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.locator("summary", has_text="Settings").click()
     assert page.get_by_text("seed").is_visible()
+
+
+def test_the_map_keeps_its_proportions_on_paper(page):
+    """It was drawn for the screen and stretched: circles were ovals, and names half as large as the text."""
+    shape = "(canvas => canvas.width / canvas.height)(document.querySelector('canvas'))"
+    drawn = page.evaluate(f"(dispatchEvent(new Event('beforeprint')), {shape})")
+    page.emulate_media(media="print")
+    box = page.locator("canvas").bounding_box()
+    assert drawn == pytest.approx(box["width"] / box["height"], rel=0.01)
+
+
+def test_the_means_of_a_selection_are_printed_with_their_names(page):
+    """The names, which are buttons, were left out with the buttons, and the first page was empty."""
+    page.locator(".legend button").nth(2).click()
+    page.get_by_text("proteins, mean").wait_for()
+    page.emulate_media(media="print")
+    assert page.locator(".picked th", has_text="CD3").first.inner_text() == "CD3"
+    assert page.get_by_role("button", name="Save cell names").is_hidden()
+    assert page.locator(".canvas").bounding_box()["height"] < 350, (
+        "a map as high as the tables starts a page of its own"
+    )

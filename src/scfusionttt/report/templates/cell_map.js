@@ -159,10 +159,9 @@ class CellMap {
     this.waiting = requestAnimationFrame(() => { this.waiting = 0; this.drawNow(); });
   }
 
-  drawNow() {
-    const ratio = devicePixelRatio || 1, { pen, canvas } = this;
-    this.width = canvas.clientWidth;
-    this.height = canvas.clientHeight;
+  drawNow(width = this.canvas.clientWidth, height = this.canvas.clientHeight, ratio = devicePixelRatio || 1) {
+    const { pen, canvas } = this;
+    Object.assign(this, { width, height, ratio });
     canvas.width = Math.round(this.width * ratio);
     canvas.height = Math.round(this.height * ratio);
     pen.setTransform(1, 0, 0, 1, 0, 0);
@@ -177,7 +176,7 @@ class CellMap {
   }
 
   points(radius, wanted, only = null) {
-    const { pen, order, paint } = this, ratio = devicePixelRatio || 1, k = this.scale() * ratio;
+    const { pen, order, paint, ratio } = this, k = this.scale() * ratio;
     const x0 = this.width * ratio / 2 - this.middle[0] * k, y0 = this.height * ratio / 2 + this.middle[1] * k;
     const [right, bottom] = [this.canvas.width + radius, this.canvas.height + radius], stamps = new Map();
     for (const i of order) {
@@ -492,7 +491,8 @@ class CellMap {
     }, { passive: false });
     this.listenPointers();
     night.addEventListener("change", () => this.setTheme(night.matches ? DARK : LIGHT));
-    addEventListener("beforeprint", () => { this.setTheme(LIGHT); this.drawNow(); });
+    // At the size on paper, in CSS pixels (cell_map.css), and sharp.
+    addEventListener("beforeprint", () => { this.setTheme(LIGHT); this.drawNow(454, 340, 3); });
     addEventListener("afterprint", () => this.setTheme(night.matches ? DARK : LIGHT));
     new ResizeObserver(() => this.draw()).observe(canvas);
   }

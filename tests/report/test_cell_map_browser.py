@@ -340,6 +340,20 @@ def test_zoom_and_move_by_button_wheel_and_keys_and_back(page):
     assert settle(page) != start
 
 
+def test_a_name_wider_than_the_map_is_shown_from_its_beginning(page):
+    """On a phone, the names of long classes lacked what told them apart."""
+    page.set_viewport_size({"width": 390, "height": 800})
+    settle(page)
+    written = page.evaluate("""() => {
+        const pen = document.querySelector("canvas").getContext("2d"), begins = [];
+        pen.fillText = (name, x) => begins.push(x - pen.measureText(name).width / 2);
+        pen.measureText = () => ({ width: 500 });
+        document.querySelector(".whole").click();
+        return new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(begins))));
+    }""")
+    assert written and min(written) >= 0
+
+
 def test_dark_narrow_and_on_paper(page):
     light = settle(page, LIGHT)
     page.emulate_media(color_scheme="dark")

@@ -5,7 +5,7 @@ const MISSING = 255, LAYERS = 8, MARGIN = 18;
 const LIGHT = { ink: "#1f2430", paper: "#ffffff", missing: "#ced2d9", faint: "#e3e6eb" };
 const DARK = { ink: "#e7eaf0", paper: "#191d24", missing: "#4a515d", faint: "#2a303a" };
 const night = matchMedia("(prefers-color-scheme: dark)");
-const clamp = (x, low, high) => Math.min(Math.max(x, low), high);
+const clamp = (x, low, high) => Math.max(Math.min(x, high), low); // low if nothing is between them
 const count = (n) => n.toLocaleString("en");
 const number = (x) => String(Number(x.toPrecision(3)));
 const percent = (part, whole) => `${(100 * part / whole).toFixed(0)} %`;

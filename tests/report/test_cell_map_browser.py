@@ -222,6 +222,7 @@ def test_the_selection_is_compared_with_the_other_cells(page):
     page.locator(".picked th button").first.click()
     wait_for_legend(page, "CD3, log-ratio")
     assert "200 of 600 cells selected" in picked(page), "another colour keeps the selection"
+    assert "mean CD3 (log-ratio): " in picked(page)
 
 
 def bars(page):
@@ -301,6 +302,11 @@ def test_pointing_at_a_cell_tells_of_it(page):
     assert "CD3: not measured" in tip
     page.mouse.move(5, 5)
     assert page.locator(".tip").is_hidden()
+    page.fill(".find", "cell-1")
+    page.keyboard.press("Enter")
+    settle(page)
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    assert re.search(r"CD3: [\d.]+ \(log-ratio\)", page.locator(".tip").inner_text())
 
 
 def test_a_tap_tells_of_a_cell(chromium, file):

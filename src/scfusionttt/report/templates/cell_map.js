@@ -289,7 +289,7 @@ class CellMap {
     side.append(element("h3", `${count(total)} of ${count(data.n)} cells selected`));
     if (!channel.classes) {
       const [inside, outside] = Object.values(this.compare(channel, picked)).map((mean) => Number.isFinite(mean) ? number(mean) : "–");
-      side.append(element("p", `mean ${channel.name}: ${inside} selected, ${outside} others`));
+      side.append(element("p", `mean ${channel.name} (${channel.unit}): ${inside} selected, ${outside} others`));
     }
     const act = (text, done) => { side.appendChild(element("button", text, { type: "button" })).onclick = done; };
     act("Clear selection", () => { this.pick(null); this.canvas.focus(); });
@@ -460,7 +460,7 @@ class CellMap {
     const lines = this.data.categories.map((one) => `${one.name}: ${one.classes[one.of[nearest]] ?? "not labelled"}`);
     for (const one of this.data.values) {
       if (!one.of || (one !== this.channel && one.heading !== "cell")) continue;
-      const text = one.of[nearest] === MISSING ? "not measured" : number(this.value(one, one.of[nearest]));
+      const text = one.of[nearest] === MISSING ? "not measured" : `${number(this.value(one, one.of[nearest]))} (${one.unit})`;
       lines.push(`${one.name}: ${text}`);
     }
     tip.replaceChildren(element("b", this.names[nearest]), lines.join("\n"));

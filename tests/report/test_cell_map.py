@@ -52,6 +52,16 @@ def test_cells_without_coordinates_are_left_out(cells):
     assert (codes == 2).sum() == 11, "what is unknown is no class"
 
 
+def test_a_batch_called_none_is_a_batch(cells):
+    """The table of batches listed it, and below the map its cells had the heading "not labelled"."""
+    values = np.array(["none", "IFN", None] * 11, dtype=object)
+    headings = {"batch": "batch", "flag": "quality"}
+    found = CellMap(cells.coords, cells.cells, dict.fromkeys(["batch", "flag"], values), headings=headings)
+    batch, flag = json.loads(found.payload)["categories"]
+    assert (batch["classes"], batch["absent"]) == (["IFN", "none"], "no batch")
+    assert (flag["classes"], flag["absent"]) == (["IFN"], "not flagged")
+
+
 def test_both_axes_have_one_scale(cells):
     x, y = unpack(json.loads(cells.payload)["places"], "<u2").reshape(2, -1).astype(float)
     known = np.delete(np.asarray(cells.coords), 7, axis=0)

@@ -63,7 +63,6 @@ def file(tmp_path_factory):
         ],
         "Simulated cells.",
         headings={"donor": "batch"},
-        batches=["donor"],
         absent="2 of 9 genes are on this page.",
     )
     settings = key_values({"seed": 0}, caption="Settings", folded=True)

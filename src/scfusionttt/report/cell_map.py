@@ -14,10 +14,13 @@ from matplotlib.colors import to_hex
 from numpy.typing import ArrayLike, NDArray
 
 from scfusionttt.errors import InputDataError
+from scfusionttt.labels import class_names, label_names
 from scfusionttt.plotting.figures.style import class_colours, encode_labels, natural_key, shorten
 
 #: Values are quantised to the levels 0 to 254; this level means "not measured".
 _MISSING = 255
+#: What cells without a class are called, by the heading of the classes.
+_ABSENT = {"batch": "no batch", "quality": "not flagged"}
 #: Number of colours in the colour bar.
 _RAMP = 32
 
@@ -61,9 +64,8 @@ class CellMap:
     caption
         Description of the map.
     headings
-        Kind of each category, by its name, to group them; "class" by default.
-    batches
-        Names of the categories that are batches.
+        Kind of each category, by its name, to group them; "class" by default. In a "batch", "unknown" and "none" are
+        classes, as in training.
     alike
         Names of the categories in which a class has the same colour.
     absent
@@ -76,7 +78,6 @@ class CellMap:
     values: Sequence[Values] = ()
     caption: str = ""
     headings: Mapping[str, str] = field(default_factory=dict)
-    batches: Sequence[str] = ()
     alike: Sequence[str] = ()
     absent: str = ""
 
@@ -103,8 +104,7 @@ class CellMap:
             "places": _pack(places.T.round().astype("<u2")),  # x of all cells, then y
             "cells": _deflate(names.encode("utf-8", "replace")),
             "categories": [
-                {"heading": self.headings.get(name, "class"), "batch": name in self.batches}
-                | _category(name, labels, shown, colours if name in self.alike else {})
+                _category(name, labels, shown, colours if name in self.alike else {}, self.headings.get(name, "class"))
                 for name, labels in self.categories.items()
             ],
             "values": [
@@ -118,13 +118,15 @@ class CellMap:
 
 
 def _category(
-    name: str, labels: ArrayLike | pd.Series, shown: NDArray[np.bool_], colours: Mapping[str, str]
+    name: str, labels: ArrayLike | pd.Series, shown: NDArray[np.bool_], colours: Mapping[str, str], heading: str
 ) -> dict[str, Any]:
-    codes, classes = encode_labels(labels)
+    codes, classes = encode_labels(labels, class_names if heading == "batch" else label_names)
     colours = class_colours(classes, colours)
     kept = codes[shown]
     return {
+        "heading": heading,
         "name": name,
+        "absent": _ABSENT.get(heading, "not labelled"),
         "classes": [shorten(one, 60) for one in classes],
         "colours": [colours[one] for one in classes],
         "codes": _pack(np.where(kept < 0, len(classes), kept).astype("<u2")),

@@ -47,7 +47,6 @@ def map_section(analysis: Analysis, genes: Sequence[str] = (), color: Sequence[s
             ],
             caption,
             headings=headings,
-            batches=[name for name, heading in headings.items() if heading == "batch"],
             alike=[name for name, heading in headings.items() if heading == "type"],
             absent=f"{expression.shape[1]} of {n_genes:,} genes are on this page; --genes NAME adds others.",
         ),

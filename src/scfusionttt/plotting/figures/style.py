@@ -57,10 +57,12 @@ def ordered_classes(values: pd.Series, names: NDArray[Any]) -> list[str]:
     return [name for name in dict.fromkeys(order) if name in present]
 
 
-def encode_labels(labels: ArrayLike | pd.Series) -> tuple[NDArray[np.intp], list[str]]:
-    """Return a code per cell (-1: not labelled) and the classes, in the order of `ordered_classes`."""
+def encode_labels(
+    labels: ArrayLike | pd.Series, as_text: Callable[[pd.Series], NDArray[Any]] = label_names
+) -> tuple[NDArray[np.intp], list[str]]:
+    """Return a code per cell (-1: not labelled, "" as text) and the classes, in the order of `ordered_classes`."""
     series = pd.Series(labels)
-    names = label_names(series)
+    names = as_text(series)
     classes = ordered_classes(series, names)
     return pd.Index(classes, dtype=object).get_indexer(pd.Index(names, dtype=object)), classes
 

@@ -261,7 +261,7 @@ class CellMap {
       button.onclick = () => this.choose(code);
     });
     const absent = channel.sizes[channel.classes.length];
-    if (absent) list.append(element("li", `not labelled: ${count(absent)}`));
+    if (absent) list.append(element("li", `${channel.absent}: ${count(absent)}`));
   }
 
   // Add a class to the selection, or remove it; of the cells that are shown, as with the lasso.
@@ -351,7 +351,7 @@ class CellMap {
     const body = table.createTBody();
     for (const code of most.slice(0, 5)) {
       const row = body.insertRow();
-      row.append(element("th", category.classes[code] ?? "not labelled", { scope: "row" }));
+      row.append(element("th", category.classes[code] ?? category.absent, { scope: "row" }));
       for (const text of [count(sizes[code]), percent(sizes[code], total)]) row.append(element("td", text, { className: "number" }));
     }
     if (most.length > 5) body.insertRow().append(element("th", `and ${most.length - 5} more`, { scope: "row" }));
@@ -359,7 +359,7 @@ class CellMap {
   }
 
   fillComposition() {
-    const { categories } = this.data, batch = categories.findIndex((one) => one.batch);
+    const { categories } = this.data, batch = categories.findIndex((one) => one.heading === "batch");
     for (const list of [this.find("of"), this.find("each")]) {
       list.append(...categories.map((category, at) => element("option", category.name, { value: at })));
       list.addEventListener("change", () => this.compose());
@@ -371,15 +371,15 @@ class CellMap {
   // Draw the composition of each class of one category by the classes of another, as bars.
   compose() {
     const of = this.data.categories[this.find("of").value], each = this.data.categories[this.find("each").value];
-    const counts = [...each.classes, "not labelled"].map(() => new Array(of.classes.length + 1).fill(0));
+    const counts = [...each.classes, each.absent].map(() => new Array(of.classes.length + 1).fill(0));
     each.of.forEach((row, i) => { if (this.visible(i) && (!this.picked || this.picked[i])) counts[row][of.of[i]]++; });
-    const colours = this.palette(of), names = [...of.classes, "not labelled"], body = element("tbody");
+    const colours = this.palette(of), names = [...of.classes, of.absent], body = element("tbody");
     const sum = (sizes) => sizes.reduce((a, b) => a + b, 0), drawn = new Set();
     counts.forEach((sizes, at) => {
       const total = sum(sizes);
       if (!total) return;
       const row = body.insertRow(), bar = element("div", "", { className: "stack", role: "img" });
-      row.append(element("th", each.classes[at] ?? "not labelled", { scope: "row" }));
+      row.append(element("th", each.classes[at] ?? each.absent, { scope: "row" }));
       row.insertCell().append(bar);
       row.append(element("td", count(total), { className: "number" }));
       const parts = [...sizes.keys()].filter((code) => sizes[code]);
@@ -457,7 +457,7 @@ class CellMap {
     }
     tip.hidden = nearest < 0;
     if (nearest < 0) return;
-    const lines = this.data.categories.map((one) => `${one.name}: ${one.classes[one.of[nearest]] ?? "not labelled"}`);
+    const lines = this.data.categories.map((one) => `${one.name}: ${one.classes[one.of[nearest]] ?? one.absent}`);
     for (const one of this.data.values) {
       if (!one.of || (one !== this.channel && one.heading !== "cell")) continue;
       const text = one.of[nearest] === MISSING ? "not measured" : `${number(this.value(one, one.of[nearest]))} (${one.unit})`;

@@ -308,6 +308,17 @@ def test_pointing_at_a_cell_tells_of_it(page):
     assert re.search(r"CD3: [\d.]+ \(log-ratio\)", page.locator(".tip").inner_text())
 
 
+def test_what_is_told_of_a_cell_begins_inside_the_map(page):
+    """With many obs columns, the name of the cell and the first of them were above the map, and hidden."""
+    page.fill(".find", "cell-0")
+    page.keyboard.press("Enter")
+    settle(page)
+    page.add_style_tag(content=".tip { padding-bottom: 300px !important; }")
+    box = page.locator("canvas").bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    assert page.locator(".tip").bounding_box()["y"] >= box["y"]
+
+
 def test_a_tap_tells_of_a_cell(chromium, file):
     """On a phone, no cell could be pointed at."""
     phone = chromium.new_context(has_touch=True, viewport={"width": 390, "height": 800})

@@ -465,7 +465,8 @@ class CellMap {
     }
     tip.replaceChildren(element("b", this.names[nearest]), lines.join("\n"));
     tip.style.left = `${clamp(x + 14, 0, this.width - tip.offsetWidth - 4)}px`;
-    tip.style.top = `${y + 18 + tip.offsetHeight > this.height ? y - tip.offsetHeight - 10 : y + 18}px`;
+    const above = y - tip.offsetHeight - 10, most = this.height - tip.offsetHeight - 4;
+    tip.style.top = `${y + 18 <= most || above < 0 ? clamp(y + 18, 0, most) : above}px`;
   }
 
   listen() {

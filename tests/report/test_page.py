@@ -90,6 +90,15 @@ def test_batches_and_types_may_have_the_names_of_the_table(typed):
         assert 0.8 < float(total[3]) < 1.2
 
 
+def test_shares_of_labels_in_clusters_are_said_to_be_of_labelled_cells(typed):
+    """A cluster of 27 cells, of which 3 were labelled, was 67 % of one type, and nothing said of what."""
+    words = "of the labelled cells"
+    assert words not in clusters_section(typed.analysis).tables[0].notes
+    truth = typed.analysis.truth.copy()
+    truth[::2] = ""
+    assert words in clusters_section(replace(typed.analysis, truth=truth)).tables[0].notes
+
+
 def test_flags_of_quality_are_counted_and_shown(trained, cells):
     analysis = analyse(trained.pretrained, as_citeseq(cells), resolutions=[0.5])
     quality = analysis.quality
@@ -276,7 +285,8 @@ def test_columns_named_as_what_the_page_computes_are_shown_beside_it(typed):
     for name in taken:
         assert set(cell_map.categories[f"{name} (obs)"]) == {"mine", "yours"}
         assert "mine" not in set(cell_map.categories[name])
-    assert list(cell_map.batches) == ["predicted type (obs)"]
+    batch_names = [name for name, heading in cell_map.headings.items() if heading == "batch"]
+    assert batch_names == ["predicted type (obs)"]
     values = {name: group.table[name].to_numpy() for group in cell_map.values for name in group.table}
     assert np.array_equal(values["probability"], typed.analysis.predictions["probability"])
     assert np.array_equal(values["probability (obs)"], obs["probability"])

@@ -51,6 +51,8 @@ def clusters_section(analysis: Analysis) -> Section:
         row |= {"top proteins": analysis.top_proteins[name]} if len(analysis.features.proteins) else {}
         rows.append(pd.Series(row, name=name))
     table = pd.DataFrame(rows).rename_axis("cluster").astype({"cells": int})
+    partly = analysis.truth is not None and "" in analysis.truth
+    shares = " Percentages of labels are of the labelled cells of a cluster." if partly else ""
     others = ", ".join(f"{len(set(cells))} at {one:g}" for one, cells in analysis.clusterings.items())
     return Section(
         "Clusters",
@@ -61,7 +63,7 @@ def clusters_section(analysis: Analysis) -> Section:
             Table(
                 table,
                 notes="Top features are ranked by scanpy's t-test of each cluster against all other cells. Clusters "
-                "come from the same data, so this does not test whether they are distinct.",
+                "come from the same data, so this does not test whether they are distinct." + shares,
             )
         ],
     )

@@ -17,8 +17,6 @@ from scfusionttt.report.cell_map import CellMap, Values
 from scfusionttt.report.html import Figure, Section, html_report
 from scfusionttt.report.tables import key_values
 
-pytestmark = pytest.mark.slow
-
 N = 600
 DONOR = np.where(np.arange(N) < 150, "d1", "d2")
 #: The legend of the map.

@@ -4,6 +4,8 @@ import os
 import sys
 from pathlib import Path
 
+import numpy.typing
+
 DOCS = Path(__file__).parent
 sys.path[:0] = [str(DOCS.parent / "src"), str(DOCS)]
 # Notebooks run in separate processes, on one thread, so that their figures do not depend on the machine.
@@ -13,6 +15,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 data = Path(os.environ.pop("SCFUSIONTTT_DATA", "")).absolute()
 if (data / "pbmc10k.h5mu").exists():
     os.environ["SCFUSIONTTT_DATA"] = str(data)
+
+# The reference names this type; of the alias it would list the seven types that it stands for.
+numpy.typing.ArrayLike = type("ArrayLike", (), {"__module__": "numpy.typing"})
 
 from scfusionttt import __version__  # noqa: E402
 

@@ -209,6 +209,23 @@ def test_a_model_of_cite_seq_reports_that_it_reads_rna_alone(method, trained, ce
     assert "RNA alone" not in caplog.text
 
 
+def test_proteins_that_are_not_read_are_not_said_to_match(trained, cells, caplog):
+    """A line on the matched proteins of CITE-seq looked as if `annotate`, `impute` or a student read them."""
+    model = trained.finetuned
+    with caplog.at_level("INFO", "scfusionttt"):
+        model.annotate(cells)
+        model.impute(cells)
+        model.predict(cells, rna_only=True)
+        model.transfer(cells, labels_key="cell_type").predict(cells)
+        model.transfer(cells).map(cells)
+        trained.student.embed(cells)
+    assert "genes: 300 of the model's 300 matched" in caplog.text
+    assert "proteins: " not in caplog.text
+    with caplog.at_level("INFO", "scfusionttt"):
+        model.predict(cells)
+    assert "proteins: 8 of the model's 8 matched" in caplog.text
+
+
 def test_rna_alone_is_enough_for_every_stage(tiny, rna_cells, tmp_path):
     model = FusionTTT("fast", progress=False, **tiny).pretrain(rna_cells)
     assert len(model.features.proteins) == 0

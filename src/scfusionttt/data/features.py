@@ -57,7 +57,10 @@ class Features:
 
 @dataclass(frozen=True)
 class Match:
-    """The column of each of a model's features in an input, -1 where the input lacks it."""
+    """The column of each of a model's features in an input, -1 where the input lacks it.
+
+    `notes` has a line on the genes and, if model and input have proteins, one on these.
+    """
 
     genes: np.ndarray  # [g] int
     proteins: np.ndarray  # [p] int

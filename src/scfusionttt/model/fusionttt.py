@@ -353,7 +353,7 @@ class FusionTTT(metaclass=_Hints):
         )
         student = self._another()
         if labels_key is None:
-            pipeline.log_match(cite, state)
+            pipeline.log_genes(cite, state)
             start = replace(start, network=pipeline.transfer_network(state, state.classes, keep_head=True))
             student._state = self._with_batches(start, cite)
             pipeline.warn_of_other_mixture(student._state, state.preprocessing, cite, self._join_processes())
@@ -530,7 +530,7 @@ class FusionTTT(metaclass=_Hints):
                 network.novelty.is_calibrated,
                 "this model cannot detect unknown cells; fine-tune it with validation_fraction above 0",
             )
-        dataset = pipeline.dataset_for(state, cite)
+        dataset = pipeline.dataset_for(state, cite, by_rna=rna_only and bool(has_rna(cite.rna).all()))
         probability, p_value = inference.probabilities(network, dataset, self._join_processes(), rna_only=rna_only)
         if not rna_only and inference.uses_proteins(network):
             pipeline.warn_of_other_proteins(cite, p_value)
@@ -755,7 +755,7 @@ class FusionTTT(metaclass=_Hints):
         found = find_target(target, state.network, state.features.proteins, state.classes)
         cite = pipeline.cells_to_learn_from(pipeline.check_cells(data, **input_options))
         batches = None if found.protein is None else state.cohort.known_codes(cite.obs)  # decoders do not read them
-        dataset, types = pipeline.dataset_for(state, cite, batches=batches), None
+        dataset, types = pipeline.dataset_for(state, cite, batches=batches, by_rna=rna_only), None
         if labels_key is not None:
             codes, names = usable_labels(cite.obs, labels_key, learn=False)
             types = np.array([*names, None], dtype=object)[codes]

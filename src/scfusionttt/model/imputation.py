@@ -130,8 +130,8 @@ def impute(
     """Return the result of :meth:`scfusionttt.FusionTTT.impute`."""
     # The regressions read the RNA alone, so cells of any batch are imputed unless another batch's values are asked for.
     batches = state.cohort.no_codes(cite.rna.n_obs) if transform_batch is None else None
-    network, cells = state.network, dataset_for(state, cite, batches=batches)
-    head = network.backbone.protein_head
+    network, head = state.network, state.network.backbone.protein_head
+    cells = dataset_for(state, cite, batches=batches, by_rna=head is not None and head.is_fitted)
     if head is None or not head.is_fitted:
         assert isinstance(network, PretrainNetwork)  # of an older version, which used the decoder
         scaled = inference.reconstructed_proteins(network, cells, device)

@@ -97,7 +97,8 @@ def add_batches(
         log.info("batches: %d new, of %s", len(new), name_some(sorted(set(names)), most=8))
         _warn_of_small(names[np.isin(dataset.batches[:, 0], new)])
         staining = fit_new_staining(network, dataset, new, device, seed=state.config.seed)
-        log_staining(np.vstack([np.zeros_like(staining[:1]), staining]))
+        if inference.uses_proteins(network):
+            log_staining(np.vstack([np.zeros_like(staining[:1]), staining]))
         extended = replace(extended, preprocessing=state.preprocessing.with_staining(staining, new.start))
         if staining.any():
             dataset = cell_dataset(cite, dataset.match, extended.preprocessing, batches=dataset.batches)
@@ -173,10 +174,10 @@ def by_batch(network: Network, codes: np.ndarray, names: np.ndarray, p_value: np
         rows[name] = {"cells": int(own.sum()), "effect": float(effect), "without_counterpart": alone}
     unlike = [f"'{name}' ({row['without_counterpart']:.0%})" for name, row in rows.items() if _is_unlike(row)]
     if unlike:
+        by_rna = ", and map RNA alone if many of the model's proteins were not measured"
         log.warning(
             "warning: many cells of these batches have no counterpart in the reference: %s; expected: %.0f %%; check "
-            "species and tissue, and map RNA alone if many of the model's proteins were not measured",
-            name_some(unlike), 100 * UNLIKE,
+            "species and tissue%s", name_some(unlike), 100 * UNLIKE, by_rna if inference.uses_proteins(network) else "",
         )  # fmt: skip
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("batch")
 

@@ -225,19 +225,26 @@ def make_dataset(
 
 
 def dataset_for(
-    state: TrainedState, cite: CiteSeq, codes: np.ndarray | None = None, *, batches: np.ndarray | None = None
+    state: TrainedState,
+    cite: CiteSeq,
+    codes: np.ndarray | None = None,
+    *,
+    batches: np.ndarray | None = None,
+    by_rna: bool = False,
 ) -> CellDataset:
     """Return the dataset of a trained model, and log how many of its features the cells have.
 
     `batches` are the levels of the cells in the batch keys [n, keys]; None: those that their obs columns name.
+    `by_rna` says that no measured protein will be read: nothing is logged of them.
     """
     if batches is None:
         batches = state.cohort.codes(cite.obs)
     match = match_features(cite, state.features)
-    log_notes(match.notes)
+    by_rna = by_rna or state.stage == "transfer"
+    log_notes(match.notes[:1] if by_rna else match.notes)
     _require_placeable(state, cite, match)
     n_proteins = len(match.proteins)
-    if state.stage != "transfer" and n_proteins and (match.proteins < 0).all():
+    if not by_rna and n_proteins and (match.proteins < 0).all():
         log.info("proteins: 0 of %d measured; the model reads RNA alone", n_proteins)
     return cell_dataset(cite, match, state.preprocessing, labels=codes, batches=batches)
 
@@ -268,9 +275,9 @@ def _require_placeable(state: TrainedState, cite: CiteSeq, match: Match) -> None
         )
 
 
-def log_match(cite: CiteSeq, state: TrainedState) -> None:
-    """Log how many of the model's features the cells have."""
-    log_notes(match_features(cite, state.features).notes)
+def log_genes(cite: CiteSeq, state: TrainedState) -> None:
+    """Log how many of the model's genes the cells have."""
+    log_notes(match_features(cite, state.features).notes[:1])
 
 
 def pretrain_network(

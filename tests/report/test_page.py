@@ -99,6 +99,17 @@ def test_shares_of_labels_in_clusters_are_said_to_be_of_labelled_cells(typed):
     assert words in clusters_section(replace(typed.analysis, truth=truth)).tables[0].notes
 
 
+def test_cells_without_type_or_batch_are_not_counted_with_one_of_that_name(typed):
+    """A type `not labelled` had the cells without a label, too."""
+    types, batch = typed.analysis.truth.copy(), typed.analysis.batches["donor"].astype(object)
+    types[:40], types[40:60] = "not labelled", ""
+    batch[:30], batch[30:60] = "no batch", ""
+    (table,) = batches_section(replace(typed.analysis, truth=types, batches={"donor": batch})).tables
+    assert table.header[1:-1] == ["A", "B", "no batch", "no batch"]
+    counts = [sorted(map(int, row[3:-1])) for row in table.body if row[0] == "not labelled"]
+    assert sorted(counts) == [[0, 20], [10, 30]]
+
+
 def test_flags_of_quality_are_counted_and_shown(trained, cells):
     analysis = analyse(trained.pretrained, as_citeseq(cells), resolutions=[0.5])
     quality = analysis.quality

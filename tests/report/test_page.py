@@ -13,6 +13,7 @@ from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.errors import FeatureError, InputDataError, LabelError, SettingError
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.io.tables import read_map
+from scfusionttt.model import mapping
 from scfusionttt.model.fusionttt import FusionTTT
 from scfusionttt.model.provenance import Provenance
 from scfusionttt.plotting import figures
@@ -168,6 +169,14 @@ def test_cells_of_another_study_are_mapped_to_a_model_without_batches(trained, c
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert "Most cells lie far from all that the model was trained on: they were mapped, see Batches." in page
     assert analyse(trained.finetuned, as_citeseq(cells)).mapped is None
+
+
+def test_cells_are_compared_with_the_training_cells_once(trained, cells, monkeypatch):
+    compared, p_values = [], mapping.p_values
+    monkeypatch.setattr(mapping, "p_values", lambda *given: compared.append(given) or p_values(*given))
+    analysis = analyse(trained.pretrained, as_citeseq(cells), resolutions=[1])
+    assert len(compared) == 1
+    assert np.array_equal(analysis.embedding, trained.pretrained.embed(cells))
 
 
 def test_only_cells_that_the_model_was_not_trained_on_are_scored(typed, trained):

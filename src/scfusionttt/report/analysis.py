@@ -19,9 +19,8 @@ from scfusionttt.evaluation import cluster_graph, neighbours, top_features, umap
 from scfusionttt.evaluation.vocabulary import Protocol
 from scfusionttt.labels import class_names, obs_column, translated, usable_labels
 from scfusionttt.model.fusionttt import FusionTTT
-from scfusionttt.model.mapping import MOST, Mapped, far_share
-from scfusionttt.model.pipeline import each_line_once, make_dataset
-from scfusionttt.training.machine import choose_device
+from scfusionttt.model.mapping import Mapped
+from scfusionttt.model.pipeline import each_line_once
 
 #: Resolutions of the Leiden clusters; the first is the one that is described.
 RESOLUTIONS = (0.5, 0.25, 1.0, 2.0)
@@ -161,8 +160,7 @@ def analyse(
     )
     given = None if coords is None else _coordinates(coords, cite.rna.n_obs)
     with each_line_once():
-        mapped = model.map(cite) if _is_new(model, cite) else None
-        embedding = model.embed(cite) if mapped is None else mapped.embedding  # an error if the model is not trained
+        embedding, mapped = model._embed_or_map(cite)
         predictions = None if not model.classes else model.predict(cite) if mapped is None else mapped.cells
     graph, seed = neighbours(embedding), model.config.seed
     weights = graph.obsp["connectivities"]
@@ -208,16 +206,6 @@ def _coordinates(coords: ArrayLike, n_cells: int) -> np.ndarray:
     if given.ndim != 2 or len(given) != n_cells or given.shape[1] < 2:
         raise InputDataError(f"coords has the shape {given.shape}; give two numbers for each of {n_cells} cells")
     return given[:, :2]
-
-
-def _is_new(model: FusionTTT, cite: CiteSeq) -> bool:
-    """Return whether cells are of batches, or of another study than those, that the model was trained on."""
-    if not model.cohort.knows(cite.obs):
-        return True
-    if model.stage is None:
-        return False
-    cells = make_dataset(cite, model.features, model.preprocessing, model.cohort)
-    return far_share(model.network, cells, choose_device(model.device)) > MOST
 
 
 def _labels(

@@ -278,13 +278,13 @@ def _mixing(analysis: Analysis, key: str, batch: np.ndarray) -> Table:
     """Return the cells of each type by batch, and how the batches mix, overall and within the type."""
     kind, types = analysis.types
     known, near = types != "", analysis.graph.obsp["distances"]
-    no_type, no_batch = {"": "not labelled"}, {"": "no batch"}  # types and batches may have these names, too
+    no_type, no_batch = "not labelled", "no batch"  # types and batches may have these names, too
     sizes = pd.crosstab(types, batch)
-    rows = sorted(sizes.index, key=lambda name: natural_key(no_type.get(name, name)))
-    sizes = sizes.loc[rows, sorted(sizes.columns, key=lambda name: no_batch.get(name, name))]
+    rows = sorted(sizes.index, key=lambda name: natural_key(name or no_type))
+    sizes = sizes.loc[rows, sorted(sizes.columns, key=lambda name: name or no_batch)]
     within = own_batch(near[known][:, known], batch[known], types[known]).reindex(rows)
     table = pd.concat([sizes.sum().to_frame("all cells").T, sizes]).rename_axis(kind)
-    table = table.rename(index=no_type, columns=no_batch)
+    table = table.rename(index={"": no_type}, columns={"": no_batch})
     apart = np.concatenate([own_batch(near, batch), within])
     table.insert(len(table.columns), "own batch / chance", apart, allow_duplicates=True)
     return Table(table, f"Cells by batch ({key})")

@@ -23,8 +23,10 @@ from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.errors import LabelError, SettingError
 from scfusionttt.evaluation import evaluate_as_published
 from scfusionttt.evaluation.baselines import zscore
+from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.labels import usable_labels
 from scfusionttt.model.fusionttt import FusionTTT
+from scfusionttt.simulation.simulate import simulate
 
 TINY = {"network.width": 16, "network.latent": 8, "pretrain.epochs": 1}
 TINY_SECTIONS = {"network": {"width": 16, "latent": 8}}
@@ -478,8 +480,6 @@ def test_wrong_names_are_refused(call, message):
 
 
 def test_the_commands(cells, tmp_path, monkeypatch, scfusionttt):
-    from scfusionttt.io.quiet_warnings import quiet
-
     monkeypatch.chdir(tmp_path)
     with quiet():
         cells.write_h5mu("sim.h5mu")
@@ -497,6 +497,21 @@ def test_the_commands(cells, tmp_path, monkeypatch, scfusionttt):
 
     assert "no input given" in scfusionttt("ablate order --labels cell_type").err
     assert scfusionttt("benchmark sim.h5mu --labels nothing --methods adt --out c").code == 2
+
+
+def test_data_sets_of_one_name_are_told_apart_by_their_folders(scfusionttt, tmp_path, monkeypatch):
+    """`benchmark A/pbmc.h5mu B/pbmc.h5mu` refused them, and as reference and query they were "pbmc to pbmc"."""
+    monkeypatch.chdir(tmp_path)
+    for seed, folder in enumerate("AB"):
+        (tmp_path / folder).mkdir()
+        with quiet():
+            simulate(60, 60, 4, 2, seed=seed).write(tmp_path / folder / "pbmc.h5mu")
+    both, brief = "benchmark A/pbmc.h5mu B/pbmc.h5mu", "--seeds 1 --train-fractions 0.5 --labels-key cell_type"
+    assert scfusionttt(f"{both} --methods logistic --out b {brief}").code == 0
+    assert {row["dataset"] for row in read_rows(tmp_path / "b" / "rows")} == {"A", "B"}
+    assert scfusionttt(f"{both} --task transfer --methods logistic_own_scale --out t {brief}").code == 0
+    assert {row["dataset"] for row in read_rows(tmp_path / "t" / "rows")} == {"A to B"}
+    assert "same name (pbmc, pbmc)" in scfusionttt(f"benchmark A/pbmc.h5mu A/pbmc.h5mu --out b {brief}").err
 
 
 @pytest.fixture(scope="module")

@@ -160,6 +160,7 @@ def _compare_queries(
     from scfusionttt.comparison import imputation, queries, transfers
     from scfusionttt.config import preset
     from scfusionttt.data.cells import require_rna
+    from scfusionttt.data.store.write import input_names
     from scfusionttt.io.tables import read_map
     from scfusionttt.model.pipeline import check_cells
 
@@ -167,15 +168,17 @@ def _compare_queries(
     config = preset("default").with_settings(settings)
     if batch_key is None and len(inputs) < 2:
         raise SettingError(f"benchmark --task {task.value} needs a data set to learn from and a query, or --batch-key")
-    names = _names(inputs) if batch_key is not None else [inputs[0].stem, *_names(inputs[1:])]
+    first, *others = inputs
+    to_itself = batch_key is None and first in others  # which shows how well a method fits
+    names = [first.stem, *input_names(others)] if to_itself else input_names(inputs)
     parts = [(name, check_cells(open_input(path, stream=False), **options)) for name, path in zip(names, inputs)]
     for _, cite in parts:
         require_rna(cite, "comparing methods")
     if batch_key is not None:
         pairs = [pair for name, cite in parts for pair in queries.by_batch(name, cite, batch_key, config, device)]
     else:
-        (first, train), *others = parts
-        pairs = [queries.Query(f"{first} to {name}", train, cite, config, device) for name, cite in others]
+        (name, train), *rest = parts
+        pairs = [queries.Query(f"{name} to {other}", train, cite, config, device) for other, cite in rest]
     if task is BenchmarkTask.impute:
         _run(imputation.jobs(pairs, methods or list(imputation.DEFAULT), range(seeds)), out)
     else:
@@ -250,24 +253,16 @@ def _check(inputs: list[Path], out: Path) -> None:
     check_target(above / "results.json", folder=False)
 
 
-def _names(inputs: Sequence[Path]) -> list[str]:
-    """Return the names of data sets in tables and files."""
-    names = [path.stem for path in inputs]
-    for name in names:
-        if names.count(name) > 1:
-            raise SettingError(f"two inputs are named {name}; rename one, as the result tables identify them by name")
-    return names
-
-
 def _datasets(
     inputs: list[Path], labels_key: str, options: dict[str, Any], batch_key: str | None = None
 ) -> "list[data.Cells]":
     from scfusionttt.comparison import cells as data
     from scfusionttt.data.cells import require_rna
+    from scfusionttt.data.store.write import input_names
     from scfusionttt.model.pipeline import check_cells
 
     datasets = []
-    for name, path in zip(_names(inputs), inputs):
+    for name, path in zip(input_names(inputs), inputs):
         cite = check_cells(open_input(path, stream=False), **options)
         require_rna(cite, "comparing methods")
         dataset = data.Cells(name, cite, labels_key, batch_key)

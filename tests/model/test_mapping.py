@@ -3,8 +3,10 @@
 from copy import deepcopy
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from mudata import MuData
 from sklearn.neighbors import KNeighborsClassifier
 
 from scfusionttt.errors import InputDataError, SettingError
@@ -119,6 +121,20 @@ def test_rna_alone_is_mapped(model, query):
     assert np.isfinite(mapped.embedding).all()
 
 
+def test_cite_seq_is_mapped_by_its_rna_alone_on_request(model, query):
+    """The advice to map RNA alone could not be followed on the command line without writing another file."""
+    rna = query["rna"].copy()
+    rna.obs["batch"] = query.obs["batch"]
+    expected, mapped = model.map(rna), model.map(query, rna_only=True)
+    np.testing.assert_array_equal(mapped.embedding, expected.embedding)
+    pd.testing.assert_frame_equal(mapped.cells, expected.cells)
+    assert not np.array_equal(mapped.embedding, model.map(query).embedding)
+    with quiet():
+        apart = MuData({"rna": query["rna"][:50].copy(), "prot": query["prot"].copy()})
+    with pytest.raises(InputDataError, match="mapping by RNA alone needs RNA, which some cells lack"):
+        model.map(apart, cells="all", rna_only=True)
+
+
 def test_known_batches_are_embedded_as_by_embed(model, reference):
     np.testing.assert_array_equal(model.map(reference).embedding, model.embed(reference))
 
@@ -129,7 +145,7 @@ def test_another_tissue_is_warned_of_but_may_be_cells_with_few_proteins(model, c
     other["rna"].var_names = model.features.genes["name"].to_numpy()
     model.map(other)
     assert "many cells of these batches have no counterpart in the reference: 'query' (" in caplog.text
-    assert "map RNA alone if many of the model's proteins were not measured" in caplog.text
+    assert "map with rna_only=True (--rna-only) if many of the model's proteins were not measured" in caplog.text
 
 
 def test_a_small_batch_is_warned_of(model, query, caplog):

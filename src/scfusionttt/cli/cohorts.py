@@ -38,6 +38,9 @@ def map(
         Path | None,
         typer.Option("--out-model", metavar="MODEL", help="also write the model with the batches of the query"),
     ] = None,
+    rna_only: Annotated[
+        bool, typer.Option("--rna-only", help="ignore proteins, e.g. if few of the model's were measured")
+    ] = False,
     device: Compute = Device.auto, devices: Devices = 1, nodes: Nodes = 1, overwrite: Overwrite = False,
     layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None,
     cells: WhichCells = None, round: Round = False, drop_empty: DropEmpty = False, json_file: Json = None,
@@ -60,7 +63,7 @@ def map(
     trained = load_model(model, input, device=device.value, devices=devices, nodes=nodes)
     options = input_options(layer, rna_modality, protein_modality, cells, drop_empty, round=round)
     cite, source = load(input, out, EMBEDDING_ENDINGS, options)
-    mapped = trained.map(cite, batch_key=batch_key)
+    mapped = trained.map(cite, batch_key=batch_key, rna_only=rna_only)
     if is_first():
         write_embedding(
             out, mapped.embedding, cite.rna.obs_names, source, rna_modality=rna_modality, columns=mapped.columns,

@@ -18,7 +18,7 @@ from scfusionttt.config import Config
 from scfusionttt.config import preset as named_preset
 from scfusionttt.config.parse import is_fraction, parse_size, require
 from scfusionttt.config.rules import refuse_other_training
-from scfusionttt.data.cells import CiteSeq, has_rna
+from scfusionttt.data.cells import CiteSeq, has_rna, require_rna
 from scfusionttt.data.cohort import Cohort, cohort_of, warn_if_confounded
 from scfusionttt.data.features import Features
 from scfusionttt.data.inplace import inplace_target
@@ -435,7 +435,14 @@ class FusionTTT(metaclass=_Hints):
                 write_track(target, track)
         return z if track is None else (z, track)
 
-    def map(self, query: Data, *, batch_key: str | None = None, **input_options: Unpack[InputOptions]) -> Mapped:
+    def map(
+        self,
+        query: Data,
+        *,
+        batch_key: str | None = None,
+        rna_only: bool = False,
+        **input_options: Unpack[InputOptions],
+    ) -> Mapped:
         """Embed cells of batches that the model was not trained on; the reference's embedding stays as it is.
 
         The reference may have batches or not. Only the effects of the new ones are estimated: cells are assigned to the
@@ -452,6 +459,9 @@ class FusionTTT(metaclass=_Hints):
             obs column with the batches of the query. Cells of a batch that the model knows are embedded as by
             :meth:`embed`. None: the model's first batch key, if the query has that column, else the inputs of a store,
             else one batch named ``query`` (``query 2``, ... if the model has one of this name).
+        rna_only
+            Ignore the proteins of the query, as if it had none; the model that is returned is for such cells. Use it if
+            the query has few of the model's proteins.
 
         Raises
         ------
@@ -459,9 +469,14 @@ class FusionTTT(metaclass=_Hints):
             The model does not know the kinds of cells that it was trained on: it is of an older version, or of a preset
             without bottleneck (``paper``, ``scmmae``) and without batches. Or it was trained on batches, and its
             network then on labels (``finetune.classifier=finetune``).
+        InputDataError
+            The cells cannot be used, or some have no RNA and `rna_only` is set.
         """
         state, device = self._trained(), self._join_processes()
         cite = pipeline.check_cells(query, **input_options)
+        if rna_only:
+            require_rna(cite, "mapping by RNA alone")
+            cite = replace(cite, protein=None)
         extended, dataset, names = mapping.add_batches(state, cite, batch_key, device)
         mapping.refuse_moved(state, extended)
         network = extended.network

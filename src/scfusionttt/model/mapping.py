@@ -174,7 +174,7 @@ def by_batch(network: Network, codes: np.ndarray, names: np.ndarray, p_value: np
         rows[name] = {"cells": int(own.sum()), "effect": float(effect), "without_counterpart": alone}
     unlike = [f"'{name}' ({row['without_counterpart']:.0%})" for name, row in rows.items() if _is_unlike(row)]
     if unlike:
-        by_rna = ", and map RNA alone if many of the model's proteins were not measured"
+        by_rna = ", and map with rna_only=True (--rna-only) if many of the model's proteins were not measured"
         log.warning(
             "warning: many cells of these batches have no counterpart in the reference: %s; expected: %.0f %%; check "
             "species and tissue%s", name_some(unlike), 100 * UNLIKE, by_rna if inference.uses_proteins(network) else "",

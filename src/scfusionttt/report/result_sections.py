@@ -263,7 +263,7 @@ _MAPPED = (
     "Its size is relative to the distances between kinds of cells. Cells without counterpart are unlike "
     "all that the model was trained on (p-value of at most 0.01; about 0.01 of the cells are expected to be): "
     "if there are many, check species and tissue, and colour the map by p-value to see which they are. There are also "
-    "many where only some of the model's proteins were measured: map such cells by RNA alone. To keep the "
+    "many where only some of the model's proteins were measured: map such cells by RNA alone (--rna-only). To keep the "
     "extended model: scfusionttt map FILE --model MODEL --out mapped.h5mu --out-model EXTENDED."
 )
 _MIXING = (

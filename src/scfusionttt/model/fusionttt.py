@@ -18,7 +18,7 @@ from scfusionttt.config import Config
 from scfusionttt.config import preset as named_preset
 from scfusionttt.config.parse import is_fraction, parse_size, require
 from scfusionttt.config.rules import refuse_other_training
-from scfusionttt.data.cells import CiteSeq, has_rna, require_rna
+from scfusionttt.data.cells import CiteSeq, has_rna
 from scfusionttt.data.cohort import Cohort, cohort_of, warn_if_confounded
 from scfusionttt.data.features import Features
 from scfusionttt.data.inplace import inplace_target
@@ -474,10 +474,7 @@ class FusionTTT(metaclass=_Hints):
         """
         state, device = self._trained(), self._join_processes()
         cite = pipeline.check_cells(query, **input_options)
-        if rna_only:
-            require_rna(cite, "mapping by RNA alone")
-            cite = replace(cite, protein=None)
-        extended, dataset, names = mapping.add_batches(state, cite, batch_key, device)
+        extended, dataset, names = mapping.add_batches(state, cite, batch_key, device, rna_only=rna_only)
         mapping.refuse_moved(state, extended)
         network = extended.network
         p_value = mapping.p_values(network, dataset, device)

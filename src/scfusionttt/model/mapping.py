@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from scfusionttt import inference, keys
-from scfusionttt.data.cells import CiteSeq
+from scfusionttt.data.cells import CiteSeq, require_rna
 from scfusionttt.data.cohort import FEWEST, query_batches
 from scfusionttt.data.loader import CellDataset, cell_dataset
 from scfusionttt.errors import SettingError, name_some
@@ -69,15 +69,22 @@ class Mapped:
 
 
 def add_batches(
-    state: TrainedState, cite: CiteSeq, batch_key: str | None, device: torch.device
+    state: TrainedState, cite: CiteSeq, batch_key: str | None, device: torch.device, *, rna_only: bool = False
 ) -> tuple[TrainedState, CellDataset, np.ndarray]:
     """Return the state with the query's batches, the query as a dataset, and the batch of each cell [n].
+
+    With `rna_only`, the query's proteins are ignored.
 
     Raises
     ------
     SettingError
         The model does not know the kinds of cells that it was trained on.
+    InputDataError
+        Some cells have no RNA, and `rna_only` is set.
     """
+    if rna_only:
+        require_rna(cite, "mapping by RNA alone")
+        cite = replace(cite, protein=None)
     known = state.network.backbone.correction
     if known is None or not known.is_fitted:
         raise SettingError(
@@ -92,7 +99,7 @@ def add_batches(
     backbone.correction = backbone.correction.extended(len(new), new.start)
     backbone.sizes = replace(backbone.sizes, batch_levels=cohort.n_levels)
     extended = replace(state, network=network, cohort=cohort)
-    dataset = dataset_for(extended, cite, batches=cohort.codes(cite.obs, names))
+    dataset = dataset_for(extended, cite, batches=cohort.codes(cite.obs, names), by_rna=rna_only)
     if new:
         log.info("batches: %d new, of %s", len(new), name_some(sorted(set(names)), most=8))
         _warn_of_small(names[np.isin(dataset.batches[:, 0], new)])

@@ -31,6 +31,8 @@ def match(wanted, names, species="human"):
         ("CD3", "CD3_UCHT1"),
         ("CD3", "CD3:UCHT1|CD3E|AHS0231|pAbO"),
         ("HLA-DR", "HLA-DR|CD74|AHS0035|pAbO"),
+        ("HLA-DR", "HLA-DR-CD74-AHS0035-pAbO"),  # Seurat's name
+        ("HLA-DR|CD74|AHS0035|pAbO", "HLA.DR.CD74.AHS0035.pAbO"),  # R's
         ("CD4", "cd4.2"),
         ("CD45", "cd45.1"),
         ("CD45", "Hu.CD45_HI30"),

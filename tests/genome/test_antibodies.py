@@ -239,6 +239,7 @@ def test_names_that_only_antibodies_have():
     antibodies = ["CD3", "CD45RA", "CD56", "HLA-DR", "CD3_TotalSeqB", "adt_CD4", "CD4-CTCATTGTAACTCCT", "IgG1 control"]
     # these were genes without a word
     antibodies += ["CD16:3G8|FCGR3A|AHS0053|pAbO", "CD4_TotalA", "A0034-CD3", "CD3_C0034", "Hu.CD3_UCHT1"]
+    antibodies += ["CD16:3G8-FCGR3A-AHS0053-pAbO", "CD4.CD4.AHS0032.pAbO", "anti_human_CD3"]
     assert read_as_antibodies([*antibodies, "CD4", "CD8A", "MS4A1", "IGHG1", "HLA-DRA"]) == antibodies
 
 

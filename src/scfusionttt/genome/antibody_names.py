@@ -8,7 +8,7 @@ _GAP = r"[\s_.:\-]"
 
 _AROUND = [
     re.compile(r"[-_][ACGT]{10,}$"),  # CITE-seq-Count: CD3-CTCATTGTAACTCCT
-    re.compile(r"\|[^|]+\|AHS\d+\|pAbO$"),  # BD Rhapsody: HLA-DR|CD74|AHS0035|pAbO
+    re.compile(r"([|._-])(?:(?!\1).)+\1AHS\d+\1pAbO$"),  # BD Rhapsody: HLA-DR|CD74|AHS0035|pAbO; Seurat writes - for |
     re.compile(rf"(?i)^totalseq™?{_GAP}*[abcd]?\d*{_GAP}+"),
     re.compile(rf"(?i){_GAP}+total(?:seq™?)?{_GAP}*[abcd]?\d*$"),
     re.compile(
@@ -31,11 +31,11 @@ _BARE_SUBCLASS = re.compile(r"igg(?:1|2[abc]?|3)(?: ?(?:k|l|kappa|lambda))?")
 
 _BOOKKEEPING = re.compile(r"(?i)(?:unmapped|unmatched|no[ _.-]?match|bad[ _.-]?struct|total[ _.-]?reads)")
 #: What only antibodies are called: CD3_TotalSeqB, adt_CD4, A0034-CD3, Hu.CD3_UCHT1, CD3-CTCATTGTAACTCCT,
-#: CD4|CD4|AHS0032|pAbO, anti-human CD3.
+#: CD4|CD4|AHS0032|pAbO, CD4-CD4-AHS0032-pAbO, anti-human CD3.
 _MARKED = re.compile(
-    r"[-_][ACGT]{10,}$|\|pAbO$|^(?:Hu|Ms|Rt)+\."
+    r"[-_][ACGT]{10,}$|[|._-]pAbO$|^(?:Hu|Ms|Rt)+\."
     r"|(?i:total_?seq|[_.-]total[abcd]$|^[abcd]0\d{3}[\s_.-]|[\s_.-][abcd]0\d{3}$"
-    r"|^(?:adt|prot|antibody)[_:-]|[_:-](?:adt|prot|antibody)$|^anti[ -](?:human|mouse))"
+    r"|^(?:adt|prot|antibody)[_:-]|[_:-](?:adt|prot|antibody)$|^anti[ _-](?:human|mouse))"
 )
 
 

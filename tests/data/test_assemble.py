@@ -299,6 +299,15 @@ def test_counts_come_from_raw_only_if_x_is_fractional():
     fails(fewer, "look normalised")
 
 
+def test_counts_come_from_raw_if_names_are_repeated():
+    """Symbols of 10x repeat; the values were called normalised, as if there were no other matrix."""
+    data = table(np.log1p(RNA), features=[GENES[0], *GENES[:-1]])
+    data.raw = table(RNA, features=data.var_names)
+    with pytest.warns(UserWarning, match=r"taken from \.raw"):
+        cite = as_citeseq(data)
+    np.testing.assert_array_equal(cite.rna.X.toarray(), RNA)
+
+
 def test_normalised_values_are_refused():
     fails(table(sparse.csr_matrix(np.log1p(RNA))), "RNA", "look normalised, not raw counts", "layers['counts']", "c0")
     fails(mudata(protein=table(np.log1p(PROTEIN), features=PROTEINS)), "protein", "look normalised")

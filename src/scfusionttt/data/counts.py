@@ -82,8 +82,11 @@ def features_of_raw(adata: AnnData, *, modality: str, layer: str | None = None) 
 def _of_raw(adata: AnnData, names: pd.Index) -> Any:
     """Return the values of some features of ``.raw``; those of a view of a file are read, as it has no views."""
     raw = (adata.to_memory() if adata.isbacked and adata.is_view else adata).raw
+    matrix = _in_memory(raw.X)
+    if raw.var_names.equals(names):  # which may be repeated, as symbols are
+        return matrix
     # anndata does not choose columns of .raw in a file: raw[:, names].X has all of them
-    return _in_memory(raw.X)[:, raw.var_names.get_indexer(names)]
+    return matrix[:, raw.var_names.get_indexer(names)]
 
 
 def has_layer(adata: AnnData, layer: str | None) -> bool:
@@ -248,7 +251,7 @@ def _is_sparse(matrix: Any) -> bool:
 
 
 def _covers(names: pd.Index, wanted: pd.Index) -> bool:
-    return bool(names.is_unique and wanted.is_unique and wanted.isin(names).all())
+    return names.equals(wanted) or bool(names.is_unique and wanted.is_unique and wanted.isin(names).all())
 
 
 def _in_memory(matrix: Any) -> Any:

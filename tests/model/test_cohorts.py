@@ -8,12 +8,13 @@ import pandas as pd
 import pytest
 from sklearn.neighbors import NearestNeighbors
 
+from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.data.cohort import Cohort
 from scfusionttt.errors import InputDataError, SettingError
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.model.fusionttt import FusionTTT
 from scfusionttt.model.imputation import require_imputable
-from scfusionttt.model.pipeline import log_staining
+from scfusionttt.model.pipeline import learn_features, log_staining
 from scfusionttt.simulation.simulate import simulate
 
 ONLY = "CD14 monocyte"
@@ -235,6 +236,22 @@ def studies():
     stained = cells["prot"].X[rows] * np.exp(np.random.default_rng(0).normal(0, 1.5, 16))
     cells["prot"].X[rows] = np.random.default_rng(1).poisson(stained)
     return cells, rows
+
+
+def test_proteins_that_are_zero_in_a_batch_are_warned_of(models, cohort, caplog):
+    """The FAQ promised it: zeros filled in for another panel were taken for weak staining without a word."""
+    cells, model = copy_of(cohort), models["batch"]
+    first = (cells.obs["batch"] == "batch 1").to_numpy()
+    cells["prot"].X[np.ix_(first, [0, 1])] = 0
+    cells["prot"].X[np.ix_(~first, [2])] = np.nan
+    learn_features(as_citeseq(cells), model.config, None, model.cohort)
+    names = cells["prot"].var_names
+    assert f"treated as measured: 'batch 1' ({names[0]}, {names[1]}); use NaN" in caplog.text
+    caplog.clear()
+    model.embed(cells)
+    assert "treated as measured" not in caplog.text
+    model.map(copy_of(cells, first))
+    assert f"all counts are zero for 2 proteins ({names[0]}, {names[1]}), treated as measured" in caplog.text
 
 
 def test_the_line_on_staining_is_of_the_proteins_that_were_compared(caplog):

@@ -19,6 +19,8 @@ log = logging.getLogger("scfusionttt")
 
 #: Fewest cells from which the effect of a batch can be estimated.
 FEWEST = 20
+#: Cells of a batch that should have counts of a protein, by its share of all cells, from which none is conspicuous.
+EXPECTED = 10
 #: Name of the batch of a query whose batches are not known.
 QUERY = "query"
 #: obs columns that are likely to hold batches, in lower case.
@@ -225,6 +227,31 @@ def query_batches(cite: CiteSeq, batch_key: str | None, cohort: Cohort) -> np.nd
     names = class_names(_batch_column(cite.obs, batch_key))
     _refuse_missing(cite.obs, batch_key, names)
     return names
+
+
+def warn_of_zeros(counts: np.ndarray, proteins: pd.Index, levels: np.ndarray, cohort: Cohort) -> None:
+    """Log a warning of the batches in which no cell has counts of a protein that many cells of others have.
+
+    Parameters
+    ----------
+    counts, proteins
+        Counts [n, p], NaN where not measured, and names [p].
+    levels
+        Level of each cell in the first key, [n].
+    """
+    measured = np.isfinite(counts)
+    share = (counts > 0).sum(axis=0) / np.maximum(measured.sum(axis=0), 1)
+    zeros = []
+    for level, name in enumerate(cohort.first):
+        own = levels == level
+        lacks = (measured[own].sum(axis=0) * share >= EXPECTED) & ~(counts[own] > 0).any(axis=0)
+        if lacks.any():
+            zeros.append(f"'{name}' ({name_some(list(proteins[lacks]))})")
+    if zeros:
+        log.warning(
+            "warning: all counts of some proteins are zero in batches, treated as measured: %s; use NaN for proteins "
+            "not measured", name_some(zeros, most=8),
+        )  # fmt: skip
 
 
 def warn_if_confounded(obs: pd.DataFrame, cohort: Cohort, labels_key: str, codes: np.ndarray) -> None:

@@ -9,7 +9,7 @@ import scipy.sparse as sp
 
 from scfusionttt.config import DataConfig
 from scfusionttt.data.cells import CiteSeq, cells_with_gene, gene_panels
-from scfusionttt.data.cohort import Cohort
+from scfusionttt.data.cohort import Cohort, warn_of_zeros
 from scfusionttt.data.features import Match
 from scfusionttt.data.kinds import evenly_drawn
 from scfusionttt.data.moments import Moments, add_up, moments
@@ -130,6 +130,8 @@ class Preprocessing:
         genes = self.log_normalized(some, match)[:, _shared_genes(some, match)]
         scaled = Standardizer.fit(genes, clip=CLIP).transform(genes.toarray())
         log_counts = np.log1p(matched_protein_counts(some, match).astype(np.float64))
+        if some.protein is not None:
+            warn_of_zeros(log_counts, some.protein.var_names[match.proteins], batches[drawn, 0], cohort)
         sizes = np.bincount(batches[:, 0], minlength=len(cohort.first))
         values = staining(scaled, log_counts, batches[drawn], sizes, seed=seed)
         n_cells = sizes[:, None] * np.isfinite(values)

@@ -21,8 +21,9 @@ from scfusionttt import inference, keys
 from scfusionttt.config import Config, Sizes
 from scfusionttt.data.assemble import assemble, raise_or_warn
 from scfusionttt.data.cells import Cells, CiteSeq, has_rna
-from scfusionttt.data.cohort import Cohort
+from scfusionttt.data.cohort import FEWEST, Cohort
 from scfusionttt.data.features import Features, Match, choose_features, match_features
+from scfusionttt.data.findings import named
 from scfusionttt.data.loader import CellDataset, StreamedCells, cell_dataset
 from scfusionttt.data.preprocess import Preprocessing, matched_protein_counts
 from scfusionttt.data.split import train_and_held_out
@@ -235,7 +236,7 @@ def dataset_for(
     """Return the dataset of a trained model, and log how many of its features the cells have.
 
     `batches` are the levels of the cells in the batch keys [n, keys]; None: those that their obs columns name.
-    `by_rna` says that no measured protein will be read: nothing is logged of them.
+    `by_rna` says that no measured protein will be read: nothing is logged of them. `codes` are given to train on.
     """
     if batches is None:
         batches = state.cohort.codes(cite.obs)
@@ -246,7 +247,23 @@ def dataset_for(
     n_proteins = len(match.proteins)
     if not by_rna and n_proteins and (match.proteins < 0).all():
         log.info("proteins: 0 of %d measured; the model reads RNA alone", n_proteins)
+    if not by_rna and codes is None:
+        _warn_of_zeros(cite, match)
     return cell_dataset(cite, match, state.preprocessing, labels=codes, batches=batches)
+
+
+def _warn_of_zeros(cite: CiteSeq, match: Match) -> None:
+    """Warn of proteins of the model that no cell has counts of, as if a tool had filled in what was not measured."""
+    if cite.protein is None or cite.protein.X is None:  # the counts of a store are on disk
+        return
+    columns = match.proteins[match.proteins >= 0]
+    counts = cite.protein.X[:, columns]
+    zero = (np.isfinite(counts).sum(axis=0) >= FEWEST) & ~(counts > 0).any(axis=0)
+    if zero.any():
+        log.warning(
+            "warning: all counts are zero for %s, treated as measured; use NaN for proteins not measured",
+            named(list(cite.protein.var_names[columns[zero]]), "protein"),
+        )
 
 
 def _require_placeable(state: TrainedState, cite: CiteSeq, match: Match) -> None:

@@ -1,11 +1,4 @@
-# Metadata and names that were lost or changed on the way to a file and back. Arguments: script of the functions, folder.
-suppressMessages({
-  library(SeuratObject)
-  library(SingleCellExperiment)
-})
-arguments <- commandArgs(trailingOnly = TRUE)
-source(arguments[[1]])
-setwd(arguments[[2]])
+# Metadata and names that were lost or changed on the way to a file and back. Started by run.R.
 
 cells <- c("001", "002", "003")
 matrix_of <- function(features) {

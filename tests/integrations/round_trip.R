@@ -1,14 +1,7 @@
 # One set of counts as a Seurat object and as a SingleCellExperiment, to files; results into the objects.
 #
-# Arguments: script of the functions, folder with counts.mtx ([features, cells]), features.csv and cells.csv; then
-# "write", or "read" once fused.csv, mapped.csv and types.csv are in the folder.
-suppressMessages({
-  library(SeuratObject)
-  library(SingleCellExperiment)
-})
-arguments <- commandArgs(trailingOnly = TRUE)
-source(arguments[[1]])
-setwd(arguments[[2]])
+# Started by run.R in a folder with counts.mtx ([features, cells]), features.csv and cells.csv; the step is "write", or
+# "read" once fused.csv, mapped.csv and types.csv are in the folder.
 
 counts <- as(Matrix::readMM("counts.mtx"), "CsparseMatrix")
 features <- read.csv("features.csv")
@@ -21,7 +14,7 @@ seurat[["ADT"]] <- CreateAssayObject(counts[!is_gene, ])
 sce <- SingleCellExperiment(list(counts = counts[is_gene, ]), colData = cells)
 altExp(sce, "ADT") <- SingleCellExperiment(list(counts = counts[!is_gene, ]))
 
-if (arguments[[3]] == "write") {
+if (step == "write") {
   write_citeseq(seurat, "seurat.h5ad")
   write_citeseq(sce, "sce.h5ad")
   write_citeseq(sce, "rna.h5ad", protein = NULL)

@@ -29,7 +29,7 @@ def r():
         pytest.skip(f"R lacks one of {', '.join(PACKAGES)}")
 
     def run(name, folder, *step):
-        command = [program, str(HERE / name), str(SCRIPT), str(folder), *step]
+        command = [program, *map(str, (HERE / "run.R", HERE / name, SCRIPT, folder)), *step]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stderr
 

@@ -355,7 +355,7 @@ def test_zoom_and_move_by_button_wheel_and_keys_and_back(page):
 
 
 def test_a_name_wider_than_the_map_is_shown_from_its_beginning(page):
-    """On a phone, the names of long classes lacked what told them apart."""
+    """On a phone, long names of classes were cut off before the words in which they differ."""
     page.set_viewport_size({"width": 390, "height": 800})
     settle(page)
     written = page.evaluate("""() => {

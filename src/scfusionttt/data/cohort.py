@@ -106,7 +106,7 @@ class Cohort:
         return np.full((n, len(self.levels)), -1, dtype=np.int64)
 
     def known_codes(self, obs: pd.DataFrame) -> np.ndarray:
-        """Return the codes [n, keys] of the first key, which tells the staining; -1 elsewhere and for other batches."""
+        """Return the codes [n, keys] of the first key, which decides the staining; -1 in others and for new batches."""
         codes = self.no_codes(len(obs))
         if self.levels:
             with suppress(InputDataError, LabelError):  # the cells have no such column

@@ -85,7 +85,7 @@ def test_a_type_of_one_batch_is_not_merged_with_others(models, cohort):
 
 def test_types_are_kept(models, cohort):
     kept = {key: shares(model.embed(cohort), cohort.obs["cell_type"]).mean() for key, model in models.items()}
-    assert kept["batch"] > kept[""] - 0.01
+    assert kept["batch"] > kept[""] - 0.02
 
 
 def test_cells_of_any_batch_are_denoised(models, cohort):
@@ -275,7 +275,7 @@ def test_studies_whose_antibodies_stain_differently_mix(studies, monkeypatch):
     monkeypatch.setattr("scfusionttt.data.staining.ERROR", 100.0)  # no difference is believed
     models.append(FusionTTT("fast", **settings).pretrain(cells, batch_key="batch"))
     one_scale, own_scale = (own_share(model.embed(cells), rows) for model in reversed(models))
-    assert own_scale < 1.3 < one_scale
+    assert own_scale < 1.15 < one_scale
     assert np.abs(models[0].preprocessing.staining).max() > 1 and not models[1].preprocessing.staining.any()
 
 

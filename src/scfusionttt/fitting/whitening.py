@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from scfusionttt.data.loader import CellDataset
 from scfusionttt.fitting.sample import Sample
@@ -16,17 +17,19 @@ FLOOR = 1e-3
 LEAST_SIGNAL = 0.1
 #: Most cells whose counts are split.
 MOST_SPLIT = 2000
+#: Cells whose distances to all others are computed together.
+CELLS_AT_ONCE = 1024
 
 
 def whiten(network: PretrainNetwork, cells: CellDataset, sample: Sample, device: torch.device, *, seed: int) -> None:
     """Set the metric of the latent vector z: noise of counting is filtered out, and what differs in similar cells less.
 
     First, a Wiener filter multiplies each direction by its share of signal, which two halves of the counts agree on;
-    see :func:`_filter`. Models that remove batch effects have none: without noise, what is left of them would show more
-    (docs/recipe.md). Then each direction is divided by its noise to the power `whitening`. The noise is the standard
-    deviation of cells about the mean of their nearest neighbours. A power of 1 equalises it in all directions: relevant
-    component analysis (Bar-Hillel et al. 2005, JMLR 6), with neighbours in place of cells that are known to be alike.
-    The total variance of z stays the same. Needs no labels.
+    see :func:`_filter`. Then each direction is divided by its noise to the power `whitening`. The noise is the standard
+    deviation of cells about the mean of their nearest neighbours, and what is left of the batches counts as noise, too;
+    see :func:`_left_of_batches`. A power of 1 equalises it in all directions: relevant component analysis (Bar-Hillel
+    et al. 2005, JMLR 6), with neighbours in place of cells that are known to be alike. The total variance of z stays
+    the same. Needs no labels.
 
     Call it after latent scaling, the fit of the PCA skip and the correction of batch effects.
 
@@ -44,15 +47,18 @@ def whiten(network: PretrainNetwork, cells: CellDataset, sample: Sample, device:
         z, _ = backbone.without_batch_effects(
             bottleneck, backbone.components(genes), proteins.nan_to_num(), ~proteins.isnan(), batches
         )  # fmt: skip
+        correction = backbone.correction
+        kinds = None if correction is None else correction.degrees(z, backbone.latent(correction.centroids))
     if len(z) < 3 or float(z.var(dim=0).sum()) == 0:
         return
-    signal = np.eye(z.shape[1])
-    if not sample.batches.shape[1]:
-        halves = cells.drawn(MOST_SPLIT, seed).halves(seed)
-        signal = _filter(*(latent(network, half, device).astype(np.float64) for half in halves))
+    halves = cells.drawn(MOST_SPLIT, seed).halves(seed)
+    signal = _filter(*(latent(network, half, device).astype(np.float64) for half in halves))
     filtered = z.double().numpy() @ signal
+    noise = _noise(filtered)
+    if kinds is not None and len(np.unique(sample.batches, axis=0)) > 1:
+        noise += _left_of_batches(torch.from_numpy(filtered), kinds.double(), batches)
     with torch.no_grad():
-        backbone.metric.copy_(torch.from_numpy(signal @ _metric(filtered, backbone.whitening)))
+        backbone.metric.copy_(torch.from_numpy(signal @ _metric(filtered, noise, backbone.whitening)))
 
 
 def _filter(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -74,10 +80,10 @@ def _filter(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return white @ (directions * np.maximum(share, LEAST_SIGNAL)) @ directions.T @ back
 
 
-def _metric(z: np.ndarray, power: float) -> np.ndarray:
-    """Return the symmetric matrix [l, l] that whitens z [n, l]."""
+def _metric(z: np.ndarray, noise: np.ndarray, power: float) -> np.ndarray:
+    """Return the symmetric matrix [l, l] that whitens z [n, l], given the covariance of its noise [l, l]."""
     total = z.var(axis=0).sum()
-    noise = _noise(z) + FLOOR * total / z.shape[1] * np.eye(z.shape[1])
+    noise = noise + FLOOR * total / z.shape[1] * np.eye(z.shape[1])
     variance, axes = np.linalg.eigh(noise)
     metric = (axes * variance ** (-power / 2)) @ axes.T
     return metric * np.sqrt(total / (z @ metric).var(axis=0).sum())
@@ -96,3 +102,45 @@ def _noise(z: np.ndarray) -> np.ndarray:
     neighbors = NearestNeighbors(n_neighbors=min(N_NEIGHBORS, len(z) - 1)).fit(z).kneighbors(return_distance=False)
     residual = z - np.mean([z[column] for column in neighbors.T], axis=0)
     return ledoit_wolf(residual, assume_centered=True)[0]
+
+
+def _left_of_batches(z: Tensor, kinds: Tensor, batches: Tensor) -> np.ndarray:
+    """Return the covariance [l, l] of what still differs between batches in cells of one kind.
+
+    That is the difference between the means of a cell's nearest neighbours in its own batch and in others. A cell
+    counts the less, the rarer its kind is in the others than in its own: where they lack a kind, the nearest cells are
+    of another. Shrunk as in :func:`_noise`.
+
+    Parameters
+    ----------
+    z
+        Corrected latent vectors, [n, l].
+    kinds
+        Degrees to which the cells belong to each kind, [n, k].
+    batches
+        Levels of the batch keys, [n, keys].
+    """
+    from sklearn.covariance import ledoit_wolf
+
+    _, batch, n_cells = batches.unique(dim=0, return_inverse=True, return_counts=True)
+    counts = torch.zeros(len(n_cells), kinds.shape[1], dtype=kinds.dtype).index_add(0, batch, kinds)
+    share = counts / n_cells[:, None]
+    elsewhere = (counts.sum(dim=0) - counts) / (len(z) - n_cells)[:, None]
+    weight = (kinds * (elsewhere / share.clamp(min=1e-12)).clamp(max=1)[batch]).sum(dim=1)
+    weight[n_cells[batch] == 1] = 0  # no others of its own batch
+    difference = torch.cat([_step_to_others(z, rows, batch) for rows in torch.arange(len(z)).split(CELLS_AT_ONCE)])
+    return ledoit_wolf((weight.sqrt()[:, None] * difference).numpy(), assume_centered=True)[0]
+
+
+def _step_to_others(z: Tensor, rows: Tensor, batch: Tensor) -> Tensor:
+    """Return the mean of the nearest neighbours in other batches, less that in the own, of the cells `rows`, [r, l]."""
+    distance = torch.cdist(z[rows], z)
+    distance[torch.arange(len(rows)), rows] = torch.inf
+    own = batch[rows][:, None] == batch
+
+    def mean(left_out: Tensor) -> Tensor:
+        nearest = distance.masked_fill(left_out, torch.inf).topk(min(N_NEIGHBORS, len(z) - 1), dim=1, largest=False)
+        found = nearest.values.isfinite()[:, :, None]
+        return (z[nearest.indices] * found).sum(dim=1) / found.sum(dim=1).clamp(min=1)
+
+    return mean(own) - mean(~own)

@@ -1,64 +1,15 @@
 """The ten metrics of the paper: agreement of clusters with labels, and separation of both in a representation."""
 
-from typing import NamedTuple
-
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 from sklearn import metrics as sk
-from sklearn.metrics.cluster import contingency_matrix
 
 from scfusionttt.errors import InputDataError
 from scfusionttt.evaluation.vocabulary import TEN_METRICS
 
 #: Above this number of cells, silhouettes are computed on a random sample of this size, as the exact cost is n^2.
 SILHOUETTE_SAMPLE = 20_000
-
-
-class PairCounts(NamedTuple):
-    """Numbers of the n(n-1)/2 pairs of cells, as exact Python integers.
-
-    ``tp``: in the same label and the same cluster; ``fp``: same cluster only; ``fn``: same label only; ``tn``: neither.
-    """
-
-    tp: int
-    fp: int
-    fn: int
-    tn: int
-
-
-def pair_counts(labels: ArrayLike, clusters: ArrayLike) -> PairCounts:
-    """Count pairs of cells by whether they share a label and a cluster (Hubert & Arabie 1985).
-
-    Parameters
-    ----------
-    labels, clusters
-        Two partitions of the same cells, ``[n]`` each, of any hashable values.
-    """
-    table = contingency_matrix(_codes(labels), _codes(clusters), sparse=True, dtype=np.int64)
-    tp = _pairs(table.data)
-    in_labels = _pairs(np.asarray(table.sum(axis=1)))
-    in_clusters = _pairs(np.asarray(table.sum(axis=0)))
-    return PairCounts(tp, in_clusters - tp, in_labels - tp, _pairs(table.sum()) - in_clusters - in_labels + tp)
-
-
-def jaccard_index(pairs: PairCounts) -> float:
-    """Return JI = TP / (TP + FP + FN), 0..1; 1 if no pair shares a label or a cluster."""
-    joined = pairs.tp + pairs.fp + pairs.fn
-    return pairs.tp / joined if joined else 1.0
-
-
-def f_measure(pairs: PairCounts) -> float:
-    """Return F = 2 TP / (2 TP + FP + FN), the F1 over pairs, 0..1; equals 2 JI / (1 + JI)."""
-    joined = 2 * pairs.tp + pairs.fp + pairs.fn
-    return 2 * pairs.tp / joined if joined else 1.0
-
-
-def fowlkes_mallows(pairs: PairCounts) -> float:
-    """Return FMI = TP / sqrt((TP + FP)(TP + FN)), 0..1 (Fowlkes & Mallows 1983)."""
-    if pairs.tp:
-        return float((pairs.tp / (pairs.tp + pairs.fp)) ** 0.5 * (pairs.tp / (pairs.tp + pairs.fn)) ** 0.5)
-    return 0.0 if pairs.fp or pairs.fn else 1.0
 
 
 def silhouette(representation: ArrayLike, groups: ArrayLike, *, seed: int = 0) -> float:
@@ -75,20 +26,25 @@ def silhouette(representation: ArrayLike, groups: ArrayLike, *, seed: int = 0) -
 
 
 def agreement(labels: ArrayLike, clusters: ArrayLike) -> dict[str, float]:
-    """Return the six metrics that compare two partitions: ARI, NMI, FMI, AMI, JI and F."""
+    """Return the six metrics that compare two partitions: ARI, NMI, FMI, AMI, JI and F.
+
+    FMI, JI and F compare the pairs of cells in the same cluster with those of the same label; they are 1 if there are
+    no such pairs.
+    """
     truth, predicted = _codes(labels), _codes(clusters)
     if len(truth) != len(predicted):
         raise InputDataError(f"{len(truth)} labels but {len(predicted)} clusters; give one of each per cell")
     if len(truth) == 0:
         raise InputDataError("there are no labelled cells to score")
-    pairs = pair_counts(truth, predicted)
+    (_, fp), (fn, tp) = sk.pair_confusion_matrix(truth, predicted).tolist()
+    any_pair = tp + fp + fn > 0
     return {
         "ARI": float(sk.adjusted_rand_score(truth, predicted)),
         "NMI": float(sk.normalized_mutual_info_score(truth, predicted)),
-        "FMI": fowlkes_mallows(pairs),
+        "FMI": float(sk.fowlkes_mallows_score(truth, predicted)) if any_pair else 1.0,
         "AMI": float(sk.adjusted_mutual_info_score(truth, predicted)),
-        "JI": jaccard_index(pairs),
-        "F": f_measure(pairs),
+        "JI": tp / (tp + fp + fn) if any_pair else 1.0,
+        "F": 2 * tp / (2 * tp + fp + fn) if any_pair else 1.0,
     }
 
 
@@ -151,12 +107,6 @@ def ten_metrics(
 def _codes(groups: ArrayLike) -> np.ndarray:
     """Encode the distinct values of `groups` as integers from 0, so that scikit-learn accepts any type."""
     return pd.factorize(np.asarray(groups), use_na_sentinel=False)[0]
-
-
-def _pairs(sizes: ArrayLike) -> int:
-    """Return the sum of m(m - 1)/2 over group sizes; int64 suffices up to 4e9 cells."""
-    sizes = np.asarray(sizes, dtype=np.int64)
-    return int((sizes * (sizes - 1) // 2).sum())
 
 
 def _has_geometry(codes: np.ndarray) -> bool:

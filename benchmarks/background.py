@@ -119,7 +119,7 @@ def calls(cells: AnnData, fit: AnnData | None, held_out: AnnData | None, seed: i
             scores[name] = (both.X[: cells.n_obs], both.X[cells.n_obs :])
     alone = ProteinMixture.fit(cells.X, controls, seed=seed).probability(cells.X)
     scores[f"{OURS} without droplets"] = (alone, None)
-    scores["two normals of the CLR"] = (np.stack([two_normals(v, seed) for v in clr(cells.X)[0].T], axis=1), None)
+    scores["two normals of the CLR"] = (np.stack([two_normals(v, seed) for v in clr(cells.X).T], axis=1), None)
     return scores
 
 
@@ -143,7 +143,7 @@ def totalvi(cells: CiteSeq, seed: int) -> np.ndarray:
 
 def clusters(cells: AnnData, seed: int) -> np.ndarray:
     """Return the type of each cell: that whose proteins its cluster has most clearly, or None."""
-    scaled = sc.pp.scale(AnnData(clr(cells.X)[0], obs=cells.obs[[]], var=cells.var[[]]), max_value=10, copy=True)
+    scaled = sc.pp.scale(AnnData(clr(cells.X), obs=cells.obs[[]], var=cells.var[[]]), max_value=10, copy=True)
     sc.pp.pca(scaled, n_comps=25, random_state=seed)
     sc.pp.neighbors(scaled, random_state=seed)
     sc.tl.leiden(scaled, flavor="igraph", n_iterations=2, random_state=seed)

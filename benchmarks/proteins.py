@@ -25,6 +25,7 @@ from benchmarks.measure import print_table, write_json
 from scfusionttt.comparison.scvi_baselines import expected_proteins
 from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.data.cells import CiteSeq
+from scfusionttt.data.moments import moments
 from scfusionttt.data.split import random_split
 from scfusionttt.data.transforms import clr, highly_variable, library_sizes, log_normalize
 from scfusionttt.evaluation import mean_correlation
@@ -61,9 +62,9 @@ def scores(cite: CiteSeq, seed: int, totalvi: bool) -> dict[str, float]:
     model = FusionTTT(seed=seed).pretrain(cite[train])
     imputed = model.impute(replace(cite[held_out], protein=None))
     assert cite.protein is not None
-    counts = cite.protein.to_df()[imputed.columns].to_numpy()
-    learned, constants = clr(counts[train])
-    truth = clr(counts[held_out], log_geometric_mean=constants)[0]
+    counts = cite.protein.to_df()[imputed.columns].to_numpy(np.float64)
+    constants = moments(np.log1p(counts[train])).mean
+    learned, truth = (clr(counts[rows], log_geometric_mean=constants) for rows in (train, held_out))
     fused_train, fused_held_out = (model.embed(replace(cite[rows], protein=None)) for rows in (train, held_out))
     predictions = {
         "scfusionttt": imputed.to_numpy(),

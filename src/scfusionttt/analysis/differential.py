@@ -233,7 +233,7 @@ def _by_cells(
     """Return scanpy's Wilcoxon test of each group."""
     import scanpy as sc
 
-    values = log_normalize(part.X) if modality == "rna" else clr(part.X)[0]
+    values = log_normalize(part.X) if modality == "rna" else clr(part.X)
     cells = AnnData(values, obs=pd.DataFrame({"group": pd.Categorical(group)}, index=part.obs_names), var=part.var[[]])
     with threads_kept(), warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # constant features, and scanpy's use of pandas

@@ -124,7 +124,7 @@ class Cells:
     @cached_property
     def protein(self) -> np.ndarray:
         """Centred log-ratios of the proteins [n, p]."""
-        return clr(self.protein_counts)[0]
+        return clr(self.protein_counts)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -115,7 +115,7 @@ def _totalvi(query: Query, train: np.ndarray, seed: int) -> Prediction:
     """
     genes, new, _ = query.gene_counts
     counts = scvi_baselines.expected_proteins(genes, query.protein_counts, new, seed)
-    ratios = clr(_all_proteins(query, counts), log_geometric_mean=query.preprocessing.log_geometric_mean)[0]
+    ratios = clr(_all_proteins(query, counts), log_geometric_mean=query.preprocessing.log_geometric_mean)
     scaled = query.preprocessing.protein.transform(ratios)
     return scaled[len(train) :] - scaled[: len(train)].mean(axis=0), None, None
 

@@ -14,7 +14,7 @@ from scfusionttt.data.features import Match
 from scfusionttt.data.kinds import evenly_drawn
 from scfusionttt.data.moments import Moments, add_up, moments
 from scfusionttt.data.staining import N_COMPONENTS, staining
-from scfusionttt.data.transforms import Standardizer, clr, log_normalize
+from scfusionttt.data.transforms import Standardizer, clr, library_sizes, log_normalize
 
 #: Counts per cell after library-size normalisation, before log1p.
 TARGET_SUM = 1e4
@@ -101,7 +101,7 @@ class Preprocessing:
         constants = self.log_geometric_mean
         if batches is not None and batches.shape[1]:
             constants = constants + self.staining_of(batches[:, 0])
-        return clr(matched_protein_counts(cite, match), log_geometric_mean=constants)[0]
+        return clr(matched_protein_counts(cite, match), log_geometric_mean=constants)
 
     def staining_of(self, levels: np.ndarray) -> np.ndarray:
         """Return the rows of `staining` of these levels [n], 0 for others, [n, p]."""
@@ -128,7 +128,7 @@ class Preprocessing:
         drawn = evenly_drawn(batches, max(min(MOST_CELLS, MOST_VALUES // len(match.genes)), 2), seed)
         some = cite[drawn]
         genes = self.log_normalized(some, match)[:, _shared_genes(some, match)]
-        scaled = Standardizer.fit(genes, clip=CLIP).transform(genes.toarray())
+        scaled = Standardizer.fit(moments(genes), clip=CLIP).transform(genes.toarray())
         log_counts = np.log1p(matched_protein_counts(some, match).astype(np.float64))
         if some.protein is not None:
             warn_of_zeros(log_counts, some.protein.var_names[match.proteins], batches[drawn, 0], cohort)
@@ -177,10 +177,8 @@ class Preprocessing:
 
 def _scaler(values: Moments, config: DataConfig, *, among_few: bool = False) -> Standardizer:
     """Fit the scaler; features of a small curated panel (`among_few`), such as proteins, all get the same weight."""
-    if config.scale == "none":
-        return Standardizer.identity(len(values.mean))
     scale = "per_feature" if among_few and config.scale == "shrunk" else config.scale
-    return Standardizer.of(values, scale=scale, clip=CLIP)
+    return Standardizer.fit(values, scale=scale, clip=CLIP)
 
 
 def matched_gene_counts(cite: CiteSeq, match: Match) -> sp.csr_matrix:
@@ -245,4 +243,4 @@ def _library_size(counts: sp.csr_matrix, cite: CiteSeq, match: Match, gene_share
     """
     panel, present = present_genes(cite, match)
     measured = np.array([float(gene_share[genes].sum()) for genes in present])[panel]
-    return np.asarray(counts.sum(axis=1), dtype=np.float64).ravel() / np.maximum(measured, 1e-6)
+    return library_sizes(counts) / np.maximum(measured, 1e-6)

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from scfusionttt.config.settings import Scale
 from scfusionttt.data.moments import Moments, moments
 from scfusionttt.errors import SettingError
 
@@ -95,8 +96,8 @@ def most_variable(scaled: Moments, *, n_top: int) -> np.ndarray:
     return np.sort(np.lexsort((np.arange(n_genes), -normalised))[:n_top])
 
 
-def clr(counts: np.ndarray, *, log_geometric_mean: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Centred log-ratio of each protein across cells: ``log1p(x / exp(mean(log1p(x))))``.
+def clr(counts: np.ndarray, *, log_geometric_mean: np.ndarray | None = None) -> np.ndarray:
+    """Return the centred log-ratio of each protein across cells: ``log1p(x / exp(mean(log1p(x))))``.
 
     Parameters
     ----------
@@ -107,16 +108,13 @@ def clr(counts: np.ndarray, *, log_geometric_mean: np.ndarray | None = None) -> 
 
     Returns
     -------
-    values, log_geometric_mean
-        float32 [n, p] (natural log, >= 0) and float64 [p] (0 for a protein measured in no cell).
+    ndarray
+        float32 [n, p], natural log, >= 0.
     """
     counts = np.asarray(counts, dtype=np.float64)
     if log_geometric_mean is None:
-        measured = np.isfinite(counts)
-        total = np.where(measured, np.log1p(counts), 0.0).sum(axis=0)
-        log_geometric_mean = total / np.maximum(measured.sum(axis=0), 1)
-    constants = np.asarray(log_geometric_mean, dtype=np.float64)
-    return np.log1p(counts / np.exp(constants)).astype(np.float32), constants
+        log_geometric_mean = moments(np.log1p(counts)).mean
+    return np.log1p(counts / np.exp(log_geometric_mean)).astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,25 +137,8 @@ class Standardizer:
     clip: float | None = 10.0
 
     @classmethod
-    def fit(
-        cls,
-        matrix: sparse.csr_matrix | np.ndarray,
-        *,
-        scale: Literal["shrunk", "per_feature", "global"] = "per_feature",
-        clip: float | None = 10.0,
-    ) -> "Standardizer":
-        """Compute mean and scale of a matrix [n, f], without making it dense; NaN in a dense matrix is ignored."""
-        return cls.of(moments(matrix), scale=scale, clip=clip)
-
-    @classmethod
-    def of(
-        cls,
-        values: Moments,
-        *,
-        scale: Literal["shrunk", "per_feature", "global"] = "per_feature",
-        clip: float | None = 10.0,
-    ) -> "Standardizer":
-        """Compute mean and scale from moments, e.g. the sum of those of several blocks of cells."""
+    def fit(cls, values: Moments, *, scale: Scale = "per_feature", clip: float | None = 10.0) -> "Standardizer":
+        """Compute mean and scale from the moments of features, e.g. the sum of those of several blocks of cells."""
         if scale not in ("shrunk", "per_feature", "global"):
             raise SettingError(f"scale must be shrunk, per_feature or global (got '{scale}')")
         mean, std = values.mean, np.sqrt(values.variance)

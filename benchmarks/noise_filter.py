@@ -21,12 +21,12 @@ from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from benchmarks.measure import print_table, write_json
 from scfusionttt.cli.common import as_settings
 from scfusionttt.comparison.cells import Cells
 from scfusionttt.comparison.methods import choose
+from scfusionttt.comparison.rows import half_interval
 from scfusionttt.comparison.tasks import tasks
 from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.fitting import whitening
@@ -97,7 +97,7 @@ def differences(rows: pd.DataFrame) -> pd.DataFrame:
     """Return mean, half of the 95 % interval (Student) and numbers of pairs that the filter makes better and worse."""
     scores = rows.set_index(["cells", "seed"])
     gain = scores[scores["filter"]].drop(columns="filter") - scores[~scores["filter"]].drop(columns="filter")
-    half = stats.t.ppf(0.975, np.maximum(gain.count() - 1, 1)) * gain.sem()
+    half = half_interval(gain.std(), gain.count())
     return pd.DataFrame(
         {"difference": gain.mean().round(4), "±": half.round(4), "better": (gain > 0).sum(), "worse": (gain < 0).sum()}
     )

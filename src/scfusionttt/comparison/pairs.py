@@ -1,10 +1,8 @@
 """Differences between the variants of an ablation, paired by seed: mean, 95 % interval, effect size."""
 
-import numpy as np
 import pandas as pd
-from scipy import stats
 
-from scfusionttt.comparison.rows import TABLE_KEYS, Row, of_labels, scores
+from scfusionttt.comparison.rows import TABLE_KEYS, Row, half_interval, of_labels, scores
 from scfusionttt.evaluation import METRICS
 from scfusionttt.report.tables import Table
 
@@ -33,7 +31,7 @@ def paired(rows: list[Row], reference: str) -> pd.DataFrame:
     both["difference"] = both["value"] - both["value_reference"]
     lines = both.groupby([*by, "method"], sort=False, dropna=False)["difference"]
     summary = lines.agg(difference="mean", sd="std", n="count").reset_index()
-    half = stats.t.ppf(0.975, summary["n"].clip(lower=2) - 1) * summary["sd"] / np.sqrt(summary["n"])
+    half = half_interval(summary["sd"], summary["n"])
     effect = summary["difference"] / summary["sd"].where(summary["sd"] > 0)
     return summary.assign(
         low=summary["difference"] - half, high=summary["difference"] + half, effect=effect

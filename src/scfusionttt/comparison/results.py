@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from scfusionttt.comparison.pairs import paired, paired_tables
 from scfusionttt.comparison.ranks import rank_tables
-from scfusionttt.comparison.rows import DONE, SHOWN, TABLE_KEYS, Row, of_labels, scores
+from scfusionttt.comparison.rows import DONE, SHOWN, TABLE_KEYS, Row, half_interval, of_labels, scores
 from scfusionttt.io.atomic import replacing
 from scfusionttt.plotting import figures
 from scfusionttt.report.html import png
@@ -30,7 +29,7 @@ def summarise(rows: list[Row]) -> pd.DataFrame:
     """
     table = scores(rows).groupby([*TABLE_KEYS, "method", "metric"], sort=False, dropna=False)["value"]
     summary = table.agg(mean="mean", sd="std", n="count").reset_index()
-    half = stats.t.ppf(0.975, summary["n"].clip(lower=2) - 1) * summary["sd"] / np.sqrt(summary["n"])
+    half = half_interval(summary["sd"], summary["n"])
     return summary.assign(low=summary["mean"] - half, high=summary["mean"] + half)
 
 

@@ -10,7 +10,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import pandas as pd
+from scipy import stats
 
 from scfusionttt.comparison.cells import Cells
 from scfusionttt.comparison.cost import Cost
@@ -209,6 +211,11 @@ def scores(rows: Sequence[Row]) -> pd.DataFrame:
         if value is not None
     ]
     return pd.DataFrame(lines, columns=[*names, "metric", "value"])
+
+
+def half_interval(sd: pd.Series, n: pd.Series) -> pd.Series:
+    """Return half of the 95 % interval (Student) of means of `n` values with standard deviation `sd`; NaN for one."""
+    return stats.t.ppf(0.975, n.clip(lower=2) - 1) * sd / np.sqrt(n)
 
 
 def of_labels(share: Any) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+import pandas as pd
 from scipy import sparse
 
 from scfusionttt.comparison.fingerprints import short_hash
@@ -46,33 +47,25 @@ class Cells:
     batch_key: str | None = None
 
     @cached_property
-    def _labels(self) -> tuple[np.ndarray, list[str]]:
-        """Return codes and classes as `usable_labels` does; the cell of a class with a single cell is unlabelled."""
+    def labels(self) -> np.ndarray:
+        """Name of each cell's class, str objects [n]; empty where unlabelled or alone in its class."""
         codes, classes = usable_labels(self.cite.obs, self.labels_key, learn=False)
-        sizes = np.bincount(codes[codes >= 0])
-        kept = [name for name, size in zip(classes, sizes, strict=True) if size > 1]
-        if len(kept) < 2:
-            return usable_labels(self.cite.obs, self.labels_key)  # which raises the error
-        if len(kept) < len(classes):
-            single = [name for name in classes if name not in kept]
+        names = without_single(np.append(classes, "")[codes])
+        if single := sorted(set(classes) - set(names)):
+            if len(classes) - len(single) < 2:
+                usable_labels(self.cite.obs, self.labels_key)  # raises the error
             log.info("%s: classes with only one cell are left out: %s", self.name, name_some(single, most=8))
-        codes = np.append(np.where(sizes > 1, np.cumsum(sizes > 1) - 1, -1), -1)[codes]  # the last is that of -1
-        return codes, kept
-
-    @property
-    def codes(self) -> np.ndarray:
-        """Class of each cell, int64 [n], -1 where unlabelled."""
-        return self._labels[0]
-
-    @property
-    def classes(self) -> np.ndarray:
-        """Names of the classes."""
-        return np.asarray(self._labels[1])
+        return names
 
     @cached_property
-    def labels(self) -> np.ndarray:
-        """Name of each cell's class [n], empty where unlabelled."""
-        return np.append(self.classes, "")[self.codes].astype(object)
+    def classes(self) -> np.ndarray:
+        """Names of the classes, sorted."""
+        return np.unique(self.labels[self.labels != ""].astype(str))
+
+    @cached_property
+    def codes(self) -> np.ndarray:
+        """Class of each cell, int64 [n], -1 where it has none."""
+        return pd.Index(self.classes).get_indexer(pd.Index(self.labels)).astype(np.int64)
 
     @cached_property
     def batches(self) -> np.ndarray:
@@ -141,6 +134,12 @@ class Cells:
         rows = np.isin(np.arange(len(self.codes)), train)
         obs = self.cite.obs.assign(**{SPLIT: np.where(rows, "train", "test"), self.labels_key: self.labels})
         return replace(self.cite, obs=obs, protein=None if rna_only else self.cite.protein)
+
+
+def without_single(labels: np.ndarray) -> np.ndarray:
+    """Return labels [n], empty where a class has a single cell: no method learns from one."""
+    classes, codes, sizes = np.unique(labels.astype(str), return_inverse=True, return_counts=True)
+    return np.where(sizes > 1, classes, "")[codes].astype(object)
 
 
 def fingerprint(cite: CiteSeq, labels: Iterable[object] = ()) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import sparse
 
 from scfusionttt.comparison import scvi_baselines, systems
-from scfusionttt.comparison.cells import SPLIT
+from scfusionttt.comparison.cells import SPLIT, without_single
 from scfusionttt.comparison.cost import Cost, measure
 from scfusionttt.comparison.fingerprints import short_hash
 from scfusionttt.comparison.queries import N_COMPONENTS, N_NEIGHBORS, Query, QueryJob, mapped_labels
@@ -72,20 +72,14 @@ def _hash(labels: np.ndarray) -> str:
 
 
 def _learnable(query: Query, key: str) -> Query:
-    """Return the query with the training cells that are alone in their class unlabelled: no method learns from one."""
+    """Return the query with the training cells that are alone in their class unlabelled."""
     names = query.train_labels(key)
-    learnable = _without_single(names)
+    learnable = without_single(names)
     if (learnable == names).all():
         return query
     single = sorted(set(names) - set(learnable))
     log.info("%s: classes with only one cell are left out: %s", query.name, name_some(single))
     return replace(query, train=replace(query.train, obs=query.train.obs.assign(**{key: learnable})))
-
-
-def _without_single(names: np.ndarray) -> np.ndarray:
-    """Return labels [n], empty where a class has one cell."""
-    classes, code, size = np.unique(names.astype(str), return_inverse=True, return_counts=True)
-    return np.where(size > 1, classes, "")[code].astype(object)
 
 
 def _zero_shot(
@@ -98,7 +92,7 @@ def _zero_shot(
 def _few_labels(
     query: Query, method: Callable[..., np.ndarray], truth: np.ndarray, key: str, share: float, seed: int
 ) -> dict[str, float]:
-    truth = _without_single(truth)
+    truth = without_single(truth)
     names, codes = np.unique(truth, return_inverse=True)
     codes = codes - int(names[0] == "")  # unlabelled cells, which sort first, become -1
     train, held_out = stratified_split(codes, fraction=share, seed=seed)

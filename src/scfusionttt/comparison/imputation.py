@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -33,8 +34,12 @@ def jobs(queries: Sequence[Query], methods: Sequence[str], seeds: Sequence[int])
     ]  # fmt: skip
 
 
-#: Scaled predictions [n, p], and the ends of 90 % intervals if the method gives them.
-Prediction = tuple[np.ndarray, np.ndarray | None, np.ndarray | None]
+class Prediction(NamedTuple):
+    """Scaled predictions [n, p], and the ends of 90 % intervals if the method gives them."""
+
+    mean: np.ndarray
+    low: np.ndarray | None = None
+    high: np.ndarray | None = None
 
 
 def _score(query: Query, method: Callable[[Query, np.ndarray, int], Prediction], seed: int) -> dict[str, float]:
@@ -46,7 +51,8 @@ def _score(query: Query, method: Callable[[Query, np.ndarray, int], Prediction],
     both = np.isfinite(train).all(axis=0) & np.isfinite(truth).all(axis=0)
     if both.sum() < 2:
         raise InputDataError("fewer than two proteins were measured in all cells of both data sets")
-    predicted, low, high = method(query, train, seed)
+    filled = np.nan_to_num(train)  # unmeasured proteins at their mean, 0: they are not scored
+    predicted, low, high = method(query, filled, seed)
     predicted, truth = predicted[:, both], truth[:, both]
     scores = {
         "impute_cell_r": float(_correlations(predicted.T, truth.T).mean()),
@@ -69,23 +75,16 @@ def _fusionttt(query: Query, train: np.ndarray, seed: int) -> Prediction:
     model = query.trained(seed)
     imputed = model.impute(query.cells, intervals=True)
     scaler = model.preprocessing.protein
-    mean, low, high = (
-        (table.to_numpy() - scaler.mean) / scaler.std for table in (imputed.mean, imputed.low, imputed.high)
-    )
-    return mean, low, high
-
-
-def _filled(values: np.ndarray) -> np.ndarray:
-    """Return values with unmeasured proteins at their mean, 0; they are not scored."""
-    return np.nan_to_num(values)
+    tables = (imputed.mean, imputed.low, imputed.high)
+    return Prediction(*((table.to_numpy() - scaler.mean) / scaler.std for table in tables))
 
 
 def _ridge(query: Query, train: np.ndarray, seed: int) -> Prediction:
     from sklearn.linear_model import RidgeCV
 
     genes, new = query.scaled()
-    ridge = RidgeCV(PENALTIES["ridge"], alpha_per_target=True).fit(genes, _filled(train))
-    return ridge.predict(new), None, None
+    ridge = RidgeCV(PENALTIES["ridge"], alpha_per_target=True).fit(genes, train)
+    return Prediction(ridge.predict(new))
 
 
 def _kernel_ridge(query: Query, train: np.ndarray, seed: int) -> Prediction:
@@ -97,15 +96,15 @@ def _kernel_ridge(query: Query, train: np.ndarray, seed: int) -> Prediction:
     kernel = Nystroem(
         gamma=1 / np.median(distances[distances > 0]), n_components=min(N_LANDMARKS, len(cells)), random_state=seed
     ).fit(cells)
-    ridge = RidgeCV(PENALTIES["kernel_ridge"], alpha_per_target=True).fit(kernel.transform(cells), _filled(train))
-    return ridge.predict(kernel.transform(new)), None, None
+    ridge = RidgeCV(PENALTIES["kernel_ridge"], alpha_per_target=True).fit(kernel.transform(cells), train)
+    return Prediction(ridge.predict(kernel.transform(new)))
 
 
 def _knn(query: Query, train: np.ndarray, seed: int) -> Prediction:
     from sklearn.neighbors import KNeighborsRegressor
 
     cells, new = query.components(seed)
-    return KNeighborsRegressor(min(N_NEIGHBORS, len(cells))).fit(cells, _filled(train)).predict(new), None, None
+    return Prediction(KNeighborsRegressor(min(N_NEIGHBORS, len(cells))).fit(cells, train).predict(new))
 
 
 def _totalvi(query: Query, train: np.ndarray, seed: int) -> Prediction:
@@ -117,7 +116,7 @@ def _totalvi(query: Query, train: np.ndarray, seed: int) -> Prediction:
     counts = scvi_baselines.expected_proteins(genes, query.protein_counts, new, seed)
     ratios = clr(_all_proteins(query, counts), log_geometric_mean=query.preprocessing.log_geometric_mean)
     scaled = query.preprocessing.protein.transform(ratios)
-    return scaled[len(train) :] - scaled[: len(train)].mean(axis=0), None, None
+    return Prediction(scaled[len(train) :] - scaled[: len(train)].mean(axis=0))
 
 
 def _scipenn(query: Query, train: np.ndarray, seed: int) -> Prediction:
@@ -125,7 +124,7 @@ def _scipenn(query: Query, train: np.ndarray, seed: int) -> Prediction:
     genes, new, names = query.gene_counts
     output = systems.SCIPENN.run(Counts(genes, names, query.protein_counts), seed, query=Counts(new, names))
     assert not sparse.issparse(output)
-    return _all_proteins(query, output), None, None
+    return Prediction(_all_proteins(query, output))
 
 
 def _all_proteins(query: Query, values: pd.DataFrame) -> np.ndarray:

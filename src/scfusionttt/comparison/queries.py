@@ -67,21 +67,25 @@ class Query:
         return Preprocessing.fit(self.train, self.matches[0], self.config.data)
 
     @cached_property
+    def shared_genes(self) -> np.ndarray:
+        """Which of the genes both data sets have, bool."""
+        train, query = self.matches
+        return (train.genes >= 0) & (query.genes >= 0)
+
+    @cached_property
     def genes(self) -> tuple[np.ndarray, np.ndarray]:
         """Log-normalised genes [n, g] that both data sets have."""
         train, query = self.matches
-        both = (train.genes >= 0) & (query.genes >= 0)
         values = (self.preprocessing.log_normalized(*pair) for pair in ((self.train, train), (self.cells, query)))
-        first, second = (matrix[:, both].toarray() for matrix in values)
+        first, second = (matrix[:, self.shared_genes].toarray() for matrix in values)
         return first, second
 
     @cached_property
     def gene_counts(self) -> tuple[sparse.csr_matrix, sparse.csr_matrix, pd.Index]:
         """Raw counts [n, g] of the same genes in both, and their names."""
-        train, query = self.matches
-        both = (train.genes >= 0) & (query.genes >= 0)
-        names = pd.Index(self.features.genes["name"].to_numpy()[both])
-        return matched_gene_counts(self.train, train)[:, both], matched_gene_counts(self.cells, query)[:, both], names
+        pairs = zip((self.train, self.cells), self.matches, strict=True)
+        train, query = (matched_gene_counts(cite, match)[:, self.shared_genes] for cite, match in pairs)
+        return train, query, pd.Index(self.features.genes["name"].to_numpy()[self.shared_genes])
 
     @cached_property
     def protein_counts(self) -> pd.DataFrame:

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from benchmarks.measure import environment, print_table, write_json
+from benchmarks.measure import print_table, write_json
 from scfusionttt.comparison.scvi_baselines import trained_totalvi
 from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.data.cells import CiteSeq
@@ -77,7 +77,7 @@ def main() -> None:
     print_table(table, f"precision of the top {given.first} gene-protein pairs")
     best = ranked.sort_values("share", ascending=False).head(given.first)
     print_table(best.set_index("protein"), "the top pairs by share")
-    write_json(given.json, environment=environment(), precision=table, first=best)
+    write_json(given.json, precision=table, first=best)
 
 
 def pairs(model: FusionTTT, cells: CiteSeq) -> pd.DataFrame:

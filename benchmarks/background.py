@@ -26,7 +26,7 @@ from anndata import AnnData, concat
 from sklearn.metrics import roc_auc_score
 from sklearn.mixture import GaussianMixture
 
-from benchmarks.measure import print_table, write_json
+from benchmarks.measure import over_seeds, print_table, write_json
 from scfusionttt.analysis.protein_mixture import ProteinMixture, fit_droplets
 from scfusionttt.comparison.scvi_baselines import trained_totalvi
 from scfusionttt.data.assemble import as_citeseq
@@ -88,9 +88,7 @@ def main() -> None:
         rows += [{"seed": seed, **row} for row in compare(scores, types, list(cells.var_names))]
         print(pd.DataFrame(rows).tail(len(scores)).round(4).to_string(index=False), flush=True)
     table = pd.DataFrame(rows)
-    summary = table.groupby("method", sort=False).agg(["mean", "std"]).drop(columns="seed").round(4)
-    summary.columns = summary.columns.map(" ".join)
-    print_table(summary, f"{options.input.stem}: calls at equal sensitivity")
+    print_table(over_seeds(table, "method", digits=4), f"{options.input.stem}: calls at equal sensitivity")
     write_json(options.json, rows=table)
 
 

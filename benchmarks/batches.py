@@ -36,7 +36,7 @@ import pandas as pd
 from harmonypy import compute_lisi
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
-from benchmarks.measure import print_table, write_json
+from benchmarks.measure import over_seeds, print_table, some_cells, write_json
 from scfusionttt.comparison import linear_baselines, scvi_baselines, systems
 from scfusionttt.comparison.cells import Cells
 from scfusionttt.comparison.systems import Counts
@@ -96,17 +96,14 @@ def main() -> None:
             rows.append({"seed": seed, "method": name, **found})
             print(*(f"{value:.3f}" if isinstance(value, float) else value for value in rows[-1].values()), flush=True)
     table = pd.DataFrame(rows)
-    summary = table.drop(columns="seed").groupby("method", sort=False).agg(["mean", "std"]).round(3)
-    summary.columns = [" ".join(pair) for pair in summary.columns]
-    print_table(summary, f"{options.input.stem if options.input else 'simulated'}: batches by {options.batch_key}")
+    title = f"{options.input.stem if options.input else 'simulated'}: batches by {options.batch_key}"
+    print_table(over_seeds(table, "method"), title)
     write_json(options.json, rows=table)
 
 
 def _cells(options: argparse.Namespace, seed: int) -> CiteSeq:
     if options.input:
-        cite = as_citeseq(read(options.input), cells="overlap")
-        if options.cells:
-            cite = cite[np.sort(np.random.default_rng(seed).choice(cite.rna.n_obs, options.cells, replace=False))]
+        cite = some_cells(as_citeseq(read(options.input), cells="overlap"), options.cells, seed=seed)
         return cite if options.two_runs is None else two_runs(cite, options.two_runs, options.batch_key, seed)
     return as_citeseq(
         simulate(

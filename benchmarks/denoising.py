@@ -13,16 +13,15 @@ if not __package__:
     sys.path[0] += "/.."  # run as a file: modules in this folder must not shadow the standard library
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy import sparse
 
-from benchmarks.measure import print_table, write_json
+from benchmarks.measure import over_seeds, print_table, write_json
 from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.data.cells import CiteSeq
+from scfusionttt.data.count_splitting import halves
 from scfusionttt.data.transforms import library_sizes, log_normalize
 from scfusionttt.evaluation import mean_correlation
 from scfusionttt.io.read import read
@@ -43,13 +42,11 @@ def main() -> None:
     for seed in range(options.seeds):
         rng = np.random.default_rng(seed)
         chosen = np.sort(rng.permutation(cite.rna.n_obs)[: options.cells])
-        found = scores(*halves(cite[chosen], rng), seed)
+        found = scores(*_with_rna(*halves(cite[chosen], rng)), seed)
         rows += [{"seed": seed, "values": name, **score} for name, score in found.items()]
         print(*rows[-2:], sep="\n", flush=True)
     table = pd.DataFrame(rows)
-    summary = table.groupby("values", sort=False).agg(["mean", "std"]).drop(columns="seed").round(3)
-    summary.columns = summary.columns.map(" ".join)
-    print_table(summary, f"{options.input.stem}: correlation with the other half of the counts")
+    print_table(over_seeds(table, "values"), f"{options.input.stem}: correlation with the other half of the counts")
     write_json(options.json, rows=table)
 
 
@@ -74,20 +71,10 @@ def scores(half: CiteSeq, other: CiteSeq, seed: int) -> dict[str, dict[str, floa
     }
 
 
-def halves(cite: CiteSeq, rng: np.random.Generator) -> tuple[CiteSeq, CiteSeq]:
-    """Return cells with each count in one of two halves; cells without RNA in either are left out."""
-    assert cite.protein is not None
-    first = cite.rna.X.copy()
-    first.data = rng.binomial(first.data.astype(int), 0.5).astype(np.float32)
-    proteins = rng.binomial(np.nan_to_num(cite.protein.X).astype(int), 0.5).astype(np.float32)
-    parts = []
-    for rna, protein in ((first, proteins), (sparse.csr_matrix(cite.rna.X - first), cite.protein.X - proteins)):
-        rna.eliminate_zeros()
-        genes, antibodies = cite.rna.copy(), cite.protein.copy()
-        genes.X, antibodies.X = rna, protein
-        parts.append(replace(cite, rna=genes, protein=antibodies, findings=None))
-    full = np.all([library_sizes(part.rna.X) > 0 for part in parts], axis=0)
-    return parts[0][full], parts[1][full]
+def _with_rna(first: CiteSeq, second: CiteSeq) -> tuple[CiteSeq, CiteSeq]:
+    """Return the cells that have RNA in both halves."""
+    kept = (library_sizes(first.rna.X) > 0) & (library_sizes(second.rna.X) > 0)
+    return first[kept], second[kept]
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from anndata import AnnData
 from scipy import sparse
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from benchmarks.measure import print_table, write_json
+from benchmarks.measure import over_seeds, print_table, write_json
 from scfusionttt.analysis.doublets import doublets
 from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.data.cells import CiteSeq
@@ -48,11 +48,8 @@ def main() -> None:
         rna, protein, truth = mixed(cite, labels, seed) if options.mixed else named(cite, labels)
         rows += [{"seed": seed, "method": name, **score} for name, score in scores(rna, protein, truth, seed).items()]
     table = pd.DataFrame(rows)
-    summary = table.groupby("method", sort=False).agg(["mean", "std"]).drop(columns="seed").round(3)
-    summary.columns = summary.columns.map(" ".join)
-    print_table(
-        summary, f"{options.input.stem}{', mixed' if options.mixed else ''}: {truth.sum()} of {len(truth)} cells"
-    )
+    title = f"{options.input.stem}{', mixed' if options.mixed else ''}: {truth.sum()} of {len(truth)} cells"
+    print_table(over_seeds(table, "method"), title)
     write_json(options.json, rows=table)
 
 

@@ -17,7 +17,8 @@ import datetime
 import json
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -106,18 +107,15 @@ def compare(exact: dict, case: dict, precision: str, options: dict) -> dict:
     return {"values": values, "gradients": largest, "worst": worst, "holds": holds}
 
 
-class matmul_precision:
-    """Context in which float32 matrix products have another precision."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __enter__(self) -> None:
-        self.before = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision(self.name)
-
-    def __exit__(self, *_: object) -> None:
-        torch.set_float32_matmul_precision(self.before)
+@contextmanager
+def matmul_precision(name: str) -> Iterator[None]:
+    """Give float32 matrix products another precision inside the block."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(name)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def measure_speed(

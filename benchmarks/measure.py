@@ -15,9 +15,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import pandas as pd
 import torch
 
+from scfusionttt.data.cells import CiteSeq
 from scfusionttt.report.tables import Table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -103,6 +105,19 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def over_seeds(rows: pd.DataFrame, by: str, *, digits: int = 3) -> pd.DataFrame:
+    """Return the mean and standard deviation of each column over the seeds, by method."""
+    summary = rows.drop(columns="seed").groupby(by, sort=False).agg(["mean", "std"]).round(digits)
+    return summary.set_axis(summary.columns.map(" ".join), axis="columns")
+
+
+def some_cells(cite: CiteSeq, n: int | None, *, seed: int = 0) -> CiteSeq:
+    """Return `n` cells drawn at random, in their order; all if there are no more, or if `n` is None."""
+    if n is None or n >= cite.rna.n_obs:
+        return cite
+    return cite[np.sort(np.random.default_rng(seed).choice(cite.rna.n_obs, n, replace=False))]
 
 
 def print_table(rows: pd.DataFrame, caption: str, notes: Iterable[str] = ()) -> None:

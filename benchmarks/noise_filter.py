@@ -19,10 +19,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
 
-import numpy as np
 import pandas as pd
 
-from benchmarks.measure import print_table, write_json
+from benchmarks.measure import print_table, some_cells, write_json
 from scfusionttt.cli.common import as_settings
 from scfusionttt.comparison.cells import Cells
 from scfusionttt.comparison.methods import choose
@@ -64,10 +63,7 @@ def main() -> None:
 
 
 def _cells(path: Path, key: str, n: int | None) -> Cells:
-    cite = as_citeseq(read(path), cells="overlap")
-    if n is not None and n < len(cite.obs):
-        cite = cite[np.sort(np.random.default_rng(0).choice(len(cite.obs), n, replace=False))]
-    return Cells(path.stem, cite, key)
+    return Cells(path.stem, some_cells(as_citeseq(read(path), cells="overlap"), n), key)
 
 
 def _simulated(seed: int) -> Cells:

@@ -29,7 +29,7 @@ from sklearn.linear_model import RidgeCV
 from sklearn.metrics import adjusted_rand_score
 from sklearn.neighbors import NearestNeighbors
 
-from benchmarks.measure import print_table, write_json
+from benchmarks.measure import over_seeds, print_table, write_json
 from scfusionttt.comparison.cells import Cells
 from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.data.cells import CiteSeq
@@ -66,9 +66,8 @@ def main() -> None:
             rows.append({"seed": seed, "hidden cells": name, **scores(z, both, hidden, labels, seed)})
             print(*(f"{value:.3f}" if isinstance(value, float) else value for value in rows[-1].values()), flush=True)
     table = pd.DataFrame(rows)
-    summary = table.drop(columns="seed").groupby("hidden cells", sort=False).agg(["mean", "std"]).round(3)
-    summary.columns = [" ".join(pair) for pair in summary.columns]
-    print_table(summary, f"{options.input.stem}: RNA hidden of {options.held_out or 'a random half'}")
+    title = f"{options.input.stem}: RNA hidden of {options.held_out or 'a random half'}"
+    print_table(over_seeds(table, "hidden cells"), title)
     write_json(options.json, rows=table)
 
 

@@ -25,7 +25,7 @@ import pandas as pd
 from anndata import AnnData
 from sklearn.metrics import roc_auc_score
 
-from benchmarks.measure import environment, print_table, write_json
+from benchmarks.measure import print_table, write_json
 from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.data.cells import CiteSeq
 from scfusionttt.data.features import match_features
@@ -74,7 +74,7 @@ def main() -> None:
     print_table(unseen, "AUROC of the cells of an unseen class")
     print_table(gains, f"AUROC of the gained arm among the arms, mean of {given.gained} cells; and of their mean")
     settings = {name: str(value) for name, value in vars(given).items()}
-    write_json(given.json, environment=environment(), settings=settings, unseen=unseen, gains=gains)
+    write_json(given.json, settings=settings, unseen=unseen, gains=gains)
 
 
 def unseen_class(

@@ -23,12 +23,11 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 
 from benchmarks.epoch import Epoch
-from benchmarks.measure import environment, print_table, write_json
+from benchmarks.measure import environment, print_table, some_cells, write_json
 from benchmarks.reference import ttt_linear_reference
 from scfusionttt.config import PRESETS, Config, preset
 from scfusionttt.data.assemble import as_citeseq
@@ -64,17 +63,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if given.threads:
         torch.set_num_threads(given.threads)
-    cite = _some(as_citeseq(read(given.input)), given.cells)
+    cite = some_cells(as_citeseq(read(given.input)), given.cells)
     rows, notes = measure(cite, preset(given.preset), given.epochs)
     agree = report(rows, notes, cells=cite.rna.n_obs)
     write_json(given.json, cells=cite.rna.n_obs, epochs=rows.reset_index(), losses_agree=agree, notes=notes)
     return 0 if agree else 1
-
-
-def _some(cite: CiteSeq, n: int | None) -> CiteSeq:
-    if n is None or n >= cite.rna.n_obs:
-        return cite
-    return cite[np.sort(np.random.default_rng(0).choice(cite.rna.n_obs, n, replace=False))]
 
 
 def measure(cite: CiteSeq, config: Config, epochs: int) -> tuple[pd.DataFrame, list[str]]:

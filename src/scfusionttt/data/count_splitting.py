@@ -8,7 +8,7 @@ from scfusionttt.data.cells import CiteSeq
 from scfusionttt.io.quiet_warnings import quiet
 
 
-def halves(cite: CiteSeq, seed: int) -> tuple[CiteSeq, CiteSeq]:
+def halves(cite: CiteSeq, seed: int | np.random.Generator) -> tuple[CiteSeq, CiteSeq]:
     """Return cells in memory twice, with every single count dealt to one of the two at random.
 
     If counts are Poisson distributed, the halves are independent samples of the same cell (molecular cross-validation,

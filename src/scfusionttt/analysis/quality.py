@@ -9,7 +9,7 @@ from scfusionttt.analysis.doublets import doublets
 from scfusionttt.data.assemble import assemble, raise_or_warn
 from scfusionttt.data.cells import Cells, CiteSeq
 from scfusionttt.data.inplace import inplace_target
-from scfusionttt.data.transforms import library_sizes
+from scfusionttt.data.transforms import library_sizes, mads_from_median
 from scfusionttt.data.validate import check, require_usable
 from scfusionttt.errors import FeatureError, InputDataError
 from scfusionttt.genome.antibodies import resolve_antibodies
@@ -123,10 +123,10 @@ def low_quality(table: pd.DataFrame) -> pd.Series:
     """Return why each cell of a batch is of low quality, [n]; empty if it is not."""
     reason = pd.Series("", index=table.index)
     counts, genes, proteins = (
-        _deviations(np.log1p(table[name])) for name in ("total_counts", "n_genes_by_counts", "protein_counts")
+        mads_from_median(np.log1p(table[name])) for name in ("total_counts", "n_genes_by_counts", "protein_counts")
     )
     percent = table["pct_counts_mt"]
-    dying = (percent > MITOCHONDRIAL) & (_deviations(percent) > MITOCHONDRIAL_MADS)
+    dying = (percent > MITOCHONDRIAL) & (mads_from_median(percent) > MITOCHONDRIAL_MADS)
     tests = (counts < -FEW_MADS, genes < -FEW_MADS, dying, proteins < -FEW_MADS, proteins > FEW_MADS)
     for name, hit in reversed(list(zip(_REASONS, tests))):  # the first that applies is given
         reason[hit] = name
@@ -174,11 +174,3 @@ def _of_batch(cite: CiteSeq, table: pd.DataFrame, seed: int) -> pd.DataFrame:
     return table.assign(
         doublet_score=score, predicted_doublet=called, low_quality=(reason != "").to_numpy(), reason=reason
     )
-
-
-def _deviations(values: pd.Series) -> pd.Series:
-    """Return the values in scaled median absolute deviations from the median; NaN where they do not vary."""
-    known = values.dropna()
-    centre = known.median() if len(known) else np.nan
-    spread = 1.4826 * (known - centre).abs().median() if len(known) else 0.0
-    return (values - centre) / (spread if spread > 0 else np.nan)

@@ -117,6 +117,15 @@ def clr(counts: np.ndarray, *, log_geometric_mean: np.ndarray | None = None) -> 
     return np.log1p(counts / np.exp(log_geometric_mean)).astype(np.float32)
 
 
+def mads_from_median(values: pd.Series) -> pd.Series:
+    """Return how many scaled median absolute deviations values are above the median; NaN if they do not vary."""
+    if values.isna().all():  # pandas would warn of an empty mean
+        return values
+    deviations = values - values.median()
+    spread = 1.4826 * deviations.abs().median()
+    return deviations / (spread if spread > 0 else np.nan)
+
+
 @dataclass(frozen=True, eq=False)
 class Standardizer:
     """``(x - mean) / std``, clipped at +-clip, in units of the feature's standard deviation.

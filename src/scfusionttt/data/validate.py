@@ -1,11 +1,12 @@
 """Checks of an input before anything is computed from it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
@@ -13,7 +14,7 @@ from scfusionttt.data.assemble import assemble
 from scfusionttt.data.cells import Cells, CiteSeq, by_modality, count_findings, has_rna
 from scfusionttt.data.features import require_placed
 from scfusionttt.data.findings import Finding, named
-from scfusionttt.data.transforms import library_sizes
+from scfusionttt.data.transforms import library_sizes, mads_from_median
 from scfusionttt.errors import FeatureError, InputDataError, UserError
 from scfusionttt.genome.names import PREFIXES, species_prefix
 from scfusionttt.genome.resolve import resolve_genes
@@ -129,7 +130,7 @@ def check(cite: CiteSeq) -> list[Finding]:
     findings = [*_names(cite), *count_findings(cite)]
     if rna.rna.n_obs or not cite.rna.n_obs:
         findings += unfiltered(library_sizes(rna.rna.X)) or [*_sizes(rna), *_empty(rna)]
-    return findings if cite.protein is None else findings + _proteins(cite.protein)
+    return findings if cite.protein is None else [*findings, *_proteins(cite.protein)]
 
 
 def require_usable(report: Report | Iterable[Finding]) -> None:
@@ -188,30 +189,30 @@ def _genes(cite: CiteSeq, species: str | None) -> list[Finding]:
     return []
 
 
-def _names(cite: CiteSeq) -> list[Finding]:
+def _names(cite: CiteSeq) -> Iterator[Finding]:
     """Report repeated names, names that are not text, and genes of two species."""
-    findings = []
     tables = {"cell": cite.rna.obs_names, "gene": cite.rna.var_names}
     if cite.protein is not None:
         tables["protein"] = cite.protein.var_names
     for noun, names in tables.items():
-        repeated = tuple(map(str, names[names.duplicated()].unique()))
-        if repeated:
+        if repeated := _as_text(names[names.duplicated()].unique()):
             message = f"{named(repeated, f'{noun} name')} {'occurs' if len(repeated) == 1 else 'occur'} more than once"
             remedy = "make them unique" if noun == "cell" else "all are kept, distinguished by id and position"
             severity: Literal["error", "warning"] = "error" if noun == "cell" else "warning"
-            findings.append(Finding(severity, f"duplicated_{noun}s", message, remedy, repeated))
-        odd = tuple(str(name) for name in names if not isinstance(name, str) or name.strip() in ("", "nan"))
-        if odd:
+            yield Finding(severity, f"duplicated_{noun}s", message, remedy, repeated)
+        if odd := _as_text(name for name in names if not isinstance(name, str) or name.strip() in ("", "nan")):
             message = f"{named(odd, f'{noun} name')} {'is' if len(odd) == 1 else 'are'} blank or not text"
-            findings.append(Finding("warning", f"odd_{noun}_names", message, "rename them", odd))
+            yield Finding("warning", f"odd_{noun}_names", message, "rename them", odd)
     genes = cite.rna.var_names.astype(str)
     of_species = {species: genes.str.match(species_prefix(species)) for species in PREFIXES}
     if all(hits.any() for hits in of_species.values()):
         counts = " and ".join(f"{hits.sum()} {species}" for species, hits in of_species.items())
         remedy = "keep the genes and cells of one species"
-        findings.append(Finding("warning", "mixed_species", f"{counts} genes by prefix", remedy))
-    return findings
+        yield Finding("warning", "mixed_species", f"{counts} genes by prefix", remedy)
+
+
+def _as_text(names: Iterable[object]) -> tuple[str, ...]:
+    return tuple(map(str, names))
 
 
 def unfiltered(sizes: np.ndarray) -> list[Finding]:
@@ -230,67 +231,53 @@ def unfiltered(sizes: np.ndarray) -> list[Finding]:
     return [Finding("warning" if (sizes > 0).all() else "error", "unfiltered", message, remedy)]
 
 
-def _sizes(cite: CiteSeq) -> list[Finding]:
+def _sizes(cite: CiteSeq) -> Iterator[Finding]:
     """Report inputs with few cells or genes, and cells with an unusual library size."""
-    findings = []
     n_cells, n_genes = cite.rna.shape
     if not n_cells or not n_genes:
         message = f"the input has {n_cells} cells and {n_genes} genes"
-        return [Finding("error", "no_counts", message, "choose a file with counts")]
+        yield Finding("error", "no_counts", message, "choose a file with counts")
+        return
     if n_cells < FEW_CELLS:
         message = f"the input has only {n_cells} cell{'' if n_cells == 1 else 's'}"
-        remedy = "training needs hundreds; a trained model can embed them"
-        findings.append(Finding("warning", "few_cells", message, remedy))
+        yield Finding("warning", "few_cells", message, "training needs hundreds; a trained model can embed them")
     if n_genes < FEW_GENES:
         message = f"the input has only {n_genes} gene{'' if n_genes == 1 else 's'}"
-        findings.append(Finding("warning", "few_genes", message, "include all measured genes, not a marker panel"))
+        yield Finding("warning", "few_genes", message, "include all measured genes, not a marker panel")
     sizes = library_sizes(cite.rna.X)
     full = np.flatnonzero((sizes > 0) & np.isfinite(sizes))
-    if len(full):
-        log = np.log10(sizes[full])
-        spread = 1.4826 * np.median(np.abs(log - np.median(log)))
-        far = full[np.abs(log - np.median(log)) > OUTLIER_MADS * spread] if spread > 0 else full[:0]
-        if len(far):
-            names = tuple(map(str, cite.rna.obs_names[far]))
-            message = f"the library size of {named(names, 'cell')} is far from the median {np.median(sizes[full]):.0f}"
-            remedy = "check for doublets, debris or a distinct cell type"
-            findings.append(Finding("note", "library_size_outliers", message, remedy, names))
-    return findings
+    logs = pd.Series(np.log10(sizes[full]), index=cite.rna.obs_names[full])
+    if far := _as_text(logs.index[mads_from_median(logs).abs() > OUTLIER_MADS]):
+        message = f"the library size of {named(far, 'cell')} is far from the median {np.median(sizes[full]):.0f}"
+        yield Finding(
+            "note", "library_size_outliers", message, "check for doublets, debris or a distinct cell type", far
+        )
 
 
-def _empty(cite: CiteSeq) -> list[Finding]:
+def _empty(cite: CiteSeq) -> Iterator[Finding]:
     """Report cells and genes without RNA counts."""
-    findings = []
-    cells = tuple(map(str, cite.rna.obs_names[library_sizes(cite.rna.X) == 0]))
-    if cells and cite.rna.n_vars:
+    n_cells, n_genes = cite.rna.shape
+    if (cells := _as_text(cite.rna.obs_names[library_sizes(cite.rna.X) == 0])) and n_genes:
         message = f"no RNA counts in {named(cells, 'cell')}"
-        findings.append(Finding("error", "empty_cells", message, "leave them out with drop_empty", cells))
-    genes = tuple(map(str, cite.rna.var_names[np.asarray(cite.rna.X.sum(axis=0)).ravel() == 0]))
-    if genes and cite.rna.n_obs:
+        yield Finding("error", "empty_cells", message, "leave them out with drop_empty", cells)
+    if (genes := _as_text(cite.rna.var_names[np.asarray(cite.rna.X.sum(axis=0)).ravel() == 0])) and n_cells:
         message = f"no counts in any cell for {named(genes, 'gene')}"
-        findings.append(Finding("warning", "empty_genes", message, "they carry no information", genes))
-    return findings
+        yield Finding("warning", "empty_genes", message, "they carry no information", genes)
 
 
-def _proteins(protein: AnnData) -> list[Finding]:
+def _proteins(protein: AnnData) -> Iterator[Finding]:
     """Report proteins that are zero or missing in all cells, and cells with proteins that were not measured."""
-    findings = []
     missing = np.isnan(protein.X)
     unmeasured = missing.all(axis=0)
     zero = ~unmeasured & (missing | (protein.X == 0)).all(axis=0)
-    names = tuple(map(str, protein.var_names[zero]))
-    if names:
+    if names := _as_text(protein.var_names[zero]):
         message = f"all counts are zero for {named(names, 'protein')}, treated as measured"
-        findings.append(Finding("warning", "empty_proteins", message, "use NaN for proteins not measured", names))
-    names = tuple(map(str, protein.var_names[unmeasured]))
-    if names and protein.n_obs:
-        message = f"measured in no cell: {named(names, 'protein')}"
-        findings.append(Finding("warning", "unmeasured_proteins", message, "", names))
-    names = tuple(map(str, protein.obs_names[missing.any(axis=1)]))
-    if names:
+        yield Finding("warning", "empty_proteins", message, "use NaN for proteins not measured", names)
+    if (names := _as_text(protein.var_names[unmeasured])) and protein.n_obs:
+        yield Finding("warning", "unmeasured_proteins", f"measured in no cell: {named(names, 'protein')}", names=names)
+    if names := _as_text(protein.obs_names[missing.any(axis=1)]):
         message = f"proteins not measured (NaN) in {named(names, 'cell')}"
-        findings.append(Finding("note", "missing_proteins", message, "they are masked, not set to zero", names))
-    return findings
+        yield Finding("note", "missing_proteins", message, "they are masked, not set to zero", names)
 
 
 def _summary_lines(summary: Summary) -> list[str]:

@@ -9,7 +9,8 @@ from scipy import sparse
 
 from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.data.cells import CiteSeq
-from scfusionttt.data.validate import check, drop_empty, require_usable, validate
+from scfusionttt.data.findings import require_usable
+from scfusionttt.data.validate import check, drop_empty, validate
 from scfusionttt.errors import InputDataError
 from scfusionttt.genome.tables import load_genes
 from scfusionttt.io.quiet_warnings import quiet
@@ -46,7 +47,7 @@ def test_good_data_have_no_findings():
     assert check(toy()) == []
     report = validate(toy())
     assert not report.errors
-    require_usable(report)
+    require_usable(report.findings)
     assert report.lines()[0] == "CiteSeq: usable"
     assert report.summary.labels == {"cell_type": {"T": 60, "B": 20}}
     assert (report.summary.cells, report.summary.genes, report.summary.proteins) == (80, 250, 5)
@@ -70,7 +71,7 @@ def test_bad_rna_values(value, code, words):
     assert finding.names == ("c0", "c79")
     assert words in str(finding)
     with pytest.raises(InputDataError, match=words):
-        require_usable(validate(cite))
+        require_usable(validate(cite).findings)
 
 
 def test_every_bad_value_is_reported_not_only_the_first():
@@ -220,7 +221,7 @@ def test_user_errors_are_findings(tmp_path):
     assert report.summary is None
     assert only(report.errors, "InputFileError").message.endswith("no such file; check the path")
     with pytest.raises(InputDataError, match="no such file"):
-        require_usable(report)
+        require_usable(report.findings)
     report = validate(as_mudata(toy()), layer="spliced")
     assert "no layer 'spliced'" in only(report.errors, "InputDataError").message
     differ = as_mudata(toy())

@@ -12,13 +12,13 @@ from mudata import MuData
 from scipy.stats import false_discovery_control
 
 from scfusionttt.config.parse import require
-from scfusionttt.data.assemble import assemble, raise_or_warn
+from scfusionttt.data.assemble import assemble
 from scfusionttt.data.cells import Cells, CiteSeq, count_findings, gene_panels, require_rna
+from scfusionttt.data.findings import raise_or_warn
 from scfusionttt.data.inplace import writable
 from scfusionttt.data.modalities import find_modality
 from scfusionttt.data.proteins import protein_columns
 from scfusionttt.data.transforms import clr, log_normalize
-from scfusionttt.data.validate import require_usable
 from scfusionttt.errors import InputDataError, LabelError, SettingError, name_some
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.keys import PROTEIN_MODALITIES, RANKED, RNA_MODALITIES
@@ -100,8 +100,7 @@ def differential(
     cite, findings = assemble(
         data, layer=layer, rna_modality=rna_modality, protein_modality=protein_modality, cells=cells, round=round
     )
-    raise_or_warn(findings)
-    require_usable(count_findings(cite))
+    raise_or_warn([*findings, *count_findings(cite)])
     require_rna(cite, "differential expression")
     group = label_names(obs_column(cite.obs, groupby))
     reference = class_names([reference])[0]

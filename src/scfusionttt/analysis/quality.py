@@ -6,11 +6,12 @@ from anndata import AnnData
 from mudata import MuData
 
 from scfusionttt.analysis.doublets import doublets
-from scfusionttt.data.assemble import assemble, raise_or_warn
+from scfusionttt.data.assemble import assemble
 from scfusionttt.data.cells import Cells, CiteSeq
+from scfusionttt.data.findings import raise_or_warn, require_usable
 from scfusionttt.data.inplace import inplace_target
 from scfusionttt.data.transforms import library_sizes, mads_from_median
-from scfusionttt.data.validate import check, require_usable
+from scfusionttt.data.validate import check
 from scfusionttt.errors import FeatureError, InputDataError
 from scfusionttt.genome.antibodies import resolve_antibodies
 from scfusionttt.genome.resolve import resolve_genes

@@ -60,7 +60,7 @@ def validate(
 
     if out is not None:
         check_file_path(out, TABLE_ENDINGS)
-    from scfusionttt.data.validate import require_usable
+    from scfusionttt.data.findings import require_usable
     from scfusionttt.data.validate import validate as summarise
 
     options = input_options(layer, rna_modality, protein_modality, cells, drop_empty=False, round=round)
@@ -68,7 +68,7 @@ def validate(
     for line in report.lines():
         typer.echo(with_flags(line))
     write_json(json_file, report.to_dict())
-    require_usable(report)
+    require_usable(report.findings)
     if out is not None:
         from scfusionttt.analysis.quality import quality, summary
 

@@ -1,7 +1,5 @@
 """AnnData or MuData to a `CiteSeq`: raw counts of both modalities for the same cells in the same order."""
 
-import warnings
-from collections.abc import Iterable
 from typing import Any, get_args
 
 import numpy as np
@@ -21,7 +19,7 @@ from scfusionttt.data.counts import (
     to_csr,
     to_dense,
 )
-from scfusionttt.data.findings import Finding, named
+from scfusionttt.data.findings import Finding, named, raise_or_warn
 from scfusionttt.data.modalities import (
     antibody_findings,
     feature_types,
@@ -75,15 +73,6 @@ def as_citeseq(
     )
     raise_or_warn(findings if cite.findings is not None else [*findings, *count_findings(cite)])
     return cite
-
-
-def raise_or_warn(findings: Iterable[Finding]) -> None:
-    """Raise the first error as InputDataError, and issue the warnings before it."""
-    for finding in findings:
-        if finding.severity == "error":
-            raise InputDataError(str(finding))
-        if finding.severity == "warning":
-            warnings.warn(str(finding), stacklevel=3)
 
 
 def assemble(

@@ -1,9 +1,11 @@
-"""One thing worth reporting about an input."""
+"""Errors, warnings and notes about an input."""
 
+import warnings
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from scfusionttt.errors import name_some
+from scfusionttt.errors import InputDataError, name_some
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,22 @@ class Finding:
     def to_dict(self) -> dict[str, Any]:
         """Return the finding as plain values for JSON."""
         return asdict(self) | {"names": list(self.names)}
+
+
+def require_usable(findings: Iterable[Finding]) -> None:
+    """Raise the first error as InputDataError."""
+    for finding in findings:
+        if finding.severity == "error":
+            raise InputDataError(str(finding))
+
+
+def raise_or_warn(findings: Iterable[Finding]) -> None:
+    """Raise the first error as InputDataError, and issue the warnings before it."""
+    for finding in findings:
+        if finding.severity == "error":
+            raise InputDataError(str(finding))
+        if finding.severity == "warning":
+            warnings.warn(str(finding), stacklevel=3)
 
 
 def named(names: Any, noun: str) -> str:

@@ -7,9 +7,10 @@ from anndata import AnnData
 from anndata.utils import make_index_unique
 from mudata import MuData
 
-from scfusionttt.data.assemble import assemble, raise_or_warn
+from scfusionttt.data.assemble import assemble
 from scfusionttt.data.cells import CiteSeq
 from scfusionttt.data.counts import raw_counts, rounded, to_dense, value_findings
+from scfusionttt.data.findings import raise_or_warn
 from scfusionttt.data.modalities import antibody_findings, find_modality, protein_tables, split_features
 from scfusionttt.errors import InputDataError
 from scfusionttt.io.quiet_warnings import quiet

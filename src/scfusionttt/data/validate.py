@@ -21,8 +21,6 @@ from scfusionttt.genome.resolve import resolve_genes
 from scfusionttt.io.read import read
 from scfusionttt.labels import label_columns
 
-__all__ = ["Finding", "Report", "Summary", "check", "drop_empty", "require_usable", "summarize", "validate"]
-
 FEW_GENES = 200
 FEW_CELLS = 50
 #: Library sizes (log10) more than this many scaled median absolute deviations from the median are reported.
@@ -131,14 +129,6 @@ def check(cite: CiteSeq) -> list[Finding]:
     if rna.rna.n_obs or not cite.rna.n_obs:
         findings += unfiltered(library_sizes(rna.rna.X)) or [*_sizes(rna), *_empty(rna)]
     return findings if cite.protein is None else [*findings, *_proteins(cite.protein)]
-
-
-def require_usable(report: Report | Iterable[Finding]) -> None:
-    """Raise the first error of a report as InputDataError."""
-    findings = report.findings if isinstance(report, Report) else report
-    for finding in findings:
-        if finding.severity == "error":
-            raise InputDataError(str(finding))
 
 
 def drop_empty(cite: CiteSeq) -> tuple[CiteSeq, list[str]]:

@@ -19,16 +19,16 @@ from mudata import MuData
 
 from scfusionttt import inference, keys
 from scfusionttt.config import Config, Sizes
-from scfusionttt.data.assemble import assemble, raise_or_warn
+from scfusionttt.data.assemble import assemble
 from scfusionttt.data.cells import Cells, CiteSeq, has_rna
 from scfusionttt.data.cohort import FEWEST, Cohort
 from scfusionttt.data.features import Features, Match, choose_features, match_features
-from scfusionttt.data.findings import named
+from scfusionttt.data.findings import named, raise_or_warn, require_usable
 from scfusionttt.data.loader import CellDataset, StreamedCells, cell_dataset
 from scfusionttt.data.preprocess import Preprocessing, matched_protein_counts
 from scfusionttt.data.split import train_and_held_out
 from scfusionttt.data.store.stored import StoredCiteSeq
-from scfusionttt.data.validate import check, require_usable
+from scfusionttt.data.validate import check
 from scfusionttt.data.validate import drop_empty as without_empty
 from scfusionttt.errors import InputDataError, SettingError, name_some
 from scfusionttt.evaluation import baselines, evaluate_predictions

@@ -11,12 +11,12 @@ import pandas as pd
 from scipy import sparse
 
 from scfusionttt.data.cells import CiteSeq, count_findings, require_rna
-from scfusionttt.data.findings import named
+from scfusionttt.data.findings import named, require_usable
 from scfusionttt.data.store.join import Joined, join_features
 from scfusionttt.data.store.sources import Source, naming
 from scfusionttt.data.store.stored import BLOCK, FORMAT_VERSION, WINDOW
 from scfusionttt.data.transforms import library_sizes
-from scfusionttt.data.validate import require_usable, unfiltered
+from scfusionttt.data.validate import unfiltered
 from scfusionttt.errors import InputDataError, OutputError
 from scfusionttt.io.atomic import check_target, replacing
 from scfusionttt.io.quiet_warnings import quiet

@@ -16,7 +16,8 @@ from scfusionttt.errors import FeatureError, InputFileError, name_some
 from scfusionttt.genome.antibodies import resolve_antibodies
 from scfusionttt.genome.names import as_text, other_species
 from scfusionttt.genome.orders import order_features
-from scfusionttt.genome.resolve import Resolution, infer_species, resolve_genes
+from scfusionttt.genome.resolve import Resolution, resolve_genes
+from scfusionttt.genome.species import infer_species
 
 #: Kinds of antibodies that may be left out, as named in notes.
 _NOUNS = {"bookkeeping": "bookkeeping row", "hashtag": "hashtag", "isotype": "isotype"}

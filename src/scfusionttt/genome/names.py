@@ -10,6 +10,7 @@ PREFIXES = {
 }
 #: Missing names that were turned into text, in lower case: no aliases or previous symbols.
 MISSING = ("", "na", "nan", "none", "<na>")
+#: Ensembl prefixes of the supported species.
 _IDS = {"human": "ENSG", "mouse": "ENSMUSG"}
 #: Ensembl prefixes of other species that people sequence.
 _OTHER_IDS = {
@@ -49,6 +50,11 @@ def of_another_species(names: pd.Series, ids: pd.Series, species: str) -> pd.Ser
         return pd.Series(False, index=names.index)
     others = species_prefix(*(name for name in PREFIXES if name != species))
     return names.str.contains(others, regex=True) | ((ids != "") & ~ids.str.startswith(_IDS[species]))
+
+
+def count_ids(ids: pd.Series) -> dict[str, int]:
+    """Return how many Ensembl ids each supported species has."""
+    return {species: int(ids.str.startswith(prefix).sum()) for species, prefix in _IDS.items()}
 
 
 def other_species(ids: pd.Series) -> str | None:

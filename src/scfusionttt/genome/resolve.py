@@ -10,6 +10,7 @@ from scfusionttt.errors import FeatureError, name_some
 from scfusionttt.genome.lookup import GeneLookup, shipped_lookup
 from scfusionttt.genome.names import (
     as_text,
+    count_ids,
     ensembl_ids,
     of_another_species,
     other_species,
@@ -19,8 +20,6 @@ from scfusionttt.genome.names import (
 from scfusionttt.genome.readers import standard_form
 from scfusionttt.genome.species import infer_species
 from scfusionttt.genome.tables import RELEASES, load_genes
-
-__all__ = ["Resolution", "infer_species", "resolve_genes"]
 
 _PLACE = ["symbol", "gene_id", "chromosome", "start", "end", "strand"]
 
@@ -204,7 +203,6 @@ def _own_lookup(table: pd.DataFrame | str | Path) -> GeneLookup:
 
 
 def _species_of(genes: pd.DataFrame) -> str:
-    ids = genes["gene_id"]
-    shares = {"human": ids.str.startswith("ENSG").mean(), "mouse": ids.str.startswith("ENSMUSG").mean()}
-    species = max(shares, key=lambda name: shares[name])
-    return species if shares[species] > 0.5 else "other"
+    counts = count_ids(genes["gene_id"])
+    species = max(counts, key=counts.__getitem__)
+    return species if counts[species] > len(genes) / 2 else "other"

@@ -6,7 +6,15 @@ from functools import cache
 import pandas as pd
 
 from scfusionttt.errors import FeatureError, name_some
-from scfusionttt.genome.names import PREFIXES, as_text, ensembl_ids, other_species, species_prefix, strip_species
+from scfusionttt.genome.names import (
+    PREFIXES,
+    as_text,
+    count_ids,
+    ensembl_ids,
+    other_species,
+    species_prefix,
+    strip_species,
+)
 from scfusionttt.genome.tables import RELEASES, read_shipped
 
 #: A second species with a smaller fraction of the names is treated as contamination or spike-in.
@@ -42,7 +50,7 @@ def infer_species(names: Iterable[object], gene_ids: Iterable[object] | None = N
     """
     text = as_text(names)
     ids = text if gene_ids is None else as_text(gene_ids)
-    for marked in (_by_prefix(text), _by_id(ids)):
+    for marked in (_by_prefix(text), count_ids(ensembl_ids(ids).dropna())):
         if sum(marked.values()) > len(text) / 2:
             return _majority(marked)
     if (other := other_species(ids)) is not None:
@@ -74,11 +82,6 @@ def _human_symbols() -> frozenset[str]:
 
 def _by_prefix(names: pd.Series) -> dict[str, int]:
     return {species: int(names.str.match(species_prefix(species)).sum()) for species in PREFIXES}
-
-
-def _by_id(names: pd.Series) -> dict[str, int]:
-    ids = ensembl_ids(names).dropna()
-    return {"human": int(ids.str.startswith("ENSG").sum()), "mouse": int(ids.str.startswith("ENSMUSG").sum())}
 
 
 def _by_symbol(names: pd.Series) -> dict[str, int]:

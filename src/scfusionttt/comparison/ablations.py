@@ -61,7 +61,7 @@ class Variants:
         if settings.keys() & {MIXER, FUSION}:
             settings = {**settings, MIXER: config.network.mixer, FUSION: config.network.fusion}
         name = ", ".join(f"{setting}={value}" for setting, value in settings.items())
-        return self._method(f"{title} ({name})" if title else name, ModelRunner(config, self.models, self.device))
+        return fusionttt(f"{title} ({name})" if title else name, ModelRunner(config, self.models, self.device))
 
     def _stages(self) -> list[Method]:
         """Return stage 2 after stage 1, without stage 1, and without it but trained for as long as stage 1."""
@@ -71,14 +71,10 @@ class Variants:
         random_head = replace(self.base, finetune=long)
         alone = replace(start, pretrained=False)
         return [
-            self._method("pretrained", start),
-            self._method("not pretrained", alone),
-            self._method("not pretrained, fine-tuned for as long as pretraining", replace(alone, config=random_head)),
+            fusionttt("pretrained", start),
+            fusionttt("not pretrained", alone),
+            fusionttt("not pretrained, fine-tuned for as long as pretraining", replace(alone, config=random_head)),
         ]
-
-    @staticmethod
-    def _method(name: str, runner: ModelRunner) -> Method:
-        return fusionttt(name, runner)[0]
 
 
 def protocol_of(study: str | None, vary: list[str]) -> str:

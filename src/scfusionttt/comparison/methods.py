@@ -114,19 +114,25 @@ _SAME_EMBEDDING = (
 )
 
 
-def fusionttt(name: str, runner: ModelRunner) -> list[Method]:
-    """Return our model as two methods: `name` with both modalities, ``name_rna`` with RNA only, after transfer."""
-    common: dict[str, Any] = {"prepare": runner.prepare, "settings": runner.settings}
-    if runner.config.finetune.classifier != "finetune":
-        common["unsuited"] = {"paper": _SAME_EMBEDDING}
-    both = Method(
+def fusionttt(name: str, runner: ModelRunner) -> Method:
+    """Return our model as a method that reads both modalities."""
+    return Method(
         name=name, represent=runner.represent, classify=runner.classify,
-        represent_trained=runner.represent_trained, pretrain=runner.pretrain, needs_protein=False, **common,
+        represent_trained=runner.represent_trained, pretrain=runner.pretrain, needs_protein=False, **_common(runner),
     )  # fmt: skip
-    rna = Method(
-        name=f"{name}_rna", classify=runner.classify_rna, represent_trained=runner.represent_rna, **common
+
+
+def fusionttt_rna(name: str, runner: ModelRunner) -> Method:
+    """Return our model as a method that reads RNA only, after transfer; its training cells have proteins."""
+    return Method(
+        name=name, classify=runner.classify_rna, represent_trained=runner.represent_rna, **_common(runner)
     )  # fmt: skip
-    return [both, rna]
+
+
+def _common(runner: ModelRunner) -> dict[str, Any]:
+    fits_head = runner.config.finetune.classifier != "finetune"
+    unsuited = {"paper": _SAME_EMBEDDING} if fits_head else {}
+    return {"prepare": runner.prepare, "settings": runner.settings, "unsuited": unsuited}
 
 
 def choose(
@@ -167,4 +173,4 @@ def _our_method(name: str, models: Path, settings: dict[str, Any], device: str) 
         known = [*BASELINES, *(our + suffix for our in _PRESET_OF for suffix in ("", "_rna"))]
         raise SettingError(f"there is no method {name!r}; choose among {', '.join(known)}")
     runner = ModelRunner(preset(_PRESET_OF[both]).with_settings(settings), models, device)
-    return fusionttt(both, runner)[name != both]
+    return fusionttt(name, runner) if name == both else fusionttt_rna(name, runner)

@@ -175,13 +175,13 @@ def _from_mudata(
     is_gene = is_gene if is_gene.any() else ~is_antibody  # the name of the modality outweighs an unknown type
     rna = _genes(counts, parts["RNA"], is_gene)
     if "protein" in parts:
-        return rna, _protein_part(matrices["protein"], parts["protein"]), findings + more
+        return rna, protein_part(matrices["protein"], parts["protein"]), findings + more
     if is_antibody.any():
         return rna, _table(counts[:, is_antibody].toarray(), parts["RNA"], is_antibody), findings
     return rna, None, findings + more + unused_modalities(mdata, (rna_name,))
 
 
-def _protein_part(matrix: Any, adata: AnnData) -> AnnData:
+def protein_part(matrix: Any, adata: AnnData) -> AnnData:
     """Return the proteins of a modality, without genes and other features that it marks as such."""
     kept = split_features(adata)[1]
     if kept.all() or not kept.any():

@@ -7,9 +7,9 @@ from anndata import AnnData
 from anndata.utils import make_index_unique
 from mudata import MuData
 
-from scfusionttt.data.assemble import assemble
+from scfusionttt.data.assemble import assemble, protein_part
 from scfusionttt.data.cells import CiteSeq
-from scfusionttt.data.counts import raw_counts, rounded, to_dense, value_findings
+from scfusionttt.data.counts import raw_counts, rounded, value_findings
 from scfusionttt.data.findings import raise_or_warn
 from scfusionttt.data.modalities import antibody_findings, find_modality, protein_tables, split_features
 from scfusionttt.errors import InputDataError
@@ -41,15 +41,9 @@ def protein_counts(
     else:
         matrix, findings = raw_counts(part, modality="protein", layer=layer)
         raise_or_warn(finding for finding in findings if not (round and finding.code == "fractional_matrix"))
-        counts = to_dense(matrix)
-        kept = split_features(part)[1]
-        kept = kept if kept.any() else ~kept
-        with quiet():
-            protein = AnnData(
-                (rounded(counts) if round else counts)[:, kept], obs=part.obs[[]].copy(), var=part.var.loc[kept]
-            )
-    if protein.obs_names.has_duplicates:
-        raise InputDataError("cell names occur more than once; make them unique, for example with a sample prefix")
+        protein = protein_part(matrix, part)
+        if round:
+            protein.X = rounded(protein.X)
     raise_or_warn(value_findings(protein.X, protein.obs_names, modality="protein"))
     return protein
 

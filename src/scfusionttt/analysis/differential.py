@@ -104,10 +104,10 @@ def differential(
     require_rna(cite, "differential expression")
     group = label_names(obs_column(cite.obs, groupby))
     reference = class_names([reference])[0]
-    asked = _groups(group, groups, reference, groupby)
+    tested_groups = _groups(group, groups, reference, groupby)
     donor = None if donor_key is None else class_names(obs_column(cite.obs, donor_key, role="batches"))
     target, key = _target(data, modality, rna_modality, protein_modality) if inplace else (None, "")
-    tables = _tables(cite, modality, group, asked, reference, donor, chosen=groups is not None)
+    tables = _tables(cite, modality, group, tested_groups, reference, donor, chosen=groups is not None)
     if target is not None:
         method = "wilcoxon" if donor_key is None else "deseq2 (pseudobulk)"
         params = {"groupby": groupby, "reference": reference, "method": method, "use_raw": False, "layer": layer}
@@ -135,15 +135,15 @@ def _groups(group: np.ndarray, wanted: Sequence[str] | None, reference: str, key
     known = sorted(set(group) - {""})
     if REST in known:
         raise LabelError(f"rename the group '{REST}' of obs['{key}'], the name for all other cells")
-    asked = [name for name in (known if wanted is None else class_names(list(wanted))) if name != reference]
-    for name in [*([] if wanted is None else asked), *([] if reference == REST else [reference])]:
+    tested_groups = [name for name in (known if wanted is None else class_names(list(wanted))) if name != reference]
+    for name in [*([] if wanted is None else tested_groups), *([] if reference == REST else [reference])]:
         if name not in known:
             raise LabelError(f"obs['{key}'] has no group '{name}'; it has {', '.join(known)}")
         if (group == name).sum() < 2:
             raise LabelError(f"group '{name}' of obs['{key}'] has 1 cell; choose groups of at least 2")
-    if len(known) < 2 or not asked:
+    if len(known) < 2 or not tested_groups:
         raise LabelError(f"obs['{key}'] has a single group to compare; it needs two")
-    return asked
+    return tested_groups
 
 
 def _tables(

@@ -7,17 +7,16 @@ from sklearn.mixture import GaussianMixture
 
 from scfusionttt.data.counts import row_blocks
 
-#: Levels of expression relative to the background: whoever has less than about half of the lowest is background.
+#: Levels of expression, as multiples of the background; less than about half of the lowest counts as background.
 FOLDS = 3.0 * 2.0 ** np.arange(8)
 #: Most cells to fit to; more change little.
 MOST_CELLS = 5000
 STEPS, STEPS_OF_CELL = 25, 6
-#: The depth of a cell counts as much as this many expected background counts at the mean depth.
+#: Weight of the prior that a cell has the mean depth, in expected background counts.
 DEPTH_COUNTS = 20.0
-#: The background of empty droplets counts as much as this many cells.
+#: Weight of the background in empty droplets, in cells.
 DROPLETS = 100.0
-#: Fractions of all cells that are added to the background, and to the expressed cells, of each protein: background is
-#: possible even where no cell has it.
+#: Added to the fractions of background and of expressing cells of each protein, so that neither is 0.
 BACKGROUND, EXPRESSED = 0.05, 0.01
 #: Dispersion (variance = mean + dispersion * mean^2) before the cells are seen, and its limits.
 DISPERSION, LEAST, MOST = 0.1, 0.02, 0.6
@@ -118,7 +117,7 @@ class ProteinMixture:
         return of_level / of_level.sum(axis=0)
 
     def _depth(self, x: np.ndarray, weight: np.ndarray, depth: np.ndarray) -> np.ndarray:
-        """Return the depth of each cell's background [n], of which `weight` [n, p] is the probability."""
+        """Return the background depth of each cell [n]; `weight` [n, p]: probabilities that counts are background."""
         precision = weight / (1 + self.dispersion * depth[:, None] * self.background)
         expected = (precision * self.background).sum(axis=1)
         return ((precision * x).sum(axis=1) + DEPTH_COUNTS) / (expected + DEPTH_COUNTS)

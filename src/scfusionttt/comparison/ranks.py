@@ -9,8 +9,8 @@ from scfusionttt.comparison.rows import Row, of_labels, scores
 from scfusionttt.evaluation import METRICS
 from scfusionttt.report.tables import Table
 
-#: Metrics in which methods are ranked; not in values of the counts that a representation was learned from, as it is
-#: rewarded there for the noise that it keeps.
+#: Metrics in which methods are ranked. Correlations with the counts that a representation was learned from are left
+#: out: they reward noise that it kept.
 RANKED = {
     "unsupervised": ("ARI", "NMI", "kNN", "probe_f1"),
     "count-splitting": ("split_gene_r", "split_protein_r", "split_gene_ridge_r", "split_protein_ridge_r"),

@@ -133,7 +133,7 @@ def _paper(method: Method, cells: Cells, seed: int, share: float | None) -> tupl
 
 
 def _ablation(method: Method, cells: Cells, seed: int, share: float | None) -> tuple[dict[str, Any], Cost]:
-    """Score all that a pretrained model is for, on cells that it has never seen; the clusters are those of all cells.
+    """Score reconstruction and classification of cells that a pretrained model has never seen, and clusters of all.
 
     The classifier learns from the fraction `share` of the labels of the cells that the model was trained on.
     """
@@ -175,7 +175,7 @@ def _quality(result: Result, cells: Cells, seed: int) -> dict[str, float]:
 
 
 def _few_labels(representation: np.ndarray, cells: Cells, seed: int) -> float:
-    """Return what a few labels are worth with a representation that was learned without them."""
+    """Return the macro F1 of a classifier that learns from a few labels, mean over draws of them."""
     splits = [
         stratified_split(cells.codes, fraction=PROBE_SHARE, seed=draw)
         for draw in range(PROBES * seed, PROBES * (seed + 1))

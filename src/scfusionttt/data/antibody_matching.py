@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from scfusionttt.genome.antibody_names import antigen, key
-from scfusionttt.genome.antigens import known_antigens, telling_gene
+from scfusionttt.genome.antigens import identifying_gene, known_antigens
 
 
 def match_proteins(wanted: Sequence[str], names: Sequence[str], *, species: str) -> np.ndarray:
@@ -24,7 +24,7 @@ def match_proteins(wanted: Sequence[str], names: Sequence[str], *, species: str)
         return columns
     antigens = [known_antigens(panel, species=species) for panel in (mine, theirs)]
     columns = _by_spelling(columns, *antigens)
-    genes = [pd.Series([telling_gene(one) for one in panel], dtype=object) for panel in antigens]
+    genes = [pd.Series([identifying_gene(one) for one in panel], dtype=object) for panel in antigens]
     genes[0] = genes[0].where(columns < 0)
     genes[1] = genes[1].drop(columns[columns >= 0]).reindex(theirs.index)
     return fill(columns, unrepeated(genes[0]), unrepeated(genes[1]))

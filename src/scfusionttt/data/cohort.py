@@ -19,7 +19,7 @@ log = logging.getLogger("scfusionttt")
 
 #: Fewest cells from which the effect of a batch can be estimated.
 FEWEST = 20
-#: Cells of a batch that should have counts of a protein, by its share of all cells, from which none is conspicuous.
+#: Expected number of cells with counts of a protein from which a batch without any is reported.
 EXPECTED = 10
 #: Name of the batch of a query whose batches are not known.
 QUERY = "query"
@@ -38,8 +38,8 @@ class Cohort:
     levels
         For each obs column, the names of its batches in the order of their codes; empty if there are no batches.
     default
-        Level of the first key that cells without that column have. None: such cells are an error. "": they have no
-        batch, nor have cells of unknown batches, as for a model without batches to which queries were mapped.
+        Level of cells that lack the column of the first key. None: they are an error. "": they have no batch, and
+        neither have cells of unknown batches, as for a model without batches to which queries were mapped.
     mapped
         Levels of the first key that were mapped, not trained on; their cells have no level in the other keys.
     """

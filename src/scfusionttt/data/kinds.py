@@ -1,11 +1,11 @@
-"""Kinds of cells: clusters that are free of batches, to which cells belong by degrees. They need no labels."""
+"""Kinds of cells: soft clusters across batches, found without labels."""
 
 import numpy as np
 import pandas as pd
 
 
 def within_batches(genes: np.ndarray, batch: np.ndarray) -> np.ndarray:
-    """Return genes [n, g] less the mean of the cell's batches, so that no axis is spent on differences of batches."""
+    """Return genes [n, g] minus the mean of the cell's batch, so that no principal axis separates batches."""
     if not batch.shape[1]:
         return genes
     within = genes.copy()
@@ -24,7 +24,7 @@ def principal_axes(genes: np.ndarray, n: int, seed: int) -> np.ndarray:
 
 
 def kinds(z: np.ndarray, batch: np.ndarray, n_kinds: int, *, seed: int, sigma: float = 0.1) -> np.ndarray:
-    """Return to which degree cells with vectors z [n, l] and batches [n, keys] belong to each kind, [n, k].
+    """Return the soft assignment [n, k] of cells with vectors z [n, l] and batches [n, keys] to kinds.
 
     Harmony (Korsunsky et al. 2019) finds the kinds or, without batches, k-means. `sigma` is the width of the
     assignment to kinds; Harmony's default.

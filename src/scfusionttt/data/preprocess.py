@@ -38,7 +38,7 @@ class Preprocessing:
         [p], ``mean(log1p(counts))`` of each protein, for the centred log-ratio.
     staining
         [b, p], by how much more (natural log) each batch of the first key stains than the mean cell; see
-        :func:`~scfusionttt.data.staining.staining`. Without rows for batches, none differs.
+        :func:`~scfusionttt.data.staining.staining`. Empty if none differs.
     rna, protein
         Standardizers of log-normalized genes and of protein log-ratios.
     """
@@ -96,7 +96,8 @@ class Preprocessing:
     def log_ratios(self, cite: CiteSeq, match: Match, batches: np.ndarray | None = None) -> np.ndarray:
         """Return centred log-ratios [n, p] in the model's order, NaN where not measured.
 
-        `batches` are the levels of the batch keys [n, keys], -1: none; without the first, a cell stains like the mean.
+        `batches` are the levels of the batch keys [n, keys], -1: none; a cell without a level of the first key
+        stains like the mean.
         """
         constants = self.log_geometric_mean
         if batches is not None and batches.shape[1]:

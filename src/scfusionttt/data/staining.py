@@ -1,7 +1,7 @@
 """How strongly antibodies stain each batch, estimated by comparing cells of the same kind.
 
-The log-ratios of a protein in two batches differ by a shift, which the correction of batch effects removes, only while
-the batches stain alike. Between studies counts differ up to 40 times, which has to be taken out of the counts.
+If two batches stain similarly, their log-ratios differ by a constant, which the correction of batch effects removes.
+Between studies, counts differ up to 40-fold: this has to be divided out of the counts themselves.
 """
 
 import numpy as np
@@ -13,9 +13,9 @@ from scfusionttt.data.kinds import kinds, principal_axes, within_batches
 N_COMPONENTS = 30
 #: Cells per kind, and most kinds.
 CELLS_PER_KIND, MOST_KINDS = 30, 50
-#: Cells of overlapping kinds that a batch needs for half of its difference to be believed.
+#: Ridge penalty, in cells: a batch with as many cells of kinds that it shares keeps half of its difference.
 PENALTY = 10.0
-#: Typical error of a difference; smaller ones are left to the correction of batch effects, which removes them as well.
+#: Typical error of a difference; smaller ones are left to the correction of batch effects.
 ERROR = 0.4
 
 
@@ -24,8 +24,8 @@ def staining(
 ) -> np.ndarray:  # fmt: skip
     """Return by how much more, in natural logarithms, each batch stains than the largest, [b, p]; NaN where unknown.
 
-    The logarithms are the sum of a value per kind and one per batch, fitted by ridge regression. A type of one batch
-    alone, or another composition, is so not taken for other staining.
+    The logarithm of a count is modelled as a value of the kind of cell plus one of the batch, by ridge regression, so
+    that a type of a single batch, or another composition, is not mistaken for a difference in staining.
 
     Parameters
     ----------
@@ -34,10 +34,10 @@ def staining(
     log_counts
         ``log1p`` of the counts of the proteins, NaN where not measured, [n, p].
     batch, sizes
-        Level of each cell in each batch key [n, keys], and the cells of each level of the first [b], of which those
-        given here may be a sample.
+        Level of each cell in each batch key [n, keys], and the number of all cells of each level of the first key [b],
+        of which these may be a sample.
     seed
-        Starts the decomposition and Harmony.
+        Seed of the decomposition and of Harmony.
     """
     axes = principal_axes(within_batches(genes, batch), N_COMPONENTS, seed)
     n_kinds = int(np.clip(round(len(genes) / CELLS_PER_KIND), 2, MOST_KINDS))
@@ -46,7 +46,7 @@ def staining(
     rows = [batch[:, 0] == level for level in range(len(sizes))]
     n = np.stack([degrees[own].T @ measured[own] for own in rows])
     total = np.stack([degrees[own].T @ np.nan_to_num(log_counts)[own] for own in rows])
-    # As many cells are drawn of each large batch, so that those given here do not tell which is the largest.
+    # Large batches are sampled down to the same number of cells, so that the sample does not show which is the largest.
     n_measured = [size * measured[own].sum(axis=0) / max(own.sum(), 1) for size, own in zip(sizes, rows)]
     return _batch_values(n, total, np.argmax(n_measured, axis=0))
 
@@ -64,7 +64,7 @@ def _batch_values(n: np.ndarray, total: np.ndarray, largest: np.ndarray) -> np.n
     excess = (total - n * (total.sum(axis=0) / of_kind)).sum(axis=1)
     values = np.linalg.solve(gram, excess.T[:, :, None])[:, :, 0].T
     values -= values[largest, np.arange(values.shape[1])]
-    for one in np.unique(largest):  # a batch may differ much from one, and little from the largest of other proteins
+    for one in np.unique(largest):  # with different panels, the largest batch differs between proteins
         columns = largest == one
         common = _common(values[:, columns], n_cells[:, columns])
         values[:, columns] = shrunk(np.where(n_cells[:, columns] > 0, common - common[one], 0.0), ERROR)
@@ -72,9 +72,9 @@ def _batch_values(n: np.ndarray, total: np.ndarray, largest: np.ndarray) -> np.n
 
 
 def _common(values: np.ndarray, n_cells: np.ndarray) -> np.ndarray:
-    """Return values [b, p], those of batches that differ from each other by no more than the error as their mean.
+    """Return values [b, p] in which batches that differ by no more than the error have their mean.
 
-    So batches of one study are left as they are next to a larger one of another.
+    The batches of one study are then corrected by the same amount next to a larger batch of another.
     """
     from sklearn.metrics.pairwise import nan_euclidean_distances
 
@@ -86,9 +86,9 @@ def _common(values: np.ndarray, n_cells: np.ndarray) -> np.ndarray:
 
 
 def shrunk(values: np.ndarray, error: float) -> np.ndarray:
-    """Return what batches stain more than others [b, p], shrunk to 0 as James and Stein do, given the error of a value.
+    """Return differences in staining [b, p], shrunk to 0 as James and Stein do, given the error of a value.
 
-    Of batches that differ by no more than the error nothing is left, and of those that differ much nearly all.
+    Differences of no more than the error become 0, and large ones hardly change.
     """
     square = (values**2).sum(axis=1, keepdims=True) / np.maximum((values != 0).sum(axis=1, keepdims=True), 1)
     return values * (1 - error**2 / np.maximum(square, error**2))

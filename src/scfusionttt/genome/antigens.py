@@ -33,14 +33,15 @@ def known_antigens(names: Iterable[str], *, species: str) -> list[dict[str, str]
     return [_first_known(ways, genes) for ways in readings]
 
 
-def telling_gene(antigens: dict[str, str]) -> str | None:
-    """Return the coding gene of a name's antigens, if it has no other antigen."""
+def identifying_gene(antigens: dict[str, str]) -> str | None:
+    """Return the coding gene of a name's antigens; None if the gene has other antigens, too."""
     symbol = next(iter(antigens.values()), None)
     return None if symbol is None or _SEVERAL.fullmatch(symbol) else symbol
 
 
 def _first_known(ways: list[list[str]], genes: dict[str, str]) -> dict[str, str]:
-    known = next(filter(None, (_told_by(way, genes) for way in ways)), [])
+    found = ([reading for reading in way if reading in genes and key(reading) not in _VAGUE] for way in ways)
+    known = next(filter(None, found), [])
     if not known:
         return {}
     symbol = genes[known[0]]
@@ -48,10 +49,6 @@ def _first_known(ways: list[list[str]], genes: dict[str, str]) -> dict[str, str]
     vague = {key(symbol)} if _SEVERAL.fullmatch(symbol) else set()
     others = [reading for reading in known[1:] if genes[reading] == symbol and key(reading) not in vague]
     return {key(reading): symbol for reading in [known[0], *others]}
-
-
-def _told_by(readings: list[str], genes: dict[str, str]) -> list[str]:
-    return [reading for reading in readings if reading in genes and key(reading) not in _VAGUE]
 
 
 def _without_clone(name: str, species: str) -> list[str]:

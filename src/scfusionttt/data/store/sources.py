@@ -92,7 +92,7 @@ def open_source(
 
 
 def _in_parts(path: Path, data: AnnData | MuData, options: dict[str, Any]) -> Source:
-    """Return a source that reads and assembles cells as they are asked for, and logs each of its warnings once."""
+    """Return a source that reads and assembles cells on demand, and logs each of its warnings once."""
     logged: set[str] = set()
 
     def part(rows: slice) -> CiteSeq:

@@ -167,7 +167,7 @@ class Cohort:
                 f"there is no obs['{key}'], which names the batch of a cell for this model "
                 f"({name_some(self.levels[key])}); add it, or embed these cells with map"
             )
-        return class_names(_batch_column(obs, key))
+        return class_names(obs_column(obs, key, role="batches"))
 
     def _places(self, key: str, names: np.ndarray, *, strict: bool) -> np.ndarray:
         """Return the places of names [n] among the levels of a key, [n]; -1: not among them, an error if `strict`."""
@@ -224,9 +224,7 @@ def query_batches(cite: CiteSeq, batch_key: str | None, cohort: Cohort) -> np.nd
         batch_key = next((key for key in (*list(cohort.levels)[:1], INPUT) if key in cite.obs), None)
     if batch_key is None:
         return np.full(len(cite.obs), cohort.unnamed, dtype=object)
-    names = class_names(_batch_column(cite.obs, batch_key))
-    _refuse_missing(cite.obs, batch_key, names)
-    return names
+    return _batches(cite.obs, batch_key)
 
 
 def warn_of_zeros(counts: np.ndarray, proteins: pd.Index, levels: np.ndarray, cohort: Cohort) -> None:
@@ -277,8 +275,7 @@ def cramers_v(first: np.ndarray, second: np.ndarray) -> float:
 
 def _levels(obs: pd.DataFrame, key: str) -> tuple[str, ...]:
     """Return the batches of a column, sorted."""
-    names = class_names(_batch_column(obs, key))
-    _refuse_missing(obs, key, names)
+    names = _batches(obs, key)
     sizes = pd.Series(names, dtype=object).value_counts().sort_index()
     if len(sizes) < 2:
         raise InputDataError(f"obs['{key}'] has a single batch ({sizes.index[0]}); leave batch_key out")
@@ -296,17 +293,16 @@ def _levels(obs: pd.DataFrame, key: str) -> tuple[str, ...]:
     return tuple(map(str, sizes.index))
 
 
-def _refuse_missing(obs: pd.DataFrame, key: str, names: np.ndarray) -> None:
+def _batches(obs: pd.DataFrame, key: str) -> np.ndarray:
+    """Return the batch of each cell, str objects [n]; raise an InputDataError if any has none."""
+    names = class_names(obs_column(obs, key, role="batches"))
     missing = np.flatnonzero(names == "")
     if len(missing):
         raise InputDataError(
             f"obs['{key}'] is missing in {len(missing)} of {len(names)} cells ({name_some(list(obs.index[missing]))}); "
             "fill it in, or leave these cells out"
         )
-
-
-def _batch_column(obs: pd.DataFrame, key: str) -> pd.Series:
-    return obs_column(obs, key, role="batches")
+    return names
 
 
 def _as_list(keys: Any) -> list[str]:

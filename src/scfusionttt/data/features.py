@@ -183,14 +183,19 @@ def _doubts_about_species(cite: CiteSeq, chosen: str) -> list[str]:
 
     Case is ignored when symbols are matched, so that most human symbols match a mouse gene, at another place.
     """
-    try:
-        species = infer_species(cite.rna.var_names, cite.rna.var.get("gene_ids"))
-    except FeatureError:  # of no supported species: the user has chosen one in spite of it
-        return []
-    if species == chosen:
+    species = _likely_species(cite)
+    if species in (chosen, None):
         return []
     some = name_some(list(cite.rna.var_names))
     return [f"warning: the genes look {species} ({some}), but species={chosen!r} was chosen; check species"]
+
+
+def _likely_species(cite: CiteSeq) -> str | None:
+    """Return the species that the genes look like; None if it is not supported or unclear."""
+    try:
+        return infer_species(cite.rna.var_names, cite.rna.var.get("gene_ids"))
+    except FeatureError:
+        return None
 
 
 def _unsupported_species(cite: CiteSeq) -> str | None:
@@ -250,11 +255,8 @@ def _read_names(path: str | None) -> list[str]:
 
 def _require_same_species(cite: CiteSeq, features: Features) -> None:
     """Refuse the other species, most of whose symbols would match if their case were ignored."""
-    try:
-        species = infer_species(cite.rna.var_names, cite.rna.var.get("gene_ids"))
-    except FeatureError:
-        return  # unknown species: the number of matching genes decides
-    if species != features.species:
+    species = _likely_species(cite)
+    if species not in (features.species, None):  # if it is unclear, the number of matching genes decides
         raise FeatureError(
             f"the input's genes are {species} ({name_some(list(cite.rna.var_names))}), the model is for "
             f"{features.species}; use {features.species} data, or pretrain a model on {species} data"

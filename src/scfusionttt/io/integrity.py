@@ -47,11 +47,11 @@ def check_zarr(path: Path, *, to_memory: bool = True) -> None:
     """
     import zarr
 
-    store = zarr.open_group(path, mode="r")
-    arrays = dict(_arrays(store))
+    members = dict(zarr.open_group(path, mode="r").members(max_depth=None))
+    arrays = {name: item for name, item in members.items() if isinstance(item, zarr.Array)}
     if to_memory:
         _require_memory(path, sum(prod(array.shape) * array.dtype.itemsize for array in arrays.values()))
-    sparse = {name: group for name, group in _groups(store) if group.attrs.get("encoding-type") in _SPARSE}
+    sparse = {name: item for name, item in members.items() if item.attrs.get("encoding-type") in _SPARSE}
     for name, array in arrays.items():
         matrix, _, part = name.rpartition("/")
         is_sparse = matrix in sparse
@@ -171,19 +171,6 @@ def _are_zeros(matrix: Any, part: str) -> bool:
     first = np.concatenate([start + np.flatnonzero(indices[start : start + _PIECE] == 0) for start in blocks])
     rows = np.searchsorted(ends, first, side="right")
     return len(np.unique(rows)) == len(rows)
-
-
-def _groups(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, below in group.groups():
-        yield prefix + name, below
-        yield from _groups(below, f"{prefix}{name}/")
-
-
-def _arrays(store: Any) -> Iterator[tuple[str, Any]]:
-    yield from store.arrays()
-    for name, group in _groups(store):
-        for own, array in group.arrays():
-            yield f"{name}/{own}", array
 
 
 def is_store(path: Path) -> bool:

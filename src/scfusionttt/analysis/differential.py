@@ -122,11 +122,9 @@ def ranked(tables: dict[str, pd.DataFrame], params: dict[str, Any]) -> dict[str,
     """Return tables by group as scanpy stores them: a record array [features] of each column, with a field by group."""
     result: dict[str, Any] = {"params": params}
     for column in ("names", "scores", "logfoldchanges", "pvals", "pvals_adj"):
-        fields = {
-            name: table[column].to_numpy(object if column == "names" else float) for name, table in tables.items()
-        }
-        kinds = [(name, "O" if column == "names" else "f8") for name in fields]
-        result[column] = np.array(list(zip(*fields.values())), dtype=kinds).view(np.recarray)
+        kind = object if column == "names" else float
+        fields = {name: table[column].to_numpy(kind) for name, table in tables.items()}
+        result[column] = pd.DataFrame(fields).to_records(index=False)
     return result
 
 

@@ -265,12 +265,10 @@ def warn_if_confounded(obs: pd.DataFrame, cohort: Cohort, labels_key: str, codes
 
 def cramers_v(first: np.ndarray, second: np.ndarray) -> float:
     """Return Cramer's V of two groupings of the same cells, 0 (independent) to 1 (one determines the other)."""
-    table = pd.crosstab(first, second).to_numpy(dtype=np.float64)
-    smaller = min(table.shape) - 1
-    if smaller < 1:
-        return 0.0
-    expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum()
-    return float(np.sqrt(((table - expected) ** 2 / expected).sum() / table.sum() / smaller))
+    from scipy.stats.contingency import association
+
+    table = pd.crosstab(first, second)
+    return float(association(table, method="cramer")) if min(table.shape) > 1 else 0.0
 
 
 def _levels(obs: pd.DataFrame, key: str) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from scipy.stats import false_discovery_control
 
 from scfusionttt.config.parse import require
 from scfusionttt.data.assemble import assemble
-from scfusionttt.data.cells import Cells, CiteSeq, count_findings, gene_panels, require_rna
+from scfusionttt.data.cells import Cells, CiteSeq, count_findings, feature_panels, require_rna
 from scfusionttt.data.findings import raise_or_warn
 from scfusionttt.data.inplace import writable
 from scfusionttt.data.modalities import find_modality
@@ -194,7 +194,7 @@ def _parts(cite: CiteSeq, modality: Modality, kept: np.ndarray) -> Iterator[tupl
     counts = features[kept]
     names = counts.var_names
     if modality == "rna":
-        panel, measured = gene_panels(counts)
+        panel, measured = feature_panels(counts)
     else:
         names = protein_columns(names)
         panel, measured = np.arange(counts.n_obs), np.isfinite(counts.X)

@@ -28,7 +28,7 @@ class CiteSeq:
     ----------
     rna
         X: raw counts, CSR float32, [n, g]; var as in the input. Where inputs with different genes were joined, or
-        some cells have proteins alone, `gene_panels` returns which genes were measured in each cell.
+        some cells have proteins alone, `feature_panels` returns which genes were measured in each cell.
     protein
         X: raw counts, dense float32, [n, p], NaN = not measured; cells as in `rna`. None for RNA-only input.
     obs
@@ -66,12 +66,12 @@ def count_findings(cite: CiteSeq) -> list[Finding]:
     return findings
 
 
-def gene_panels(rna: AnnData) -> tuple[np.ndarray, np.ndarray]:
-    """Return the gene panel of each cell [n], and which genes each panel has, bool [k, g]."""
-    if MEASURED not in rna.varm:
-        return np.zeros(rna.n_obs, dtype=np.int64), np.ones((1, rna.n_vars), dtype=bool)
-    measured = rna.varm[MEASURED]  # by name: AnnData drops unused categories
-    return measured.columns.get_indexer(rna.obs[INPUT]), measured.to_numpy().T
+def feature_panels(cells: AnnData) -> tuple[np.ndarray, np.ndarray]:
+    """Return the panel of each cell [n], and which genes or proteins were measured in each panel, bool [k, f]."""
+    if MEASURED not in cells.varm:
+        return np.zeros(cells.n_obs, dtype=np.int64), np.ones((1, cells.n_vars), dtype=bool)
+    measured = cells.varm[MEASURED]  # by name: AnnData drops unused categories
+    return measured.columns.get_indexer(cells.obs[INPUT]), measured.to_numpy().T
 
 
 def content_hash(cite: CiteSeq) -> str:
@@ -82,7 +82,7 @@ def content_hash(cite: CiteSeq) -> str:
         counts.sum_duplicates()
         counts.eliminate_zeros()
     places = counts.indices.astype(np.int32, copy=False), counts.indptr.astype(np.int64, copy=False)
-    parts = [counts.data, *places, *gene_panels(cite.rna)]
+    parts = [counts.data, *places, *feature_panels(cite.rna)]
     if cite.protein is not None:
         parts.append(np.asarray(cite.protein.X, dtype=np.float32))
     digest = hashlib.sha256()
@@ -96,7 +96,7 @@ def has_rna(rna: AnnData) -> np.ndarray:
 
     All, if the input has no genes: what it lacks is then not the RNA of some cells.
     """
-    panel, measured = gene_panels(rna)
+    panel, measured = feature_panels(rna)
     return np.asarray(measured.any(axis=1) | measured.all(axis=1))[panel]
 
 
@@ -116,5 +116,5 @@ def require_rna(cite: CiteSeq, what: str) -> None:
 
 def cells_with_gene(rna: AnnData) -> np.ndarray:
     """Return in how many cells each gene was measured, [g]."""
-    panel, measured = gene_panels(rna)
+    panel, measured = feature_panels(rna)
     return np.bincount(panel, minlength=len(measured)) @ measured

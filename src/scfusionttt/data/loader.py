@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, SequentialSampler
 from torch.utils.data.distributed import DistributedSampler
 
-from scfusionttt.data.cells import CiteSeq, content_hash, gene_panels
+from scfusionttt.data.cells import CiteSeq, content_hash, feature_panels
 from scfusionttt.data.count_splitting import halves
 from scfusionttt.data.features import Match
 from scfusionttt.data.preprocess import Preprocessing, present_genes
@@ -178,7 +178,7 @@ class StreamedCells(CellDataset):
         column = self.match.proteins[number]
         if self.cite.protein is None or column < 0:
             return self.subset(self.rows[:0])
-        panel, measured = gene_panels(self.cite.protein)
+        panel, measured = feature_panels(self.cite.protein)
         return self.subset(self.rows[measured[panel[self.rows], column]])
 
     def loaded(self) -> CellDataset:

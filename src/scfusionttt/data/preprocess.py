@@ -8,7 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from scfusionttt.config import DataConfig
-from scfusionttt.data.cells import CiteSeq, cells_with_gene, gene_panels
+from scfusionttt.data.cells import CiteSeq, cells_with_gene, feature_panels
 from scfusionttt.data.cohort import Cohort, warn_of_zeros
 from scfusionttt.data.features import Match
 from scfusionttt.data.kinds import evenly_drawn
@@ -203,7 +203,7 @@ def matched_protein_counts(cite: CiteSeq, match: Match) -> np.ndarray:
 
 def present_genes(cite: CiteSeq, match: Match) -> tuple[np.ndarray, np.ndarray]:
     """Return the gene panel of each cell [n], and which of the model's genes each panel has, bool [k, g]."""
-    panel, measured = gene_panels(cite.rna)
+    panel, measured = feature_panels(cite.rna)
     return panel, measured[:, match.genes] & (match.genes >= 0)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from scfusionttt.data.cells import CiteSeq, gene_panels
+from scfusionttt.data.cells import CiteSeq, feature_panels
 from scfusionttt.data.features import Features
 from scfusionttt.data.preprocess import present_genes
 from scfusionttt.data.transforms import library_sizes, log_normalize
@@ -159,7 +159,7 @@ def _expression(analysis: Analysis, requested: Sequence[str]) -> pd.DataFrame:
     if others:
         rna, scale = analysis.cite.rna, analysis.preprocessing.target_sum
         lognorm = log_normalize(rna.X[:, others], target_sum=scale, library_size=library_sizes(rna.X))
-        panel, measured = gene_panels(rna)
+        panel, measured = feature_panels(rna)
         values = pd.DataFrame(lognorm.toarray(), columns=rna.var_names[others])
         table = pd.concat([values.where(measured[:, others][panel]), table], axis=1)
     return table

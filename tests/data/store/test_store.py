@@ -12,7 +12,7 @@ from scipy import sparse
 from scfusionttt import background, differential, quality
 from scfusionttt.config import DataConfig
 from scfusionttt.data.assemble import as_citeseq
-from scfusionttt.data.cells import gene_panels
+from scfusionttt.data.cells import feature_panels
 from scfusionttt.data.features import choose_features, match_features
 from scfusionttt.data.preprocess import Preprocessing
 from scfusionttt.data.store import stored as store_module
@@ -81,7 +81,7 @@ def test_what_an_input_lacks_is_missing_and_not_zero(folder):
     first, second = (in_memory(folder / f"{name}.h5mu") for name in ("first", "second"))
     cells = stored.read(np.arange(407))
     assert cells.rna.shape == (407, 320)
-    panel, measured = gene_panels(cells.rna)
+    panel, measured = feature_panels(cells.rna)
     assert panel.tolist() == [0] * 300 + [1] * 107
     for number, cite in enumerate((first, second)):
         assert set(cells.rna.var_names[measured[number]]) == set(cite.rna.var_names)
@@ -119,7 +119,7 @@ def test_cells_of_the_second_input_alone_are_not_taken_for_the_firsts(folder):
     stored = open_store(folder / "both.zarr")
     alone, together = np.arange(300, 407), stored.read(np.arange(407))
     for cells in (stored.read(alone), together[alone]):
-        panel, measured = gene_panels(cells.rna)
+        panel, measured = feature_panels(cells.rna)
         assert set(cells.rna.var_names[measured[panel[0]]]) == set(in_memory(folder / "second.h5mu").rna.var_names)
         np.testing.assert_array_equal(cells.protein.X, together.protein.X[alone])
 
@@ -151,7 +151,7 @@ def test_constants_of_a_gene_are_those_of_the_cells_in_which_it_was_measured(fol
     match = match_features(stored, features)
     fitted = Preprocessing.fit(stored, match, config)
     cells = stored.read(np.arange(407))
-    lacking = ~gene_panels(cells.rna)[1][1][match.genes]
+    lacking = ~feature_panels(cells.rna)[1][1][match.genes]
     values = fitted.log_normalized(cells, match).toarray()[:300, lacking]
     np.testing.assert_allclose(fitted.rna.mean[lacking], values.mean(axis=0, dtype=float), rtol=1e-5)
     std = values.std(axis=0, dtype=float)

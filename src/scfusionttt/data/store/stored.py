@@ -10,7 +10,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
-from scfusionttt.data.cells import CiteSeq, gene_panels
+from scfusionttt.data.cells import CiteSeq, feature_panels
 from scfusionttt.errors import InputFileError
 from scfusionttt.io.integrity import damaged, without_pickle, zarr_attributes
 from scfusionttt.io.quiet_warnings import quiet
@@ -67,7 +67,7 @@ class StoredCiteSeq(CiteSeq):
             if self.protein is None:
                 return CiteSeq(rna, None, self.obs.iloc[rows])
             protein = _with_counts(self.protein, rows, counts[:, n_genes:].toarray())
-            panel, measured = gene_panels(protein)
+            panel, measured = feature_panels(protein)
             protein.X[~measured[panel]] = np.nan
             return CiteSeq(rna, protein, self.obs.iloc[rows])
 

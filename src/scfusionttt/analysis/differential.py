@@ -13,7 +13,7 @@ from scipy.stats import false_discovery_control
 
 from scfusionttt.config.parse import require
 from scfusionttt.data.assemble import assemble
-from scfusionttt.data.cells import Cells, CiteSeq, count_findings, feature_panels, require_rna
+from scfusionttt.data.cells import CellSelection, CiteSeq, count_findings, feature_panels, require_rna
 from scfusionttt.data.findings import raise_or_warn
 from scfusionttt.data.inplace import writable
 from scfusionttt.data.modalities import find_modality
@@ -51,7 +51,7 @@ def differential(
     layer: str | None = None,
     rna_modality: str | None = None,
     protein_modality: str | None = None,
-    cells: Cells = "same",
+    cells: CellSelection = "same",
     round: bool = False,
 ) -> pd.DataFrame:
     """Rank the genes or proteins that differ between groups of cells.

@@ -7,7 +7,7 @@ from mudata import MuData
 
 from scfusionttt.analysis.doublets import doublets
 from scfusionttt.data.assemble import assemble
-from scfusionttt.data.cells import Cells, CiteSeq
+from scfusionttt.data.cells import CellSelection, CiteSeq
 from scfusionttt.data.findings import raise_or_warn, require_usable
 from scfusionttt.data.inplace import inplace_target
 from scfusionttt.data.transforms import library_sizes, mads_from_median
@@ -45,7 +45,7 @@ def quality(
     layer: str | None = None,
     rna_modality: str | None = None,
     protein_modality: str | None = None,
-    cells: Cells = "same",
+    cells: CellSelection = "same",
     round: bool = False,
 ) -> pd.DataFrame:
     """Score the quality of each cell, and flag doublets and cells of low quality.

@@ -8,7 +8,7 @@ from anndata import AnnData
 from mudata import MuData
 from scipy import sparse
 
-from scfusionttt.data.cells import Cells, CiteSeq, count_findings
+from scfusionttt.data.cells import CellSelection, CiteSeq, count_findings
 from scfusionttt.data.counts import (
     features_of_raw,
     has_layer,
@@ -40,7 +40,7 @@ def as_citeseq(
     *,
     rna_modality: str | None = None,
     protein_modality: str | None = None,
-    cells: Cells = "same",
+    cells: CellSelection = "same",
     layer: str | None = None,
     round: bool = False,
 ) -> CiteSeq:
@@ -80,12 +80,12 @@ def assemble(
     *,
     rna_modality: str | None = None,
     protein_modality: str | None = None,
-    cells: Cells = "same",
+    cells: CellSelection = "same",
     layer: str | None = None,
     round: bool = False,
 ) -> tuple[CiteSeq, list[Finding]]:
     """Do the same as `as_citeseq` without checking the values; return also what to report to the user."""
-    if cells not in get_args(Cells):
+    if cells not in get_args(CellSelection):
         raise SettingError(f"cells must be same, overlap, rna or all (got '{cells}')")
     if isinstance(data, CiteSeq):
         if data.rna.X is None:
@@ -254,7 +254,7 @@ def _table(matrix: Any, source: AnnData, features: np.ndarray | None = None) -> 
         return AnnData(matrix, obs=pd.DataFrame(index=cells), var=var)
 
 
-def _same_cells(rna: AnnData, protein: AnnData | None, obs: pd.DataFrame, cells: Cells) -> CiteSeq:
+def _same_cells(rna: AnnData, protein: AnnData | None, obs: pd.DataFrame, cells: CellSelection) -> CiteSeq:
     """Align the proteins with the cells of the RNA; `cells` decides what happens where they differ."""
     if protein is None or rna.obs_names.equals(protein.obs_names):
         return CiteSeq(rna, protein, obs)

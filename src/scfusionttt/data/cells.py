@@ -17,7 +17,7 @@ from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.keys import INPUT, MEASURED
 
 #: Which cells to use where RNA and proteins have different ones.
-Cells = Literal["same", "overlap", "rna", "all"]
+CellSelection = Literal["same", "overlap", "rna", "all"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from scfusionttt.data.assemble import assemble
-from scfusionttt.data.cells import Cells, CiteSeq, by_modality, count_findings, has_rna
+from scfusionttt.data.cells import CellSelection, CiteSeq, by_modality, count_findings, has_rna
 from scfusionttt.data.features import require_placed
 from scfusionttt.data.findings import Finding, named
 from scfusionttt.data.transforms import library_sizes, mads_from_median
@@ -92,7 +92,7 @@ def validate(
     *,
     rna_modality: str | None = None,
     protein_modality: str | None = None,
-    cells: Cells = "same",
+    cells: CellSelection = "same",
     layer: str | None = None,
     round: bool = False,
     species: str | None = None,

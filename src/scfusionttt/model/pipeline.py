@@ -20,7 +20,7 @@ from mudata import MuData
 from scfusionttt import inference, keys
 from scfusionttt.config import Config, Sizes
 from scfusionttt.data.assemble import assemble
-from scfusionttt.data.cells import Cells, CiteSeq, has_rna
+from scfusionttt.data.cells import CellSelection, CiteSeq, has_rna
 from scfusionttt.data.cohort import FEWEST, Cohort
 from scfusionttt.data.features import Features, Match, choose_features, match_features
 from scfusionttt.data.findings import named, raise_or_warn, require_usable
@@ -73,7 +73,7 @@ class CountOptions(TypedDict, total=False):
     #: If RNA and proteins have different cells: ``same`` refuses the input, ``overlap`` keeps the cells that both have,
     #: ``rna`` keeps all cells with RNA and treats the missing proteins as not measured, ``all`` also those with
     #: proteins alone, which are not trained on: their place in the embedding is predicted from their proteins.
-    cells: Cells
+    cells: CellSelection
 
 
 class InputOptions(CountOptions, total=False):

@@ -14,7 +14,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from scfusionttt.data.assemble import all_genes, as_citeseq, assemble
-from scfusionttt.data.cells import Cells, CiteSeq
+from scfusionttt.data.cells import CellSelection, CiteSeq
 from scfusionttt.data.counts import raw_counts
 from scfusionttt.data.modalities import (
     PROTEIN_OBSM,
@@ -59,7 +59,7 @@ def open_source(
     *,
     rna_modality: str | None = None,
     protein_modality: str | None = None,
-    cells: Cells = "same",
+    cells: CellSelection = "same",
     layer: str | None = None,
     round: bool = False,
 ) -> Source:

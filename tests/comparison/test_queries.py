@@ -94,8 +94,8 @@ def test_transfer_is_scored_without_labels_and_with_a_few(query, tmp_path):
         [query], list(transfers.DEFAULT), [0], labels_key="cell_type", mapping={}, shares=[0.3]
     )  # fmt: skip
     rows = run(jobs, tmp_path)
-    assert {key[0] for key in rows if key[2] is None} == set(transfers.ZERO_SHOT) & set(transfers.DEFAULT)
-    assert {key[0] for key in rows if key[2] == 0.3} == set(transfers.FEW_LABELS)
+    assert {key[0] for key in rows if key[2] is None} == set(transfers.DEFAULT)
+    assert {key[0] for key in rows if key[2] == 0.3} == {"fusionttt_transfer", "logistic_own_scale"}
     for row in rows.values():
         assert row["status"] == "done", row["note"]
         assert row["metrics"]["accuracy"] > 0.4

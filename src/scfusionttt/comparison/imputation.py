@@ -9,10 +9,10 @@ import pandas as pd
 from scipy import sparse
 
 from scfusionttt.comparison import scvi_baselines, systems
-from scfusionttt.comparison.queries import N_NEIGHBORS, Query, QueryJob
+from scfusionttt.comparison.queries import N_NEIGHBORS, Query, QueryJob, require_methods
 from scfusionttt.comparison.systems import Counts, System
 from scfusionttt.data.transforms import clr
-from scfusionttt.errors import InputDataError, SettingError
+from scfusionttt.errors import InputDataError
 
 #: Landmarks of kernel ridge regression.
 N_LANDMARKS = 1000
@@ -22,13 +22,11 @@ PENALTIES = {"ridge": np.logspace(0, 6, 13), "kernel_ridge": np.logspace(-3, 3, 
 
 def jobs(queries: Sequence[Query], methods: Sequence[str], seeds: Sequence[int]) -> list[QueryJob]:
     """Return the jobs of a benchmark of imputation."""
-    for name in methods:
-        if name not in METHODS:
-            raise SettingError(f"there is no method {name!r} for the task impute; choose among {', '.join(METHODS)}")
+    require_methods(methods, METHODS, "impute")
     return [
         QueryJob(
             query=query, protocol="imputation", labels="proteins", method=name, seed=seed,
-            score=partial(_score, query, METHODS[name], seed), library=LIBRARIES.get(name, ""),
+            score=partial(_score, query, METHODS[name].predict, seed), library=METHODS[name].library,
         )
         for query in queries for seed in seeds for name in methods
     ]  # fmt: skip
@@ -132,15 +130,20 @@ def _all_proteins(query: Query, values: pd.DataFrame) -> np.ndarray:
     return values.reindex(columns=query.features.proteins["name"]).to_numpy(float)
 
 
-METHODS: dict[str, Callable[[Query, np.ndarray, int], Prediction]] = {
-    "fusionttt": _fusionttt,
-    "ridge": _ridge,
-    "kernel_ridge": _kernel_ridge,
-    "knn": _knn,
-    "totalvi": _totalvi,
-    "scipenn": _scipenn,
+class _Method(NamedTuple):
+    """How a method predicts scaled proteins of a query from those of the training cells, and the library it needs."""
+
+    predict: Callable[[Query, np.ndarray, int], Prediction]
+    library: str | System = ""
+
+
+METHODS = {
+    "fusionttt": _Method(_fusionttt),
+    "ridge": _Method(_ridge),
+    "kernel_ridge": _Method(_kernel_ridge),
+    "knn": _Method(_knn),
+    "totalvi": _Method(_totalvi, "scvi-tools"),
+    "scipenn": _Method(_scipenn, systems.SCIPENN),
 }
-#: What methods need besides the requirements of this package.
-LIBRARIES: dict[str, str | System] = {"totalvi": "scvi-tools", "scipenn": systems.SCIPENN}
-#: Methods that are compared by default.
-DEFAULT = tuple(name for name in METHODS if name not in LIBRARIES)
+#: Methods that are compared by default: those that need no other library.
+DEFAULT = tuple(name for name, method in METHODS.items() if not method.library)

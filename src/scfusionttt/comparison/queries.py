@@ -1,7 +1,7 @@
 """Benchmarks on a query: methods learn from a data set and are scored on another, or on a batch they never saw."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ from scfusionttt.data.cells import CiteSeq
 from scfusionttt.data.cohort import Cohort, query_batches
 from scfusionttt.data.features import Features, Match, choose_features, match_features
 from scfusionttt.data.preprocess import Preprocessing, matched_gene_counts, matched_protein_counts
-from scfusionttt.errors import InputDataError, LabelError, name_some
+from scfusionttt.errors import InputDataError, LabelError, SettingError, name_some
 from scfusionttt.evaluation.baselines import zscore
 from scfusionttt.labels import label_names, obs_column
 from scfusionttt.model.fusionttt import FusionTTT
@@ -188,6 +188,13 @@ class QueryJob:
             return {"metrics": metrics}, shared + cost
 
         return computed(self.identity, work, library=self.library)
+
+
+def require_methods(names: Sequence[str], known: Iterable[str], task: str) -> None:
+    """Raise a SettingError if a name is not that of a method for the task."""
+    for name in names:
+        if name not in known:
+            raise SettingError(f"there is no method {name!r} for the task {task}; choose among {', '.join(known)}")
 
 
 def mapped_labels(query: Query, key: str, mapping: dict[str, str]) -> np.ndarray:

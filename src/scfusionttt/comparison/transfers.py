@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache, partial
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,10 +14,10 @@ from scfusionttt.comparison import scvi_baselines, systems
 from scfusionttt.comparison.cells import SPLIT, without_single
 from scfusionttt.comparison.cost import Cost, measure
 from scfusionttt.comparison.fingerprints import short_hash
-from scfusionttt.comparison.queries import N_COMPONENTS, N_NEIGHBORS, Query, QueryJob, mapped_labels
+from scfusionttt.comparison.queries import N_COMPONENTS, N_NEIGHBORS, Query, QueryJob, mapped_labels, require_methods
 from scfusionttt.comparison.systems import Counts, System
 from scfusionttt.data.split import stratified_split
-from scfusionttt.errors import SettingError, name_some
+from scfusionttt.errors import name_some
 from scfusionttt.evaluation import evaluate_predictions
 from scfusionttt.evaluation.baselines import logistic_regression, pca
 from scfusionttt.model.fusionttt import FusionTTT
@@ -34,9 +35,7 @@ def jobs(
     shares: Sequence[float],
 ) -> list[QueryJob]:
     """Return the jobs of a benchmark of transfer: zero-shot, and with `shares` of the query's labels."""
-    for name in methods:
-        if name not in METHODS:
-            raise SettingError(f"there is no method {name!r} for the task transfer; choose among {', '.join(METHODS)}")
+    require_methods(methods, METHODS, "transfer")
     result = []
     for query in queries:
         query = _learnable(query, labels_key)
@@ -51,18 +50,17 @@ def _jobs_of(
     method: str, query: Query, truth: np.ndarray, key: str, seed: int, shares: Sequence[float]
 ) -> list[QueryJob]:
     """Return the jobs of one method with one seed on one query: without its labels, and with each share of them."""
+    zero_shot, few_labels, library = METHODS[method]
     job = partial(
         QueryJob,
-        query=query, labels=key, method=method, seed=seed, library=LIBRARIES.get(method, ""),
+        query=query, labels=key, method=method, seed=seed, library=library,
         label_hashes=tuple(map(_hash, (query.train_labels(key), truth))),
-        prepare=partial(_cost_of_training, query, key, seed) if method in OURS else Cost,
+        prepare=partial(_cost_of_training, query, key, seed) if method.startswith("fusionttt") else Cost,
     )  # fmt: skip
-    result = []
-    if method in ZERO_SHOT:
-        result.append(job(protocol="zero-shot", score=partial(_zero_shot, query, ZERO_SHOT[method], truth, key, seed)))
-    if method in FEW_LABELS:
+    result = [job(protocol="zero-shot", score=partial(_zero_shot, query, zero_shot, truth, key, seed))]
+    if few_labels is not None:
         for share in shares:
-            score = partial(_few_labels, query, FEW_LABELS[method], truth, key, share, seed)
+            score = partial(_few_labels, query, few_labels, truth, key, share, seed)
             result.append(job(protocol="held-out", share=share, score=score))
     return result
 
@@ -172,28 +170,24 @@ def _logistic_few(query: Query, truth: np.ndarray, train: np.ndarray, key: str, 
     return logistic_regression(components[train], truth[train], components)[0]
 
 
-ZERO_SHOT: dict[str, Callable[[Query, str, int], np.ndarray]] = {
-    "fusionttt_annotate": partial(_ours, "annotate"),
-    "fusionttt_predict": partial(_ours, "predict"),
-    "fusionttt_transfer": partial(_ours, "transfer"),
-    "logistic_reference_scale": partial(_logistic, False),
-    "logistic_own_scale": partial(_logistic, True),
-    "harmony_knn": _harmony,
-    "celltypist": partial(_system, systems.CELLTYPIST),
-    "symphony": partial(_system, systems.SYMPHONY),
-    "scanvi_surgery": _scanvi_surgery,
+class _Method(NamedTuple):
+    """How a method predicts labels of a query, without any of them and with a few, and the library that it needs."""
+
+    zero_shot: Callable[[Query, str, int], np.ndarray]
+    few_labels: Callable[..., np.ndarray] | None = None
+    library: str | System = ""
+
+
+METHODS = {
+    "fusionttt_annotate": _Method(partial(_ours, "annotate")),
+    "fusionttt_predict": _Method(partial(_ours, "predict")),
+    "fusionttt_transfer": _Method(partial(_ours, "transfer"), _ours_few),
+    "logistic_reference_scale": _Method(partial(_logistic, False)),
+    "logistic_own_scale": _Method(partial(_logistic, True), _logistic_few),
+    "harmony_knn": _Method(_harmony),
+    "celltypist": _Method(partial(_system, systems.CELLTYPIST), library=systems.CELLTYPIST),
+    "symphony": _Method(partial(_system, systems.SYMPHONY), library=systems.SYMPHONY),
+    "scanvi_surgery": _Method(_scanvi_surgery, library="scvi-tools"),
 }
-#: What methods need besides the requirements of this package.
-LIBRARIES: dict[str, str | System] = {
-    "celltypist": systems.CELLTYPIST, "symphony": systems.SYMPHONY, "scanvi_surgery": "scvi-tools",
-}  # fmt: skip
-#: Methods that learn from labels of the query, too.
-FEW_LABELS: dict[str, Callable[..., np.ndarray]] = {
-    "fusionttt_transfer": _ours_few,
-    "logistic_own_scale": _logistic_few,
-}
-METHODS = tuple(dict.fromkeys([*ZERO_SHOT, *FEW_LABELS]))
-#: Methods of our model, which share one that is trained on the reference.
-OURS = tuple(name for name in METHODS if name.startswith("fusionttt"))
-#: Methods that are compared by default.
-DEFAULT = tuple(name for name in METHODS if name not in LIBRARIES)
+#: Methods that are compared by default: those that need no other library.
+DEFAULT = tuple(name for name, method in METHODS.items() if not method.library)

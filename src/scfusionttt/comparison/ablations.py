@@ -10,24 +10,26 @@ from scfusionttt.comparison.model_runner import ModelRunner
 from scfusionttt.config import Config
 from scfusionttt.errors import SettingError
 
-#: The predefined studies: the setting that varies and its values.
-STUDIES = {
-    "order": ("data.order", ("genome", "reverse", "shuffled", "chromosomes", "family", "expression")),
-    "length": ("data.n_genes", ("500", "1000", "2000", "4000", "8000", "all")),
-}
 #: The layers that exchange information between tokens: those of encoders and decoders, and those of the fusion. A
 #: variant names both, since one alone leaves the other as it is.
 MIXER, FUSION = "network.mixer", "network.fusion"
-#: The study ``ttt``: the two layers of each variant.
-TTT = {
-    "TTT everywhere": ("ttt", "ttt"),
-    "TTT in the encoders alone": ("ttt", "add"),
-    "TTT in the fusion alone": ("none", "ttt"),
-    "no TTT": ("none", "add"),
-    "attention everywhere": ("attention", "attention"),
+#: The variants of the predefined studies, each with its title (empty: named by its settings) and settings.
+STUDIES: dict[str, list[tuple[str, dict[str, str]]]] = {
+    "order": [
+        ("", {"data.order": order})
+        for order in ("genome", "reverse", "shuffled", "chromosomes", "family", "expression")
+    ],
+    "length": [("", {"data.n_genes": number}) for number in ("500", "1000", "2000", "4000", "8000", "all")],
+    "ttt": [
+        ("TTT everywhere", {MIXER: "ttt", FUSION: "ttt"}),
+        ("TTT in the encoders alone", {MIXER: "ttt", FUSION: "add"}),
+        ("TTT in the fusion alone", {MIXER: "none", FUSION: "ttt"}),
+        ("no TTT", {MIXER: "none", FUSION: "add"}),
+        ("attention everywhere", {MIXER: "attention", FUSION: "attention"}),
+    ],
 }
 STAGES = "stages"
-STUDY_NAMES = (*STUDIES, "ttt", STAGES)
+STUDY_NAMES = (*STUDIES, STAGES)
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,9 @@ class Variants:
         """Return the variants of a predefined study."""
         if name == STAGES:
             return self._stages()
-        if name == "ttt":
-            return [self._variant({MIXER: mixer, FUSION: fusion}, name) for name, (mixer, fusion) in TTT.items()]
         if name not in STUDIES:
             raise SettingError(f"there is no ablation {name!r}; choose one of {', '.join(STUDY_NAMES)}, or use --vary")
-        setting, values = STUDIES[name]
-        return [self._variant({setting: value}) for value in values]
+        return [self._variant(settings, title) for title, settings in STUDIES[name]]
 
     def of_setting(self, text: str, *, title: str = "") -> list[Method]:
         """Return one variant for each value of ``section.key=v1,v2,...``; a `title` begins their names."""

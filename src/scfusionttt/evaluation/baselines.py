@@ -12,8 +12,8 @@ from scfusionttt.evaluation.evaluate import Evaluation, evaluate_predictions
 from scfusionttt.labels import class_names
 
 
-def zscore(matrix: ArrayLike | sparse.spmatrix, *, fit_on: ArrayLike | None = None, clip: float = 10.0) -> np.ndarray:
-    """Return ``(x - mean) / sd`` per feature, clipped to +-`clip`, ``[n, g]`` dense float32.
+def zscore(matrix: ArrayLike | sparse.spmatrix, *, fit_on: ArrayLike | None = None) -> np.ndarray:
+    """Return ``(x - mean) / sd`` per feature, clipped to +-10, ``[n, g]`` dense float32.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def zscore(matrix: ArrayLike | sparse.spmatrix, *, fit_on: ArrayLike | None = No
     fitted = x_ng if fit_on is None else x_ng[np.asarray(fit_on)]
     mean, sd = fitted.mean(axis=0, dtype=np.float64), fitted.std(axis=0, dtype=np.float64)
     scaled = (x_ng - mean.astype(np.float32)) / np.where(sd > 0, sd, 1).astype(np.float32)
-    return np.clip(scaled, -clip, clip, out=scaled)
+    return np.clip(scaled, -10, 10, out=scaled)
 
 
 def pca(
@@ -61,14 +61,13 @@ def features(
     *,
     fit_on: ArrayLike | None = None,
     n: int = 50,
-    protein_weight: float = 3.0,
     seed: int = 0,
 ) -> np.ndarray:
-    """Return RNA components ``[n_cells, n]`` and, if given, z-scored proteins times `protein_weight`, concatenated."""
+    """Return RNA components ``[n_cells, n]`` and, if given, z-scored proteins times 3, concatenated."""
     rna = pca(log_normalised, n, fit_on=fit_on, seed=seed)
     if clr_protein is None:
         return rna
-    return np.hstack([rna, protein_weight * zscore(clr_protein, fit_on=fit_on)])
+    return np.hstack([rna, 3 * zscore(clr_protein, fit_on=fit_on)])
 
 
 def logistic_regression(

@@ -26,7 +26,7 @@ TABLE = Path(__file__).parent / "tables_data" / "antibodies.tsv"
 #: Folded antigen names that are gene symbols, too, of another gene (LOX) or in one of the species.
 _ALSO_GENES = ("lox", "rae1", "gpr56", "fasl", "icosl", "il4ra", "il6ra")
 
-_SEPARATORS = {ord(character): None for character in " -_./"}
+_WITHOUT_SEPARATORS = str.maketrans("", "", " -_./")
 
 #: Values that an override may have instead of a gene symbol.
 _KINDS = ("isotype", "hashtag", "bookkeeping")
@@ -100,9 +100,13 @@ def genes_of(antigens: Iterable[str], species: str) -> dict[str, str]:
 @lru_cache
 def curated(species: str) -> dict[str, str]:
     """Return the coding gene of each antigen in the table, indexed by `key`."""
-    table = pd.read_csv(TABLE, sep="\t", dtype=str, keep_default_na=False)
-    table = table[table[species] != ""]
-    return dict(zip(table["antigen"].map(key), table[species], strict=True))
+    table = _table()
+    return {key(name): symbol for name, symbol in zip(table["antigen"], table[species]) if symbol}
+
+
+@lru_cache
+def _table() -> pd.DataFrame:
+    return pd.read_csv(TABLE, sep="\t", dtype=str, keep_default_na=False)
 
 
 def read_as_antibodies(names: Iterable[object]) -> list[str]:
@@ -120,7 +124,7 @@ def antigen_share(names: Iterable[object]) -> float:
 @lru_cache
 def _antigens(*, unlike_genes: bool = False) -> frozenset[str]:
     """Return the folded antigen names in the table, or only those that are not symbols of genes as well."""
-    table = pd.read_csv(TABLE, sep="\t", dtype=str, keep_default_na=False)
+    table = _table()
     antigens, symbols = table["antigen"].map(_folded), [table[name].map(_folded) for name in ("human", "mouse")]
     if not unlike_genes:
         return frozenset(pd.concat([antigens, *symbols])) - {""}
@@ -128,7 +132,7 @@ def _antigens(*, unlike_genes: bool = False) -> frozenset[str]:
 
 
 def _folded(name: str) -> str:
-    return name.lower().translate(_SEPARATORS)
+    return name.lower().translate(_WITHOUT_SEPARATORS)
 
 
 def _kind(name: str, own: dict[str, str]) -> str:

@@ -173,6 +173,11 @@ def _are_zeros(matrix: Any, part: str) -> bool:
     return len(np.unique(rows)) == len(rows)
 
 
+def is_zarr(path: Path) -> bool:
+    """Return whether a folder is a Zarr group, of format 3 or 2."""
+    return (path / "zarr.json").exists() or (path / ".zgroup").exists()
+
+
 def is_store(path: Path) -> bool:
     """Return whether a folder is a store written by ``scfusionttt store``."""
     return STORE in zarr_attributes(path)

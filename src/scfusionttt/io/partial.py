@@ -33,13 +33,14 @@ def raw_of(group: Any) -> dict[str, Any]:
     return {key: read_elem(group["raw"][key]) for key in ("X", "var", "varm") if "raw" in group and key in group["raw"]}
 
 
+def modality_names(group: Any) -> list[str]:
+    """Return the names of the modalities of a MuData group, in their order."""
+    names = group["mod"].attrs.get("mod-order")
+    return [str(name) for name in (group["mod"] if names is None else names)]
+
+
 def _mudata(group: Any, left_out: list[str]) -> MuData:
-    modalities = group["mod"]
-    order = modalities.attrs.get("mod-order")
-    parts = {
-        str(name): _anndata(modalities[name], f"{name}: ", left_out)
-        for name in (modalities if order is None else order)
-    }
+    parts = {name: _anndata(group["mod"][name], f"{name}: ", left_out) for name in modality_names(group)}
     axis = {"axis": int(group.attrs["axis"])} if "axis" in group.attrs else {}
     return MuData(parts, **_elements(group, "", left_out), **axis)
 

@@ -18,6 +18,7 @@ from scfusionttt.io.integrity import (
     check_zarr,
     damaged,
     is_store,
+    is_zarr,
     load_filters,
     without_pickle,
 )
@@ -154,7 +155,7 @@ def _read_folder(path: Path) -> AnnData | MuData:
             f"{path} is a store, which is read by pretrain, finetune, transfer, embed, map, predict, impute, denoise, "
             "annotate, explain and plan only"
         )
-    if any((path / name).exists() for name in ("zarr.json", ".zgroup")):
+    if is_zarr(path):
         return _read_zarr(path)
     matrices = find_matrices(path)
     if len(matrices) == 1:

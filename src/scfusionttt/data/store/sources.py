@@ -24,7 +24,8 @@ from scfusionttt.data.modalities import (
     transposed_findings,
 )
 from scfusionttt.errors import InputDataError, UserError
-from scfusionttt.io.integrity import check_zarr, damaged, is_store, load_filters, without_pickle
+from scfusionttt.io.integrity import check_zarr, damaged, is_store, is_zarr, load_filters, without_pickle
+from scfusionttt.io.partial import modality_names
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.io.read import read
 from scfusionttt.keys import PROTEIN_MODALITIES, RNA_MODALITIES
@@ -123,11 +124,11 @@ def naming(path: Path) -> Iterator[None]:
 
 def _open_lazily(path: Path) -> AnnData | MuData | None:
     """Return AnnData or MuData with matrices on disk; None if the format or the cells do not allow it."""
-    is_zarr = (path / "zarr.json").exists() or (path / ".zgroup").exists()
-    if is_store(path) or not (is_zarr or (path.is_file() and h5py.is_hdf5(path))):
+    in_zarr = is_zarr(path)
+    if is_store(path) or not (in_zarr or (path.is_file() and h5py.is_hdf5(path))):
         return None
     with damaged(path), without_pickle(path), quiet():
-        if is_zarr:
+        if in_zarr:
             import zarr
 
             check_zarr(path, to_memory=False)
@@ -139,7 +140,7 @@ def _open_lazily(path: Path) -> AnnData | MuData | None:
             data: AnnData | MuData | None = _lazy_mudata(group)
         else:
             data = _lazy_anndata(group) if "obs" in group and "var" in group else None
-        if data is None and not is_zarr:
+        if data is None and not in_zarr:
             group.close()
         return data
 
@@ -213,8 +214,7 @@ def _lazy_anndata(group: Any) -> AnnData | None:
 def _lazy_mudata(group: Any) -> MuData | None:
     from anndata.io import read_elem
 
-    order = group["mod"].attrs.get("mod-order")
-    modalities = {str(name): _lazy_anndata(group["mod"][name]) for name in (group["mod"] if order is None else order)}
+    modalities = {name: _lazy_anndata(group["mod"][name]) for name in modality_names(group)}
     return _mudata(modalities, read_elem(group["obs"]))
 
 

@@ -1,5 +1,7 @@
 """Quality of each cell: counts, doublets, and whether it may be debris or dying."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 from anndata import AnnData
@@ -95,9 +97,10 @@ def quality(
     batch = np.zeros(cite.rna.n_obs, dtype=int)
     if batch_key is not None:
         batch = pd.factorize(class_names(obs_column(cite.obs, batch_key, role="batches")))[0]
+    cite, controls = _with_bound_proteins(cite)
     table = _counted(cite, species)
-    parts = [_of_batch(cite[batch == level], table[batch == level], seed) for level in np.unique(batch)]
-    table = pd.concat(parts).reindex(names)
+    batches = (batch == level for level in np.unique(batch))
+    table = pd.concat([_of_batch(cite[own], table[own], controls, seed) for own in batches]).reindex(names)
     for flag in ("predicted_doublet", "low_quality"):
         table[flag] = table[flag].eq(True)
     table["reason"] = table["reason"].fillna("")
@@ -134,6 +137,15 @@ def low_quality(table: pd.DataFrame) -> pd.Series:
     return reason
 
 
+def _with_bound_proteins(cite: CiteSeq) -> tuple[CiteSeq, np.ndarray]:
+    """Return the cells with the proteins that bind them by type, and which of these are isotype controls, bool [p]."""
+    if cite.protein is None:
+        return cite, np.empty(0, dtype=bool)
+    kind = resolve_antibodies(cite.protein.var_names).table["kind"].to_numpy()
+    bound = np.isin(kind, _BOUND)
+    return replace(cite, protein=cite.protein[:, bound].copy()), kind[bound] == "isotype"
+
+
 def _counted(cite: CiteSeq, species: str | None) -> pd.DataFrame:
     """Return the counts of each cell."""
     counts = cite.rna.X
@@ -144,7 +156,7 @@ def _counted(cite: CiteSeq, species: str | None) -> pd.DataFrame:
     table["pct_counts_mt"] = 100 * share if mitochondrial.any() else np.nan
     table["protein_counts"] = np.nan
     if cite.protein is not None:
-        proteins = cite.protein.X[:, np.isin(_kinds(cite.protein), _BOUND)]
+        proteins = cite.protein.X
         table["protein_counts"] = np.where(np.isfinite(proteins).any(axis=1), np.nansum(proteins, axis=1), np.nan)
     return table
 
@@ -157,19 +169,14 @@ def _mitochondrial(rna: AnnData, species: str | None) -> np.ndarray:
     return (genes["chromosome"] == "MT").fillna(False).to_numpy(bool)
 
 
-def _kinds(protein: AnnData) -> np.ndarray:
-    return resolve_antibodies(protein.var_names).table["kind"].to_numpy()
-
-
-def _of_batch(cite: CiteSeq, table: pd.DataFrame, seed: int) -> pd.DataFrame:
+def _of_batch(cite: CiteSeq, table: pd.DataFrame, controls: np.ndarray, seed: int) -> pd.DataFrame:
     """Return the table of one batch with its flags."""
     score, called = np.full(len(table), np.nan), np.zeros(len(table), dtype=bool)
     if len(table) >= FEWEST_CELLS:
-        protein, controls = None, None
+        protein = None
         if cite.protein is not None:
-            kind = _kinds(cite.protein)
-            kept = np.isin(kind, _BOUND) & np.isfinite(cite.protein.X).any(axis=0)
-            protein, controls = cite.protein.X[:, kept], kind[kept] == "isotype"
+            measured = np.isfinite(cite.protein.X).any(axis=0)
+            protein, controls = cite.protein.X[:, measured], controls[measured]
         score, called = doublets(cite.rna.X, protein, controls, seed=seed)
     reason = low_quality(table)
     return table.assign(

@@ -8,7 +8,6 @@ import typer
 from scfusionttt.cli.common import check_model, load_model, print_table, save_model, write_json
 from scfusionttt.cli.options import (
     Compute,
-    Device,
     Devices,
     DropEmpty,
     Input,
@@ -41,7 +40,7 @@ def map(
     rna_only: Annotated[
         bool, typer.Option("--rna-only", help="ignore proteins, e.g. if few of the model's were measured")
     ] = False,
-    device: Compute = Device.auto, devices: Devices = 1, nodes: Nodes = 1, overwrite: Overwrite = False,
+    device: Compute = "auto", devices: Devices = 1, nodes: Nodes = 1, overwrite: Overwrite = False,
     layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None,
     cells: WhichCells = None, round: Round = False, drop_empty: DropEmpty = False, json_file: Json = None,
 ) -> None:  # fmt: skip
@@ -60,7 +59,7 @@ def map(
     check_out(input, out, EMBEDDING_ENDINGS)
     if out_model is not None:
         check_model_path(out_model, overwrite=overwrite)
-    trained = load_model(model, input, device=device.value, devices=devices, nodes=nodes)
+    trained = load_model(model, input, device=device, devices=devices, nodes=nodes)
     options = input_options(layer, rna_modality, protein_modality, cells, drop_empty, round=round)
     cite, source = load(input, out, EMBEDDING_ENDINGS, options)
     mapped = trained.map(cite, batch_key=batch_key, rna_only=rna_only)

@@ -1,16 +1,14 @@
 """Compare scFusionTTT with baselines, and with variants of itself."""
 
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from scfusionttt.cli.common import as_settings, check_input, open_input, print_table
 from scfusionttt.cli.options import (
     Compute,
-    Device,
     Labels,
     Layer,
     OptionalLabels,
@@ -46,12 +44,8 @@ Protocols = Annotated[
 ]
 
 
-class BenchmarkTask(StrEnum):
-    """What methods are compared on."""
-
-    embed = "embed"
-    impute = "impute"
-    transfer = "transfer"
+#: What methods are compared on.
+BenchmarkTask = Literal["embed", "impute", "transfer"]
 
 
 def benchmark(
@@ -59,7 +53,7 @@ def benchmark(
     labels_key: OptionalLabels = None,
     task: Annotated[
         BenchmarkTask, typer.Option(help="embeddings and cell types; proteins from RNA; cell types of a query")
-    ] = BenchmarkTask.embed,
+    ] = "embed",
     out: OutFolder = Path("benchmark"),
     methods: Annotated[
         str | None, typer.Option("--methods", metavar="NAME,...", help="methods; default: all but the slow ones")
@@ -83,7 +77,7 @@ def benchmark(
             help="fractions of the labelled cells to train on; default: 0.75,0.05, with --task transfer 0.01,0.05,0.3",
         ),
     ] = None,
-    settings: Settings = None, device: Compute = Device.auto,
+    settings: Settings = None, device: Compute = "auto",
     layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None, cells: WhichCells = None,
     round: Round = False,
 ) -> None:  # fmt: skip
@@ -111,17 +105,17 @@ def benchmark(
     _check(inputs, out)
     changed = as_settings(settings)
     options = input_options(layer, rna_modality, protein_modality, cells, drop_empty=True, round=round)
-    if task is not BenchmarkTask.impute and labels_key is None:
-        raise SettingError(f"benchmark --task {task.value} needs --labels-key KEY")
-    _refuse(task, "--labels-key", labels_key, used_by=[BenchmarkTask.embed, BenchmarkTask.transfer])
-    _refuse(task, "--label-map", label_map, used_by=[BenchmarkTask.transfer])
-    _refuse(task, "--train-fractions", train_fractions, used_by=[BenchmarkTask.embed, BenchmarkTask.transfer])
-    _refuse(task, "--protocols", protocols, used_by=[BenchmarkTask.embed])
-    if task is not BenchmarkTask.embed:
+    if task != "impute" and labels_key is None:
+        raise SettingError(f"benchmark --task {task} needs --labels-key KEY")
+    _refuse(task, "--labels-key", labels_key, used_by=["embed", "transfer"])
+    _refuse(task, "--label-map", label_map, used_by=["transfer"])
+    _refuse(task, "--train-fractions", train_fractions, used_by=["embed", "transfer"])
+    _refuse(task, "--protocols", protocols, used_by=["embed"])
+    if task != "embed":
         _compare_queries(
             task, inputs, out, options, labels_key=labels_key, batch_key=batch_key, label_map=label_map,
             methods=None if methods is None else _listed(methods), seeds=seeds, settings=changed,
-            shares=_fractions(train_fractions or "0.01,0.05,0.3"), device=device.value,
+            shares=_fractions(train_fractions or "0.01,0.05,0.3"), device=device,
         )  # fmt: skip
         return
     assert labels_key is not None
@@ -129,7 +123,7 @@ def benchmark(
     from scfusionttt.comparison.tasks import BENCHMARK_PROTOCOLS, tasks
 
     names = [*DEFAULT, *(OF_BATCHES if batch_key else ())] if methods is None else _listed(methods)
-    chosen = choose(names, models=out / "models", settings=changed, device=device.value)
+    chosen = choose(names, models=out / "models", settings=changed, device=device)
     shares = _fractions(train_fractions or "0.75,0.05")
     todo = tasks(list(BENCHMARK_PROTOCOLS) if protocols is None else _listed(protocols), shares)
     _compare(_datasets(inputs, labels_key, options, batch_key), chosen, todo, seeds, out)
@@ -138,7 +132,7 @@ def benchmark(
 def _refuse(task: BenchmarkTask, option: str, value: object, *, used_by: Sequence[BenchmarkTask]) -> None:
     """Raise SettingError if an option is given to a task that does not use it."""
     if value is not None and task not in used_by:
-        raise SettingError(f"{option} has no effect with --task {task.value}; leave it out")
+        raise SettingError(f"{option} has no effect with --task {task}; leave it out")
 
 
 def _compare_queries(
@@ -167,7 +161,7 @@ def _compare_queries(
     mapping = {} if label_map is None else read_map(label_map, ("label", "class"))
     config = preset("default").with_settings(settings)
     if batch_key is None and len(inputs) < 2:
-        raise SettingError(f"benchmark --task {task.value} needs a data set to learn from and a query, or --batch-key")
+        raise SettingError(f"benchmark --task {task} needs a data set to learn from and a query, or --batch-key")
     first, *others = inputs
     to_itself = batch_key is None and first in others  # which shows how well a method fits
     names = [first.stem, *input_names(others)] if to_itself else input_names(inputs)
@@ -179,7 +173,7 @@ def _compare_queries(
     else:
         (name, train), *rest = parts
         pairs = [queries.Query(f"{name} to {other}", train, cite, config, device) for other, cite in rest]
-    if task is BenchmarkTask.impute:
+    if task == "impute":
         _run(imputation.jobs(pairs, methods or list(imputation.DEFAULT), range(seeds)), out)
     else:
         assert labels_key is not None
@@ -202,7 +196,7 @@ def ablate(
     out: OutFolder = Path("ablation"),
     preset: Preset = "default",
     seeds: Seeds = 5, protocols: Protocols = None, train_fractions: Fractions = "0.75,0.05",
-    settings: Settings = None, device: Compute = Device.auto,
+    settings: Settings = None, device: Compute = "auto",
     layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None, cells: WhichCells = None,
     round: Round = False,
 ) -> None:  # fmt: skip
@@ -226,7 +220,7 @@ def ablate(
 
     study = what[0] if what[0] in STUDY_NAMES or not vary else None
     inputs = [Path(text) for text in (what[1:] if study else what)]
-    base = Variants(config, out / "models", device.value)
+    base = Variants(config, out / "models", device)
     variants = base.of_study(study) if study else []
     variants += [method for text in vary or [] for method in base.of_setting(text)]
     if not inputs:

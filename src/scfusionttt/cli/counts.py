@@ -1,8 +1,7 @@
 """Verbs that need counts and no model: background, differential."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -50,18 +49,11 @@ def background(
     print_table("mean background (counts) and fraction of positive cells", calls.proteins)
 
 
-class Modality(StrEnum):
-    """What to compare."""
-
-    rna = "rna"
-    protein = "protein"
-
-
 def differential(
     input: InputFile,
     groupby: Annotated[str, typer.Option("--groupby", metavar="KEY", help="obs column with the groups of cells")],
     out: OutTable,
-    modality: Annotated[Modality, typer.Option(help="genes or proteins")] = Modality.rna,
+    modality: Annotated[Literal["rna", "protein"], typer.Option(help="genes or proteins")] = "rna",
     group: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="group to test; repeatable; default: all")
     ] = None,
@@ -89,7 +81,7 @@ def differential(
     check_file_path(out, TABLE_ENDINGS)
     options = input_options(layer, rna_modality, protein_modality, cells, drop_empty=False, round=round)
     table = compare(
-        open_input(input, stream=False), groupby, modality=modality.value, groups=group, reference=reference,
+        open_input(input, stream=False), groupby, modality=modality, groups=group, reference=reference,
         donor_key=donor_key, **options,
     )  # fmt: skip
     write_table(out, table.set_index("group"))

@@ -8,7 +8,6 @@ import typer
 from scfusionttt.cli.common import as_settings, check_input, write_json
 from scfusionttt.cli.options import (
     Compute,
-    Device,
     DropEmpty,
     Input,
     Json,
@@ -50,7 +49,7 @@ def store(
 
 def plan(
     input: Input, preset: Preset = "default", settings: Settings = None, species: Species = None,
-    device: Compute = Device.auto, layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None,
+    device: Compute = "auto", layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None,
     cells: WhichCells = None, round: Round = False, json_file: Json = None,
 ) -> None:  # fmt: skip
     """Estimate the memory, disk space and time that pretraining and embedding need, measured on some of the cells.
@@ -71,7 +70,7 @@ def plan(
     if is_store(input):
         require_no_options(options, "a store")
     source = open_store(input) if is_store(input) else open_source(input, **options)
-    result = estimate(source, config, device=device.value, species=species)
+    result = estimate(source, config, device=device, species=species)
     for line in result.lines():
         typer.echo(line)
     write_json(json_file, result.to_dict())

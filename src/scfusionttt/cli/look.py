@@ -9,7 +9,6 @@ from scfusionttt.cli.common import command_line, load_model, open_input, print_t
 from scfusionttt.cli.flags import with_flags
 from scfusionttt.cli.options import (
     Compute,
-    Device,
     DropEmpty,
     InputFile,
     Json,
@@ -102,7 +101,7 @@ def report(
         list[float] | None, typer.Option(metavar="R", help="resolution of clusters; repeatable, the first is described")
     ] = None,
     title: Annotated[str | None, typer.Option(metavar="TEXT", help="title; default: the name of the input")] = None,
-    device: Compute = Device.auto,
+    device: Compute = "auto",
     layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None,
     cells: WhichCells = None, round: Round = False, drop_empty: DropEmpty = False,
 ) -> None:  # fmt: skip
@@ -116,7 +115,7 @@ def report(
 
     check_file_path(out, PAGE_ENDINGS)
     translation = None if label_map is None else read_map(label_map, ("label", "class"))
-    trained = load_model(model, input, device=device.value)
+    trained = load_model(model, input, device=device)
     from scfusionttt.evaluation.slots import find_coordinates
     from scfusionttt.model.pipeline import check_cells
     from scfusionttt.report import write_report

@@ -1,38 +1,15 @@
 """Arguments and options that several verbs share."""
 
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from scfusionttt.errors import OutputError, SettingError
 
-
-class Device(StrEnum):
-    """Where to compute."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-    mps = "mps"
-
-
-class Space(StrEnum):
-    """Where the geometric metrics are computed."""
-
-    rep = "rep"
-    umap = "umap"
-
-
-class Cells(StrEnum):
-    """Which cells to use if RNA and proteins have different ones."""
-
-    same = "same"
-    overlap = "overlap"
-    rna = "rna"
-    all = "all"
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Cells = Literal["same", "overlap", "rna", "all"]
 
 
 def _json_path(path: Path | None) -> Path | None:
@@ -51,12 +28,12 @@ def _device(device: Device) -> Device:
     """Check that the device is available, before any work is done, and where possible before torch is loaded."""
     drivers = ("nvidia*", "nvhost*", "nvmap", "kfd", "dxg")  # NVIDIA, Jetson, AMD, and Windows' Linux
     no_driver = sys.platform == "linux" and not any(any(Path("/dev").glob(name)) for name in drivers)
-    if (device is Device.mps and sys.platform != "darwin") or (device is Device.cuda and no_driver):
-        raise SettingError(f"the device {device.value!r} is not available on this machine; choose auto or cpu")
-    if device is not Device.auto:
+    if (device == "mps" and sys.platform != "darwin") or (device == "cuda" and no_driver):
+        raise SettingError(f"the device {device!r} is not available on this machine; choose auto or cpu")
+    if device != "auto":
         from scfusionttt.training.machine import choose_device
 
-        choose_device(device.value)
+        choose_device(device)
     return device
 
 
@@ -167,7 +144,7 @@ def input_options(
         "layer": layer,
         "rna_modality": rna_modality,
         "protein_modality": protein_modality,
-        "cells": None if cells is None else cells.value,
+        "cells": cells,
         "drop_empty": drop_empty or None,
         "round": round or None,
     }

@@ -1,15 +1,13 @@
 """Annotation with a reference, and the references themselves."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from scfusionttt.cli.common import as_settings, check_input, command_line, open_input, print_table
 from scfusionttt.cli.options import (
     Compute,
-    Device,
     DropEmpty,
     Input,
     Layer,
@@ -37,7 +35,7 @@ def annotate(
     unknown: Annotated[
         float, typer.Option(metavar="P", help='label a cell "unknown" if its p-value is at most P; 0: none')
     ] = 0.005,
-    device: Compute = Device.auto,
+    device: Compute = "auto",
     layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None,
     cells: WhichCells = None, round: Round = False, drop_empty: DropEmpty = False,
 ) -> None:  # fmt: skip
@@ -56,7 +54,7 @@ def annotate(
 
     out = Path(f"{input.stem}.annotated.csv") if out is None else out
     check_out(input, out, PROTEIN_ENDINGS)
-    model = FusionTTT.load(find(reference), device=device.value)
+    model = FusionTTT.load(find(reference), device=device)
     options = input_options(layer, rna_modality, protein_modality, cells, drop_empty, round=round)
     cite, source = load(input, out, PROTEIN_ENDINGS, options)
     annotation = model.annotate(cite, unknown=unknown or None)
@@ -68,16 +66,8 @@ def annotate(
         typer.echo(f"{count:8d}  {name}")
 
 
-class Action(StrEnum):
-    """What to do with references."""
-
-    list = "list"
-    show = "show"
-    build = "build"
-
-
 def reference(
-    action: Annotated[Action, typer.Argument(metavar="list|show|build", help="what to do")],
+    action: Annotated[Literal["list", "show", "build"], typer.Argument(metavar="list|show|build", help="what to do")],
     which: Annotated[
         str | None, typer.Argument(metavar="[NAME|INPUT]", help="reference to show, or labelled CITE-seq to build from")
     ] = None,
@@ -87,14 +77,14 @@ def reference(
     data: Annotated[str, typer.Option(help="build: where the data are from, for the card")] = "not stated",
     licence: Annotated[str, typer.Option(help="build: licence of the data, for the card")] = "other",
     tissue: Annotated[str, typer.Option(help="build: tissue, for the card")] = "not stated",
-    preset: Preset = "default", settings: Settings = None, device: Compute = Device.auto,
+    preset: Preset = "default", settings: Settings = None, device: Compute = "auto",
 ) -> None:  # fmt: skip
     """List the references of the package, show the card of one, or build one from labelled CITE-seq.
 
     Example: scfusionttt reference show pbmc
     Example: scfusionttt reference build pbmc.h5mu --labels-key cell_type --tissue blood --out blood
     """
-    if action is Action.build:
+    if action == "build":
         if which is None or out is None or labels_key is None:
             raise SettingError("reference build needs INPUT, --labels-key KEY and --out DIR")
         check_input(Path(which))
@@ -104,9 +94,7 @@ def reference(
         config = named_preset(preset).with_settings(as_settings(settings))
         about = About(title=title, data=data, licence=licence, tissue=tissue)
         cells = open_input(Path(which), stream=False)
-        metrics = build(
-            cells, out, about, labels_key=labels_key, config=config, device=device.value, command=command_line()
-        )
+        metrics = build(cells, out, about, labels_key=labels_key, config=config, device=device, command=command_line())
         import pandas as pd
 
         print_table("held-out protocol, RNA alone", pd.DataFrame({"value": metrics}))
@@ -114,7 +102,7 @@ def reference(
         return
     from scfusionttt.model.reference import DEFAULT, card, references
 
-    if action is Action.show:
+    if action == "show":
         typer.echo(card(which or DEFAULT))
         return
     for name in references():

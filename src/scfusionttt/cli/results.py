@@ -1,15 +1,13 @@
 """Results of a trained model: embeddings, cell types, proteins, explanations, scores."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from scfusionttt.cli.common import check_model, load_model, open_input, print_table, write_json
 from scfusionttt.cli.options import (
     Compute,
-    Device,
     Devices,
     DropEmpty,
     Input,
@@ -25,7 +23,6 @@ from scfusionttt.cli.options import (
     Protein,
     Rna,
     Round,
-    Space,
     WhichCells,
     input_options,
 )
@@ -67,7 +64,7 @@ def load(input: Path, out: Path, endings: tuple[str, ...], options: dict[str, An
 
 
 def embed(
-    input: Input, model: Model, out: OutFile, device: Compute = Device.auto, devices: Devices = 1, nodes: Nodes = 1,
+    input: Input, model: Model, out: OutFile, device: Compute = "auto", devices: Devices = 1, nodes: Nodes = 1,
     layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None,
     cells: WhichCells = None, round: Round = False, drop_empty: DropEmpty = False,
 ) -> None:  # fmt: skip
@@ -82,7 +79,7 @@ def embed(
     from scfusionttt.data.write import EMBEDDING_ENDINGS, write_embedding
 
     check_out(input, out, EMBEDDING_ENDINGS)
-    trained = load_model(model, input, device=device.value, devices=devices, nodes=nodes)
+    trained = load_model(model, input, device=device, devices=devices, nodes=nodes)
     options = input_options(layer, rna_modality, protein_modality, cells, drop_empty, round=round)
     cite, source = load(input, out, EMBEDDING_ENDINGS, options)
     z = trained.embed(cite)
@@ -92,24 +89,18 @@ def embed(
     typer.echo(f"{out}: {z.shape[0]} cells, {z.shape[1]} dimensions", err=True)
 
 
-class Units(StrEnum):
-    """Units of imputed proteins."""
-
-    log_ratio = "log_ratio"
-    counts = "counts"
-
-
 def impute(
     input: Input, model: Model, out: OutFile,
     intervals: Annotated[
         bool, typer.Option("--intervals", help="also write standard deviations and 90 % intervals")
     ] = False,
-    units: Annotated[Units, typer.Option(help="log-ratios, or counts at the depth of the training cells")]
-    = Units.log_ratio,
+    units: Annotated[
+        Literal["log_ratio", "counts"], typer.Option(help="log-ratios, or counts at the depth of the training cells")
+    ] = "log_ratio",
     transform_batch: Annotated[
         str | None, typer.Option(metavar="NAME", help="impute as measured in this batch of the model")
     ] = None,
-    device: Compute = Device.auto, devices: Devices = 1, nodes: Nodes = 1,
+    device: Compute = "auto", devices: Devices = 1, nodes: Nodes = 1,
     layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None,
     cells: WhichCells = None, round: Round = False, drop_empty: DropEmpty = False,
 ) -> None:  # fmt: skip
@@ -126,31 +117,25 @@ def impute(
     from scfusionttt.data.write import PROTEIN_ENDINGS, write_proteins
 
     check_out(input, out, PROTEIN_ENDINGS)
-    trained = load_model(model, input, device=device.value, devices=devices, nodes=nodes)
+    trained = load_model(model, input, device=device, devices=devices, nodes=nodes)
     options = input_options(layer, rna_modality, protein_modality, cells, drop_empty, round=round)
     cite, source = load(input, out, PROTEIN_ENDINGS, options)
     from scfusionttt.model.imputation import obsm_tables
 
-    tables = obsm_tables(trained.impute(cite, units=units.value, intervals=intervals, transform_batch=transform_batch))
+    tables = obsm_tables(trained.impute(cite, units=units, intervals=intervals, transform_batch=transform_batch))
     if is_first():
         write_proteins(out, tables, source, rna_modality=rna_modality)
     n_cells, n_proteins = tables[PROTEIN_IMPUTED].shape
     typer.echo(f"{out}: {n_cells} cells, {n_proteins} proteins", err=True)
 
 
-class DenoisedUnits(StrEnum):
-    """Units of denoised values."""
-
-    log = "log"
-    counts = "counts"
-
-
 def denoise(
     input: Input, model: Model, out: OutFile,
     units: Annotated[
-        DenoisedUnits, typer.Option(help="log1p of counts per 10,000 and log-ratios, or counts per 10,000 and counts")
-    ] = DenoisedUnits.log,
-    device: Compute = Device.auto, devices: Devices = 1, nodes: Nodes = 1,
+        Literal["log", "counts"],
+        typer.Option(help="log1p of counts per 10,000 and log-ratios, or counts per 10,000 and counts"),
+    ] = "log",
+    device: Compute = "auto", devices: Devices = 1, nodes: Nodes = 1,
     layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None,
     cells: WhichCells = None, round: Round = False, drop_empty: DropEmpty = False,
 ) -> None:  # fmt: skip
@@ -165,9 +150,9 @@ def denoise(
     from scfusionttt.data.write import write_cells
 
     check_out(input, out, (".h5ad",))
-    trained = load_model(model, input, device=device.value, devices=devices, nodes=nodes)
+    trained = load_model(model, input, device=device, devices=devices, nodes=nodes)
     options = input_options(layer, rna_modality, protein_modality, cells, drop_empty, round=round)
-    denoised = trained.denoise(open_input(input), units=units.value, **options)
+    denoised = trained.denoise(open_input(input), units=units, **options)
     if is_first():
         write_cells(out, denoised)
     typer.echo(f"{out}: {denoised.n_obs} cells, {denoised.n_vars} genes", err=True)
@@ -185,7 +170,7 @@ def predict(
     rna_only: Annotated[
         bool, typer.Option("--rna-only", help="ignore the proteins of cells with RNA, e.g. those of another study")
     ] = False,
-    device: Compute = Device.auto, devices: Devices = 1, nodes: Nodes = 1,
+    device: Compute = "auto", devices: Devices = 1, nodes: Nodes = 1,
     layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None,
     cells: WhichCells = None, round: Round = False, drop_empty: DropEmpty = False,
 ) -> None:  # fmt: skip
@@ -197,7 +182,7 @@ def predict(
     from scfusionttt.io.tables import TABLE_ENDINGS, check_file_path, write_table
 
     check_file_path(out, TABLE_ENDINGS)
-    trained = load_model(model, input, device=device.value, devices=devices, nodes=nodes)
+    trained = load_model(model, input, device=device, devices=devices, nodes=nodes)
     options = input_options(layer, rna_modality, protein_modality, cells, drop_empty, round=round)
     table = trained.predict(open_input(input), unknown=unknown, refine=refine, rna_only=rna_only, **options)
     if is_first():
@@ -219,7 +204,7 @@ def explain(
     level: Annotated[
         float, typer.Option(metavar="P", min=0, max=1, help="family-wise error rate; 1 lists all features")
     ] = 0.05,
-    device: Compute = Device.auto,
+    device: Compute = "auto",
     layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None,
     cells: WhichCells = None, round: Round = False, drop_empty: DropEmpty = False,
 ) -> None:  # fmt: skip
@@ -232,7 +217,7 @@ def explain(
     from scfusionttt.io.tables import TABLE_ENDINGS, check_file_path, write_table
 
     check_file_path(out, TABLE_ENDINGS)
-    trained = load_model(model, input, device=device.value)
+    trained = load_model(model, input, device=device)
     options = input_options(layer, rna_modality, protein_modality, cells, drop_empty, round=round)
     table = trained.explain(
         open_input(input), target, labels_key=labels_key, rna_only=rna_only, n_cells=n_cells, level=level, **options
@@ -261,8 +246,9 @@ def evaluate(
         typer.Option("--batch-key", metavar="KEY", help="obs column with batches: also score how they mix (scIB)"),
     ] = None,
     space: Annotated[
-        Space, typer.Option(help="space of ASW, SC, CHI and DBI: the representation, or its UMAP as in the paper")
-    ] = Space.rep,
+        Literal["rep", "umap"],
+        typer.Option(help="space of ASW, SC, CHI and DBI: the representation, or its UMAP as in the paper"),
+    ] = "rep",
     json_file: Json = None,
 ) -> None:  # fmt: skip
     """Score a representation or clusters against labels with ten metrics, and the mixing of batches.
@@ -272,7 +258,7 @@ def evaluate(
     from scfusionttt.evaluation.slots import evaluate_slots
 
     result = evaluate_slots(
-        open_input(input, stream=False), labels_key=labels_key, rep=rep, clusters=clusters, space=space.value,
+        open_input(input, stream=False), labels_key=labels_key, rep=rep, clusters=clusters, space=space,
         batch_key=batch_key,
     )  # fmt: skip
     lacking = "without label or cluster" if clusters else "unlabelled"

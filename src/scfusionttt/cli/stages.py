@@ -19,7 +19,6 @@ from scfusionttt.cli.options import (
     Baseline,
     Batches,
     Compute,
-    Device,
     Devices,
     DropEmpty,
     Fraction,
@@ -55,7 +54,7 @@ def pretrain(
     epochs: Annotated[int | None, typer.Option(metavar="N", help="short for --set pretrain.epochs=N")] = None,
     seed: Annotated[int | None, typer.Option(metavar="N", help="short for --set seed=N")] = None,
     species: Species = None,
-    device: Compute = Device.auto, memory: Memory = None, devices: Devices = 1, nodes: Nodes = 1,
+    device: Compute = "auto", memory: Memory = None, devices: Devices = 1, nodes: Nodes = 1,
     resume: Resume = False, overwrite: Overwrite = False, layer: Layer = None,
     rna_modality: Rna = None, protein_modality: Protein = None,
     cells: WhichCells = None, round: Round = False, drop_empty: DropEmpty = False,
@@ -77,7 +76,7 @@ def pretrain(
     with run_folder(out, resume=resume, overwrite=overwrite) as checkpoints:
         from scfusionttt.model.fusionttt import FusionTTT  # loads torch, after what can be checked without it
 
-        model = FusionTTT(device=device.value, memory=memory, devices=devices, nodes=nodes)
+        model = FusionTTT(device=device, memory=memory, devices=devices, nodes=nodes)
         model.config = config_of_run
         model.pretrain(
             open_input(input), batch_key=batch_keys(batch_key), species=species, checkpoints=checkpoints,
@@ -89,7 +88,7 @@ def pretrain(
 def finetune(
     input: Input, model: Model, labels_key: Labels, out: OutModel,
     train_fraction: Fraction = None, split: Split = None, baseline: Baseline = False,
-    settings: Settings = None, device: Compute = Device.auto, memory: Memory = None,
+    settings: Settings = None, device: Compute = "auto", memory: Memory = None,
     devices: Devices = 1, nodes: Nodes = 1, resume: Resume = False, overwrite: Overwrite = False, layer: Layer = None,
     rna_modality: Rna = None, protein_modality: Protein = None,
     cells: WhichCells = None, round: Round = False, drop_empty: DropEmpty = False, json_file: Json = None,
@@ -103,7 +102,7 @@ def finetune(
     options = input_options(layer, rna_modality, protein_modality, cells, drop_empty, round=round)
     check_input(input)
     with run_folder(out, resume=resume, overwrite=overwrite, start=model) as checkpoints:
-        trained = load_model(model, input, device=device.value, memory=memory, devices=devices, nodes=nodes)
+        trained = load_model(model, input, device=device, memory=memory, devices=devices, nodes=nodes)
         trained.config = config_of_run
         trained.finetune(
             open_input(input), labels_key=labels_key, train_fraction=train_fraction, split=split, baseline=baseline,
@@ -116,7 +115,7 @@ def finetune(
 def transfer(
     input: Input, model: Model, out: OutModel, labels_key: OptionalLabels = None,
     train_fraction: Fraction = None, split: Split = None, baseline: Baseline = False,
-    settings: Settings = None, device: Compute = Device.auto, memory: Memory = None,
+    settings: Settings = None, device: Compute = "auto", memory: Memory = None,
     devices: Devices = 1, nodes: Nodes = 1, resume: Resume = False, overwrite: Overwrite = False, layer: Layer = None,
     rna_modality: Rna = None, protein_modality: Protein = None,
     cells: WhichCells = None, round: Round = False, drop_empty: DropEmpty = False, json_file: Json = None,
@@ -136,7 +135,7 @@ def transfer(
     options = input_options(layer, rna_modality, protein_modality, cells, drop_empty, round=round)
     check_input(input)
     with run_folder(out, resume=resume, overwrite=overwrite, start=model) as checkpoints:
-        trained = load_model(model, input, device=device.value, memory=memory, devices=devices, nodes=nodes)
+        trained = load_model(model, input, device=device, memory=memory, devices=devices, nodes=nodes)
         trained.config = config_of_run
         student = trained.transfer(
             open_input(input), labels_key=labels_key, train_fraction=train_fraction, split=split, baseline=baseline,

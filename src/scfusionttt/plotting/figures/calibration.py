@@ -3,7 +3,7 @@
 import pandas as pd
 from matplotlib.axes import Axes
 
-from scfusionttt.plotting.figures.style import INK, MUTED, PALETTE, RULE, literal, new_axes, show_reason, tidy
+from scfusionttt.plotting.figures.style import INK, MUTED, PALETTE, RULE, new_axes, show_reason, tidy
 
 
 def calibration(bins: pd.DataFrame, *, title: str = "", ax: Axes | None = None) -> Axes:
@@ -30,7 +30,7 @@ def calibration(bins: pd.DataFrame, *, title: str = "", ax: Axes | None = None) 
     ax.vlines(bins["confidence"], bins["confidence"], bins["accuracy"], color=PALETTE[5], linewidth=1.4)
     ax.scatter(bins["confidence"], bins["accuracy"], s=6 + 250 * cells / total, color=PALETTE[0], zorder=3)
     summary = f"expected calibration error {float((gap * cells).sum() / total):.3f}\n{total:,.0f} cells"
-    literal(ax.text(0.97, 0.04, summary, transform=ax.transAxes, ha="right", va="bottom", fontsize=8.5, color=INK))
+    ax.text(0.97, 0.04, summary, transform=ax.transAxes, ha="right", va="bottom", fontsize=8.5, color=INK)
     ax.set(xlim=(0, 1.03), ylim=(0, 1.03), aspect="equal", xlabel="probability of the predicted class")
     ax.set_ylabel("fraction of cells predicted correctly")
     ax.grid(color=RULE, linewidth=0.6)

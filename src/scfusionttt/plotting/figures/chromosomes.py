@@ -14,7 +14,6 @@ from scfusionttt.plotting.figures.style import (
     INK,
     PALETTE,
     RULE,
-    literal,
     new_axes,
     shorten,
     show_reason,
@@ -65,14 +64,12 @@ def chromosome_heatmap(
     )
     ax.vlines([first for _, first, _ in track.bands[1:]], 0, len(values), color=INK, linewidth=0.5)
     ax.invert_yaxis()
-    ax.set_yticks(np.arange(len(values)) + 0.5, [shorten(name) for name in values.index])
-    for label in ax.get_yticklabels():
-        literal(label)
+    ax.set_yticks(np.arange(len(values)) + 0.5, [shorten(name) for name in values.index], parse_math=False)
     bar = ax.figure.colorbar(drawn, ax=ax, aspect=14, pad=0.01, fraction=0.03)
     bar.outline.set_visible(False)  # type: ignore[operator]
     bar.ax.tick_params(labelsize=7.5, labelcolor=INK, length=2)
     bar.locator = MaxNLocator(nbins=5)
-    literal(bar.ax.yaxis.label).set(text=shorten(unit, 40), fontsize=8, color=INK)
+    bar.set_label(shorten(unit, 40), fontsize=8, color=INK, parse_math=False)
     name_chromosomes(ax, track, shade=False)
     tidy(ax, title, spines=())
     ax.tick_params(length=0)
@@ -155,7 +152,7 @@ def _name_proteins(ax: Axes, named: pd.DataFrame, at: np.ndarray) -> None:
     leaders = [[gene, name] for gene, name in zip(zip(named["x"], row), zip(named["name_x"], below))]
     ax.add_collection(LineCollection(leaders, colors=PALETTE[5], linewidths=0.5, zorder=2))
     for x, y, name in zip(named["name_x"], below, named["text"]):
-        text = literal(ax.text(x, y, name, fontsize=6.5, color=INK, ha="center", va="top", zorder=4))
+        text = ax.text(x, y, name, fontsize=6.5, color=INK, ha="center", va="top", zorder=4, parse_math=False)
         text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.3})  # above leaders of names below
 
 

@@ -4,7 +4,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from scfusionttt.plotting.figures.style import PALETTE, RULE, literal, new_axes, shorten, show_reason, tidy
+from scfusionttt.plotting.figures.style import PALETTE, RULE, new_axes, shorten, show_reason, tidy
 
 _RAISES, _LOWERS = PALETTE[5], PALETTE[0]
 
@@ -25,9 +25,7 @@ def contributions(table: pd.DataFrame, *, title: str = "", ax: Axes | None = Non
     colours = [_RAISES if score > 0 else _LOWERS for score in table["score"]]
     rows = range(len(table))
     ax.barh(rows, table["share"], color=colours, height=0.72)
-    ax.set_yticks(rows, [shorten(_named(*pair)) for pair in zip(table["name"], table["modality"])])
-    for label in ax.get_yticklabels():
-        literal(label)
+    ax.set_yticks(rows, [shorten(_named(*pair)) for pair in zip(table["name"], table["modality"])], parse_math=False)
     ax.invert_yaxis()
     ax.grid(axis="x", color=RULE, linewidth=0.6)
     ax.set_axisbelow(True)

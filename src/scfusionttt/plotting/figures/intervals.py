@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 from numpy.typing import NDArray
 
-from scfusionttt.plotting.figures.style import MUTED, PALETTE, RULE, literal, new_axes, shorten, show_reason, tidy
+from scfusionttt.plotting.figures.style import MUTED, PALETTE, RULE, new_axes, shorten, show_reason, tidy
 
 #: Least width of an axis, so that differences of a few thousandths look as small as they are.
 _SPAN = 0.1
@@ -40,9 +40,7 @@ def intervals(panels: Mapping[str, pd.DataFrame]) -> NDArray[Any]:
         alone = rows["low"].isna().to_numpy()
         for own, colour in ((~alone, PALETTE[0]), (alone, MUTED)):
             ax.plot(rows["mean"].where(own), range(len(rows)), "o", color=colour, markersize=5)
-        ax.set_yticks(range(len(rows)), [shorten(name) for name in rows.index])
-        for label in ax.get_yticklabels():
-            literal(label)
+        ax.set_yticks(range(len(rows)), [shorten(name) for name in rows.index], parse_math=False)
         ax.grid(axis="x", color=RULE, linewidth=0.6)
         ax.set_axisbelow(True)
         ax.margins(x=0.08, y=0.08)

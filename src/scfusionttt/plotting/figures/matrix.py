@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from scfusionttt.plotting.figures.style import INK, MUTED, RULE, literal, new_axes, shorten, show_reason, tidy
+from scfusionttt.plotting.figures.style import INK, MUTED, RULE, new_axes, shorten, show_reason, tidy
 
 _WHITE_TEXT_ABOVE = 0.55
 #: Width of a letter of a class name, inches.
@@ -58,10 +58,9 @@ def confusion(counts: pd.DataFrame, *, recall: bool = True, title: str = "", ax:
 
 def _name_axes(ax: Axes, counts: pd.DataFrame, totals: np.ndarray) -> None:
     true, predicted = [str(name) for name in counts.index], [str(name) for name in counts.columns]
-    ax.set_xticks(np.arange(len(predicted)) + 0.5, [shorten(name) for name in predicted], rotation=90)
-    ax.set_yticks(np.arange(len(true)) + 0.5, [f"{shorten(name)} ({n:,.0f})" for name, n in zip(true, totals)])
-    for label in [*ax.get_xticklabels(), *ax.get_yticklabels()]:
-        literal(label)
+    ax.set_xticks(np.arange(len(predicted)) + 0.5, [shorten(name) for name in predicted], rotation=90, parse_math=False)
+    rows = [f"{shorten(name)} ({n:,.0f})" for name, n in zip(true, totals)]
+    ax.set_yticks(np.arange(len(true)) + 0.5, rows, parse_math=False)
     ax.set(xlabel="predicted class (colour: fraction of the true class)", ylabel="true class (number of cells)")
     ax.axhline(0, color=RULE, linewidth=0.8)
 

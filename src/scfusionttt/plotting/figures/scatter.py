@@ -15,7 +15,6 @@ from scfusionttt.plotting.figures.style import (
     MISSING,
     class_colours,
     encode_labels,
-    literal,
     new_axes,
     shorten,
     show_reason,
@@ -123,7 +122,7 @@ def umap_continuous(
     bar.outline.set_visible(False)  # type: ignore[operator]
     bar.ax.tick_params(labelsize=8, labelcolor=INK, length=2)
     bar.locator = MaxNLocator(nbins=4)
-    literal(bar.ax.yaxis.label).set(text=shorten(unit, 40), fontsize=8.5, color=INK)
+    bar.set_label(shorten(unit, 40), fontsize=8.5, color=INK, parse_math=False)
     _finish(ax, title, space)
     return ax
 
@@ -150,7 +149,7 @@ def _middle(xy: NDArray) -> NDArray:
 def _write_name(ax: Axes, members: NDArray, name: str) -> None:
     """Write a name on its cells, or above them if it would hide them."""
     above = len(members) < _FEW_CELLS
-    text = ax.annotate(
+    ax.annotate(
         shorten(name),
         tuple(_middle(members)),
         xytext=(0, 3.5 if above else 0),
@@ -160,8 +159,9 @@ def _write_name(ax: Axes, members: NDArray, name: str) -> None:
         fontsize=8.5,
         fontweight="bold",
         color=INK,
+        parse_math=False,
+        path_effects=[withStroke(linewidth=2.5, foreground="white", alpha=0.9)],
     )
-    literal(text).set_path_effects([withStroke(linewidth=2.5, foreground="white", alpha=0.9)])
 
 
 def _counted(name: str, n: int) -> str:
@@ -187,14 +187,12 @@ def _legend(ax: Axes, handles: list[Line2D], texts: list[str], columns: int) -> 
         borderaxespad=0.2,
     )
     for entry, text in zip(legend.get_texts(), texts):
-        literal(entry).set(text=text, color=INK)
+        entry.set(text=text, color=INK, parse_math=False)
 
 
 def _finish(ax: Axes, title: str, space: str) -> None:
     ax.set(xticks=[], yticks=[])
     ax.set_aspect("equal", adjustable="datalim")
-    ax.set_xlabel(f"{shorten(space)} 1", loc="left")
-    ax.set_ylabel(f"{shorten(space)} 2", loc="bottom")
-    literal(ax.xaxis.label)
-    literal(ax.yaxis.label)
+    ax.set_xlabel(f"{shorten(space)} 1", loc="left", parse_math=False)
+    ax.set_ylabel(f"{shorten(space)} 2", loc="bottom", parse_math=False)
     tidy(ax, title)

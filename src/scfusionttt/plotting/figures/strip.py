@@ -14,7 +14,6 @@ from scfusionttt.plotting.figures.style import (
     MUTED,
     PALETTE,
     SHADE,
-    literal,
     new_axes,
     shorten,
     show_reason,
@@ -111,7 +110,9 @@ def _name_marks(ax: Axes, marks: list[tuple[float, float, object]], level: float
         text = shorten(name, 14)
         longest = max(longest, len(text))
         align = "bottom" if up > 0 else "top"
-        literal(ax.text(place, knee + 0.02 * up, text, rotation=90, ha="center", va=align, fontsize=7, color=INK))
+        ax.text(
+            place, knee + 0.02 * up, text, rotation=90, ha="center", va=align, fontsize=7, color=INK, parse_math=False
+        )
     return knee + (0.06 + 0.055 * longest) * up
 
 
@@ -158,9 +159,10 @@ def _name_lane(ax: Axes, middle: float, unit: str, colour: str) -> None:
     """Write the unit of a lane to the left of its tick labels."""
     where = ax.get_yaxis_transform() + ScaledTranslation(-28 / 72, 0, ax.figure.dpi_scale_trans)
     text = "\n".join(part.strip() for part in shorten(unit, 60).split(",", 1))
-    literal(
-        ax.text(0, middle, text, transform=where, rotation=90, ha="right", va="center", ma="center", fontsize=8.5)
-    ).set_color(colour)
+    ax.text(
+        0, middle, text, transform=where, rotation=90, ha="right", va="center", ma="center", fontsize=8.5,
+        color=colour, parse_math=False,
+    )  # fmt: skip
 
 
 def _round_ticks(low: float, high: float) -> list[float]:

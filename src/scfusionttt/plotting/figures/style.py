@@ -1,4 +1,7 @@
-"""Colours, text and axes shared by all figures; global state of matplotlib is not changed."""
+"""Colours, text and axes shared by all figures; global state of matplotlib is not changed.
+
+Names from data are drawn with ``parse_math=False``: a `$` in them does not begin a formula.
+"""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,7 +13,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 from numpy.typing import ArrayLike, NDArray
 
 from scfusionttt.labels import class_names, label_names
@@ -73,12 +75,6 @@ def shorten(name: object, most: int = 28) -> str:
     return text if len(text) <= most else text[: most - 1].rstrip() + "…"
 
 
-def literal(text: Text) -> Text:
-    """Show `$` literally, as names from data are not formulas."""
-    text.set_parse_math(False)
-    return text
-
-
 _figure: ContextVar[Callable[..., Figure]] = ContextVar("_figure", default=Figure)
 
 
@@ -113,7 +109,8 @@ def tidy(ax: Axes, title: str = "", *, spines: Sequence[str] = ("left", "bottom"
     for label in (ax.xaxis.label, ax.yaxis.label):
         label.set(color=MUTED, fontsize=8.5)
     if title:
-        literal(ax.set_title(shorten(title, 90), loc="left", fontsize=10.5, fontweight="bold", color=INK, pad=8))
+        text = shorten(title, 90)
+        ax.set_title(text, loc="left", fontsize=10.5, fontweight="bold", color=INK, pad=8, parse_math=False)
 
 
 def show_reason(ax: Axes, reason: str) -> None:

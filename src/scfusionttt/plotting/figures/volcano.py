@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from scfusionttt.plotting.figures.style import INK, MUTED, PALETTE, RULE, literal, new_axes, show_reason, tidy
+from scfusionttt.plotting.figures.style import INK, MUTED, PALETTE, RULE, new_axes, show_reason, tidy
 
 #: Smallest p-value that is drawn at its height.
 _LEAST = 1e-300
@@ -41,11 +41,10 @@ def volcano(
     for side in (change < 0, change > 0):
         best = known[passes & side].sort_values("pvals_adj", kind="stable").index[:named]
         for row in best:
-            text = ax.annotate(
+            ax.annotate(
                 str(known.loc[row, "names"]), (change[row], height[row]), xytext=(3, 2), textcoords="offset points",
-                fontsize=7, color=INK,
+                fontsize=7, color=INK, parse_math=False,
             )  # fmt: skip
-            literal(text)
     for x in (-fold, fold):
         ax.axvline(x, color=MUTED, linewidth=0.6, linestyle=":")
     ax.axhline(-np.log10(level), color=MUTED, linewidth=0.6, linestyle=":")

@@ -3,7 +3,15 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 
-from scfusionttt.plotting.figures.style import MISSING, PALETTE, class_colours, encode_labels, natural_key, shorten
+from scfusionttt.plotting.figures.style import (
+    MISSING,
+    PALETTE,
+    class_colours,
+    encode_labels,
+    natural_key,
+    shorten,
+    without_overlap,
+)
 
 # Machado, Oliveira and Fernandes 2009, severity 1, on linear RGB.
 VISIONS = {
@@ -75,3 +83,13 @@ def test_shorten():
     assert shorten("x" * 40, 10) == "x" * 9 + "…"
     assert shorten("two\nlines") == "two lines"
     assert shorten("bad\udce9byte") == "bad?byte"
+
+
+def test_names_of_neighbours_do_not_overlap_and_stay_at_their_genes():
+    """The name of the last of several neighbours had been written 40 million base pairs to the right of its gene."""
+    centres, widths = np.array([10.0, 11, 12, 40, 90, 91]), np.array([4.0, 6, 4, 4, 4, 4])
+    at = without_overlap(centres, widths)
+    assert (np.diff(at) >= (widths[1:] + widths[:-1]) / 2 - 1e-9).all()
+    np.testing.assert_allclose(at, [6, 11, 16, 40, 88.5, 92.5])
+    np.testing.assert_allclose(without_overlap(centres, widths, (4, 92)), [6, 11, 16, 40, 86, 90])
+    assert without_overlap(np.empty(0), np.empty(0)).size == 0

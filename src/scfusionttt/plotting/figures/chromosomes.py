@@ -18,6 +18,7 @@ from scfusionttt.plotting.figures.style import (
     shorten,
     show_reason,
     tidy,
+    without_overlap,
 )
 from scfusionttt.plotting.figures.track import SCAFFOLDS, UNPLACED, Track
 
@@ -91,10 +92,7 @@ def gene_places(
         Table [p] with `name`, and `chromosome` and `start` (bp) of the coding gene.
     """
     track = Track(genes)
-    chromosome, start = (
-        track.chromosome,
-        pd.to_numeric(genes["start"], errors="coerce").to_numpy(float, na_value=np.nan),
-    )
+    start = pd.to_numeric(genes["start"], errors="coerce").to_numpy(float, na_value=np.nan)
     shown = [name for name, _, _ in track.bands if name not in (SCAFFOLDS, UNPLACED)]
     if not shown:
         ax = new_axes(11.0, 2.1)[0] if ax is None else ax
@@ -107,7 +105,7 @@ def gene_places(
     bottom = at[-1] + _NAME_LINE * lines[-1] + 0.7
     ax = new_axes(11.0, 0.9 + 0.3 * max(bottom + 0.3, 3))[0] if ax is None else ax
     for row, name in zip(at, shown):
-        own = start[(chromosome == name).to_numpy()] / _MEGABASE
+        own = start[(track.chromosome == name).to_numpy()] / _MEGABASE
         ax.plot([0, own.max()], [row, row], color=RULE, linewidth=5, solid_capstyle="round", zorder=1)
         ticks = [[(x, row - 0.28), (x, row + 0.28)] for x in own]
         ax.add_collection(LineCollection(ticks, colors=PALETTE[0], linewidths=0.5, alpha=0.55, rasterized=True))
@@ -154,25 +152,6 @@ def _name_proteins(ax: Axes, named: pd.DataFrame, at: np.ndarray) -> None:
     for x, y, name in zip(named["name_x"], below, named["text"]):
         text = ax.text(x, y, name, fontsize=6.5, color=INK, ha="center", va="top", zorder=4, parse_math=False)
         text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.3})  # above leaders of names below
-
-
-def without_overlap(
-    centres: np.ndarray, widths: np.ndarray, between: tuple[float, float] = (-np.inf, np.inf)
-) -> np.ndarray:
-    """Return positions of labels that do not overlap, as near to their sorted centres as possible (least squares).
-
-    Labels that would cross one of the limits are moved inside them.
-    """
-    offsets = np.concatenate([[0.0], np.cumsum((widths[1:] + widths[:-1]) / 2)])
-    blocks: list[list[float]] = []  # of adjacent labels that touch: sum of the places of their first, and their number
-    for place in centres - offsets:
-        blocks.append([place, 1])
-        while len(blocks) > 1 and blocks[-2][0] / blocks[-2][1] > blocks[-1][0] / blocks[-1][1]:
-            total, size = blocks.pop()
-            blocks[-1] = [blocks[-1][0] + total, blocks[-1][1] + size]
-    at = np.concatenate([np.full(int(size), total / size) for total, size in blocks] or [np.empty(0)]) + offsets
-    low, high = between[0] + widths[:1] / 2 + offsets, between[1] - widths[-1:] / 2 - offsets[-1] + offsets
-    return np.minimum(np.maximum(at, low), high)
 
 
 def _windows(track: Track) -> np.ndarray:

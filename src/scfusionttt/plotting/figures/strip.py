@@ -18,6 +18,7 @@ from scfusionttt.plotting.figures.style import (
     shorten,
     show_reason,
     tidy,
+    without_overlap,
 )
 from scfusionttt.plotting.figures.track import Track
 
@@ -102,7 +103,8 @@ def _bars(ax: Axes, value: NDArray, parity: NDArray) -> None:
 def _name_marks(ax: Axes, marks: list[tuple[float, float, object]], level: float, size: int, *, up: float) -> float:
     """Write vertical names beyond `level` without overlap, each connected to its mark; return where they end."""
     ordered = sorted(marks, key=lambda mark: mark[0])
-    places = _spread([x for x, _, _ in ordered], _NAME_GAP * size, size)
+    gaps = np.full(len(ordered), size * min(_NAME_GAP, 1 / max(len(ordered), 1)))
+    places = without_overlap(np.array([x for x, _, _ in ordered]), gaps, (0, size))
     knee = level + 0.08 * up
     longest = 0
     for place, (x, y, name) in zip(places, ordered):
@@ -114,20 +116,6 @@ def _name_marks(ax: Axes, marks: list[tuple[float, float, object]], level: float
             place, knee + 0.02 * up, text, rotation=90, ha="center", va=align, fontsize=7, color=INK, parse_math=False
         )
     return knee + (0.06 + 0.055 * longest) * up
-
-
-def _spread(places: list[float], gap: float, size: int) -> NDArray[np.float64]:
-    """Move sorted positions apart to a distance of at least `gap`, within 0..size."""
-    x = np.array(places, dtype=float)
-    gap = min(gap, size / max(len(x), 1))
-    for _ in range(500):
-        push = np.clip(gap - np.diff(x), 0, None) / 2
-        if not (push > gap * 1e-3).any():
-            break
-        x[:-1] -= push
-        x[1:] += push
-        x = np.clip(x, gap / 2, size - gap / 2)
-    return x
 
 
 def _hang_proteins(

@@ -75,6 +75,25 @@ def shorten(name: object, most: int = 28) -> str:
     return text if len(text) <= most else text[: most - 1].rstrip() + "…"
 
 
+def without_overlap(
+    centres: NDArray[np.float64], widths: NDArray[np.float64], between: tuple[float, float] = (-np.inf, np.inf)
+) -> NDArray[np.float64]:
+    """Return positions of labels that do not overlap, as near to their sorted centres as possible (least squares).
+
+    Labels that would cross one of the limits are moved inside them.
+    """
+    offsets = np.concatenate([[0.0], np.cumsum((widths[1:] + widths[:-1]) / 2)])
+    blocks: list[list[float]] = []  # of adjacent labels that touch: sum of the places of their first, and their number
+    for place in centres - offsets:
+        blocks.append([place, 1])
+        while len(blocks) > 1 and blocks[-2][0] / blocks[-2][1] > blocks[-1][0] / blocks[-1][1]:
+            total, size = blocks.pop()
+            blocks[-1] = [blocks[-1][0] + total, blocks[-1][1] + size]
+    at = np.concatenate([np.full(int(size), total / size) for total, size in blocks] or [np.empty(0)]) + offsets
+    low, high = between[0] + widths[:1] / 2 + offsets, between[1] - widths[-1:] / 2 - offsets[-1] + offsets
+    return np.minimum(np.maximum(at, low), high)
+
+
 _figure: ContextVar[Callable[..., Figure]] = ContextVar("_figure", default=Figure)
 
 

@@ -4,7 +4,7 @@ Each function returns matplotlib axes, which can be changed, saved or shown. Wit
 so that notebooks show them. Values are drawn as stored: nothing is computed or written to the data.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -24,11 +24,6 @@ from scfusionttt.genome import resolve_antibodies, resolve_genes
 from scfusionttt.labels import class_names, is_labelled, label_names
 from scfusionttt.plotting import figures
 from scfusionttt.plotting.figures.style import encode_labels, natural_key, new_axes, on_pyplot
-
-__all__ = [
-    "chromosomes", "comparison", "confusion", "contributions", "dotplot", "genome_strip", "order_study",
-    "training_curves", "umap", "violin", "volcano",
-]  # fmt: skip
 
 Data: TypeAlias = "AnnData | MuData"
 _MAP_WIDTH = 4.8  # inches, without its legend
@@ -76,14 +71,7 @@ def umap(
         remedy = "sc.pp.neighbors(data, use_rep='X_fusionttt'), then sc.tl.umap(data)"
         raise InputDataError(f"there is no obsm['{basis}']; compute it with {remedy}")
     given = ax if axes is None else axes
-    panels = np.ravel(np.asarray(given, dtype=object))
-    if given is None:
-        with on_pyplot():
-            columns = max(1, min(ncols, len(names)))
-            height = 4.4 * -(-len(names) // columns)
-            panels = new_axes(_MAP_WIDTH * columns, height, panels=len(names), ncols=columns)
-    if len(panels) != len(names):
-        raise SettingError(f"{len(names)} colours but {len(panels)} axes; give one axes per colour")
+    panels = _panels(given, names, "colour", ncols=ncols, size=(_MAP_WIDTH, 4.4))
     coords, basis = np.asarray(data.obsm[basis])[:, :2], basis.removeprefix("X_")
     space = _SPACES.get(basis, basis)
     for panel, name in zip(panels, names):
@@ -94,7 +82,7 @@ def umap(
             colours = _stored_colours(data, name, values)
             figures.umap(coords, values, title=name, colours=colours, space=space, ax=panel)
     if given is None:
-        _make_room(panels, columns)
+        _make_room(panels)
     return panels
 
 
@@ -142,14 +130,7 @@ def violin(
     """
     names, groups, values = _by_group(data, features, groupby)
     colours = _stored_colours(data, groupby, find_column(data, groupby))
-    panels = np.ravel(np.asarray(axes, dtype=object))
-    if axes is None:
-        columns = max(1, min(ncols, len(values)))
-        with on_pyplot():
-            width, height = (1.4 + 0.42 * max(len(names), 3)) * columns, 2.9 * -(-len(values) // columns)
-            panels = new_axes(width, height, panels=len(values), ncols=columns)
-    if len(panels) != len(values):
-        raise SettingError(f"{len(values)} features but {len(panels)} axes; give one axes per feature")
+    panels = _panels(axes, values, "feature", ncols=ncols, size=(1.4 + 0.42 * max(len(names), 3), 2.9))
     for panel, (name, column) in zip(panels, values.items()):
         own = [column[(groups == group).to_numpy()].to_numpy(dtype=float) for group in names]
         figures.violins(names, own, unit=_values(data, name)[1], title=name, colours=colours, ax=panel)
@@ -392,9 +373,24 @@ def _stored_colours(data: Data, name: str, values: pd.Series) -> dict[str, str] 
     return dict(zip(class_names(values.cat.categories), map(str, stored)))
 
 
-def _make_room(panels: NDArray[Any], columns: int) -> None:
+def _panels(
+    axes: Axes | Sequence[Axes] | None, names: Collection[str], kind: str, *, ncols: int, size: tuple[float, float]
+) -> NDArray[Any]:
+    """Return one axes per name: the given ones, or new ones in rows of `ncols`, each of this size in inches."""
+    if axes is None:
+        columns = max(1, min(ncols, len(names)))
+        width, height = size[0] * columns, size[1] * -(-len(names) // columns)
+        with on_pyplot():
+            return new_axes(width, height, panels=len(names), ncols=columns)
+    panels = np.ravel(np.asarray(axes, dtype=object))
+    if len(panels) != len(names):
+        raise SettingError(f"{len(names)} {kind}s but {len(panels)} axes; give one axes per {kind}")
+    return panels
+
+
+def _make_room(panels: NDArray[Any]) -> None:
     """Widen the figure by its legends, which would otherwise shrink the maps."""
-    figure = panels[0].figure
+    figure, columns = panels[0].figure, panels[0].get_gridspec().ncols
     legends = [legend for panel in panels if (legend := panel.get_legend())]
     widths = [legend.get_window_extent().width / figure.dpi for legend in legends]
     figure.set_figwidth(figure.get_figwidth() + max(widths, default=0.6) * columns)

@@ -6,10 +6,9 @@ from functools import cache
 from importlib import import_module
 
 import torch
-from torch import Tensor
 
 from scfusionttt.errors import SettingError
-from scfusionttt.ttt.backends import BACKENDS, run_backend
+from scfusionttt.ttt.backends import BACKENDS
 from scfusionttt.ttt.parity import TOLERANCES, difference
 
 _DEVICES = {"cpu": "cpu", "gpu": "cuda"}  # of the kernels; the other backends run on any device
@@ -85,33 +84,13 @@ def _obstacle(kernel: str, inner: str, device: str, head: int, mini_batch: int, 
 
 def _disparity(device: torch.device, head: int, mini_batch: int, precision: str) -> str | None:
     """Return how the GPU kernel differs from the definition in a small case on this device, or None."""
+    from scfusionttt.ttt.dispatch import ttt_linear  # which imports this module
+
     case = {"cells": 2, "tokens": 2 * mini_batch + 5, "head": head, "mini_batch": mini_batch, "device": device}
     try:
-        largest = max(difference(_run_linear, "gpu", causal=causal, **case) for causal in (True, False))
+        largest = max(difference(ttt_linear, "gpu", causal=causal, **case) for causal in (True, False))
     except Exception as error:  # compilers and drivers can fail in many ways
         return f"its kernel does not run on {device} ({str(error).splitlines()[0]})"
     if largest <= TOLERANCES[precision]:
         return None
     return f"its kernel differs from the definition by {largest:.0e} on {device}"
-
-
-def _run_linear(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    lr: Tensor,
-    tau: Tensor,
-    w0: Tensor,
-    b0: Tensor,
-    gamma: Tensor,
-    beta: Tensor,
-    *,
-    mask: Tensor,
-    causal: bool,
-    backend: str,
-    **_: object,
-) -> tuple:
-    """Run a backend on the arguments of `ttt_linear`; those that a backend does not take (`_`) are ignored."""
-    state = tuple(w.expand(len(q), *w.shape) for w in (w0, b0))
-    how = {"mask": mask, "causal": causal, "directions": (False,), "rope": True}
-    return run_backend(backend, "linear", state, q, k, v, lr, tau, gamma, beta, **how)

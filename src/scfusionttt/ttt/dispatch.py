@@ -109,7 +109,8 @@ def ttt_linear(
     options = _Options(
         mini_batch, causal, _directions(reverse, both, return_state), rope, backend, return_loss, return_state
     )
-    return _run("linear", q, k, v, lr, tau, (w0, b0), gamma, beta, mask, options)
+    tensors = {"q": q, "k": k, "v": v, "lr": lr, "tau": tau, "gamma": gamma, "beta": beta}
+    return _run("linear", tensors, {"w0": w0, "b0": b0}, mask, options)
 
 
 def ttt_mlp(
@@ -147,7 +148,8 @@ def ttt_mlp(
     options = _Options(
         mini_batch, causal, _directions(reverse, both, return_state), rope, backend, return_loss, return_state
     )
-    return _run("mlp", q, k, v, lr, tau, (w1, b1, w2, b2), gamma, beta, mask, options)
+    tensors = {"q": q, "k": k, "v": v, "lr": lr, "tau": tau, "gamma": gamma, "beta": beta}
+    return _run("mlp", tensors, {"w1": w1, "b1": b1, "w2": w2, "b2": b2}, mask, options)
 
 
 class _Options(NamedTuple):
@@ -167,43 +169,26 @@ def _directions(reverse: bool, both: bool, return_state: bool) -> tuple[bool, ..
 
 
 def _run(
-    inner: str,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    lr: Tensor,
-    tau: Tensor,
-    state: State,
-    gamma: Tensor,
-    beta: Tensor,
-    mask: Tensor | None,
-    options: _Options,
+    inner: str, tensors: dict[str, Tensor], initial: dict[str, Tensor], mask: Tensor | None, options: _Options
 ) -> TTTOutput:
-    _check(q, k, v, lr, tau, state, gamma, beta, mask, options)
-    b, dtype = len(q), state[0].dtype
+    """Run the operator on q, k, v, lr, tau, gamma and beta, in this order, from the initial state."""
+    _check(tensors, mask, options)
+    _check_state(initial, tensors["q"])
+    q, state = tensors["q"], tuple(initial.values())
+    dtype = state[0].dtype
     backend = choose_backend(options.backend, inner, q.device, q.shape[-1], options.mini_batch, dtype)
     if 0 in q.shape[:2]:
         backend = "definition"  # nothing to compute: the others work on the memory of a cell's head
     state = tuple(s.to(dtype) for s in state)
-    state = tuple(s.expand(b, *s.shape) if s.ndim == rank else s for s, rank in zip(state, (3, 2, 3, 2)))
-    tensors = tuple(x.to(dtype) for x in (q, k, v, lr, tau, gamma, beta))
+    state = tuple(s.expand(len(q), *s.shape) if s.ndim == rank else s for s, rank in zip(state, (3, 2, 3, 2)))
+    inputs = [x.to(dtype) for x in tensors.values()]
     how = {"mask": mask, "causal": options.causal, "directions": options.directions, "rope": options.rope}
-    out, loss, state = run_backend(backend, inner, state, *tensors, **how)
+    out, loss, state = run_backend(backend, inner, state, *inputs, **how)
     return TTTOutput(out, loss if options.return_loss else None, state if options.return_state else None)
 
 
-def _check(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    lr: Tensor,
-    tau: Tensor,
-    state: State,
-    gamma: Tensor,
-    beta: Tensor,
-    mask: Tensor | None,
-    options: _Options,
-) -> None:
+def _check(tensors: dict[str, Tensor], mask: Tensor | None, options: _Options) -> None:
+    q = tensors["q"]
     if q.ndim != 4 or q.shape[2] == 0:
         raise ValueError(f"q must be [b, h, t, f] with at least one token, not {list(q.shape)}")
     if options.mini_batch < 1:
@@ -211,24 +196,25 @@ def _check(
     b, h, t, f = q.shape
     if options.rope and f % 2:
         raise ValueError(f"rotary positions need an even head size, not {f}")
-    expected = {"k": (k, (b, h, t, f)), "v": (v, (b, h, t, f)), "lr": (lr, (b, h, t))}
-    expected |= {"gamma": (gamma, (h, f)), "beta": (beta, (h, f)), "tau": (tau, (options.mini_batch,))}
+    shapes = {"k": (b, h, t, f), "v": (b, h, t, f), "lr": (b, h, t), "gamma": (h, f), "beta": (h, f)}
+    shapes |= {"tau": (options.mini_batch,), "mask": (b, t), "q": q.shape}
     if mask is not None:
-        expected["mask"] = (mask, (b, t))
+        tensors = tensors | {"mask": mask}
         if mask.dtype != torch.bool:
             raise ValueError(f"mask must be bool, True where a token is present, not {mask.dtype}")
-    for name, (x, shape) in (expected | {"q": (q, q.shape)}).items():
-        if x.shape != shape:
-            raise ValueError(f"{name} must be {list(shape)} for q {list(q.shape)}, not {list(x.shape)}")
+    for name, x in tensors.items():
+        if x.shape != shapes[name]:
+            raise ValueError(f"{name} must be {list(shapes[name])} for q {list(q.shape)}, not {list(x.shape)}")
         if x.is_complex():
             raise ValueError(f"{name} must be real, not {x.dtype}")
-    _check_state(state, b, h, f)
 
 
-def _check_state(state: State, b: int, h: int, f: int) -> None:
-    hidden = f if len(state) == 2 else state[0].shape[-1]
+def _check_state(state: dict[str, Tensor], q: Tensor) -> None:
+    b, h, _, f = q.shape
+    weights, *_ = state.values()
+    hidden = f if len(state) == 2 else weights.shape[-1]
     shapes = ((h, f, hidden), (h, hidden), (h, hidden, f), (h, f))
-    for name, s, shape in zip(("w0", "b0") if len(state) == 2 else ("w1", "b1", "w2", "b2"), state, shapes):
+    for (name, s), shape in zip(state.items(), shapes):
         if s.shape not in (shape, (b, *shape)):
             raise ValueError(
                 f"{name} must be {list(shape)}, with an optional leading dimension of {b} cells, not {list(s.shape)}"

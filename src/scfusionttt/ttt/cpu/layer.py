@@ -65,7 +65,6 @@ class _TTTLinear(torch.autograd.Function):
             _share(kernels.forward, b * h, tokens, layer, _as_trace(traces[i]), *arrays)
         ctx.save_for_backward(q, k, v, lr, tau, gamma, beta, mask, *chain(*traces))
         ctx.how = causal, directions, rope
-        ctx.set_materialize_grads(False)
         return out, loss, *_split(final, b, f)
 
     @staticmethod
@@ -76,7 +75,7 @@ class _TTTLinear(torch.autograd.Function):
         causal, directions, rope = ctx.how
         b, h, _, f = q.shape
         dq, dk, dv = empty_heads(q)
-        dout, dloss = _heads_last(_zeros_if_none(dout, q)), _zeros_if_none(dloss, lr).contiguous()
+        dout, dloss = _heads_last(dout), dloss.contiguous()
         dlr, dfirst = torch.empty_like(dloss), torch.zeros_like(kept[0][:, 0])
         dtau, dnorm = q.new_zeros(b * h, 1, padded(len(tau))), q.new_zeros(*kept[0][:, 1:].shape[:2], 2, padded(f))
         layer = _layer(tau, gamma, beta, causal, rope)
@@ -185,16 +184,11 @@ def _joined(w: Tensor, b: Tensor) -> Tensor:
     return joined
 
 
-def _put(parts: tuple[Tensor, Tensor], *given: Tensor | None) -> None:
+def _put(parts: tuple[Tensor, Tensor], *given: Tensor) -> None:
     for there, x in zip(parts, given, strict=True):
-        if x is not None:
-            there.copy_(x)
+        there.copy_(x)
 
 
 def _split(joined: Tensor, cells: int, f: int) -> tuple[Tensor, Tensor]:
     joined = joined.unflatten(0, (cells, -1))
     return joined[:, :, :f, :f], joined[:, :, -1, :f]
-
-
-def _zeros_if_none(x: Tensor | None, like: Tensor) -> Tensor:
-    return torch.zeros_like(like) if x is None else x

@@ -213,9 +213,9 @@ def p_values(contribution_nf: np.ndarray, truth_n: np.ndarray, permutations: int
     Correlations, not shares: with these, one feature of large contributions would set the limit for all others.
     """
     rng = np.random.default_rng(seed)
-    scaled_nf = standardised(contribution_nf)
-    highest = np.array([correlation(scaled_nf, rng.permutation(truth_n)).max() for _ in range(permutations)])
-    reached = (highest[:, None] >= correlation(scaled_nf, truth_n)).sum(axis=0)
+    scaled_nf, scaled_n = standardised(contribution_nf), standardised(truth_n)
+    highest = np.array([(rng.permutation(scaled_n) @ scaled_nf).max() for _ in range(permutations)])
+    reached = (highest[:, None] >= scaled_n @ scaled_nf).sum(axis=0)
     return (1 + reached) / (1 + permutations)
 
 

@@ -19,14 +19,14 @@ from scfusionttt.training.machine import cells_at_once
 HIDDEN_PARTS = 7
 
 
-def embed(network: Network, cells: CellDataset, device: torch.device, *, rna_only: bool = False) -> np.ndarray:
-    """Return the embedding (the whitened latent vector), float32 [n, l]; with `rna_only` proteins are ignored."""
-    return read_cells(network, cells, device, lambda inputs: network.backbone.whitened(_z(network, inputs, rna_only)))
+def embed(network: Network, cells: CellDataset, device: torch.device) -> np.ndarray:
+    """Return the embedding (the whitened latent vector), float32 [n, l]."""
+    return read_cells(network, cells, device, lambda inputs: network.backbone.whitened(_z(network, inputs)))
 
 
 def latent(network: Network, cells: CellDataset, device: torch.device, *, rna_only: bool = False) -> np.ndarray:
-    """Return the latent vector before whitening, as heads read it, float32 [n, l]."""
-    return read_cells(network, cells, device, lambda inputs: _z(network, inputs, rna_only))
+    """Return the latent vector before whitening, as heads read it, float32 [n, l]; with `rna_only`, see `seen`."""
+    return read_cells(network, cells, device, lambda inputs: _z(network, inputs, rna_only=rna_only))
 
 
 def uses_proteins(network: Network) -> bool:
@@ -45,7 +45,7 @@ def seen(network: Network, inputs: CellInputs, *, rna_only: bool = False) -> Cel
     return inputs._replace(protein_present=inputs.protein_present & ~has_rna) if rna_only else inputs
 
 
-def _z(network: Network, inputs: CellInputs, rna_only: bool) -> Tensor:
+def _z(network: Network, inputs: CellInputs, *, rna_only: bool = False) -> Tensor:
     return network.backbone(seen(network, inputs, rna_only=rna_only)).z
 
 
@@ -64,7 +64,7 @@ def embed_with_inner_loss(network: Network, cells: CellDataset, device: torch.de
 
     def read(inputs: CellInputs) -> Tensor:
         with inner_losses(network.backbone.rna_encoder) as losses:
-            z = network.backbone.whitened(_z(network, inputs, rna_only=False))
+            z = network.backbone.whitened(_z(network, inputs))
         if not losses:
             raise SettingError("surprise is the inner loss of TTT layers, but the RNA encoder of this model has none")
         loss = torch.stack(losses).mean(dim=0)[:, : embedding.n_tokens]  # no summary

@@ -6,7 +6,7 @@ import torch
 
 from scfusionttt.fitting.calibration import calibrate, set_novelty
 from scfusionttt.fitting.kernel_head import fit_head
-from scfusionttt.inference import embed, probabilities
+from scfusionttt.inference import latent, probabilities
 from scfusionttt.nn.networks import carry_over
 
 CPU = torch.device("cpu")
@@ -42,7 +42,7 @@ def test_overconfidence_is_corrected_and_predictions_stay(trained, halves):
 
 def test_p_values_of_known_cells_are_uniform_and_of_far_ones_zero(trained, halves):
     calibrate(trained, *halves, CPU)
-    z = torch.from_numpy(embed(trained, halves[1], CPU))
+    z = torch.from_numpy(latent(trained, halves[1], CPU))
     by_rna = torch.zeros(len(z), dtype=torch.bool)
     p_values = trained.novelty.p_value(trained.novelty(z), by_rna)
     ranks = torch.arange(1, len(z) + 1).flip(0) / len(z)  # of the cells as far or farther, nearest first
@@ -53,14 +53,14 @@ def test_p_values_of_known_cells_are_uniform_and_of_far_ones_zero(trained, halve
 
 def test_novelty_is_the_mahalanobis_distance(trained, halves, cells):
     calibrate(trained, *halves, CPU)
-    z, codes = embed(trained, cells, CPU).astype(float), cells.labels[cells.rows]
+    z, codes = latent(trained, cells, CPU).astype(float), cells.labels[cells.rows]
     expected = mahalanobis(z, z, codes)
     np.testing.assert_allclose(trained.novelty(torch.from_numpy(z).float()).numpy(), expected, rtol=1e-3)
 
 
 def test_p_values_come_from_cells_that_no_mean_includes(trained, halves):
     calibrate(trained, *halves, CPU)
-    (z, codes), (held_out, _) = ((embed(trained, half, CPU).astype(float), half.labels[half.rows]) for half in halves)
+    (z, codes), (held_out, _) = ((latent(trained, half, CPU).astype(float), half.labels[half.rows]) for half in halves)
     expected = np.quantile(mahalanobis(held_out, z, codes), [0, 0.25, 0.5, 0.75, 1])
     np.testing.assert_allclose(trained.novelty.quantiles[0, ::250].numpy(), expected, rtol=1e-3)
 
@@ -88,7 +88,7 @@ def mahalanobis(z, of, codes):
 
 def test_cells_without_proteins_have_a_null_distribution_of_their_own(trained, halves):
     calibrate(trained, *halves, CPU)
-    z = torch.from_numpy(embed(trained, halves[1], CPU, rna_only=True))
+    z = torch.from_numpy(latent(trained, halves[1], CPU, rna_only=True))
     p_values = trained.novelty.p_value(trained.novelty(z), torch.ones(len(z), dtype=torch.bool))
     assert abs(float(p_values.mean()) - 0.5) < 0.05
 

@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 
 from scfusionttt.errors import NonFiniteLossError
 from scfusionttt.fitting.kernel_head import C_KERNEL, C_LINEAR, fit_head
-from scfusionttt.inference import class_scores, embed, probabilities
+from scfusionttt.inference import class_scores, latent, probabilities
 
 CPU = torch.device("cpu")
 
@@ -23,7 +23,7 @@ def probed(network, cells, *, kernel=True, **settings):
 def test_the_head_gives_the_probabilities_of_the_regression(network, cells, n_classes, kernel_head):
     few = cells.subset(cells.rows[cells.labels < n_classes])
     classifier, codes = probed(network, few, kernel=kernel_head), few.labels[few.rows]
-    z = embed(classifier, few, CPU).astype(float)
+    z = latent(classifier, few, CPU).astype(float)
     if kernel_head:
         points, gamma = classifier.head.landmarks.numpy().astype(float), float(classifier.head.gamma)
         scale, axes = np.linalg.eigh(kernel(points, points, gamma))
@@ -66,7 +66,7 @@ def test_hide_protein_improves_the_head_on_rna_alone(network, cells):
     codes, loss = torch.from_numpy(measured.labels[measured.rows]).long(), {}
     for hide_protein in (0.0, 0.5):
         classifier = probed(network, measured, hide_protein=hide_protein)
-        z = torch.from_numpy(embed(classifier, measured, CPU, rna_only=True))
+        z = torch.from_numpy(latent(classifier, measured, CPU, rna_only=True))
         loss[hide_protein] = torch.nn.functional.cross_entropy(classifier.head(z), codes).item()
     assert loss[0.5] < 0.9 * loss[0.0]
 

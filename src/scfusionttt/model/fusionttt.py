@@ -304,7 +304,7 @@ class FusionTTT(metaclass=_Hints):
         warn_if_confounded(cite.obs, state.cohort, labels_key, labels.codes)
         network = pipeline.finetune_network(state, labels.classes)
         start = replace(state, network=network, classes=labels.classes, stage="finetune")
-        self._state = self._train_classifier(start, network, cite, labels, checkpoints, resume, baseline)
+        self._state = self._train_classifier(start, cite, labels, checkpoints, resume, baseline)
         return self
 
     def transfer(
@@ -361,8 +361,7 @@ class FusionTTT(metaclass=_Hints):
         labels = pipeline.split_labels(cite, labels_key, train_fraction, split, state.config.seed)
         start = replace(start, network=pipeline.transfer_network(state, labels.classes), classes=labels.classes)
         start = self._with_batches(start, cite)
-        assert isinstance(start.network, ClassifierNetwork)
-        student._state = student._train_classifier(start, start.network, cite, labels, checkpoints, resume, baseline)
+        student._state = student._train_classifier(start, cite, labels, checkpoints, resume, baseline)
         return student
 
     # -- results -----------------------------------------------------------------------------------------------------
@@ -895,14 +894,15 @@ class FusionTTT(metaclass=_Hints):
     def _train_classifier(
         self,
         state: TrainedState,
-        network: ClassifierNetwork,
         cite: CiteSeq,
         labels: Labels,
         checkpoints: str | Path | None,
         resume: bool,
         baseline: bool,
     ) -> TrainedState:
-        """Train stage 2 or 3 from `state`, whose network is `network`, and score the held-out cells."""
+        """Train the classifier of stage 2 or 3 in `state`, and score the held-out cells."""
+        network = state.network
+        assert isinstance(network, ClassifierNetwork)
         dataset = pipeline.dataset_for(state, cite, labels.codes)
         cells = dataset.subset(labels.train)
         run = self._run(state, cells, checkpoints, resume)

@@ -58,6 +58,11 @@ class Cohort:
         """Number of levels of all keys together."""
         return sum(map(len, self.levels.values()))
 
+    @property
+    def is_trained(self) -> bool:
+        """Whether the model was trained on batches, and not only mapped to some."""
+        return bool(self.levels) and self.default != ""
+
     @classmethod
     def of(cls, obs: pd.DataFrame, keys: str | Sequence[str]) -> Self:
         """Read the batches of the cells that a model is trained on.
@@ -91,7 +96,7 @@ class Cohort:
         is_query = names is not None
         if names is None:
             names = self._names(obs)
-        codes[:, 0] = self._places(key, names, strict=self.default != "")
+        codes[:, 0] = self._places(key, names, strict=self.is_trained)
         own, start = np.flatnonzero((codes[:, 0] >= 0) & ~np.isin(names, self.mapped)), len(self.first)
         for column, other in enumerate(others if len(own) else (), 1):
             if other in obs or not is_query:

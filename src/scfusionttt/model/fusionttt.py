@@ -887,9 +887,7 @@ class FusionTTT(metaclass=_Hints):
 
     def _with_batches(self, state: TrainedState, cite: CiteSeq) -> TrainedState:
         """Return the state with the batches of the cells added, if it was trained on batches."""
-        if not state.cohort.levels or state.cohort.default == "":
-            return state
-        return mapping.add_batches(state, cite, None, self._join_processes())[0]
+        return mapping.add_batches(state, cite, None, self._join_processes())[0] if state.cohort.is_trained else state
 
     def _train_classifier(
         self,

@@ -118,9 +118,8 @@ def refuse_moved(state: TrainedState, extended: TrainedState) -> None:
 
     The effect of a new batch cannot be told apart from that movement.
     """
-    has_batches = bool(state.cohort.levels) and state.cohort.default != ""
     has_learned = len(state.history) > 0 and (state.history["stage"] == "finetune").any()
-    if has_batches and has_learned and state.cohort.levels != extended.cohort.levels:
+    if state.cohort.is_trained and has_learned and state.cohort.levels != extended.cohort.levels:
         raise SettingError(
             "the network of this model learned labels after the effects of its batches were fitted "
             "(finetune.classifier=finetune): map new batches with the pretrained model, or with another classifier"

@@ -167,13 +167,7 @@ for gradient in torch.autograd.grad(out.sin().sum(), [case[name] for name in TEN
 @pytest.mark.slow
 def test_the_process_that_compiles_computes_what_later_ones_read_from_the_cache(tmp_path):
     """A first run had other gradients, by rounding, than every later one."""
-    runs = [
-        subprocess.run(
-            [sys.executable, "-c", _GRADIENTS],
-            env=os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}, capture_output=True, text=True, check=True,
-        ).stdout
-        for _ in range(2)
-    ]  # fmt: skip
+    runs = [run_python(_GRADIENTS, NUMBA_CACHE_DIR=str(tmp_path)) for _ in range(2)]
     assert any(tmp_path.rglob("*.nbi"))
     assert runs[0] == runs[1]
 

@@ -1,4 +1,4 @@
-"""The backward steps of the CPU kernel on one chunk; equations and names are those of `segments` and `chunked`."""
+"""The backward steps of the CPU kernel on one chunk; equations and names are those of `chunked.linear`."""
 
 from scfusionttt.ttt.cpu.memory import GRADIENT, LOSS, OUT, chunk_length, locate, store_result, store_scalar
 from scfusionttt.ttt.cpu.steps import inner_model

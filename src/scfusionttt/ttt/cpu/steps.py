@@ -1,4 +1,4 @@
-"""The forward steps of the CPU kernel on one chunk; equations and names are those of `segments` and `chunked`."""
+"""The forward steps of the CPU kernel on one chunk; equations and names are those of `chunked.linear`."""
 
 import numpy as np
 

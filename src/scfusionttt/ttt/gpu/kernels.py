@@ -1,7 +1,7 @@
 """The Triton kernels of TTT-Linear: one program per cell, head and direction, its state in registers.
 
-Equations and names are those of `chunked`. A chunk is a tile of N tokens by F columns, both powers of two; a token
-that is absent or beyond the end is a row of zeros, and columns beyond the head size f stay 0.
+Equations and names are those of `chunked.linear`. A chunk is a tile of N tokens by F columns, both powers of two; a
+token that is absent or beyond the end is a row of zeros, and columns beyond the head size f stay 0.
 
 The forward keeps g, and no states. The backward starts from the final state and undoes one step after the other:
 ``w = w' + k.T diag(e) g``.
@@ -36,7 +36,7 @@ def forward(
     HEADS: tl.constexpr, n: tl.constexpr, f: tl.constexpr, N: tl.constexpr, F: tl.constexpr,
     CAUSAL: tl.constexpr, ROPE: tl.constexpr, MASKED: tl.constexpr, KEEP: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Train the inner model chunk by chunk; see `gpu` for shapes. The grid is cells x heads, directions."""
+    """Train the inner model chunk by chunk; shapes are those of `ttt_linear`. The grid is cells x heads, directions."""
     index, direction = tl.program_id(0).to(tl.int64), tl.program_id(1)
     cell, head, reverse = index // HEADS, index % HEADS, direction + first == 1
     index += direction * tl.num_programs(0)

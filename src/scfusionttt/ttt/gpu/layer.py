@@ -51,31 +51,15 @@ def ttt_linear_gpu(
     ``torch.get_float32_matmul_precision()`` names, float32 unless changed.
     """
     how = _How(causal, rope, len(directions), int(directions[0]))
-    out, loss, w, b = _launch(state, *tensors, mask=mask, how=how)
-    if how.directions == 1:
-        return out[0], loss[0], (w[0], b[0])
-    return out.sum(0), loss.sum(0), (w[1], b[1])
-
-
-def _launch(
-    state: State,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    lr: Tensor,
-    tau: Tensor,
-    gamma: Tensor,
-    beta: Tensor,
-    *,
-    mask: Tensor | None,
-    how: _How,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return outputs, inner losses and final states, with a leading axis of directions."""
+    q, k, v, lr, tau, gamma, beta = tensors
     inputs = q, k, v, lr, tau, *state, gamma, beta
     keep = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
     precision = PRECISIONS[torch.get_float32_matmul_precision()]
     with torch.cuda.device_of(q):  # Triton launches on the current one
-        return _TTTLinear.apply(*inputs, mask, how, precision, keep)
+        out, loss, w, b = _TTTLinear.apply(*inputs, mask, how, precision, keep)  # each with an axis of directions first
+    if how.directions == 1:
+        return out[0], loss[0], (w[0], b[0])
+    return out.sum(0), loss.sum(0), (w[1], b[1])
 
 
 class _TTTLinear(torch.autograd.Function):

@@ -25,10 +25,8 @@ def _json_path(path: Path | None) -> Path | None:
 
 
 def _device(device: Device) -> Device:
-    """Check that the device is available, before any work is done, and where possible before torch is loaded."""
-    drivers = ("nvidia*", "nvhost*", "nvmap", "kfd", "dxg")  # NVIDIA, Jetson, AMD, and Windows' Linux
-    no_driver = sys.platform == "linux" and not any(any(Path("/dev").glob(name)) for name in drivers)
-    if (device == "mps" and sys.platform != "darwin") or (device == "cuda" and no_driver):
+    """Check that the device is available, before any work is done; one of another system, before torch is loaded."""
+    if device == ("cuda" if sys.platform == "darwin" else "mps"):
         raise SettingError(f"the device {device!r} is not available on this machine; choose auto or cpu")
     if device != "auto":
         from scfusionttt.training.machine import choose_device

@@ -868,17 +868,6 @@ class FusionTTT(metaclass=_Hints):
             cohort=cohort,
         )
 
-    def _embed_or_map(self, cite: CiteSeq) -> tuple[np.ndarray, Mapped | None]:
-        """Return the embedding, and the result of :meth:`map` if the cells are of other batches or another study."""
-        state, device = self._trained(), self._join_processes()
-        cite = pipeline.check_cells(cite)
-        if state.cohort.knows(cite.obs):
-            dataset = pipeline.dataset_for(state, cite)
-            if mapping.far_share(state.network, dataset, device) <= mapping.MOST:
-                return inference.embed(state.network, dataset, device), None
-        mapped = self.map(cite)
-        return mapped.embedding, mapped
-
     def _another(self) -> "FusionTTT":
         """Return an untrained model that computes where this one does."""
         return FusionTTT(
@@ -934,6 +923,18 @@ class FusionTTT(metaclass=_Hints):
         device = choose_device(self.device)
         distributed.join(self.devices, self.nodes, device)
         return device
+
+
+def embed_or_map(model: FusionTTT, cite: CiteSeq) -> tuple[np.ndarray, Mapped | None]:
+    """Return the embedding, and the result of `map` if the cells are of other batches or another study."""
+    state, device = model._trained(), model._join_processes()
+    cite = pipeline.check_cells(cite)
+    if state.cohort.knows(cite.obs):
+        dataset = pipeline.dataset_for(state, cite)
+        if mapping.far_share(state.network, dataset, device) <= mapping.MOST:
+            return inference.embed(state.network, dataset, device), None
+    mapped = model.map(cite)
+    return mapped.embedding, mapped
 
 
 def _no_attribute(name: str) -> str:

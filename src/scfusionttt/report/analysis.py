@@ -18,7 +18,7 @@ from scfusionttt.errors import InputDataError
 from scfusionttt.evaluation import cluster_graph, neighbours, top_features, umap
 from scfusionttt.evaluation.vocabulary import Protocol
 from scfusionttt.labels import class_names, obs_column, translated, usable_labels
-from scfusionttt.model.fusionttt import FusionTTT
+from scfusionttt.model.fusionttt import FusionTTT, embed_or_map
 from scfusionttt.model.mapping import Mapped
 from scfusionttt.model.pipeline import each_line_once
 
@@ -160,7 +160,7 @@ def analyse(
     )
     given = None if coords is None else _coordinates(coords, cite.rna.n_obs)
     with each_line_once():
-        embedding, mapped = model._embed_or_map(cite)
+        embedding, mapped = embed_or_map(model, cite)
         predictions = None if not model.classes else model.predict(cite) if mapped is None else mapped.cells
     graph, seed = neighbours(embedding), model.config.seed
     weights = graph.obsp["connectivities"]

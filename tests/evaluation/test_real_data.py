@@ -1,4 +1,4 @@
-"""The figures published for plain methods on PBMC10K come out of this room."""
+"""The figures published for plain methods on PBMC10K are reproduced by this package."""
 
 import numpy as np
 import pytest

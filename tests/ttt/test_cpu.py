@@ -124,7 +124,7 @@ def run_python(code, **environment):
     ).stdout.strip()
 
 
-def test_nothing_is_compiled_when_the_room_is_imported():
+def test_nothing_is_compiled_on_import():
     code = "import sys, scfusionttt.ttt; print('numba' in sys.modules)"
     assert run_python(code) == "False"
 

@@ -78,7 +78,8 @@ def training_config(folder: Path, pairs: list[str] | None) -> "Config":
 def run_folder(out: Path, *, resume: bool, overwrite: bool, start: Path | None = None) -> Iterator[Path]:
     """Yield the folder for the state of a run until its model is written to `out`, locked against a second run.
 
-    `start` is the model that the run begins with. To resume a run is to replace what the run was to replace.
+    `start` is the model that the run begins with. A resumed run replaces an earlier model if the interrupted run would
+    have done so.
     """
     from scfusionttt.cli.lock import locked
     from scfusionttt.model.folder import check_model_path

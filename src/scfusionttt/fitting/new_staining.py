@@ -14,7 +14,7 @@ from scfusionttt.inference import read_cells
 from scfusionttt.nn.networks import Network
 from scfusionttt.nn.tokens import CellInputs
 
-#: Cells that a batch needs for half of its difference to be believed.
+#: Number of cells with which half of a batch's difference is kept.
 PENALTY = 30.0
 #: Typical error of a difference, where the effects of the batch on the RNA are not known.
 ERROR = 0.7

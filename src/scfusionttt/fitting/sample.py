@@ -44,7 +44,7 @@ class Sample:
 
 
 def most_cells(network: Network) -> int:
-    """Return to how many cells a network is fitted at most."""
+    """Return the largest number of cells that a network is fitted to."""
     return max(min(MOST_CELLS, MOST_VALUES // network.backbone.rna_encoder.embedding.n_features), 2)
 
 

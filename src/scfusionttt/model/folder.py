@@ -130,7 +130,7 @@ def is_model(folder: Path) -> bool:
 def _read_history(path: Path) -> pd.DataFrame:
     try:
         return pd.read_csv(path)
-    except pd.errors.EmptyDataError:  # a line end alone: of a model that no epoch has taught
+    except pd.errors.EmptyDataError:  # an empty line: the model was not trained for any epoch
         if not path.stat().st_size:
             raise
         return pd.DataFrame()

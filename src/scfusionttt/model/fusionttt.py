@@ -49,7 +49,7 @@ log = logging.getLogger("scfusionttt")
 
 
 class _Hints(type):
-    """Names what to use for a method of scvi-tools that is looked up on the class."""
+    """Suggests what to use instead of a method of scvi-tools that is looked up on the class."""
 
     if not TYPE_CHECKING:  # type checkers would accept any name
 

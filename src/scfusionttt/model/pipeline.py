@@ -457,7 +457,7 @@ def class_columns(classes: list[str]) -> list[str]:
 
 @contextmanager
 def each_line_once() -> Iterator[None]:
-    """Log what several steps say of the same cells once."""
+    """Log each message once, although several steps log it for the same cells."""
     logged: set[str] = set()
 
     def is_new(record: logging.LogRecord) -> bool:

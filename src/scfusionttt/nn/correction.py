@@ -34,7 +34,7 @@ class BatchCorrection(nn.Module):
     #: Width of the assignment to kinds; Harmony's default.
     SIGMA = 0.1
     N_QUANTILES = 1001
-    #: Landmarks, and how many of them near a cell its distance is the mean of.
+    #: Number of landmarks, and of the nearest ones over which the distance of a cell is averaged.
     N_LANDMARKS, NEAREST = 1000, 5
 
     def __init__(self, n_levels: int, n_kinds: int, n_values: int, n_latent: int) -> None:

@@ -1,4 +1,4 @@
-"""Fitted heads: classification, distance to the known classes, proteins from RNA alone, and the way back."""
+"""Fitted heads: classes, distance to the known classes, proteins from RNA alone, and cells from proteins alone."""
 
 import torch
 from torch import Tensor, nn

@@ -50,7 +50,7 @@ class VisibleTokens(NamedTuple):
 
     @classmethod
     def all_but(cls, rna: Tensor, protein: Tensor, n_cells: int) -> "VisibleTokens":
-        """Return that the encoders see all but the tokens in `rna` [t] and `protein` [p] of n cells, bool."""
+        """Hide the tokens that are true in `rna` [t] and `protein` [p] in all cells, and show the others."""
         shown = [(~hidden).expand(n_cells, -1) for hidden in (rna, protein)]
         kept = [
             None if hidden.all() or not hidden.any() else (~hidden).nonzero()[:, 0].expand(n_cells, -1)

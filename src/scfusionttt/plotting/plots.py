@@ -28,7 +28,7 @@ from scfusionttt.plotting.figures.style import encode_labels, natural_key, new_a
 Data: TypeAlias = "AnnData | MuData"
 _MAP_WIDTH = 4.8  # inches, without its legend
 _IMPUTED = "imputed"  # prefix of imputed proteins
-#: What axes are called in the space of a basis; those of others have its name.
+#: Names of the axes by basis; the axes of any other basis have its own name.
 _SPACES = {"umap": "UMAP", "tsne": "t-SNE", "pca": "PC"}
 
 

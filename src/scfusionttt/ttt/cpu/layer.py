@@ -94,7 +94,7 @@ class _TTTLinear(torch.autograd.Function):
 
 
 def _trace(first: Tensor, heads: int, length: int, mini_batch: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return room for what `Trace` holds; none for no tokens."""
+    """Return empty tensors for a `Trace`, of size 0 if there are no tokens to keep."""
     chunks, f = -(-length // mini_batch), first.shape[2]
     segments, rows = (-(-chunks // SEGMENT) + 1, (chunks - 1) * mini_batch + padded(mini_batch)) if length else (0, 0)
     states = first.new_empty(heads, segments, *first.shape[1:])

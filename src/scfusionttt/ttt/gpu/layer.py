@@ -158,6 +158,6 @@ def _rows_in_place(x: Tensor) -> Tensor:
 
 
 def _tokens_like(x: Tensor, directions: int) -> Tensor:
-    """Return room for x in each direction, [directions, b, h, t, f], the heads of a token side by side."""
+    """Return an empty tensor like x for each direction, [directions, b, h, t, f], the heads of a token side by side."""
     b, h, t, f = x.shape
     return x.new_empty(directions, b, t, h, f).transpose(2, 3)

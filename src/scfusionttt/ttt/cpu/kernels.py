@@ -70,8 +70,8 @@ def forward(tokens, layer, scratch, trace, first, out, loss, final, lo, hi):
 
 
 @entry
-def backward(tokens, layer, scratch, trace, dout, dloss, dq, dk, dv, dlr, dw, dtau, dnorm, lo, hi):
-    """Run cells x heads lo to hi backwards: write the gradients by the tokens, add those by the layer.
+def backward(tokens, layer, scratch, trace, gradients, dw, dtau, dnorm, lo, hi):
+    """Run cells x heads lo to hi backwards: write the `gradients` by the tokens, add those by the layer.
 
     The states are rebuilt by undoing one step after another, from the state kept at each segment's end. dw
     [b * h, f + 1, f] holds the gradient by the final state and receives that by the first; dtau [b * h, 1, n] and dnorm
@@ -83,12 +83,12 @@ def backward(tokens, layer, scratch, trace, dout, dloss, dq, dk, dv, dlr, dw, dt
             copy(w, trace.states[cell, segment + 1])
             for index in range(min(chunks, (segment + 1) * SEGMENT) - 1, segment * SEGMENT - 1, -1):
                 given = dw[cell], dtau[cell], dnorm[cell, segment]
-                _chunk_backward(tokens, layer, scratch, trace, cell, index, dout, dloss, dq, dk, dv, dlr, *given)
+                _chunk_backward(tokens, layer, scratch, trace, cell, index, gradients, *given)
     fence()
 
 
 @compiled
-def _chunk_backward(tokens, layer, scratch, trace, cell, index, dout, dloss, dq, dk, dv, dlr, dw, dtau, dnorm):
+def _chunk_backward(tokens, layer, scratch, trace, cell, index, gradients, dw, dtau, dnorm):
     n, f, head = scratch.present.shape[0], scratch.w.shape[1], cell % tokens.heads
     w, rows, chunk = scratch.w, scratch.rows, chunk_buffers(layer, trace, scratch, cell, index)
     yh, r = trace_rows(layer, trace, scratch, 1, cell, index)
@@ -102,10 +102,10 @@ def _chunk_backward(tokens, layer, scratch, trace, cell, index, dout, dloss, dq,
     reload_chunk(tokens, layer, cell, index, chunk)
     load_rotated(tokens, layer, cell, index, Q, tokens.q, chunk.present, q)
     prefetch_chunk(tokens, layer, cell, index - 1, Q, tokens.q)
-    load_upstream(tokens, layer, cell, index, chunk.present, dout, dloss, direct, dloss_row)
-    prefetch_chunk(tokens, layer, cell, index - 1, OUT, dout)
+    load_upstream(tokens, layer, cell, index, chunk.present, gradients.out, gradients.loss, direct, dloss_row)
+    prefetch_chunk(tokens, layer, cell, index - 1, OUT, gradients.out)
     prefetch_trace(layer, trace, cell, index - 1)
-    for gradient in (dq, dk, dv):
+    for gradient in (gradients.q, gradients.k, gradients.v):
         prefetch_output(tokens, layer, cell, index, GRADIENT, gradient)
     output_backward(layer, head, direct, yh, r, dnorm, dzbar)
     transpose(xt, dzbar)
@@ -133,10 +133,10 @@ def _chunk_backward(tokens, layer, scratch, trace, cell, index, dout, dloss, dq,
     add_outer(dw, chunk.k, spare)
     transpose(xt, spare)
     matmul(dkt, dkt, w[:f], xt)
-    store_gradients(tokens, layer, cell, index, chunk.present, derror, dlr_row, dv, dlr)
+    store_gradients(tokens, layer, cell, index, chunk.present, derror, dlr_row, gradients.v, gradients.lr)
     if layer.causal:
         matmul(derror, derror, dgramt, q)
     transpose(spare, dqt)
-    store_unrotated(tokens, layer, cell, index, direct, spare, dq)
+    store_unrotated(tokens, layer, cell, index, direct, spare, gradients.q)
     transpose(spare, dkt)
-    store_unrotated(tokens, layer, cell, index, derror, spare, dk)
+    store_unrotated(tokens, layer, cell, index, derror, spare, gradients.k)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from scfusionttt.ttt.cpu import kernels
-from scfusionttt.ttt.cpu.memory import SEGMENT, Layer, Tokens, Trace, aligned_zeros, make_scratch
+from scfusionttt.ttt.cpu.memory import SEGMENT, Gradients, Layer, Tokens, Trace, aligned_zeros, make_scratch
 from scfusionttt.ttt.cpu.threads import share
 from scfusionttt.ttt.cpu.vector import VECTOR_BYTES, padded
 from scfusionttt.ttt.definition import State
@@ -84,9 +84,9 @@ class _TTTLinear(torch.autograd.Function):
             dstate = torch.zeros_like(dfirst)
             if reverse == directions[-1]:  # whose final state was returned
                 _put(_split(dstate, b, f), dw, db)
-            flat = [_flat(x) for x in (dout, dloss, dq, dk, dv, dlr)]
-            arrays = [x.numpy() for x in (*flat, dstate, dtau, dnorm)]
-            _share(kernels.backward, b * h, tokens, layer, _as_trace(traces[i]), *arrays)
+            gradients = Gradients(*(_flat(x).numpy() for x in (dout, dloss, dq, dk, dv, dlr)))
+            arrays = [x.numpy() for x in (dstate, dtau, dnorm)]
+            _share(kernels.backward, b * h, tokens, layer, _as_trace(traces[i]), gradients, *arrays)
             dfirst += dstate
         dgamma, dbeta = dnorm[..., :f].sum(1).unflatten(0, (b, h)).sum(0).unbind(1)
         dtau = dtau[:, 0, : len(tau)].sum(0)

@@ -46,6 +46,17 @@ class Tokens(NamedTuple):
 Q, K, V, LR, PRESENT, OUT, LOSS, GRADIENT = range(8)
 
 
+class Gradients(NamedTuple):
+    """The gradients of the outer loss by the results, which are read, and by the tokens; flat arrays as in `Tokens`."""
+
+    out: np.ndarray
+    loss: np.ndarray
+    q: np.ndarray
+    k: np.ndarray
+    v: np.ndarray
+    lr: np.ndarray
+
+
 class Layer(NamedTuple):
     """Parameters and tables of the layer, the same for all cells, padded."""
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from scfusionttt.cli.common import check_model, load_model, print_table, save_model, write_json
+from scfusionttt.cli.common import check_model, check_out, load_cells, load_model, print_table, save_model, write_json
 from scfusionttt.cli.options import (
     Compute,
     Devices,
@@ -24,7 +24,6 @@ from scfusionttt.cli.options import (
     input_options,
 )
 from scfusionttt.cli.processes import is_first, start
-from scfusionttt.cli.results import check_out, load
 
 
 def map(
@@ -61,7 +60,7 @@ def map(
         check_model_path(out_model, overwrite=overwrite)
     trained = load_model(model, input, device=device, devices=devices, nodes=nodes)
     options = input_options(layer, rna_modality, protein_modality, cells, drop_empty, round=round)
-    cite, source = load(input, out, EMBEDDING_ENDINGS, options)
+    cite, source = load_cells(input, out, EMBEDDING_ENDINGS, options)
     mapped = trained.map(cite, batch_key=batch_key, rna_only=rna_only)
     if is_first():
         write_embedding(

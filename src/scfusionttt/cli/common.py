@@ -12,12 +12,13 @@ import typer
 
 from scfusionttt.cli.interrupts import has_checkpoint, stoppable
 from scfusionttt.cli.processes import is_first
-from scfusionttt.errors import InputFileError, SettingError
+from scfusionttt.errors import InputFileError, OutputError, SettingError
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from scfusionttt.config import Config
+    from scfusionttt.data.cells import CiteSeq
 
 
 def open_input(path: Path, *, stream: bool = True) -> Any:
@@ -61,6 +62,34 @@ def load_model(folder: Path, input: Path, **options: Any) -> Any:
     from scfusionttt.model.fusionttt import FusionTTT
 
     return FusionTTT.load(folder, **options)
+
+
+def check_out(input: Path, out: Path, endings: tuple[str, ...]) -> None:
+    """Check, before any work is done, that a result can be written to `out` and is not the input."""
+    from scfusionttt.data.write import check_result_path
+
+    if out.resolve() == input.resolve():
+        raise OutputError(f"{out} is the input; choose another name for --out")
+    check_result_path(out, endings)
+
+
+def load_cells(input: Path, out: Path, endings: tuple[str, ...], options: dict[str, Any]) -> tuple["CiteSeq", Any]:
+    """Return the checked cells of an input, and the AnnData or MuData that results are written into."""
+    from anndata import AnnData
+    from mudata import MuData
+
+    from scfusionttt.data.cells import has_rna
+    from scfusionttt.data.store.stored import StoredCiteSeq
+    from scfusionttt.data.write import check_result_path
+    from scfusionttt.model.pipeline import check_cells
+
+    data = open_input(input)
+    source = AnnData(obs=data.obs) if isinstance(data, StoredCiteSeq) else data
+    check_result_path(out, endings, source, rna_modality=options.get("rna_modality"))
+    cite = check_cells(data, **options)
+    if out.suffix == ".h5ad" and isinstance(source, MuData) and not has_rna(cite.rna).all():
+        raise OutputError(f"{out}: an .h5ad file has the cells of the RNA alone; use .h5mu, .zarr or .csv")
+    return cite, source
 
 
 def training_config(folder: Path, pairs: list[str] | None) -> "Config":

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from scfusionttt.cli.common import check_input, open_input, print_table
+from scfusionttt.cli.common import check_input, check_out, open_input, print_table
 from scfusionttt.cli.options import InputFile, Layer, OutFile, OutTable, Protein, Rna, Round, WhichCells, input_options
 
 
@@ -32,7 +32,6 @@ def background(
     for path in inputs:
         check_input(path)
     from scfusionttt.analysis.background import background as call
-    from scfusionttt.cli.results import check_out
     from scfusionttt.data.write import PROTEIN_ENDINGS, check_result_path, write_proteins
 
     for path in inputs:

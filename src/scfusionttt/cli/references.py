@@ -5,7 +5,15 @@ from typing import Annotated, Literal
 
 import typer
 
-from scfusionttt.cli.common import as_settings, check_input, command_line, open_input, print_table
+from scfusionttt.cli.common import (
+    as_settings,
+    check_input,
+    check_out,
+    command_line,
+    load_cells,
+    open_input,
+    print_table,
+)
 from scfusionttt.cli.options import (
     Compute,
     DropEmpty,
@@ -47,7 +55,6 @@ def annotate(
     Example: scfusionttt annotate rna.h5ad --out annotated.h5ad
     """
     check_input(input)
-    from scfusionttt.cli.results import check_out, load
     from scfusionttt.data.write import PROTEIN_ENDINGS, write_proteins
     from scfusionttt.model.fusionttt import FusionTTT
     from scfusionttt.model.reference import find
@@ -56,7 +63,7 @@ def annotate(
     check_out(input, out, PROTEIN_ENDINGS)
     model = FusionTTT.load(find(reference), device=device)
     options = input_options(layer, rna_modality, protein_modality, cells, drop_empty, round=round)
-    cite, source = load(input, out, PROTEIN_ENDINGS, options)
+    cite, source = load_cells(input, out, PROTEIN_ENDINGS, options)
     annotation = model.annotate(cite, unknown=unknown or None)
     write_proteins(out, annotation.obsm(), source, obs=annotation.obs(), rna_modality=rna_modality)
     n_proteins = 0 if annotation.proteins is None else annotation.proteins.mean.shape[1]

@@ -1,11 +1,10 @@
 """Results of a trained model: embeddings, cell types, proteins, explanations, scores."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from scfusionttt.cli.common import check_model, load_model, open_input, print_table, write_json
+from scfusionttt.cli.common import check_model, check_out, load_cells, load_model, open_input, print_table, write_json
 from scfusionttt.cli.options import (
     Compute,
     Devices,
@@ -27,40 +26,10 @@ from scfusionttt.cli.options import (
     input_options,
 )
 from scfusionttt.cli.processes import is_first, start
-from scfusionttt.errors import OutputError
 from scfusionttt.keys import PROTEIN_IMPUTED
 
 if TYPE_CHECKING:
-    from scfusionttt.data.cells import CiteSeq
     from scfusionttt.evaluation import Evaluation
-
-
-def check_out(input: Path, out: Path, endings: tuple[str, ...]) -> None:
-    """Check, before any work is done, that a result can be written to `out` and is not the input."""
-    from scfusionttt.data.write import check_result_path
-
-    if out.resolve() == input.resolve():
-        raise OutputError(f"{out} is the input; choose another name for --out")
-    check_result_path(out, endings)
-
-
-def load(input: Path, out: Path, endings: tuple[str, ...], options: dict[str, Any]) -> tuple["CiteSeq", Any]:
-    """Return the checked cells of an input, and the AnnData or MuData that results are written into."""
-    from anndata import AnnData
-    from mudata import MuData
-
-    from scfusionttt.data.cells import has_rna
-    from scfusionttt.data.store.stored import StoredCiteSeq
-    from scfusionttt.data.write import check_result_path
-    from scfusionttt.model.pipeline import check_cells
-
-    data = open_input(input)
-    source = AnnData(obs=data.obs) if isinstance(data, StoredCiteSeq) else data
-    check_result_path(out, endings, source, rna_modality=options.get("rna_modality"))
-    cite = check_cells(data, **options)
-    if out.suffix == ".h5ad" and isinstance(source, MuData) and not has_rna(cite.rna).all():
-        raise OutputError(f"{out}: an .h5ad file has the cells of the RNA alone; use .h5mu, .zarr or .csv")
-    return cite, source
 
 
 def embed(
@@ -81,7 +50,7 @@ def embed(
     check_out(input, out, EMBEDDING_ENDINGS)
     trained = load_model(model, input, device=device, devices=devices, nodes=nodes)
     options = input_options(layer, rna_modality, protein_modality, cells, drop_empty, round=round)
-    cite, source = load(input, out, EMBEDDING_ENDINGS, options)
+    cite, source = load_cells(input, out, EMBEDDING_ENDINGS, options)
     z = trained.embed(cite)
     if is_first():
         protocol = trained.protocol(cite.rna.obs_names)
@@ -119,7 +88,7 @@ def impute(
     check_out(input, out, PROTEIN_ENDINGS)
     trained = load_model(model, input, device=device, devices=devices, nodes=nodes)
     options = input_options(layer, rna_modality, protein_modality, cells, drop_empty, round=round)
-    cite, source = load(input, out, PROTEIN_ENDINGS, options)
+    cite, source = load_cells(input, out, PROTEIN_ENDINGS, options)
     from scfusionttt.model.imputation import obsm_tables
 
     tables = obsm_tables(trained.impute(cite, units=units, intervals=intervals, transform_batch=transform_batch))

@@ -11,7 +11,7 @@ from scfusionttt.errors import SettingError
 from scfusionttt.ttt.backends import BACKENDS
 from scfusionttt.ttt.parity import TOLERANCES, difference
 
-_DEVICES = {"cpu": "cpu", "gpu": "cuda"}  # of the kernels; the other backends run on any device
+_KERNELS = {"cpu": "cpu", "cuda": "gpu"}  # by device; the other backends run on any
 
 _log = logging.getLogger(__name__)
 
@@ -48,10 +48,10 @@ def choose_backend(
         raise SettingError(f"TTT backend {backend!r} does not exist; choose auto, {', '.join(BACKENDS)}")
     shape = head, mini_batch, dtype
     if backend == "auto":
-        kernel = {device: kernel for kernel, device in _DEVICES.items()}.get(device.type)
+        kernel = _KERNELS.get(device.type)
         precision = torch.get_float32_matmul_precision() if kernel == "gpu" else "highest"
         return kernel if kernel and _auto_takes(kernel, inner, device, *shape, precision) else "chunked"
-    if backend in _DEVICES and (obstacle := _obstacle(backend, inner, device.type, *shape)):
+    if backend in _KERNELS.values() and (obstacle := _obstacle(backend, inner, device.type, *shape)):
         raise SettingError(f"TTT backend {backend!r} does not fit: {obstacle}; choose auto")
     return backend
 
@@ -72,7 +72,7 @@ def _auto_takes(
 def _obstacle(kernel: str, inner: str, device: str, head: int, mini_batch: int, dtype: torch.dtype) -> str | None:
     """Return the reason why a kernel does not fit, or None."""
     interpreted = kernel == "gpu" and os.environ.get("TRITON_INTERPRET") == "1"
-    if device != _DEVICES[kernel] and not interpreted:
+    if _KERNELS.get(device) != kernel and not interpreted:
         return f"the data are on {device}"
     if inner != "linear":
         return "TTT-MLP has no kernel of its own"

@@ -232,7 +232,7 @@ CASES = {
     "feature types in a column Type": used(_types("Gene Expression", "Antibody Capture", column="Type")),
     "proteins of the feature type Custom": used(
         _types("Gene Expression", "Custom"),
-        "9 of type 'Custom'; if they are proteins, choose them",
+        "if they are proteins, choose them with",
     ),
     "genes and antibodies in one matrix, not distinguished": used(
         _types("Gene Expression", "Gene Expression"), "read as antibodies; if so, mark them as 'Antibody Capture'"

@@ -130,9 +130,25 @@ def test_feature_types_are_recognised_in_a_column_of_any_name(column):
 @pytest.mark.parametrize("kind", ["Custom", "Protein Expression"])
 def test_a_warning_names_features_of_unknown_type(kind):
     data = side_by_side(feature_types=["Gene Expression"] * 4 + [kind] * 3)
-    with pytest.warns(UserWarning, match=f"3 of type '{kind}'; if they are proteins, .* protein_modality='{kind}'"):
+    with pytest.warns(UserWarning, match=rf"3 of type '{kind}' \(.*\); if they are .* protein_modality='{kind}'"):
         check_equal(as_citeseq(data), protein=None)
     check_equal(as_citeseq(data, protein_modality=kind))
+
+
+@pytest.mark.parametrize("container", ["AnnData", "MuData", "protein modality"])
+def test_a_warning_names_features_of_unknown_type_beside_antibodies(container):
+    """Antibodies of the type Custom were left out without a word if others were of the type Antibody Capture."""
+    data = side_by_side(feature_types=["Gene Expression"] * 4 + ["Antibody Capture"] * 2 + ["Custom"])
+    whole = {
+        "AnnData": lambda: data,
+        "MuData": lambda: MuData({"rna": data}),
+        "protein modality": lambda: MuData({"rna": data[:, :4].copy(), "prot": data[:, 4:].copy()}),
+    }
+    with quiet():
+        given = whole[container]()
+    with pytest.warns(UserWarning, match=rf"left out: 1 of type 'Custom' \({PROTEINS[2]}\); .* 'Antibody Capture' in"):
+        check_equal(as_citeseq(given), protein=PROTEIN[:, :2])
+    check_equal(as_citeseq(data, protein_modality="Custom"), protein=PROTEIN[:, 2:])  # a choice is not warned of
 
 
 @pytest.mark.parametrize(

@@ -175,18 +175,19 @@ def _from_mudata(
     is_gene = is_gene if is_gene.any() else ~is_antibody  # the name of the modality outweighs an unknown type
     rna = _genes(counts, parts["RNA"], is_gene)
     if "protein" in parts:
-        return rna, protein_part(matrices["protein"], parts["protein"]), findings + more
+        protein, others = protein_part(matrices["protein"], parts["protein"])
+        return rna, protein, findings + more + others
     if is_antibody.any():
-        return rna, _table(counts[:, is_antibody].toarray(), parts["RNA"], is_antibody), findings
+        return rna, _table(counts[:, is_antibody].toarray(), parts["RNA"], is_antibody), findings + more
     return rna, None, findings + more + unused_modalities(mdata, (rna_name,))
 
 
-def protein_part(matrix: Any, adata: AnnData) -> AnnData:
+def protein_part(matrix: Any, adata: AnnData) -> tuple[AnnData, list[Finding]]:
     """Return the proteins of a modality, without genes and other features that it marks as such."""
-    kept = split_features(adata)[1]
+    _, kept, left_out = split_features(adata)
     if kept.all() or not kept.any():
-        return _table(to_dense(matrix), adata)
-    return _table(to_dense(matrix)[:, kept], adata, kept)
+        return _table(to_dense(matrix), adata), []
+    return _table(to_dense(matrix)[:, kept], adata, kept), left_out
 
 
 def _genes(counts: sparse.csr_matrix, adata: AnnData, is_gene: np.ndarray) -> AnnData:
@@ -228,7 +229,7 @@ def _from_anndata(
     counts = to_csr(matrix)
     rna = _genes(counts, adata, is_gene)
     if is_antibody.any() and (by_type is not None or protein_modality is None):
-        return rna, _table(counts[:, is_antibody].toarray(), adata, is_antibody), findings
+        return rna, _table(counts[:, is_antibody].toarray(), adata, is_antibody), findings + left_out
     frame, more = protein_frame(adata, protein_modality)
     if frame is None:
         return rna, None, findings + left_out + more

@@ -94,15 +94,16 @@ def split_features(adata: AnnData, protein_type: str | None = None) -> tuple[np.
     known = [ANTIBODY_CAPTURE.lower(), *PROTEIN_MODALITIES] if protein_type is None else [protein_type.lower()]
     is_antibody = kinds.isin(known).to_numpy()
     is_other = ~is_gene & ~is_antibody & ~kinds.isin(_NO_PROTEINS).to_numpy()
-    if not is_other.any() or not is_gene.any() or is_antibody.any():
+    if not is_other.any() or not (is_gene | is_antibody).any() or protein_type is not None:
         return is_gene, is_antibody, []
     others = adata.var[kinds.name].astype(str)[is_other]
-    names = others.unique()
-    types = " and ".join(f"{(others == name).sum()} of type '{name}'" for name in names)
-    finding = Finding(
-        "warning", "proteins_left_out", f"features left out: {types}",
-        f"if they are proteins, choose them with protein_modality='{names[0]}'",
-    )  # fmt: skip
+    by_type = {kind: others.index[others == kind] for kind in others.unique()}
+    types = " and ".join(f"{len(names)} of type '{kind}' ({name_some(list(names))})" for kind, names in by_type.items())
+    remedy = f"choose them with protein_modality='{next(iter(by_type))}'"
+    if is_antibody.any():
+        remedy = f"mark them as '{ANTIBODY_CAPTURE}' in var['{kinds.name}']"
+    message = f"features left out: {types}"
+    finding = Finding("warning", "proteins_left_out", message, f"if they are proteins, {remedy}")
     return is_gene, is_antibody, [finding]
 
 

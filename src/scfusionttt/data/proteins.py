@@ -41,7 +41,8 @@ def protein_counts(
     else:
         matrix, findings = raw_counts(part, modality="protein", layer=layer)
         raise_or_warn(finding for finding in findings if not (round and finding.code == "fractional_matrix"))
-        protein = protein_part(matrix, part)
+        protein, left_out = protein_part(matrix, part)
+        raise_or_warn(left_out)
         if round:
             protein.X = rounded(protein.X)
     raise_or_warn(value_findings(protein.X, protein.obs_names, modality="protein"))

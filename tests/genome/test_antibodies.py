@@ -64,6 +64,12 @@ from scfusionttt.genome.chromosomes import is_main
         ("CD3D", "CD3D"),
         ("CD300A", "CD300A"),
         ("CD317", "BST2"),
+        ("RAGE", "AGER"),
+        ("PAC-1", "ITGA2B"),
+        ("CD40 Ligand", "CD40LG"),
+        ("Fas Ligand (CD178)", "FASLG"),
+        ("CD27-L", "CD70"),
+        ("CD200-R", "CD200R1"),
         ("ENSG00000010610", "CD4"),
     ],
 )
@@ -93,6 +99,8 @@ def test_human_antibodies(name, symbol):
         ("Qa-1", "H2-T23"),
         ("RAE-1", "Raet1d"),
         ("CD317", "Bst2"),
+        ("Sca-1", "Ly6a"),
+        ("Fas-L", "Fasl"),
     ],
 )
 def test_mouse_antibodies(name, symbol):
@@ -170,6 +178,13 @@ def test_a_control_of_an_antibody_is_a_control(name):
 def test_hashtags(name):
     assert is_hashtag(name)
     assert resolve_antibodies([name]).table.loc[0, "kind"] == "hashtag"
+
+
+@pytest.mark.parametrize("name", ["Sca-1", "Gr-1", "NK1.1", "TER-119", "H-2", "RAE-1", "Ly-6G"])
+def test_an_antigen_that_humans_lack_is_no_other_gene(name):
+    """Sca-1 was taken for ATXN1, which was called SCA1, and Gr-1 for GR, the glucocorticoid receptor."""
+    assert resolve_antibodies([name]).table["status"].tolist() == ["lost"]
+    assert resolve_antibodies([name], species="mouse").table["status"].tolist() == ["matched"]
 
 
 def test_unknown_and_ambiguous_stay_in_their_place():

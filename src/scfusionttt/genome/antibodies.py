@@ -24,7 +24,7 @@ from scfusionttt.genome.resolve import Resolution, resolve_genes, supported
 TABLE = Path(__file__).parent / "tables_data" / "antibodies.tsv"
 
 #: Folded antigen names that are gene symbols, too, of another gene (LOX) or in one of the species.
-_ALSO_GENES = ("lox", "rae1", "gpr56", "fasl", "icosl", "il4ra", "il6ra")
+_ALSO_GENES = ("lox", "rae1", "gpr56", "icosl", "il4ra", "il6ra")
 
 _WITHOUT_SEPARATORS = str.maketrans("", "", " -_./")
 
@@ -162,6 +162,9 @@ def _as_genes(readings: pd.Series, names_of: str, species: str) -> pd.DataFrame:
     if names_of != species:
         table = resolve_genes(table["symbol"].str.capitalize(), species=species).table
     table["input"] = readings.index
+    if species == "human":  # Sca-1 is Ly6a of the mouse, which humans lack; ATXN1 was called SCA1
+        of_mouse = table["name"].map(key).map(curated("mouse")).groupby(table["input"]).transform("first")
+        table = table[of_mouse.isna() | (of_mouse.str.upper() == table["symbol"])]
     table["worth"] = table["status"].map({"matched": 0, "ambiguous": 1, "lost": 2})
     best = table[table["worth"] < 2].sort_values("worth", kind="stable").drop_duplicates("input")
     return best.set_index("input").drop(columns="worth")

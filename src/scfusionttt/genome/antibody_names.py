@@ -3,7 +3,7 @@
 import re
 
 _GREEK = str.maketrans("αβγδεκλ", "abgdekl")
-_LETTERS = re.compile("alpha|beta|gamma|delta|epsilon|kappa|lambda")
+_LETTERS = re.compile("alpha|beta|gamma|delta|epsilon|kappa|lambda|ligand|receptor")
 _GAP = r"[\s_.:\-]"
 
 _AROUND = [
@@ -29,6 +29,8 @@ _CONTROL_CLONE = re.compile(r"\b(?:mopc ?\d|mpc ?11\b|rtk ?\d{4}|htk ?888)")
 _BARE_SUBCLASS = re.compile(r"igg(?:1|2[abc]?|3)(?: ?(?:k|l|kappa|lambda))?")
 
 
+#: What makes another antigen of the name before it, and is no clone: CD40 Ligand, CD95-L, CD200-R
+_PARTNER = re.compile(r"(?i)(?:l|r|ligand|receptor)(?![a-z0-9])")
 _BOOKKEEPING = re.compile(r"(?i)(?:unmapped|unmatched|no[ _.-]?match|bad[ _.-]?struct|total[ _.-]?reads)")
 #: What only antibodies are called: CD3_TotalSeqB, adt_CD4, A0034-CD3, Hu.CD3_UCHT1, CD3-CTCATTGTAACTCCT,
 #: CD4|CD4|AHS0032|pAbO, CD4-CD4-AHS0032-pAbO, anti-human CD3.
@@ -77,7 +79,10 @@ def antigen(name: str) -> str:
 
 
 def key(name: str) -> str:
-    """Normalise case, Greek letters and separators; one separator is kept between digits: CD3.1 is not CD31."""
+    """Normalise case, Greek letters, separators, and ligand and receptor to l and r.
+
+    One separator is kept between digits: CD3.1 is not CD31.
+    """
     folded = _LETTERS.sub(lambda letter: letter.group()[0], name.lower().translate(_GREEK))
     folded = re.sub(r"(?<=\d)[^a-z0-9]+(?=\d)", ".", folded)
     return re.sub(r"[^a-z0-9.]|(?<!\d)\.|\.(?!\d)", "", folded)
@@ -103,7 +108,8 @@ def spellings(name: str) -> list[str]:
 def heads(name: str) -> list[str]:
     """Return the prefixes of a name that may end with a clone (``CD3_UCHT1``, ``CD3:UCHT1|CD3E``), longest first."""
     whole = antigen(name)
-    return [whole[: gap.start()] for gap in re.finditer(r"[\s_.:|/,\-]+", whole)][::-1]
+    gaps = re.finditer(r"[\s_.:|/,\-]+", whole)
+    return [whole[: gap.start()] for gap in gaps if not _PARTNER.match(whole, gap.end())][::-1]
 
 
 def _tidy(readings: list[str]) -> list[str]:

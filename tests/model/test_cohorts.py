@@ -252,6 +252,10 @@ def test_proteins_that_are_zero_in_a_batch_are_warned_of(models, cohort, caplog)
     assert "treated as measured" not in caplog.text
     model.map(copy_of(cells, first))
     assert f"all counts are zero for 2 proteins ({names[0]}, {names[1]}), treated as measured" in caplog.text
+    caplog.clear()
+    cells.obs["batch"] = np.where(first, "new 1", "new 2")
+    model.map(cells)
+    assert f"treated as measured: 'new 1' ({names[0]}, {names[1]}); use NaN" in caplog.text
 
 
 def test_the_line_on_staining_is_of_the_proteins_that_were_compared(caplog):

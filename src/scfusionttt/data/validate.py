@@ -255,15 +255,23 @@ def _empty(cite: CiteSeq) -> Iterator[Finding]:
         yield Finding("warning", "empty_genes", message, "they carry no information", genes)
 
 
+def empty_proteins(names: pd.Index, highest: np.ndarray) -> Iterator[Finding]:
+    """Report proteins that are zero in all cells, by the highest count of each [p], NaN if it was never measured."""
+    if empty := _as_text(names[highest == 0]):
+        message = f"all counts are zero for {named(empty, 'protein')}, treated as measured"
+        yield Finding("warning", "empty_proteins", message, "use NaN for proteins not measured", empty)
+
+
+def highest_counts(counts: np.ndarray) -> np.ndarray:
+    """Return the highest count of each protein in cells [n, p], NaN if it was measured in none, [p]."""
+    return np.asarray(np.fmax.reduce(counts, axis=0, initial=np.nan))
+
+
 def _proteins(protein: AnnData) -> Iterator[Finding]:
     """Report proteins that are zero or missing in all cells, and cells with proteins that were not measured."""
-    missing = np.isnan(protein.X)
-    unmeasured = missing.all(axis=0)
-    zero = ~unmeasured & (missing | (protein.X == 0)).all(axis=0)
-    if names := _as_text(protein.var_names[zero]):
-        message = f"all counts are zero for {named(names, 'protein')}, treated as measured"
-        yield Finding("warning", "empty_proteins", message, "use NaN for proteins not measured", names)
-    if (names := _as_text(protein.var_names[unmeasured])) and protein.n_obs:
+    missing, highest = np.isnan(protein.X), highest_counts(protein.X)
+    yield from empty_proteins(protein.var_names, highest)
+    if (names := _as_text(protein.var_names[np.isnan(highest)])) and protein.n_obs:
         yield Finding("warning", "unmeasured_proteins", f"measured in no cell: {named(names, 'protein')}", names=names)
     if names := _as_text(protein.obs_names[missing.any(axis=1)]):
         message = f"proteins not measured (NaN) in {named(names, 'cell')}"

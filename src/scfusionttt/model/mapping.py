@@ -13,8 +13,9 @@ from torch import Tensor
 
 from scfusionttt import inference, keys
 from scfusionttt.data.cells import CiteSeq, require_rna
-from scfusionttt.data.cohort import FEWEST, query_batches
+from scfusionttt.data.cohort import FEWEST, query_batches, warn_of_zeros
 from scfusionttt.data.loader import CellDataset, cell_dataset
+from scfusionttt.data.preprocess import matched_protein_counts
 from scfusionttt.errors import SettingError, name_some
 from scfusionttt.fitting.batch_correction import fit_new_batches
 from scfusionttt.fitting.new_staining import fit_new_staining
@@ -103,6 +104,10 @@ def add_batches(
     if new:
         log.info("batches: %d new, of %s", len(new), name_some(sorted(set(names)), most=8))
         _warn_of_small(names[np.isin(dataset.batches[:, 0], new)])
+        if inference.uses_proteins(network) and cite.protein is not None and cite.protein.X is not None:
+            match = dataset.match
+            counts = matched_protein_counts(cite, match)
+            warn_of_zeros(counts, cite.protein.var_names[match.proteins], dataset.batches[:, 0], cohort)
         staining = fit_new_staining(network, dataset, new, device, seed=state.config.seed)
         if inference.uses_proteins(network):
             log_staining(np.vstack([np.zeros_like(staining[:1]), staining]))

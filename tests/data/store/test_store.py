@@ -323,6 +323,19 @@ def test_an_unfiltered_matrix_is_refused_or_reported(tmp_path, caplog):
     assert "looks unfiltered" in caplog.text
 
 
+def test_proteins_that_are_zero_in_an_input_are_warned_of(tmp_path, caplog):
+    cells = simulate(300, 100, 4, 2)
+    names = list(cells["prot"].var_names)
+    cells["prot"].X[:, 1] = 0
+    cells["prot"].X[:, 2] = np.nan
+    cells["prot"].X[:299, 3] = 0  # one cell has counts, in a block of its own
+    cells["prot"].X[299, 3] = 5
+    with quiet():
+        cells.write_h5mu(tmp_path / "zeros.h5mu")
+    write(tmp_path / "out.zarr", tmp_path / "zeros.h5mu")
+    assert f"zeros.h5mu: all counts are zero for 1 protein ({names[1]}), treated as measured; use NaN" in caplog.text
+
+
 def test_a_transposed_matrix_is_refused(tmp_path):
     path = rna_only(tmp_path / "x.h5ad", [f"AAAC{i}-1" for i in range(50)])
     anndata.read_h5ad(path).T.write_h5ad(tmp_path / "transposed.h5ad")

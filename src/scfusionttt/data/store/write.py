@@ -11,12 +11,12 @@ import pandas as pd
 from scipy import sparse
 
 from scfusionttt.data.cells import CiteSeq, count_findings, require_rna
-from scfusionttt.data.findings import named, require_usable
+from scfusionttt.data.findings import Finding, named, require_usable
 from scfusionttt.data.store.join import Joined, join_features
 from scfusionttt.data.store.sources import Source, naming
 from scfusionttt.data.store.stored import BLOCK, FORMAT_VERSION, WINDOW
 from scfusionttt.data.transforms import library_sizes
-from scfusionttt.data.validate import unfiltered
+from scfusionttt.data.validate import empty_proteins, highest_counts, unfiltered
 from scfusionttt.errors import InputDataError, OutputError
 from scfusionttt.io.atomic import check_target, replacing
 from scfusionttt.io.quiet_warnings import quiet
@@ -63,14 +63,14 @@ def write_store(
     check_store_path(path)
     names = input_names([source.path for source in sources])
     joined = join_features([_read(source, slice(0, 1)) for source in sources], species=species)
-    sizes: list[list[np.ndarray]] = [[] for _ in sources]
+    seen = [_Seen() for _ in sources]
     with replacing(path) as temporary, quiet():
         writer = _Writer(temporary, joined)
-        for mixture in _mixtures(sources, joined, names, np.random.default_rng(seed), drop_empty, sizes):
+        for mixture in _mixtures(sources, joined, names, np.random.default_rng(seed), drop_empty, seen):
             writer.append(*mixture)
         n_cells = writer.finish()
-    for source, of_blocks in zip(sources, sizes, strict=True):
-        for finding in unfiltered(np.concatenate([*of_blocks, []])):
+    for source, cells in zip(sources, seen, strict=True):
+        for finding in cells.findings():
             log.warning("warning: %s: %s", source.path, finding)
     return n_cells
 
@@ -103,9 +103,9 @@ def check_store_path(path: Path) -> None:
 
 def _mixtures(
     sources: Sequence[Source], joined: Joined, names: list[str], rng: np.random.Generator, drop_empty: bool,
-    sizes: list[list[np.ndarray]],
+    seen: list["_Seen"],
 ) -> Iterator[tuple[sparse.csr_matrix, pd.DataFrame]]:  # fmt: skip
-    """Yield counts [m, f] and obs of shuffled cells from some blocks, and add their library sizes to `sizes`."""
+    """Yield counts [m, f] and obs of shuffled cells from some blocks, and add the cells of each input to `seen`."""
     first = np.cumsum([0, *(source.n_cells for source in sources)])
     blocks = [
         (number, slice(start, min(start + BLOCK, source.n_cells)))
@@ -118,13 +118,33 @@ def _mixtures(
         for number, rows in (blocks[i] for i in some):
             cite = _read(sources[number], rows)
             kept = _not_empty(sources[number], cite, drop_empty=drop_empty)
-            sizes[number].append(library_sizes(cite.rna.X)[kept])
+            seen[number].add(cite[kept])
             counts.append(_placed(cite, joined, number)[kept])
             origin = {INPUT: pd.Categorical.from_codes(np.full(cite.rna.n_obs, number), categories=pd.Index(names))}
             tables.append(cite.obs.assign(**origin, **{ROW: first[number] + np.arange(rows.start, rows.stop)})[kept])
         order = rng.permutation(sum(map(len, tables)))
         yield sparse.csr_matrix(sparse.vstack(counts, format="csr")[order]), pd.concat(tables).iloc[order]
         log.info("%d of %d blocks of cells written", np.flatnonzero(drawn == some[-1])[0] + 1, len(blocks))
+
+
+class _Seen:
+    """What warnings of an input need to know of its cells."""
+
+    def __init__(self) -> None:
+        self.sizes: list[np.ndarray] = []
+        self.proteins, self.highest = pd.Index([]), np.array([])
+
+    def add(self, cite: CiteSeq) -> None:
+        """Add some cells."""
+        self.sizes.append(library_sizes(cite.rna.X))
+        if cite.protein is not None:
+            highest = highest_counts(cite.protein.X)
+            self.highest = np.fmax(self.highest, highest) if len(self.proteins) else highest
+            self.proteins = cite.protein.var_names
+
+    def findings(self) -> list[Finding]:
+        """Return the warnings of all cells together."""
+        return [*unfiltered(np.concatenate([*self.sizes, []])), *empty_proteins(self.proteins, self.highest)]
 
 
 def _read(source: Source, rows: slice) -> CiteSeq:

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from scfusionttt.errors import InputDataError
 from scfusionttt.labels import class_names, label_names
-from scfusionttt.plotting.figures.style import class_colours, encode_labels, natural_key, shorten
+from scfusionttt.plotting.figures.style import class_colours, encode_labels, natural_key, shorten_all
 
 #: Values are quantised to the levels 0 to 254; this level means "not measured".
 _MISSING = 255
@@ -127,7 +127,7 @@ def _category(
         "heading": heading,
         "name": name,
         "absent": _ABSENT.get(heading, "not labelled"),
-        "classes": [shorten(one, 60) for one in classes],
+        "classes": shorten_all(classes, 60),
         "colours": [colours[one] for one in classes],
         "codes": _pack(np.where(kept < 0, len(classes), kept).astype("<u2")),
     }

@@ -10,6 +10,7 @@ from scfusionttt.plotting.figures.style import (
     encode_labels,
     natural_key,
     shorten,
+    shorten_all,
     without_overlap,
 )
 
@@ -83,6 +84,16 @@ def test_shorten():
     assert shorten("x" * 40, 10) == "x" * 9 + "…"
     assert shorten("two\nlines") == "two lines"
     assert shorten("bad\udce9byte") == "bad?byte"
+
+
+def test_long_names_that_begin_alike_stay_apart():
+    """Types of the Cell Ontology were one and the same name in legends and on the map of the report."""
+    memory = "effector memory CD8-positive, alpha-beta T cell"
+    final = f"{memory}, terminally differentiated"
+    assert shorten_all(["B cell", memory, "x" * 40]) == ["B cell", "effector memory CD8-positiv…", "x" * 27 + "…"]
+    assert shorten_all([memory, final], 20) == ["effector m…ta T cell", "effector m…rentiated"]
+    middles = ["begins alike, differs here (1), ends alike", "begins alike, differs here (2), ends alike"]
+    assert shorten_all(middles, 20) == middles
 
 
 def test_names_of_neighbours_do_not_overlap_and_stay_at_their_genes():

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator
 
-from scfusionttt.plotting.figures.style import INK, MUTED, new_axes, shorten, show_reason, tidy
+from scfusionttt.plotting.figures.style import INK, MUTED, new_axes, shorten, shorten_all, show_reason, tidy
 
 _LARGEST = 90.0  # area of the dot of a feature that all cells of a group have, in square points
 
@@ -42,7 +42,7 @@ def dot_plot(
         _name_sizes(ax)
     ax.set(xlim=(-0.6, columns - 0.4), ylim=(rows - 0.4, -0.6))
     ax.set_xticks(range(columns), [shorten(name, 20) for name in means.columns], rotation=90, parse_math=False)
-    ax.set_yticks(range(rows), [shorten(name) for name in means.index], parse_math=False)
+    ax.set_yticks(range(rows), shorten_all(means.index), parse_math=False)
     bar = ax.figure.colorbar(drawn, ax=ax, aspect=10, shrink=0.6 if rows > 8 else 1, pad=0.01, fraction=0.03)
     bar.outline.set_visible(False)  # type: ignore[operator]
     bar.ax.yaxis.set_major_locator(FixedLocator([0, 1]))

@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from scfusionttt.plotting.figures.style import INK, MUTED, RULE, new_axes, shorten, show_reason, tidy
+from scfusionttt.plotting.figures.style import INK, MUTED, RULE, new_axes, shorten_all, show_reason, tidy
 
 _WHITE_TEXT_ABOVE = 0.55
 #: Width of a letter of a class name, inches.
@@ -30,7 +30,7 @@ def confusion(counts: pd.DataFrame, *, recall: bool = True, title: str = "", ax:
     if ax is None:
         side = 0.42 if max(rows, columns) <= 14 else 0.3
         # The names of the axes are wider and higher than a small matrix.
-        true, predicted = (max([len(shorten(name)) for name in names], default=0) for names in counts.axes)
+        true, predicted = (max(map(len, shorten_all(names)), default=0) for names in counts.axes)
         width = 1.0 + _LETTER * (true + len(f" ({cells.sum():,.0f})")) + max(side * columns, 2.55)
         height = 0.6 + _LETTER * predicted + max(side * rows, 1.3)
         ax = new_axes(max(2.9 + side * columns, width), max(1.7 + side * rows, height))[0]
@@ -58,8 +58,8 @@ def confusion(counts: pd.DataFrame, *, recall: bool = True, title: str = "", ax:
 
 def _name_axes(ax: Axes, counts: pd.DataFrame, totals: np.ndarray) -> None:
     true, predicted = [str(name) for name in counts.index], [str(name) for name in counts.columns]
-    ax.set_xticks(np.arange(len(predicted)) + 0.5, [shorten(name) for name in predicted], rotation=90, parse_math=False)
-    rows = [f"{shorten(name)} ({n:,.0f})" for name, n in zip(true, totals)]
+    ax.set_xticks(np.arange(len(predicted)) + 0.5, shorten_all(predicted), rotation=90, parse_math=False)
+    rows = [f"{name} ({n:,.0f})" for name, n in zip(shorten_all(true), totals)]
     ax.set_yticks(np.arange(len(true)) + 0.5, rows, parse_math=False)
     ax.set(xlabel="predicted class (colour: fraction of the true class)", ylabel="true class (number of cells)")
     ax.axhline(0, color=RULE, linewidth=0.8)

@@ -17,6 +17,7 @@ from scfusionttt.plotting.figures.style import (
     encode_labels,
     new_axes,
     shorten,
+    shorten_all,
     show_reason,
     tidy,
 )
@@ -61,13 +62,13 @@ def umap(
     on_data = bool(classes) and max(map(len, classes)) <= _SHORT
     numbered = not on_data and len(classes) > _FEW_CLASSES
 
-    entries = [] if on_data else [(name, int((codes == i).sum())) for i, name in enumerate(classes)]
-    texts = [_counted(*entry) for entry in entries]
+    named = [] if on_data else classes
+    texts = [f"{name} ({(codes == i).sum():,})" for i, name in enumerate(shorten_all(named))]
     if numbered:  # U+2007 is a space as wide as a digit
         texts = [f"{i:\u2007>2}  {text}" for i, text in enumerate(texts, 1)]
-    handles = [_dot(palette[name]) for name, _ in entries]
+    handles = [_dot(palette[name]) for name in named]
     if (unlabelled := int((codes < 0).sum())) > 0:
-        texts.append(_counted("not labelled", unlabelled))
+        texts.append(f"not labelled ({unlabelled:,})")
         handles.append(_dot(MISSING))
 
     columns = -(-len(texts) // _LEGEND_ROWS)
@@ -162,10 +163,6 @@ def _write_name(ax: Axes, members: NDArray, name: str) -> None:
         parse_math=False,
         path_effects=[withStroke(linewidth=2.5, foreground="white", alpha=0.9)],
     )
-
-
-def _counted(name: str, n: int) -> str:
-    return f"{shorten(name)} ({n:,})"
 
 
 def _dot(colour: str) -> Line2D:

@@ -4,7 +4,7 @@ Names from data are drawn with ``parse_math=False``: a `$` in them does not begi
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -71,8 +71,21 @@ def encode_labels(
 
 def shorten(name: object, most: int = 28) -> str:
     """Return a name on one line, with at most `most` characters, all of them valid Unicode."""
-    text = " ".join(str(name).encode("utf-8", "replace").decode().split())
+    text = _one_line(name)
     return text if len(text) <= most else text[: most - 1].rstrip() + "…"
+
+
+def shorten_all(names: Iterable[object], most: int = 28) -> list[str]:
+    """Return names as `shorten` does; those that would look alike are cut in their middle, or else not at all."""
+    full = [_one_line(name) for name in names]
+    ends = [shorten(name, most) for name in full]
+    middles = [name if len(name) <= most else f"{name[: most // 2]}…{name[-((most - 1) // 2) :]}" for name in full]
+    short = [middle if ends.count(end) > 1 else end for end, middle in zip(ends, middles)]
+    return [name if short.count(text) > 1 else text for name, text in zip(full, short)]
+
+
+def _one_line(name: object) -> str:
+    return " ".join(str(name).encode("utf-8", "replace").decode().split())
 
 
 def without_overlap(

@@ -8,7 +8,16 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from scfusionttt.plotting.figures.style import INK, RULE, class_colours, new_axes, shorten, show_reason, tidy
+from scfusionttt.plotting.figures.style import (
+    INK,
+    RULE,
+    class_colours,
+    new_axes,
+    shorten,
+    shorten_all,
+    show_reason,
+    tidy,
+)
 
 
 def violins(
@@ -31,7 +40,7 @@ def violins(
             body.set(facecolor=palette[groups[place]], alpha=0.75, edgecolor="none")
     medians = [(i, float(np.median(one))) for i, one in enumerate(known) if len(one)]
     ax.plot(*zip(*medians), "_", color=INK, markersize=11, markeredgewidth=1.6)
-    ax.set_xticks(range(len(groups)), [shorten(name) for name in groups], rotation=90, parse_math=False)
+    ax.set_xticks(range(len(groups)), shorten_all(groups), rotation=90, parse_math=False)
     ax.yaxis.set_major_locator(MaxNLocator(nbins=5))
     ax.grid(axis="y", color=RULE, linewidth=0.6)
     ax.set_axisbelow(True)

@@ -1,6 +1,6 @@
 """Labels of cells: one text form for every dtype, and the obs columns that can serve as labels."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -46,10 +46,12 @@ def is_labelled(labels: ArrayLike | pd.Series) -> np.ndarray:
     return np.asarray(label_names(labels) != "", dtype=bool)
 
 
-def label_columns(obs: pd.DataFrame) -> dict[str, dict[str, int]]:
+def label_columns(
+    obs: pd.DataFrame, as_text: Callable[[pd.Series], np.ndarray] = label_names
+) -> dict[str, dict[str, int]]:
     """Return the obs columns that could be labels, each with its classes and their numbers of cells.
 
-    They are text, categorical or boolean, with 2 to 200 classes.
+    They are text, categorical or boolean, with 2 to 200 classes of those that `as_text` returns.
     """
     columns = {}
     for key in obs.columns:
@@ -58,7 +60,7 @@ def label_columns(obs: pd.DataFrame) -> dict[str, dict[str, int]]:
             pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
         ):
             continue
-        counts = _class_sizes(label_names(values))
+        counts = _class_sizes(as_text(values))
         if 2 <= len(counts) <= MAX_CLASSES:
             columns[str(key)] = {str(name): int(n) for name, n in counts.items()}
     return columns

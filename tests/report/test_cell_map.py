@@ -62,6 +62,22 @@ def test_a_batch_called_none_is_a_batch(cells):
     assert (flag["classes"], flag["absent"]) == (["IFN"], "not flagged")
 
 
+def test_long_names_that_begin_alike_stay_apart(cells):
+    names = [f"{'a population that was named by its markers' * 2} {sign}" for sign in "+-"]
+    values = np.array([*names, "B"] * 11)
+    found = json.loads(CellMap(cells.coords, cells.cells, {"type": values}).payload)["categories"][0]["classes"]
+    assert [name[-1] for name in found] == ["+", "-", "B"]
+    assert max(map(len, found)) == 60
+
+
+def test_a_treatment_none_is_a_class_of_its_column(cells):
+    """A column of "none" and one drug was not offered, and its cells "none" were not labelled."""
+    values = {"treatment": ["none", "IFN", "IFN"] * 11, "type": ["none", "B", "T"] * 11}
+    found = CellMap(cells.coords, cells.cells, values, headings=dict.fromkeys(values, "obs column"))
+    treatment, kind = json.loads(found.payload)["categories"]
+    assert (treatment["classes"], kind["classes"]) == (["IFN", "none"], ["B", "T"])
+
+
 def test_both_axes_have_one_scale(cells):
     x, y = unpack(json.loads(cells.payload)["places"], "<u2").reshape(2, -1).astype(float)
     known = np.delete(np.asarray(cells.coords), 7, axis=0)

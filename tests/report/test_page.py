@@ -293,6 +293,12 @@ def test_columns_whose_names_are_numbers_are_shown(typed):
     assert cell_map.headings["0"] == "obs column"
 
 
+def test_a_column_of_none_and_one_treatment_is_shown(typed):
+    obs = typed.cite.obs.assign(drug=np.where(np.arange(typed.analysis.n_cells) % 2, "none", "IFN"))
+    cell_map = map_section(replace(typed.analysis, cite=replace(typed.cite, obs=obs))).map
+    assert cell_map.headings["drug"] == "obs column"
+
+
 def test_columns_named_as_what_the_page_computes_are_shown_beside_it(typed):
     """A column "predicted type" was left out, and one "probability" replaced that of the model."""
     obs, n = typed.cite.obs.assign(probability=np.linspace(0, 1, typed.analysis.n_cells)), typed.analysis.n_cells

@@ -65,7 +65,7 @@ class CellMap:
         Description of the map.
     headings
         Kind of each category, by its name, to group them; "class" by default. In a "batch", "unknown" and "none" are
-        classes, as in training.
+        classes, as in training, and in an "obs column" that has at most one other, as those of a treatment.
     alike
         Names of the categories in which a class has the same colour.
     absent
@@ -120,7 +120,8 @@ class CellMap:
 def _category(
     name: str, labels: ArrayLike | pd.Series, shown: NDArray[np.bool_], colours: Mapping[str, str], heading: str
 ) -> dict[str, Any]:
-    codes, classes = encode_labels(labels, class_names if heading == "batch" else label_names)
+    is_class = heading == "batch" or (heading == "obs column" and len(set(label_names(labels)) - {""}) < 2)
+    codes, classes = encode_labels(labels, class_names if is_class else label_names)
     colours = class_colours(classes, colours)
     kept = codes[shown]
     return {

@@ -99,14 +99,14 @@ def _categories(analysis: Analysis, color: Sequence[str]) -> tuple[dict[str, np.
 
 
 def _obs_classes(analysis: Analysis, color: Sequence[str]) -> dict[str, np.ndarray | pd.Series]:
-    """Return the obs columns that hold classes, and those of `color` that do not hold measurements."""
+    """Return the obs columns that hold classes, "none" among them, and those of `color` that hold no measurements."""
     obs = analysis.cite.obs
     asked = [key for key in color if not _is_measurement(obs_column(obs, key, role="colours"))]
     many = [key for key in asked if len(set(class_names(obs[key]))) > MAX_CLASSES]
     if many:
         raise SettingError(f"obs['{many[0]}'] has more than {MAX_CLASSES} classes; colour by another column")
     names = {str(key): key for key in obs.columns}  # those of some columns are numbers
-    shown = dict.fromkeys([*map(str, asked), *label_columns(obs)])
+    shown = dict.fromkeys([*map(str, asked), *label_columns(obs), *label_columns(obs, class_names)])
     return {key: obs[names[key]] for key in shown if names[key] != analysis.labels_key}
 
 

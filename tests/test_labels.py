@@ -58,6 +58,8 @@ def test_whole_numbers_with_gaps():
 def test_unknown_key_suggests_the_closest_and_lists_the_candidates():
     fails(OBS, "celltype", "no obs['celltype']", "did you mean 'cell_type'?", "batch", "lonely")
     fails(OBS, "zzz", "columns that could be labels: cell_type, batch, lonely")
+    of_mudata = pd.DataFrame({"prot:leiden": ["1", "2"], "leiden": ["1", "2"]})
+    fails(of_mudata, "rna:leiden", "did you mean 'leiden'?")  # not the protein's, which is spelt more like it
     fails(pd.DataFrame(index=["a"]), "zzz", "labels: none")
 
 

@@ -146,7 +146,9 @@ def obs_column(obs: pd.DataFrame, key: str, *, role: str = "labels") -> pd.Serie
             raise LabelError(f"there are {values.shape[1]} columns obs['{key}']; rename or drop all but one")
         return values
     by_lower = {str(column).lower(): str(column) for column in obs.columns}
-    close = [by_lower[name] for name in get_close_matches(str(key).lower(), by_lower, n=1)]
+    plain = str(key).lower().rpartition(":")[2]  # mdata.obs["rna:leiden"] is obs["leiden"] of the RNA
+    names = [plain] if plain in by_lower else get_close_matches(str(key).lower(), by_lower, n=1)
+    close = [by_lower[name] for name in names]
     hint = f"; did you mean '{close[0]}'?" if close else ";"
     candidates = ", ".join(label_columns(obs)) or "none"
     raise LabelError(f"there is no obs['{key}']{hint} columns that could be {role}: {candidates}")

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -342,6 +344,21 @@ def test_all_genes_of_raw_are_used():
         assert list(cite.rna.var_names) == list(table(RNA).var_names)
         if protein is not None:
             np.testing.assert_array_equal(cite.protein.X, protein)
+
+
+@pytest.mark.parametrize("place", ["X", "layers['counts']"])
+def test_a_warning_tells_that_raw_has_counts_of_more_genes(place):
+    """Only the variable genes were trained on, and nothing said so."""
+    data = table(RNA)
+    data.raw = data.copy()
+    data = data[:, :1].copy()
+    if place != "X":
+        data.layers["counts"] = data.X.copy()
+    with pytest.warns(UserWarning, match=re.escape(f"{place} has counts of 1 features, and .raw of all 4")):
+        check_equal(as_citeseq(data), rna=RNA[:, :1], protein=None)
+    as_citeseq(data, layer="X")  # a choice is not warned of
+    data.raw = AnnData(np.log1p(RNA), var=table(RNA).var)  # as in tutorials of scanpy
+    as_citeseq(data)
 
 
 @pytest.mark.parametrize("n_genes", [2, 4])

@@ -20,6 +20,8 @@ EXACT_FLOAT32 = 2**24
 MANY_FRACTIONS = 50
 #: Values this close to a whole number may be counts with rounding errors, as after undoing a logarithm.
 ROUNDING = 0.01
+#: Counts of at most this share of the features in ``.raw`` are those of variable genes, not of filtered ones.
+FEW_FEATURES = 1 / 3
 X = "X"
 _ROWS = 4096  # rows per block, so that no pass over the cells doubles the memory
 
@@ -62,14 +64,23 @@ def raw_counts(adata: AnnData, *, modality: str, layer: str | None = None) -> tu
 
 
 def features_of_raw(adata: AnnData, *, modality: str, layer: str | None = None) -> tuple[AnnData, list[Finding]]:
-    """Return `adata` with the counts and all features of ``.raw``, if X has fractional values of only some of them."""
+    """Return `adata` with the counts and all features of ``.raw``, if X has fractional values of only some of them.
+
+    If `adata` has counts itself, but of few of the features in ``.raw``, as of the variable genes, this is reported.
+    """
     raw = adata.raw
-    has_counts = layer is not None or COUNTS in adata.layers or adata.X is None or raw is None or is_whole(adata.X)
-    if has_counts or raw.n_vars == adata.n_vars or not _covers(raw.var_names, adata.var_names):
+    if layer is not None or raw is None or raw.n_vars == adata.n_vars or not _covers(raw.var_names, adata.var_names):
+        return adata, []
+    has_counts = COUNTS in adata.layers or adata.X is None or is_whole(adata.X)
+    if has_counts and adata.n_vars > FEW_FEATURES * raw.n_vars:
         return adata, []
     matrix = _of_raw(adata, raw.var_names)
     if not is_whole(matrix):
         return adata, []
+    if has_counts:
+        place = f"layers['{COUNTS}']" if COUNTS in adata.layers else X
+        message = f"{modality}: {place} has counts of {adata.n_vars} features, and .raw of all {raw.n_vars}"
+        return adata, [Finding("warning", "more_features_in_raw", message, "to use these, give adata.raw.to_adata()")]
     message = (
         f"{modality}: X has fractional values of {adata.n_vars} features, so the raw counts of all {raw.n_vars} "
         "features were taken from .raw"

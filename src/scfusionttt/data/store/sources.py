@@ -171,6 +171,9 @@ def _counts_in_x(path: Path, adata: AnnData, modality: str) -> AnnData | None:
     findings = [*findings, *raw_counts(whole, modality=modality)[1]]
     from_raw = next((finding for finding in findings if finding.code == "counts_from_raw"), None)
     if from_raw is None:
+        for finding in findings:
+            if finding.code == "more_features_in_raw":
+                log.warning("warning: %s: %s", path, finding)
         del adata.raw
         return adata
     if whole is some and adata.raw.n_vars > adata.n_vars:  # only some of its features are used

@@ -222,6 +222,23 @@ def test_the_selection_is_compared_with_the_other_cells(page):
     assert "mean CD3 (log-ratio): " in picked(page)
 
 
+def test_a_gene_that_the_selected_cell_alone_has_is_its_first_marker(chromium, tmp_path):
+    """Without any variance its t was 0, and the gene was not listed."""
+    alone = np.arange(N) == 7
+    genes = pd.DataFrame({"some": np.random.default_rng(0).uniform(size=N), "ALONE": alone * 2.0, "none": 0.0})
+    names = [f"cell-{i}" for i in range(N)]
+    cells = CellMap(np.c_[np.arange(N), alone], names, {"donor": DONOR}, [Values("gene", "log1p", genes)])
+    (tmp_path / "page.html").write_text(html_report("Cells", [Section("Cells", map=cells)]), encoding="utf-8")
+    page = chromium.new_page()
+    page.goto((tmp_path / "page.html").as_uri())
+    page.evaluate("document.querySelector('.map').ready")
+    page.fill(".find", "cell-7")
+    page.keyboard.press("Enter")
+    page.get_by_text("genes, mean").wait_for()
+    assert page.locator(".picked th button").first.inner_text() == "ALONE"
+    page.close()
+
+
 def bars(page):
     text, label = "r.innerText.trim().split(/\\s+/).join(' ')", "r.querySelector('.stack').getAttribute('aria-label')"
     return page.evaluate(f"[...document.querySelectorAll('.bars tr')].map(r => [{text}, {label}])")

@@ -327,7 +327,7 @@ class CellMap {
     const [outside, inside] = sums.map((sum, own) => sum / cells[own]);
     const error = [outside, inside].map((mean, own) => Math.max(squares[own] / cells[own] - mean * mean, 0) / Math.max(cells[own] - 1, 1));
     const t = (inside - outside) / Math.sqrt(error[0] + error[1]);
-    return { inside, outside, t: Number.isFinite(t) ? t : 0 };
+    return { inside, outside, t: Number.isNaN(t) ? 0 : t };  // ±Infinity: no variance on either side
   }
 
   means(title, rows) {

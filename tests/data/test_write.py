@@ -137,6 +137,14 @@ def test_table(tmp_path):
         pd.testing.assert_frame_equal(pd.read_csv(tmp_path / name, sep=separator, index_col=0), table)
 
 
+def test_booleans_of_a_table_are_read_as_such(tmp_path):
+    """R reads True as text, of which `== TRUE` is never true."""
+    table = pd.DataFrame({"CD3": [True, False], "CD4": pd.array([None, True], "boolean")}, index=["a", "b"])
+    write_table(tmp_path / "t.csv", table)
+    assert (tmp_path / "t.csv").read_text().split() == [",CD3,CD4", "a,TRUE,", "b,FALSE,TRUE"]
+    assert pd.read_csv(tmp_path / "t.csv")["CD3"].tolist() == [True, False]
+
+
 def test_what_cannot_be_written(tmp_path):
     fails(lambda: write_embedding(tmp_path / "z.txt", Z, CELLS), "'.txt'", ".npy, .csv, .h5ad, .h5mu, .zarr")
     fails(lambda: write_table(tmp_path / "t.xlsx", pd.DataFrame()), "'.xlsx'", ".csv, .tsv")

@@ -13,7 +13,12 @@ JSON_ENDINGS = (".json",)
 
 
 def write_table(path: str | Path, table: pd.DataFrame) -> None:
-    """Write a table as ``.csv`` or ``.tsv``, with its index as the first column."""
+    """Write a table as ``.csv`` or ``.tsv``, with its index as the first column.
+
+    Booleans are written as TRUE and FALSE, which R and pandas read as such; R reads True and False as text.
+    """
+    words = {True: "TRUE", False: "FALSE"}
+    table = table.apply(lambda column: column.map(words) if pd.api.types.is_bool_dtype(column) else column)
     separator = "\t" if checked_ending(path, TABLE_ENDINGS) == ".tsv" else ","
     with replacing(path) as temporary:
         table.to_csv(temporary, sep=separator)

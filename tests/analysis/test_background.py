@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from anndata import AnnData
+from anndata import AnnData, concat
 from mudata import MuData
 
 from scfusionttt import background
@@ -97,6 +97,18 @@ def test_proteins_of_a_mudata_and_tables_in_obsm(known):
     assert all(pd.api.types.is_bool_dtype(kind) for kind in written.dtypes)
     assert not written.loc["c399"].any()
     assert mdata.obsm["protein_positive_probability"].loc["c399"].isna().all()
+
+
+@pytest.mark.parametrize("with_rna", [True, False])
+def test_a_warning_names_antibodies_of_unknown_type(with_rna, known):
+    cells = known.cells.copy()
+    cells.var["feature_types"] = ["Antibody Capture"] * 8 + ["Custom"]
+    if with_rna:
+        genes = AnnData(np.ones((400, 3), np.float32), obs=cells.obs, var=pd.DataFrame(index=["A", "B", "C"]))
+        cells = concat([genes, cells], axis="var")
+        cells.var["feature_types"] = ["Gene Expression"] * 3 + ["Antibody Capture"] * 8 + ["Custom"]
+    with pytest.warns(UserWarning, match=r"left out: 1 of type 'Custom' \(Hashtag 1\)"):
+        background(cells, empty=known.empty)
 
 
 def test_calls_are_not_written_under_names_that_other_cells_have(known):

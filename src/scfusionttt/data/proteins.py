@@ -35,14 +35,16 @@ def protein_counts(
     """
     part = _part_with_proteins(data, protein_modality)
     if part is None:
-        protein = assemble(data, protein_modality=protein_modality, layer=layer, round=round)[0].protein
+        cite, findings = assemble(data, protein_modality=protein_modality, layer=layer, round=round)
+        raise_or_warn(finding for finding in findings if finding.code == "proteins_left_out")
+        protein = cite.protein
         if protein is None:
             raise InputDataError("no proteins found; choose them with protein_modality")
     else:
         matrix, findings = raw_counts(part, modality="protein", layer=layer)
         raise_or_warn(finding for finding in findings if not (round and finding.code == "fractional_matrix"))
-        protein, left_out = protein_part(matrix, part)
-        raise_or_warn(left_out)
+        protein, findings = protein_part(matrix, part)
+        raise_or_warn(findings)
         if round:
             protein.X = rounded(protein.X)
     raise_or_warn(value_findings(protein.X, protein.obs_names, modality="protein"))

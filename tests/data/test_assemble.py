@@ -153,6 +153,17 @@ def test_a_warning_names_features_of_unknown_type_beside_antibodies(container):
     check_equal(as_citeseq(data, protein_modality="Custom"), protein=PROTEIN[:, 2:])  # a choice is not warned of
 
 
+def test_a_warning_names_modalities_of_unknown_type_beside_proteins():
+    """muon makes a modality of each of 10x's feature types."""
+    with quiet():
+        data = MuData(side_by_side(feature_types=["Gene Expression"] * 4 + ["Antibody Capture"] * 2 + ["Custom"]))
+    words = r"modality left out: 'Custom' \(1 features\); if it holds proteins, add them to modality 'prot'"
+    with pytest.warns(UserWarning, match=words):
+        check_equal(as_citeseq(data), protein=PROTEIN[:, :2])
+    data.mod["Custom"].var["feature_types"] = "CRISPR Guide Capture"
+    check_equal(as_citeseq(data), protein=PROTEIN[:, :2])
+
+
 @pytest.mark.parametrize(
     ("names", "words"),
     [

@@ -176,10 +176,11 @@ def _from_mudata(
     rna = _genes(counts, parts["RNA"], is_gene)
     if "protein" in parts:
         protein, others = protein_part(matrices["protein"], parts["protein"])
-        return rna, protein, findings + more + others
+        unused = unused_modalities(mdata, rna_name, protein_name) if protein_modality is None else []
+        return rna, protein, findings + more + others + unused
     if is_antibody.any():
         return rna, _table(counts[:, is_antibody].toarray(), parts["RNA"], is_antibody), findings + more
-    return rna, None, findings + more + unused_modalities(mdata, (rna_name,))
+    return rna, None, findings + more + unused_modalities(mdata, rna_name, None)
 
 
 def protein_part(matrix: Any, adata: AnnData) -> tuple[AnnData, list[Finding]]:

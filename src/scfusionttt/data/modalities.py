@@ -113,13 +113,22 @@ def has_feature_type(adata: AnnData, name: str | None) -> bool:
     return kinds is not None and name is not None and bool((kinds == name.lower()).any())
 
 
-def unused_modalities(mdata: MuData, used: tuple[str | None, ...]) -> list[Finding]:
-    """Return a finding for modalities that may hold the proteins, where none was recognised."""
-    others = [name for name in mdata.mod if name not in used and name.lower() not in _NO_PROTEINS]
+def unused_modalities(mdata: MuData, rna: str, protein: str | None) -> list[Finding]:
+    """Return a finding for modalities that may hold proteins.
+
+    Beside recognised proteins, these are modalities of features of an unknown type, as muon makes one of 10x's Custom.
+    """
+    others = [name for name in mdata.mod if name not in (rna, protein) and name.lower() not in _NO_PROTEINS]
+    if protein is not None:
+        known = {GENE_EXPRESSION.lower(), ANTIBODY_CAPTURE.lower(), *_NO_PROTEINS}
+        kinds = {name: feature_types(mdata.mod[name]) for name in others}
+        others = [name for name, types in kinds.items() if types is not None and not types.isin(known).any()]
     if not others:
         return []
     named_ones = ", ".join(f"'{name}' ({mdata.mod[name].n_vars} features)" for name in others)
     remedy = f"if it holds the proteins, choose it with protein_modality='{others[0]}'"
+    if protein is not None:
+        remedy = f"if it holds proteins, add them to modality '{protein}'"
     return [Finding("warning", "proteins_left_out", f"modality left out: {named_ones}", remedy)]
 
 

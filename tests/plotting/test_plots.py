@@ -265,6 +265,17 @@ def test_antibodies_are_not_drawn_as_genes(mapped):
     assert titles(plot.violin(adata, ["rna:CD14", "prot:CD14"], "cell_type")) == ["rna:CD14", "prot:CD14"]
 
 
+def test_proteins_of_a_table_in_obsm_are_found(mapped):
+    """They were said to be neither a gene nor a protein."""
+    adata, proteins = mapped["rna"].copy(), mapped["prot"].to_df()
+    adata.obsm = {"X_umap": mapped.obsm["X_umap"], "protein_expression": proteins.add_suffix("_TotalSeqB")}
+    (ax,) = plot.umap(adata, "CD3")
+    assert ax.figure.axes[-1].get_ylabel() == "prot, as in obsm"
+    gene, protein = (plot.umap(adata, name)[0].collections[-1].get_array() for name in ("CD14", "prot:CD14"))
+    np.testing.assert_allclose(np.sort(gene), np.sort(mapped["rna"][:, "CD14"].X.toarray().ravel()))
+    np.testing.assert_allclose(np.sort(protein), np.sort(proteins["CD14"]))
+
+
 def test_modalities_are_found_in_any_case_as_in_training(mapped):
     with quiet():
         data = MuData({"GEX": mapped["rna"].copy(), "ADT": mapped["prot"].copy()})

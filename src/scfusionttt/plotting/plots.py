@@ -5,6 +5,7 @@ so that notebooks show them. Values are drawn as stored: nothing is computed or 
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -16,7 +17,8 @@ from numpy.typing import NDArray
 
 from scfusionttt import keys
 from scfusionttt.data.antibody_matching import proteins_called
-from scfusionttt.data.modalities import find_modality, split_features
+from scfusionttt.data.counts import to_dense
+from scfusionttt.data.modalities import find_modality, protein_frame, split_features
 from scfusionttt.errors import InputDataError, LabelError, SettingError, name_some
 from scfusionttt.evaluation import confusion as count_confusion
 from scfusionttt.evaluation.slots import find_column, find_part
@@ -42,7 +44,7 @@ def umap(
     ----------
     color
         obs columns, genes or proteins. A protein is found by its antigen as well: ``CD3`` for ``CD3_TotalSeqB``. Write
-        ``rna:CD4`` or ``prot:CD4`` to choose the modality, and ``imputed:CD4`` for what
+        ``rna:CD4`` or ``prot:CD4`` to choose the modality (proteins in obsm are ``prot``), and ``imputed:CD4`` for what
         ``model.impute(data, inplace=True)`` wrote. Numbers get a colour bar; other values get a legend, in the colours
         of ``uns["<column>_colors"]`` if present.
     basis
@@ -416,26 +418,31 @@ def _row(modality: AnnData, cell: str) -> NDArray[np.float64]:
 
 def _values(data: Data, name: str) -> tuple[pd.Series, str]:
     """Return the values of an obs column, gene or protein by cell, and their unit."""
-    parts: Mapping[str, AnnData] = _parts(data) or {"": data}
+    table = {} if _parts(data) else _proteins_in_obsm(data)
+    parts: Mapping[str, AnnData] = _parts(data) or {"": data, **table}
+
+    def values_in(key: str, feature: str) -> tuple[pd.Series, str]:
+        place = "obsm" if key in table else "X"
+        return _feature(data, parts[key], feature), f"{key}, as in {place}".strip(", ")
+
     modality, _, feature = name.partition(":")
     if modality == _IMPUTED and feature:
         return _imputed(data, feature), "imputed, as in obsm"
     if modality in parts and (found := _find(parts[modality], feature)):
-        return _feature(data, parts[modality], found), f"{modality}, as in X"
-    matches = {key: part for key, part in parts.items() if name in part.var_names}
-    if len(matches) > 1:
+        return values_in(modality, found)
+    matches = [key for key, part in parts.items() if name in part.var_names]
+    if len(matches) > 1 and not table:  # beside a table of proteins, a name is first that of a gene
         raise InputDataError(
             f"{name} is in {' and '.join(matches)}; write {' or '.join(f'{key}:{name}' for key in matches)}"
         )
     if matches and name not in data.obs:
-        key, part = next(iter(matches.items()))
-        return _feature(data, part, name), f"{key}, as in X".strip(", ")
+        return values_in(matches[0], name)
     try:
         return find_column(data, name), name
     except LabelError as error:
         protein = find_modality(parts, keys.PROTEIN_MODALITIES)
         if protein and (antibody := _find(parts[protein], name)):
-            return _feature(data, parts[protein], antibody), f"{protein}, as in X"
+            return values_in(protein, antibody)
         raise InputDataError(f"{name} is neither a gene nor a protein, and {error}") from error
 
 
@@ -445,6 +452,17 @@ def _find(part: AnnData, name: str) -> str | None:
         return name
     matches = proteins_called(name, pd.DataFrame({"name": part.var_names.astype(str)}))
     return str(part.var_names[matches[0]]) if len(matches) == 1 else None
+
+
+def _proteins_in_obsm(data: AnnData) -> dict[str, AnnData]:
+    """Return the table of proteins in obsm as a modality, if there is one of numbers."""
+    table = None
+    with suppress(InputDataError):
+        table, _ = protein_frame(data, None)
+    if table is None:
+        return {}
+    var = pd.DataFrame(index=table.columns.astype(str))
+    return {keys.PROTEIN_MODALITIES[0]: AnnData(to_dense(table), obs=data.obs[[]], var=var)}
 
 
 def _imputed(data: Data, name: str) -> pd.Series:

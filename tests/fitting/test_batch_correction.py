@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from scfusionttt.fitting.batch_correction import _new_shift, _solve, fit_kinds
+from scfusionttt.fitting.batch_correction import _alike_everywhere, _new_shift, _solve, fit_kinds
 from scfusionttt.fitting.sample import read_sample
 from scfusionttt.nn.correction import BatchCorrection
 
@@ -60,6 +60,19 @@ def test_other_proportions_of_subtypes_in_a_query_are_not_taken_for_batch_effect
     plain = np.stack([(values + effect)[kind == k].mean(axis=0) for k in range(N_KINDS)]) - correction.centroids.numpy()
     np.testing.assert_allclose(shift[:, 3], EFFECT, atol=0.15)
     assert np.abs(shift[:, 4]).max() < 0.55 * np.abs(plain[:, 4]).max()
+
+
+def test_proteins_that_tell_a_batch_without_proteins_are_left_out():
+    """Predicted from RNA, most of 224 proteins hardly varied: cells with RNA alone had no neighbours but each other."""
+    rng, batch = np.random.default_rng(0), np.repeat([0, 1], 200)
+    proteins = rng.normal(size=(400, 3))
+    proteins[batch == 1] *= [0.8, 0.3, 1]
+    measured = np.repeat(batch == 0, 3).reshape(400, 3)
+    measured[:150, 2] = False  # most cells of the first batch lack it
+    assert _alike_everywhere(proteins, measured, batch[:, None]).tolist() == [True, False, False]
+    measured[batch == 1] = True
+    assert _alike_everywhere(proteins, measured, batch[:, None]).tolist() == [True, True, False]
+    assert not len(_alike_everywhere(proteins[:, :0], measured[:, :0], batch[:, None]))
 
 
 def test_cells_that_do_not_differ_have_no_kinds(network, cells):

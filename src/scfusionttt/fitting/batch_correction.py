@@ -24,6 +24,8 @@ MOST_CELLS = 50_000
 CELLS_AT_ONCE = 4096
 #: Penalty of a shift, relative to the cells of the batch that a kind would have if batches had the same composition.
 ALPHA = 0.2
+#: Least variance of a protein as RNA predicts it in a batch without proteins, relative to that of its measured values.
+LEAST_PREDICTED = 0.25
 #: Turns of estimating the shift of most cells, to which the penalty pulls; each leaves a sixth of what is missing.
 TURNS = 4
 #: Turns of assigning a query's cells to kinds and estimating the shifts of its batches.
@@ -62,7 +64,8 @@ def fit_batch_correction(
         return
     batch = cells.batches[cells.rows]
     kept = np.ones(values.shape[1], dtype=np.float32)
-    kept[len(kept) - has_protein.shape[1] :] = _measured_everywhere(has_protein, batch)
+    n_proteins = has_protein.shape[1]
+    kept[len(kept) - n_proteins :] = _alike_everywhere(values[:, len(kept) - n_proteins :], has_protein, batch)
     values *= kept
     z = network.backbone.cpu().latent(torch.from_numpy(values)).numpy()
     degrees = torch.from_numpy(_degrees(correction, z, batch, seed)).double()
@@ -227,10 +230,19 @@ def _read(
     return values[:, : values.shape[1] - n_proteins], values[:, values.shape[1] - n_proteins :] > 0
 
 
-def _measured_everywhere(has_protein: np.ndarray, batch: np.ndarray) -> np.ndarray:
-    """Return which proteins [p] most cells of every batch have; batches without any protein are left out."""
-    shares = pd.DataFrame(has_protein).groupby([*batch.T]).mean()
-    return (shares[(shares > 0).any(axis=1)] > 0.5).all(axis=0).to_numpy()
+def _alike_everywhere(proteins: np.ndarray, has_protein: np.ndarray, batch: np.ndarray) -> np.ndarray:
+    """Return which proteins [p] do not tell a batch from the others by what it lacks, given their values [n, p].
+
+    Most cells of every batch have them. Batches without any protein have values predicted from RNA instead, which may
+    not vary much less than measured ones: else their cells would lie next to each other, in the middle of each kind.
+    """
+    has_some = pd.Series(has_protein.any(axis=1)).groupby([*batch.T]).transform("any").to_numpy()
+    shares = pd.DataFrame(has_protein[has_some]).groupby([*batch[has_some].T]).mean()
+    alike = (shares > 0.5).all(axis=0).to_numpy()
+    if has_some.all():
+        return alike
+    measured = np.ma.masked_array(proteins, mask=~has_protein).var(axis=0).filled(0)
+    return alike & (proteins[~has_some].var(axis=0) > LEAST_PREDICTED * measured)
 
 
 def _solve(

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from scfusionttt.fitting.batch_correction import _alike_everywhere, _new_shift, _solve, fit_kinds
+from scfusionttt.fitting.batch_correction import _alike_everywhere, _new_shift, _set_stretch, _solve, fit_kinds
 from scfusionttt.fitting.sample import read_sample
 from scfusionttt.nn.correction import BatchCorrection
 
@@ -73,6 +73,24 @@ def test_proteins_that_tell_a_batch_without_proteins_are_left_out():
     measured[batch == 1] = True
     assert _alike_everywhere(proteins, measured, batch[:, None]).tolist() == [True, True, False]
     assert not len(_alike_everywhere(proteins[:, :0], measured[:, :0], batch[:, None]))
+
+
+def test_cells_of_a_batch_without_proteins_lie_as_far_from_their_kinds_as_others():
+    """They lay in the middle of each kind: in a mosaic they were the nearest neighbours of all other cells."""
+    rng = np.random.default_rng(0)
+    kind, batch = np.repeat(np.arange(N_KINDS), 200), np.tile([0, 1], 300)
+    noise = rng.normal(0, 0.5, (len(kind), N_VALUES)) / np.where(batch == 1, 2, 1)[:, None]
+    means = np.eye(N_KINDS, N_VALUES) * 10
+    values = torch.from_numpy(means[kind] + noise + EFFECT * batch[:, None])
+    correction = BatchCorrection(2, N_KINDS, N_VALUES, N_VALUES)
+    _solve(correction, values, torch.eye(N_KINDS).double()[kind], batch[:, None], lambda x: x)
+    _set_stretch(correction, values.float(), batch[:, None] == 0, batch[:, None], lambda x: x)
+    np.testing.assert_allclose(correction.stretch, [1, 2], rtol=0.05)
+    corrected = correction(values.float(), torch.from_numpy(batch)[:, None], lambda x: x).numpy()
+    away = corrected - correction.centroids.numpy()[kind]
+    np.testing.assert_allclose(away[batch == 1].std(), away[batch == 0].std(), rtol=0.05)
+    _set_stretch(correction, values.float(), np.ones((len(kind), 1), dtype=bool), batch[:, None], lambda x: x)
+    np.testing.assert_array_equal(correction.stretch, [1, 1])
 
 
 def test_cells_that_do_not_differ_have_no_kinds(network, cells):

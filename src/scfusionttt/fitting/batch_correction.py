@@ -72,6 +72,7 @@ def fit_batch_correction(
     correction.kept.copy_(torch.from_numpy(kept))
     latent = network.backbone.latent
     _solve(correction, torch.from_numpy(values).double(), degrees, batch, latent)
+    _set_stretch(correction, torch.from_numpy(values), has_protein, batch, latent)
 
     def corrected(values: np.ndarray, batch: np.ndarray) -> Tensor:
         return latent(correction.cpu()(torch.from_numpy(values), torch.from_numpy(batch), latent))
@@ -272,6 +273,29 @@ def _solve(
     for level, n in enumerate(n_cells):
         correction.shifts[level] = _shortened(solved[:, 1 + level], n, latent)
     correction.counts.copy_(counts)
+
+
+def _set_stretch(
+    correction: BatchCorrection, values: Tensor, has_protein: np.ndarray, batch: np.ndarray, latent: Latent
+) -> None:  # fmt: skip
+    """Set how much farther from their kinds cells of batches without proteins are moved: as far as others of these lie.
+
+    Values predicted from RNA vary less than measured ones. Cells of such a batch would lie in the middle of their
+    kinds, where they are the nearest neighbours of all others.
+    """
+    complete = pd.Series(has_protein.any(axis=1)).groupby(batch[:, 0]).transform("any").to_numpy()
+    correction.stretch.fill_(1)
+    if not has_protein.shape[1] or complete.all():
+        return
+    degrees, square = values.new_zeros(len(values), len(correction.counts)), values.new_zeros(len(values))
+    for level, rows, of_rows in correction.by_batch(values, torch.from_numpy(batch), latent):
+        degrees[rows] = of_rows
+        center = of_rows @ (correction.centroids + correction.shift(level))
+        square[rows] = latent(values[rows] - center).square().sum(dim=1)
+    expected = degrees @ (degrees[complete].T @ square[complete] / degrees[complete].sum(dim=0).clamp(min=1e-6))
+    for level in np.unique(batch[~complete, 0]):
+        rows = torch.from_numpy(batch[:, 0] == level)
+        correction.stretch[level] = (expected[rows].sum() / square[rows].sum().clamp(min=1e-12)).sqrt().clamp(min=1)
 
 
 def _one_hot(batch: np.ndarray, n_levels: int) -> Tensor:

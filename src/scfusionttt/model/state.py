@@ -101,7 +101,8 @@ class TrainedState:
                 Sizes(**manifest["sizes"]), kernel="head.landmarks" in folder.weights,
             )  # fmt: skip
         keys = network.load_state_dict(dict(folder.weights), strict=False)
-        added = ("novelty.", "backbone.correction.rna_distances")  # not in format 1; not in all of format 6
+        # not in format 1; not in all of format 6
+        added = ("novelty.", "backbone.correction.rna_distances", "backbone.correction.stretch")
         missing = [name for name in keys.missing_keys if not name.startswith(added)]
         if missing or keys.unexpected_keys:
             raise ValueError(f"weights {', '.join([*missing, *keys.unexpected_keys][:3])}")

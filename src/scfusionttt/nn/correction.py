@@ -25,6 +25,7 @@ class BatchCorrection(nn.Module):
 
     centroids: Tensor  # [k, m] mean of each kind, free of batches
     shifts: Tensor  # [b, k, m] what a batch adds to it
+    stretch: Tensor  # [b] how many times farther from its kind a cell of a batch without proteins is moved; else 1
     counts: Tensor  # [k] number of cells of each kind
     kept: Tensor  # [m] 0 for proteins that some batch lacks, which would tell it from the others; else 1
     landmarks: Tensor  # [r, l] corrected latent vectors of some training cells; not finite where there are fewer
@@ -41,6 +42,7 @@ class BatchCorrection(nn.Module):
         super().__init__()
         self.register_buffer("centroids", torch.zeros(n_kinds, n_values))
         self.register_buffer("shifts", torch.zeros(n_levels, n_kinds, n_values))
+        self.register_buffer("stretch", torch.ones(n_levels))
         self.register_buffer("counts", torch.zeros(n_kinds))
         self.register_buffer("kept", torch.ones(n_values))
         self.register_buffer("landmarks", torch.full((self.N_LANDMARKS, n_latent), torch.inf))
@@ -66,8 +68,10 @@ class BatchCorrection(nn.Module):
             return values
         values = values * self.kept
         corrected = values.clone()
-        for level, rows, degrees in self._by_batch(values, batch, latent):
-            corrected[rows] = values[rows] - degrees @ self.shift(level)
+        for level, rows, degrees in self.by_batch(values, batch, latent):
+            shifted = values[rows] - degrees @ self.shift(level)
+            stretch = self.stretch[level[0]] if level[0] >= 0 else 1
+            corrected[rows] = shifted + (stretch - 1) * (shifted - degrees @ self.centroids)
         return corrected
 
     def added(self, values: Tensor, batch: Tensor, level: int, latent: Latent) -> tuple[Tensor, Tensor]:
@@ -77,12 +81,12 @@ class BatchCorrection(nn.Module):
         """
         values = values * self.kept
         own, other = torch.zeros_like(values), torch.zeros_like(values)
-        for levels, rows, degrees in self._by_batch(values, batch, latent):
+        for levels, rows, degrees in self.by_batch(values, batch, latent):
             own[rows] = degrees @ self.shift(levels[:1])
             other[rows] = degrees @ self.shifts[level]
         return own, other
 
-    def _by_batch(self, values: Tensor, batch: Tensor, latent: Latent) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def by_batch(self, values: Tensor, batch: Tensor, latent: Latent) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield levels [keys], which cells have them [n], and the degrees to which these belong to each kind [m, k]."""
         levels, place = batch.unique(dim=0, return_inverse=True)
         for number, level in enumerate(levels):
@@ -121,10 +125,11 @@ class BatchCorrection(nn.Module):
         return 1 - torch.where(by_rna, ranks[1], ranks[0]) / self.N_QUANTILES
 
     def extended(self, n_new: int, place: int) -> "BatchCorrection":
-        """Return a copy with `n_new` more levels before the level `place`; their shifts are 0."""
+        """Return a copy with `n_new` more levels before the level `place`; nothing is removed of them."""
         n_levels, n_kinds, n_values = self.shifts.shape
         copy = BatchCorrection(n_levels + n_new, n_kinds, n_values, self.landmarks.shape[1]).to(self.shifts.device)
         new = self.shifts.new_zeros(n_new, n_kinds, n_values)
         shifts = torch.cat([self.shifts[:place], new, self.shifts[place:]])
-        copy.load_state_dict({**self.state_dict(), "shifts": shifts})
+        stretch = torch.cat([self.stretch[:place], self.stretch.new_ones(n_new), self.stretch[place:]])
+        copy.load_state_dict({**self.state_dict(), "shifts": shifts, "stretch": stretch})
         return copy

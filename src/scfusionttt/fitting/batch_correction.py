@@ -232,10 +232,10 @@ def _read(
 
 
 def _alike_everywhere(proteins: np.ndarray, has_protein: np.ndarray, batch: np.ndarray) -> np.ndarray:
-    """Return which proteins [p] do not tell a batch from the others by what it lacks, given their values [n, p].
+    """Return which proteins [p] do not tell batches that lack them from the others, given their values [n, p].
 
-    Most cells of every batch have them. Batches without any protein have values predicted from RNA instead, which may
-    not vary much less than measured ones: else their cells would lie next to each other, in the middle of each kind.
+    Most cells of every batch have them. In batches without any protein, values predicted from RNA stand for them, and
+    may not vary much less than measured ones: else such cells would lie together, in the middle of each kind.
     """
     has_some = pd.Series(has_protein.any(axis=1)).groupby([*batch.T]).transform("any").to_numpy()
     shares = pd.DataFrame(has_protein[has_some]).groupby([*batch[has_some].T]).mean()
@@ -278,10 +278,10 @@ def _solve(
 def _set_stretch(
     correction: BatchCorrection, values: Tensor, has_protein: np.ndarray, batch: np.ndarray, latent: Latent
 ) -> None:  # fmt: skip
-    """Set how much farther from their kinds cells of batches without proteins are moved: as far as others of these lie.
+    """Set the factor by which cells of batches without proteins are moved away from their kinds.
 
-    Values predicted from RNA vary less than measured ones. Cells of such a batch would lie in the middle of their
-    kinds, where they are the nearest neighbours of all others.
+    Values predicted from RNA vary less than measured ones: such cells would lie in the middle of their kinds, as the
+    nearest neighbours of all others. Moved, they lie as far from their kinds as those.
     """
     complete = pd.Series(has_protein.any(axis=1)).groupby(batch[:, 0]).transform("any").to_numpy()
     correction.stretch.fill_(1)

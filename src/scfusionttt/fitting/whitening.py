@@ -133,7 +133,7 @@ def _left_of_batches(z: Tensor, kinds: Tensor, batches: Tensor) -> np.ndarray:
 
 
 def _step_to_others(z: Tensor, rows: Tensor, batch: Tensor) -> Tensor:
-    """Return the mean of the nearest neighbours in other batches, less that in the own, of the cells `rows`, [r, l]."""
+    """Return, for cells `rows`, the mean of the nearest cells in other batches minus that in their own, [r, l]."""
     distance = torch.cdist(z[rows], z)
     distance[torch.arange(len(rows)), rows] = torch.inf
     own = batch[rows][:, None] == batch

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from mudata import MuData
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
 from scfusionttt.errors import InputDataError, SettingError
 from scfusionttt.io.quiet_warnings import quiet
@@ -116,9 +116,23 @@ def test_genes_and_proteins_may_be_missing(model, query):
     assert (mapped.cells["label"].astype(str) == query.obs["cell_type"].astype(str))[shared].mean() > 0.75
 
 
-def test_rna_alone_is_mapped(model, query):
-    mapped = model.map(query["rna"].copy())
-    assert np.isfinite(mapped.embedding).all()
+def test_cells_of_rna_alone_lie_as_far_from_their_kinds_as_the_reference(model, mapped, reference, query):
+    """They lay in the middle of each kind, as the nearest neighbours of the reference: names were worse, too."""
+    alone = model.map(query, rna_only=True)
+    unstretched = deepcopy(alone.model)
+    unstretched.network.backbone.correction.stretch.fill_(1)
+    first = model.embed(reference)
+
+    def share(second):
+        near = NearestNeighbors(n_neighbors=16).fit(np.vstack([first, second])).kneighbors(return_distance=False)
+        return (near >= len(first)).mean()
+
+    assert mapped.model.network.backbone.correction.stretch.eq(1).all()
+    with quiet():
+        rna = query["rna"].copy()
+        rna.obs["batch"] = query.obs["batch"]
+    before, chance = share(unstretched.embed(rna)), query.n_obs / (query.n_obs + reference.n_obs)
+    assert abs(share(alone.embedding) - chance) < 0.6 * abs(before - chance)
 
 
 def test_cite_seq_is_mapped_by_its_rna_alone_on_request(model, query):

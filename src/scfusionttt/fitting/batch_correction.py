@@ -70,6 +70,7 @@ def fit_batch_correction(
     z = network.backbone.cpu().latent(torch.from_numpy(values)).numpy()
     degrees = torch.from_numpy(_degrees(correction, z, batch, seed)).double()
     correction.kept.copy_(torch.from_numpy(kept))
+    correction.stretch.fill_(1)
     latent = network.backbone.latent
     _solve(correction, torch.from_numpy(values).double(), degrees, batch, latent)
     _set_stretch(correction, torch.from_numpy(values), has_protein, batch, latent)
@@ -144,7 +145,8 @@ def fit_new_batches(
 ) -> None:
     """Set the shifts of the levels `new` from cells of a query, given the centroids, which stay (Symphony's idea).
 
-    Cells are assigned to kinds and the shifts are estimated in turns.
+    Cells are assigned to kinds and the shifts are estimated in turns. Cells of batches without proteins are moved away
+    from their kinds; see :func:`_set_stretch`.
 
     Parameters
     ----------
@@ -161,11 +163,11 @@ def fit_new_batches(
     if not len(cells):
         return
     cells = cells.subset(cells.rows[evenly_drawn(cells.batches[cells.rows], MOST_CELLS, seed)])
-    values = torch.from_numpy(_read(network, cells, device)[0])
-    network.cpu()
+    read, has_protein = _read(network, cells, device)
+    values, batch, latent = torch.from_numpy(read), cells.batches[cells.rows], network.cpu().backbone.latent
     for level in new:
-        rows = torch.from_numpy(cells.batches[cells.rows, 0] == level)
-        correction.shifts[level] = _new_shift(correction, values[rows], network.backbone.latent)
+        correction.shifts[level] = _new_shift(correction, values[batch[:, 0] == level], latent)
+    _set_stretch(correction, values, has_protein, batch, latent, _landmark_spread(correction, latent))
 
 
 def _new_shift(correction: BatchCorrection, values: Tensor, latent: Latent) -> Tensor:
@@ -215,13 +217,14 @@ def _median(values: Tensor, weight: Tensor) -> Tensor:
 def _read(
     network: Network, cells: CellDataset, device: torch.device, *, rna_only: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return bottleneck and PCA skip with the effects of the batches [n, m], and which proteins were measured [n, p].
+    """Return bottleneck and PCA skip with the effects of the batches [n, m], and which proteins were read [n, p].
 
     Without a PCA skip there are no proteins in the latent, and p is 0.
     """
 
     def read(inputs: CellInputs) -> Tensor:
-        fused = network.backbone(seen(network, inputs, rna_only=rna_only).without_batches())
+        inputs = seen(network, inputs, rna_only=rna_only)
+        fused = network.backbone(inputs.without_batches())
         if fused.skip is None:
             return fused.bottleneck
         return torch.cat([fused.bottleneck, fused.skip, inputs.protein_present], dim=1)
@@ -276,26 +279,48 @@ def _solve(
 
 
 def _set_stretch(
-    correction: BatchCorrection, values: Tensor, has_protein: np.ndarray, batch: np.ndarray, latent: Latent
+    correction: BatchCorrection, values: Tensor, has_protein: np.ndarray, batch: np.ndarray, latent: Latent,
+    spread: Tensor | None = None,
 ) -> None:  # fmt: skip
     """Set the factor by which cells of batches without proteins are moved away from their kinds.
 
     Values predicted from RNA vary less than measured ones: such cells would lie in the middle of their kinds, as the
-    nearest neighbours of all others. Moved, they lie as far from their kinds as those.
+    nearest neighbours of all others. Moved, they lie as far from their kinds as those: as the cells of the other
+    batches do, or as `spread` [k] says.
     """
     complete = pd.Series(has_protein.any(axis=1)).groupby(batch[:, 0]).transform("any").to_numpy()
-    correction.stretch.fill_(1)
     if not has_protein.shape[1] or complete.all():
         return
+    degrees, square = _from_kinds(correction, values, batch, latent)
+    spread = _spread(degrees[complete], square[complete]) if spread is None else spread
+    for level in np.unique(batch[~complete, 0]):
+        rows = torch.from_numpy(batch[:, 0] == level)
+        stretch = (degrees[rows] @ spread).sum() / square[rows].sum().clamp(min=1e-12)
+        correction.stretch[level] = stretch.sqrt().clamp(min=1)
+
+
+def _from_kinds(
+    correction: BatchCorrection, values: Tensor, batch: np.ndarray, latent: Latent
+) -> tuple[Tensor, Tensor]:
+    """Return to which degree cells belong to the kinds of their batches [n, k], and their squared distances [n]."""
     degrees, square = values.new_zeros(len(values), len(correction.counts)), values.new_zeros(len(values))
     for level, rows, of_rows in correction.by_batch(values, torch.from_numpy(batch), latent):
         degrees[rows] = of_rows
         center = of_rows @ (correction.centroids + correction.shift(level))
         square[rows] = latent(values[rows] - center).square().sum(dim=1)
-    expected = degrees @ (degrees[complete].T @ square[complete] / degrees[complete].sum(dim=0).clamp(min=1e-6))
-    for level in np.unique(batch[~complete, 0]):
-        rows = torch.from_numpy(batch[:, 0] == level)
-        correction.stretch[level] = (expected[rows].sum() / square[rows].sum().clamp(min=1e-12)).sqrt().clamp(min=1)
+    return degrees, square
+
+
+def _spread(degrees: Tensor, square: Tensor) -> Tensor:
+    """Return the mean squared distance of cells from each kind, [k]."""
+    return degrees.T @ square / degrees.sum(dim=0).clamp(min=1e-6)
+
+
+def _landmark_spread(correction: BatchCorrection, latent: Latent) -> Tensor:
+    """Return the mean squared distance of the landmarks from each kind, [k]."""
+    z, centroids = correction.landmarks[correction.landmarks.isfinite().all(dim=1)], latent(correction.centroids)
+    degrees = correction.degrees(z, centroids)
+    return _spread(degrees, (z - degrees @ centroids).square().sum(dim=1))
 
 
 def _one_hot(batch: np.ndarray, n_levels: int) -> Tensor:

@@ -107,9 +107,9 @@ def _noise(z: np.ndarray) -> np.ndarray:
 def _left_of_batches(z: Tensor, kinds: Tensor, batches: Tensor) -> np.ndarray:
     """Return the covariance [l, l] of what still differs between batches in cells of one kind.
 
-    That is the difference between the means of a cell's nearest neighbours in its own batch and in others. A cell
-    counts the less, the rarer its kind is in the others than in its own: where they lack a kind, the nearest cells are
-    of another. Shrunk as in :func:`_noise`.
+    That is the difference between the means of a cell's nearest neighbours in its own batch and in others. A cell has
+    less weight if its kind is rarer in the other batches than in its own: where they lack it, the nearest cells are of
+    another kind. Shrunk as in :func:`_noise`.
 
     Parameters
     ----------

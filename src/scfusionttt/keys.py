@@ -19,7 +19,7 @@ LABEL = "fusionttt_label"
 PROBABILITY = "fusionttt_probability"
 #: obs: Cell Ontology id of the predicted class, empty where unknown.
 ONTOLOGY = "fusionttt_ontology_id"
-#: obs: fraction of a reference's cells that lie as far from others of them as this one (0 to 1).
+#: obs: fraction of a reference's own cells that are at least as far from its landmarks as this one; small: unlike them.
 P_VALUE = "fusionttt_p_value"
 #: obs: surprise of a cell, the mean inner loss of its tokens.
 CELL_SURPRISE = "surprise"

@@ -143,7 +143,7 @@ def test_zero_shot_transfer_warns_of_cells_of_one_type(trained, rna_cells, caplo
     trained.finetuned.transfer(rna_cells)
     assert "annotate" not in caplog.text
     trained.finetuned.transfer(rna_cells[rna_cells.obs["cell_type"] == "CD4 memory T"].copy())
-    assert "% of the cells get another name because transfer scales genes by these cells" in caplog.text
+    assert "% of the cells get another type because transfer scales genes by these cells" in caplog.text
 
 
 def test_zero_shot_needs_classes(trained, rna_cells):

@@ -92,8 +92,8 @@ def benchmark(
     unsupervised protocol also scores how batches mix and cell types are kept (scIB).
 
     With --task impute, proteins are predicted from RNA in cells that were not trained on: each batch of an input
-    (--batch-key), or every input but the first. With --task transfer, cell types of every input but the first are named
-    after those of the first, without labels and with the fractions --train-fractions of the query's labels.
+    (--batch-key), or every input but the first. With --task transfer, cell types of every input but the first are
+    predicted from those of the first, without labels and with the fractions --train-fractions of the query's labels.
 
     Scores that are in the folder already are not computed again, so an interrupted run continues where it stopped.
     --set changes the settings of scFusionTTT; use another folder for other settings.

@@ -47,7 +47,7 @@ def annotate(
     layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None,
     cells: WhichCells = None, round: Round = False, drop_empty: DropEmpty = False,
 ) -> None:  # fmt: skip
-    """Name the types of cells and impute their proteins, with a reference in place of training.
+    """Predict cell types and impute proteins with a reference, without training.
 
     Writes label, probability, Cell Ontology id, and each protein as a log-ratio with standard deviation and 90 %
     interval. The file name's extension sets the format: .csv, .tsv, or .h5ad, .h5mu, .zarr with obs and obsm.

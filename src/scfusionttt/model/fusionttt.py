@@ -684,7 +684,7 @@ class FusionTTT(metaclass=_Hints):
         inplace: bool = False,
         **input_options: Unpack[InputOptions],
     ) -> Annotation:
-        """Name the types of cells by their RNA and impute their proteins: the one call for cells of another study.
+        """Predict cell types from RNA and impute proteins: the one call for cells of another study.
 
         Cells with similar RNA vote on one another's class and p-value (`refine` of :meth:`predict`). Measured proteins
         are read only in cells without RNA.

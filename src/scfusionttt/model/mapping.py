@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("scfusionttt")
 
-#: A cell is far from those of the reference if at most this fraction of them is as far from the others.
+#: A cell is far from the reference if its p-value is at most this.
 FAR = 0.05
 #: Share of such cells above which a data set is taken for another study's.
 MOST = 0.5
@@ -45,9 +45,9 @@ class Mapped:
     embedding
         float32 [n, d], comparable with the reference's.
     cells
-        For each cell: batch, p_value (the fraction of the reference's cells that lie as far from other cells of the
-        reference, by RNA alone if the cell has no proteins) and, if the model has classes, label and probability. Cells
-        with some of the proteins have low p-values more often than they should.
+        For each cell: batch, p_value (the fraction of the reference's cells that are at least as far from its
+        landmarks, by RNA alone if the cell has no proteins; small: unlike the reference) and, if the model has classes,
+        label and probability. Cells with some of the proteins have low p-values more often than they should.
     batches
         For each batch of the query: cells, effect (size of what was removed, relative to the spread of the kinds of
         cells), and the fraction of cells without a counterpart in the reference (p-value at most 0.01).
@@ -151,7 +151,7 @@ def warn_of_another_study(network: Network, dataset: CellDataset, device: torch.
 
 
 def p_values(network: Network, dataset: CellDataset, device: torch.device) -> np.ndarray:
-    """Return the fraction of the reference's cells that lie as far from others as each cell, float32 [n].
+    """Return the fraction of the reference's cells that are at least as far from its landmarks, float32 [n].
 
     Of the effect of a batch, only what it adds to all kinds is removed: the shift of one kind may be that of cells
     without a counterpart.

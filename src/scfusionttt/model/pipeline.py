@@ -420,7 +420,7 @@ def warn_of_other_mixture(student: TrainedState, before: Preprocessing, cite: Ci
     changed = (named[0] != named[1]).mean()
     if changed > MANY_UNLIKE:
         log.warning(
-            "warning: %.0f %% of the cells get another name because transfer scales genes by these cells. It is "
+            "warning: %.0f %% of the cells get another type because transfer scales genes by these cells. It is "
             "wrong if the cells lack many of the model's types, as sorted cells do: use annotate instead",
             100 * changed,
         )  # fmt: skip

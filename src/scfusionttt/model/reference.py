@@ -46,7 +46,7 @@ def annotate(
     device: str = "auto",
     **input_options: Unpack[InputOptions],
 ) -> Annotation:
-    """Name the types of cells and impute their proteins, with a reference in place of training.
+    """Predict cell types and impute proteins with a reference, without training.
 
     Parameters
     ----------

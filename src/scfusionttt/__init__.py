@@ -17,28 +17,38 @@ __all__ = [
     "evaluation",
     "explain",
     "genome",
+    "open_store",
     "plot",
     "quality",
+    "read",
     "simulate",
+    "simulate_query",
     "ttt",
+    "validate",
+    "write_report",
 ]
 
 #: Public names that are not modules of the same name; keep `__init__.pyi` in step.
-_ELSEWHERE = {
+_LAZY = {
     "FusionTTT": ("scfusionttt.model.fusionttt", "FusionTTT"),
     "annotate": ("scfusionttt.model.reference", "annotate"),
     "background": ("scfusionttt.analysis.background", "background"),
     "differential": ("scfusionttt.analysis.differential", "differential"),
+    "open_store": ("scfusionttt.data.store.stored", "open_store"),
     "plot": ("scfusionttt.plotting", None),
     "quality": ("scfusionttt.analysis.quality", "quality"),
+    "read": ("scfusionttt.io.read", "read"),
     "simulate": ("scfusionttt.simulation.simulate", "simulate"),
+    "simulate_query": ("scfusionttt.simulation.simulate", "simulate_query"),
+    "validate": ("scfusionttt.data.validate", "validate"),
+    "write_report": ("scfusionttt.report", "write_report"),
 }
 
 
 def __getattr__(name: str) -> object:
     """Load a public name when it is used, so that importing the package does not load torch, scanpy and Lightning."""
-    if name in _ELSEWHERE:
-        module, attribute = _ELSEWHERE[name]
+    if name in _LAZY:
+        module, attribute = _LAZY[name]
         return getattr(import_module(module), attribute) if attribute else import_module(module)
     if name in __all__:
         return import_module(f"scfusionttt.{name}")

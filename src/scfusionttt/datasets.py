@@ -86,7 +86,7 @@ def load(name: str) -> "AnnData | MuData":
     Returns
     -------
     AnnData or MuData
-        Raw counts, as returned by :func:`scfusionttt.io.read.read`.
+        Raw counts, as returned by :func:`scfusionttt.read`.
 
     Raises
     ------

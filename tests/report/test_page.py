@@ -193,7 +193,7 @@ def test_only_cells_that_the_model_was_not_trained_on_are_scored(typed, trained)
 )
 def test_scores_have_the_protocol_of_the_model(model, labels, protocol, trained, cells, rna_cells, tmp_path):
     data = cells if model == "pretrained" else rna_cells
-    write_report(getattr(trained, model), as_citeseq(data), tmp_path / "r.html", labels_key=labels)
+    write_report(getattr(trained, model), data, tmp_path / "r.html", labels_key=labels)
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
     if protocol:
         assert f"<b>{protocol}</b>" in page
@@ -207,7 +207,7 @@ def test_unknown_classes_and_missing_proteins_are_reported(trained, rna_cells, t
     data = rna_cells.copy()
     types = data.obs["cell_type"].astype(str)
     data.obs["mine"] = types.where(np.arange(len(types)) > 0, "the only one {of} its kind")
-    analysis = write_report(trained.zero_shot, as_citeseq(data), tmp_path / "r.html", labels_key="mine")
+    analysis = write_report(trained.zero_shot, data, tmp_path / "r.html", labels_key="mine")
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert f"The model does not know 1 of their {types.nunique() + 1} classes (the only one {{of}} its kind)." in page
     assert len(analysis.features.proteins) == 8
@@ -376,20 +376,20 @@ def test_epochs_are_whole_numbers_beside_a_stage_without_validation():
 
 def test_missing_labels_and_genes_are_reported(trained, cells, tmp_path):
     with pytest.raises(LabelError, match="there is no obs\\['celltype'\\]; did you mean 'cell_type'"):
-        write_report(trained.finetuned, as_citeseq(cells), tmp_path / "r.html", labels_key="celltype")
+        write_report(trained.finetuned, cells, tmp_path / "r.html", labels_key="celltype")
     with pytest.raises(FeatureError, match="CD3Z9 is not among the genes of the input and the model; see"):
-        write_report(trained.finetuned, as_citeseq(cells), tmp_path / "r.html", genes=["CD3Z9"])
+        write_report(trained.finetuned, cells, tmp_path / "r.html", genes=["CD3Z9"])
     with pytest.raises(FeatureError, match=r"CD34 is not among .*; see scfusionttt genes"):  # it was "coded by CD34"
-        write_report(trained.finetuned, as_citeseq(cells), tmp_path / "r.html", genes=["CD34"])
+        write_report(trained.finetuned, cells, tmp_path / "r.html", genes=["CD34"])
     with pytest.raises(FeatureError, match=r"CD25 is not among .*; that antigen is coded by IL2RA"):
-        write_report(trained.finetuned, as_citeseq(cells), tmp_path / "r.html", genes=["CD25"])
+        write_report(trained.finetuned, cells, tmp_path / "r.html", genes=["CD25"])
     with pytest.raises(LabelError, match="there is no obs\\['dai'\\]"):
-        write_report(trained.finetuned, as_citeseq(cells), tmp_path / "r.html", color=["dai"])
+        write_report(trained.finetuned, cells, tmp_path / "r.html", color=["dai"])
     for shape in ((2, 2), (160, 1), (160,)):
         with pytest.raises(InputDataError, match=re.escape(f"shape {shape}; give two numbers for each of 160")):
-            write_report(trained.finetuned, as_citeseq(cells), tmp_path / "r.html", coords=np.zeros(shape))
+            write_report(trained.finetuned, cells, tmp_path / "r.html", coords=np.zeros(shape))
     with pytest.raises(SettingError, match="resolutions must be positive"):
-        write_report(trained.finetuned, as_citeseq(cells), tmp_path / "r.html", resolutions=[0])
+        write_report(trained.finetuned, cells, tmp_path / "r.html", resolutions=[0])
     assert not list(tmp_path.iterdir())
 
 

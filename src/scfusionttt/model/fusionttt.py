@@ -79,7 +79,7 @@ class FusionTTT(metaclass=_Hints):
     Notes
     -----
     Every method that takes `data` accepts raw counts as AnnData, MuData, or a store opened with
-    :func:`scfusionttt.data.store.stored.open_store` (which is streamed), and the keyword arguments `layer`,
+    :func:`scfusionttt.open_store` (which is streamed), and the keyword arguments `layer`,
     `rna_modality`, `protein_modality`, `cells`, `drop_empty` and `round` of
     :class:`~scfusionttt.model.pipeline.InputOptions`. If `data` cannot be used, it raises a
     :class:`~scfusionttt.errors.UserError` whose message says why and what to do. A stage of training that fails or is

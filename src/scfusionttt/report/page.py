@@ -4,8 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
+from anndata import AnnData
+from mudata import MuData
 from numpy.typing import ArrayLike
 
+from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.data.cells import CiteSeq
 from scfusionttt.errors import name_some
 from scfusionttt.io.atomic import replacing
@@ -43,8 +46,8 @@ _LOSS = (
 
 def write_report(
     model: FusionTTT,
-    cite: CiteSeq,
-    out: Path,
+    data: AnnData | MuData | CiteSeq,
+    out: str | Path,
     *,
     labels_key: str | None = None,
     label_map: Mapping[str, str] | None = None,
@@ -61,7 +64,7 @@ def write_report(
 
     Parameters
     ----------
-    model, cite
+    model, data
         A trained model, and the cells to embed; batches that it was not trained on are mapped.
     out
         The file, .html; an existing one is replaced.
@@ -97,6 +100,7 @@ def write_report(
     UserError
         The cells, the labels, a column or a gene cannot be used, or `out` is not a writable .html file.
     """
+    out, cite = Path(out), as_citeseq(data)
     check_file_path(out, PAGE_ENDINGS)
     find_genes(cite, model.features, genes)
     for key in color:

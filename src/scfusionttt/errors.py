@@ -5,6 +5,8 @@ on stderr and exits with 2.
 """
 
 from collections.abc import Sequence
+from numbers import Real
+from typing import Any
 
 
 class UserError(Exception):
@@ -53,6 +55,18 @@ class NonFiniteLossError(UserError):
 
 class LostRankError(UserError):
     """Another process of the same run is gone: killed, out of memory, or its machine is."""
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise SettingError unless `condition` is true."""
+    if not condition:
+        raise SettingError(message)
+
+
+def require_fraction(name: str, value: Any, *, example: float) -> None:
+    """Raise SettingError unless the value of a setting is a number between 0 and 1, both excluded."""
+    is_fraction = isinstance(value, Real) and 0 < float(value) < 1
+    require(is_fraction, f"{name} must be between 0 and 1 (got {value!r}), e.g. {example}")
 
 
 def name_some(names: Sequence[object], most: int = 3) -> str:

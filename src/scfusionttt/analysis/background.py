@@ -9,11 +9,10 @@ from anndata import AnnData
 from mudata import MuData
 
 from scfusionttt.analysis.protein_mixture import ProteinMixture, fit_droplets
-from scfusionttt.config.parse import is_fraction, require
 from scfusionttt.data.cells import CiteSeq
 from scfusionttt.data.inplace import inplace_target
 from scfusionttt.data.proteins import protein_columns, protein_counts
-from scfusionttt.errors import InputDataError
+from scfusionttt.errors import InputDataError, require_fraction
 from scfusionttt.genome.antibodies import resolve_antibodies
 from scfusionttt.keys import PROTEIN_POSITIVE, PROTEIN_PROBABILITY
 
@@ -87,7 +86,7 @@ def background(
         There are no proteins, too few cells or empty droplets, or `inplace` is set with an object that results cannot
         be written into.
     """
-    require(is_fraction(threshold), f"threshold must be between 0 and 1 (got {threshold!r}), e.g. 0.9")
+    require_fraction("threshold", threshold, example=0.9)
     protein = protein_counts(data, protein_modality=protein_modality, layer=layer, round=round)
     target = inplace_target(data, protein.obs_names, subset=True) if inplace else None
     if protein.n_obs < FEWEST_CELLS:

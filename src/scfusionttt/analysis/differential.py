@@ -11,7 +11,6 @@ from anndata import AnnData
 from mudata import MuData
 from scipy.stats import false_discovery_control
 
-from scfusionttt.config.parse import require
 from scfusionttt.data.assemble import assemble
 from scfusionttt.data.cells import CellSelection, CiteSeq, count_findings, feature_panels, require_rna
 from scfusionttt.data.findings import raise_or_warn
@@ -19,7 +18,7 @@ from scfusionttt.data.inplace import writable
 from scfusionttt.data.modalities import find_modality
 from scfusionttt.data.proteins import protein_columns
 from scfusionttt.data.transforms import clr, log_normalize
-from scfusionttt.errors import InputDataError, LabelError, SettingError, name_some
+from scfusionttt.errors import InputDataError, LabelError, SettingError, name_some, require
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.keys import PROTEIN_MODALITIES, RANKED, RNA_MODALITIES
 from scfusionttt.labels import class_names, label_names, obs_column

@@ -6,27 +6,15 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass, replace
-from numbers import Real
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from scfusionttt.errors import InputFileError, SettingError
+from scfusionttt.errors import InputFileError, SettingError, require
 
 T = TypeVar("T")
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 _SIZE = re.compile(r"(\d+(?:\.\d*)?)\s*([kmgt]i?)?b?", re.IGNORECASE)
-
-
-def require(condition: bool, message: str) -> None:
-    """Raise SettingError unless `condition` is true."""
-    if not condition:
-        raise SettingError(message)
-
-
-def is_fraction(value: Any) -> bool:
-    """Return whether a value is a number between 0 and 1, both excluded."""
-    return isinstance(value, Real) and 0 < float(value) < 1
 
 
 def parse_size(size: str | int) -> int:

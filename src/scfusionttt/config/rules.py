@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from scfusionttt.config.parse import require
+from scfusionttt.errors import require
 
 if TYPE_CHECKING:  # which imports this module
     from scfusionttt.config.settings import Config

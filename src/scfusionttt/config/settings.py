@@ -11,8 +11,9 @@ from typing import Any, ClassVar, Literal
 
 import tomli_w
 
-from scfusionttt.config.parse import require, updated
+from scfusionttt.config.parse import updated
 from scfusionttt.config.rules import refuse_unused
+from scfusionttt.errors import require
 
 Mixer = Literal["ttt", "ttt_mlp", "attention", "none"]
 Fusion = Literal["ttt", "attention", "add"]

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from scfusionttt.config.parse import is_fraction, require
-from scfusionttt.errors import InputDataError, LabelError, SettingError, name_some
+from scfusionttt.errors import InputDataError, LabelError, SettingError, name_some, require_fraction
 from scfusionttt.labels import label_names, obs_column
 
 log = logging.getLogger("scfusionttt")
@@ -31,7 +30,7 @@ def split_by_key(obs: pd.DataFrame, key: str) -> tuple[np.ndarray, np.ndarray]:
 
 def random_split(n: int, *, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Split n cells at random into two non-empty parts; return ascending positions, `fraction` of them in the first."""
-    _check_fraction(fraction)
+    require_fraction("train_fraction", fraction, example=0.75)
     if n < 2:
         raise InputDataError(f"cannot split {n} cell into two parts; at least two cells are needed")
     shuffled = np.random.default_rng(seed).permutation(n)
@@ -57,7 +56,7 @@ def stratified_split(labels: np.ndarray, *, fraction: float, seed: int) -> tuple
         Ascending positions. A class with at least two cells is in both parts, a class with one cell in train; apart
         from that, the parts have the sizes that the fraction asks for.
     """
-    _check_fraction(fraction)
+    require_fraction("train_fraction", fraction, example=0.75)
     labels = np.asarray(labels)
     labelled = np.flatnonzero(labels >= 0) if labels.dtype.kind in "if" else np.arange(len(labels))
     if len(labelled) < 2:
@@ -125,7 +124,3 @@ def _warn_of_unlearnable(
             "warning: obs['%s'] holds out every cell of these classes, which cannot be learned: %s; "
             "assign some of their cells to 'train'", split, name_some(names),
         )  # fmt: skip
-
-
-def _check_fraction(fraction: float) -> None:
-    require(is_fraction(fraction), f"train_fraction must be between 0 and 1 (got {fraction!r})")

@@ -21,10 +21,9 @@ import torch
 from torch import Tensor
 
 from scfusionttt import inference
-from scfusionttt.config.parse import require
 from scfusionttt.data.antibody_matching import proteins_called
 from scfusionttt.data.loader import CellBatch, CellDataset, make_loader
-from scfusionttt.errors import SettingError, name_some
+from scfusionttt.errors import SettingError, name_some, require
 from scfusionttt.nn.networks import ClassifierNetwork, Network, PretrainNetwork
 from scfusionttt.nn.tokens import CellInputs
 from scfusionttt.training.machine import cells_at_once

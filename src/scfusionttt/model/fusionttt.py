@@ -16,7 +16,7 @@ from anndata import AnnData
 from scfusionttt import inference, keys
 from scfusionttt.config import Config
 from scfusionttt.config import preset as named_preset
-from scfusionttt.config.parse import is_fraction, parse_size, require
+from scfusionttt.config.parse import parse_size
 from scfusionttt.config.rules import refuse_other_training
 from scfusionttt.data.cells import CiteSeq, has_rna
 from scfusionttt.data.cohort import Cohort, cohort_of, warn_if_confounded
@@ -24,7 +24,7 @@ from scfusionttt.data.features import Features
 from scfusionttt.data.inplace import inplace_target
 from scfusionttt.data.loader import CellDataset
 from scfusionttt.data.preprocess import Preprocessing
-from scfusionttt.errors import SettingError
+from scfusionttt.errors import SettingError, require, require_fraction
 from scfusionttt.evaluation.vocabulary import Protocol
 from scfusionttt.explain.relevance import find_target, relevance
 from scfusionttt.explain.surprise import as_track, write_track
@@ -536,7 +536,7 @@ class FusionTTT(metaclass=_Hints):
         cite = pipeline.check_cells(data, **input_options)
         target = inplace_target(data, cite.rna.obs_names) if inplace else None
         if unknown is not None:
-            require(is_fraction(unknown), f"unknown must be between 0 and 1 (got {unknown!r}), e.g. 0.01")
+            require_fraction("unknown", unknown, example=0.01)
             require(
                 network.novelty.is_calibrated,
                 "this model cannot detect unknown cells; fine-tune it with validation_fraction above 0",

@@ -10,11 +10,10 @@ from numpy.typing import ArrayLike
 from scipy import sparse
 
 from scfusionttt.analysis.quality import quality
-from scfusionttt.config.parse import require
 from scfusionttt.data.cells import CiteSeq, has_rna
 from scfusionttt.data.features import Features, Match, match_features
 from scfusionttt.data.preprocess import Preprocessing
-from scfusionttt.errors import InputDataError
+from scfusionttt.errors import InputDataError, require
 from scfusionttt.evaluation import cluster_graph, neighbours, top_features, umap
 from scfusionttt.evaluation.vocabulary import Protocol
 from scfusionttt.labels import class_names, obs_column, translated, usable_labels

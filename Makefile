@@ -25,7 +25,7 @@ demo: $(VENV)/.installed
 	$(BIN)/scfusionttt demo --out demo
 
 # Once for all workers, which would each compile it; Numba keeps the result beside the sources.
-$(VENV)/.compiled: $(VENV)/.tools $(wildcard src/scfusionttt/ttt/cpu/*.py src/scfusionttt/nn/fused*.py)
+$(VENV)/.compiled: $(VENV)/.tools $(wildcard src/scfusionttt/loops/*.py src/scfusionttt/ttt/cpu/*.py src/scfusionttt/nn/fused*.py)
 	$(BIN)/python -c "from scfusionttt.ttt import parity, ttt_linear; parity.difference(ttt_linear, 'cpu', cells=2, tokens=37, head=16)"
 	$(BIN)/python -c "import torch; from scfusionttt.nn import fused; x = torch.ones(2, 8, requires_grad=True); \
 		fused.add_dropped(fused.RMSNorm(8)(x), x, 0.5).sum().backward()"

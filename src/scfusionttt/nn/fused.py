@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from scfusionttt.ttt.cpu.threads import share
+from scfusionttt.loops.share import share
 
 _log = logging.getLogger(__name__)
 #: Parts whose shares of a gradient are added up: a fixed number, so that the sum does not depend on the threads.

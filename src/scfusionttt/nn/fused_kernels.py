@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from scfusionttt.ttt.cpu.vector import compiled, entry
+from scfusionttt.loops.compile import compiled, entry
 
 
 @entry

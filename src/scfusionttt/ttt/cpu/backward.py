@@ -1,9 +1,10 @@
 """The backward steps of the CPU kernel on one chunk; equations and names are those of `chunked.linear`."""
 
+from scfusionttt.loops.compile import compiled
 from scfusionttt.ttt.cpu.memory import GRADIENT, LOSS, OUT, chunk_length, locate, store_result, store_scalar
 from scfusionttt.ttt.cpu.steps import inner_model
 from scfusionttt.ttt.cpu.tile import matmul_t
-from scfusionttt.ttt.cpu.vector import compiled, lanes, load, load_masked, reduce_sum, store, zeros
+from scfusionttt.ttt.cpu.vector import lanes, load, load_masked, reduce_sum, store, zeros
 
 
 @compiled

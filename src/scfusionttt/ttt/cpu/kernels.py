@@ -1,5 +1,6 @@
 """TTT-Linear for one (cell, head) after another, its state in cache: forward and backward, compiled by Numba."""
 
+from scfusionttt.loops.compile import compiled, entry
 from scfusionttt.ttt.cpu.backward import (
     add_outer,
     chain_backward,
@@ -33,7 +34,7 @@ from scfusionttt.ttt.cpu.steps import (
     update_state,
 )
 from scfusionttt.ttt.cpu.tile import matmul, matmul_t, transpose
-from scfusionttt.ttt.cpu.vector import compiled, entry, fence
+from scfusionttt.ttt.cpu.vector import fence
 
 
 @entry

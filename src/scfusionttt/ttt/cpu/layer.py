@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from scfusionttt.loops.share import share
 from scfusionttt.ttt.cpu import kernels
 from scfusionttt.ttt.cpu.memory import SEGMENT, Gradients, Layer, Tokens, Trace, aligned_zeros, make_scratch
-from scfusionttt.ttt.cpu.threads import share
 from scfusionttt.ttt.cpu.vector import VECTOR_BYTES, padded
 from scfusionttt.ttt.definition import State
 from scfusionttt.ttt.packed import empty_heads

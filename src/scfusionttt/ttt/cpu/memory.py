@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from scfusionttt.loops.compile import compiled
 from scfusionttt.ttt.cpu.vector import (
-    compiled,
     lanes,
     load,
     load_masked,

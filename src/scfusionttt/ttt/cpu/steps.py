@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from scfusionttt.loops.compile import compiled
 from scfusionttt.ttt.cpu.memory import (
     LOSS,
     OUT,
@@ -16,7 +17,7 @@ from scfusionttt.ttt.cpu.memory import (
     store_scalar,
 )
 from scfusionttt.ttt.cpu.tile import matmul, matmul_t, transpose
-from scfusionttt.ttt.cpu.vector import compiled, lanes, load, load_masked, reduce_sum, store, zeros
+from scfusionttt.ttt.cpu.vector import lanes, load, load_masked, reduce_sum, store, zeros
 
 
 @compiled

@@ -9,12 +9,12 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
+from scfusionttt.loops.compile import compiled
 from scfusionttt.ttt.cpu.vector import (
     WIDE,
     Vector,
     array,
     broadcast,
-    compiled,
     intrinsic,
     lanes,
     load_ir,

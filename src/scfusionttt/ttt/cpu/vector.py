@@ -6,12 +6,10 @@ work. In arithmetic with a vector, a scalar is broadcast.
 
 import operator
 from collections.abc import Callable
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.core.datamodel import models
 from numba.core.imputils import lower_builtin
@@ -20,29 +18,14 @@ from numba.core.typing.templates import AbstractTemplate, infer_global, signatur
 from numba.extending import intrinsic as numba_intrinsic
 from numba.extending import register_model
 
+from scfusionttt.loops.compile import compiled
+
 WIDE = "+avx512f" in str(cpu_target.target_context.codegen().magic_tuple())
 VECTOR_BYTES = 64 if WIDE else 32
 PAD = 16  # every matrix is filled up to a multiple of this in both directions
 
-# NaN and inf keep their meaning; no reference counts: they took half the time, and nothing here allocates memory.
-_njit: Any = partial(njit, fastmath={"reassoc", "contract", "arcp", "nsz"}, nogil=True, _nrt=False, error_model="numpy")
-# Inlined for good: left to itself, the process that compiles runs other copies of these than one that reads the cache,
-# with other rounding, so that a first run would differ from the second.
-compiled: Any = partial(_njit, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
 intrinsic: Any = numba_intrinsic  # it takes away the argument `typing`, which type checkers cannot see
 _FUSED = ["contract"]
-
-
-def entry(function: Callable) -> Any:
-    """Compile a function that Python calls; the result is cached on disk, if a cache folder is writable."""
-    try:
-        kernel = _njit(function, cache=True)
-    except RuntimeError:  # neither the package's folder nor the user's can be written
-        return _njit(function)
-    sources = sorted(Path(function.__code__.co_filename).parent.glob("*.py"))
-    stamp = [(source.stat().st_mtime, source.stat().st_size) for source in sources]
-    kernel._cache._cache_file._source_stamp = stamp  # Numba itself would look at the function's own file only
-    return kernel
 
 
 def padded(size: int) -> int:

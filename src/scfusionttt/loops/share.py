@@ -1,4 +1,4 @@
-"""Share the work of compiled kernels out over torch's threads."""
+"""Share the work of compiled loops out over torch's threads."""
 
 import os
 from collections.abc import Callable

@@ -177,7 +177,7 @@ def test_a_store_gives_the_same(studies, tmp_path, monkeypatch):
     write_store([open_source(tmp_path / "cells.h5mu")], tmp_path / "cells.zarr", seed=3)
     stored, cite = open_store(tmp_path / "cells.zarr"), as_citeseq(studies)
     cohort = Cohort.of(cite.obs, "batch")
-    monkeypatch.setattr("scfusionttt.data.preprocess.MOST_CELLS", 500)
+    monkeypatch.setattr("scfusionttt.data.preprocess.SAMPLE_CELLS", 500)
     in_store = Match(
         genes=stored.rna.var_names.get_indexer(cite.rna.var_names),
         proteins=stored.protein.var_names.get_indexer(cite.protein.var_names),

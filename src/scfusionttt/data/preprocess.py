@@ -20,8 +20,8 @@ from scfusionttt.data.transforms import Standardizer, clr, library_sizes, log_no
 TARGET_SUM = 1e4
 #: Scaled values are clipped at +- this many units.
 CLIP = 10.0
-#: Most cells, and most gene values, by which the staining of batches is compared.
-MOST_CELLS, MOST_VALUES = 5000, 40_000_000
+#: Most cells, and most gene values, in a sample of the cells; more change little.
+SAMPLE_CELLS, SAMPLE_VALUES = 5000, 40_000_000
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class Preprocessing:
         if not cohort.levels or not len(match.proteins):
             return self.staining
         batches = cohort.codes(cite.obs)
-        drawn = evenly_drawn(batches, max(min(MOST_CELLS, MOST_VALUES // len(match.genes)), 2), seed)
+        drawn = evenly_drawn(batches, sample_size(len(match.genes)), seed)
         some = cite[drawn]
         genes = self.log_normalized(some, match)[:, _shared_genes(some, match)]
         scaled = Standardizer.fit(moments(genes), clip=CLIP).transform(genes.toarray())
@@ -174,6 +174,11 @@ class Preprocessing:
             rna=Standardizer.from_dict(values["rna"]),
             protein=Standardizer.from_dict(values["protein"]),
         )
+
+
+def sample_size(n_genes: int) -> int:
+    """Return the largest number of cells in a sample."""
+    return max(min(SAMPLE_CELLS, SAMPLE_VALUES // n_genes), 2)
 
 
 def _scaler(values: Moments, config: DataConfig, *, among_few: bool = False) -> Standardizer:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from scfusionttt.data.kinds import evenly_drawn, kinds
 from scfusionttt.data.loader import CellDataset
-from scfusionttt.data.preprocess import MOST_CELLS, matched_protein_counts
+from scfusionttt.data.preprocess import SAMPLE_CELLS, matched_protein_counts
 from scfusionttt.data.staining import CELLS_PER_KIND, MOST_KINDS, shrunk
 from scfusionttt.inference import read_cells
 from scfusionttt.nn.networks import Network
@@ -48,7 +48,7 @@ def fit_new_staining(
     is_unknown = backbone.protein_head is None or not backbone.protein_head.is_fitted
     if is_unknown or (cells.match.proteins < 0).all() or not len(cells):
         return found
-    cells = cells.subset(cells.rows[evenly_drawn(cells.batches[cells.rows], MOST_CELLS, seed)]).loaded()
+    cells = cells.subset(cells.rows[evenly_drawn(cells.batches[cells.rows], SAMPLE_CELLS, seed)]).loaded()
 
     def read(inputs: CellInputs) -> Tensor:
         return torch.cat([backbone.proteins_from_rna(inputs)[0], backbone.components(inputs.rna)], dim=1)

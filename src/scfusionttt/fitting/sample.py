@@ -7,12 +7,10 @@ import torch
 from torch import Tensor
 
 from scfusionttt.data.loader import CellDataset
+from scfusionttt.data.preprocess import sample_size
 from scfusionttt.inference import read_cells
 from scfusionttt.nn.networks import Network
 from scfusionttt.nn.tokens import CellInputs
-
-#: Most cells, and most gene values, to fit to; more change little.
-MOST_CELLS, MOST_VALUES = 5000, 40_000_000
 
 
 @dataclass(frozen=True)
@@ -43,14 +41,9 @@ class Sample:
         return bool(np.isfinite(self.bottleneck).all() and np.isfinite(self.genes).all())
 
 
-def most_cells(network: Network) -> int:
-    """Return the largest number of cells that a network is fitted to."""
-    return max(min(MOST_CELLS, MOST_VALUES // network.backbone.rna_encoder.embedding.n_features), 2)
-
-
 def read_sample(network: Network, cells: CellDataset, device: torch.device, *, seed: int) -> Sample:
     """Pass cells of training through the network; `seed` draws a sample of many."""
-    cells = cells.drawn(most_cells(network), seed)
+    cells = cells.drawn(sample_size(network.backbone.rna_encoder.embedding.n_features), seed)
 
     def read(inputs: CellInputs) -> Tensor:
         bottleneck = by_rna = network.backbone(inputs).bottleneck

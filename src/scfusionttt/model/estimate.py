@@ -12,11 +12,11 @@ from scfusionttt import inference
 from scfusionttt.config import Config
 from scfusionttt.data.cells import CiteSeq
 from scfusionttt.data.loader import CellDataset
+from scfusionttt.data.preprocess import sample_size
 from scfusionttt.data.store.sources import Source
 from scfusionttt.data.store.stored import BLOCK, WINDOW, StoredCiteSeq
 from scfusionttt.data.store.write import STORED_BYTES
 from scfusionttt.data.validate import drop_empty
-from scfusionttt.fitting.sample import most_cells
 from scfusionttt.model.pipeline import check_cells, learn_features, make_dataset, pretrain_network
 from scfusionttt.model.stages import has_fits
 from scfusionttt.training import machine, memory
@@ -102,7 +102,7 @@ def estimate(
     of_cell = VALUE * (values + cells.rna.nnz / len(cells)) + 2 * 4 * proteins
     base = held + step.of(module.cells_at_once)
     if has_fits(network):  # freed memory of the steps is not always given back
-        base += min(n_cells, most_cells(network)) * (FIT_CELL + FIT_VALUE * len(features.genes))
+        base += min(n_cells, sample_size(len(features.genes))) * (FIT_CELL + FIT_VALUE * len(features.genes))
     learn = max(1, round(n_cells * (1 - config.pretrain.validation_fraction)))
     weights = 4 * sum(p.numel() for p in network.parameters())
     return Plan(

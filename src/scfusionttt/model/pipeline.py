@@ -25,7 +25,7 @@ from scfusionttt.data.cohort import FEWEST, Cohort
 from scfusionttt.data.features import Features, Match, choose_features, match_features
 from scfusionttt.data.findings import named, raise_or_warn, require_usable
 from scfusionttt.data.loader import CellDataset, StreamedCells, cell_dataset
-from scfusionttt.data.preprocess import Preprocessing, matched_protein_counts
+from scfusionttt.data.preprocess import SAMPLE_CELLS, Preprocessing, matched_protein_counts
 from scfusionttt.data.split import train_and_held_out
 from scfusionttt.data.store.stored import StoredCiteSeq
 from scfusionttt.data.validate import check
@@ -34,7 +34,6 @@ from scfusionttt.errors import InputDataError, SettingError, name_some
 from scfusionttt.evaluation import baselines, evaluate_predictions
 from scfusionttt.fitting.batch_correction import n_kinds
 from scfusionttt.fitting.placement import FEWEST_CELLS
-from scfusionttt.fitting.sample import MOST_CELLS
 from scfusionttt.labels import usable_labels
 from scfusionttt.model.scvi_names import ARGUMENTS
 from scfusionttt.model.state import TrainedState
@@ -309,7 +308,7 @@ def pretrain_network(
             protein_batches=len(cohort.first),
         )  # fmt: skip
     elif config.network.latent:
-        sizes = replace(sizes, batch_kinds=n_kinds(min(n_cells, MOST_CELLS)))
+        sizes = replace(sizes, batch_kinds=n_kinds(min(n_cells, SAMPLE_CELLS)))
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         return PretrainNetwork(len(features.genes), len(features.proteins), config.network, sizes)

@@ -8,7 +8,7 @@ import torch
 from sklearn.linear_model import Ridge as SkRidge
 
 from scfusionttt.fitting import protein_head as module
-from scfusionttt.fitting.protein_head import Ridge, _fit_panel, _panels, fit_protein_head
+from scfusionttt.fitting.protein_head import Ridge, _fit_panel, fit_protein_head
 from scfusionttt.fitting.sample import Sample
 from scfusionttt.nn.heads import ProteinHead
 
@@ -136,11 +136,12 @@ def test_the_head_knows_which_batches_had_a_protein(donors):
     np.testing.assert_array_equal(measured, np.tile([[True], [True], [False], [True]], 3))
 
 
-def test_each_panel_is_fitted_to_the_cells_that_it_was_measured_in():
-    measured = np.ones((40, 4), dtype=bool)
-    measured[:25, 1] = measured[:25, 3] = False
-    measured[:35, 2] = False  # too few cells
-    panels = {tuple(columns): rows for rows, columns in _panels(measured)}
+def test_each_panel_is_fitted_to_the_cells_that_it_was_measured_in(monkeypatch):
+    genes, proteins, panels = np.arange(40.0)[:, None].repeat(5, axis=1), np.zeros((40, 4)), {}
+    proteins[:25, [1, 3]] = proteins[:35, 2] = np.nan  # the third in too few cells
+    backbone = SimpleNamespace(protein_head=ProteinHead(5, 4, 2, 30), view=SimpleNamespace(axes=torch.eye(5, 2)))
+    monkeypatch.setattr(module, "_fit_panel", lambda head, own, *rest: panels.update({tuple(rest[-1]): own[:, 0]}))
+    fit_protein_head(backbone, Sample(genes, genes, genes, proteins, np.zeros((40, 0), dtype=int)), seed=0)
     assert set(panels) == {(0,), (1, 3)}
     np.testing.assert_array_equal(panels[1, 3], np.arange(25, 40))
 

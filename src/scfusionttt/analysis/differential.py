@@ -22,6 +22,7 @@ from scfusionttt.errors import InputDataError, LabelError, SettingError, name_so
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.keys import PROTEIN_MODALITIES, RANKED, RNA_MODALITIES
 from scfusionttt.labels import class_names, label_names, obs_column
+from scfusionttt.masks import measured_together
 from scfusionttt.threads import threads_kept
 
 log = logging.getLogger("scfusionttt")
@@ -197,9 +198,8 @@ def _parts(cite: CiteSeq, modality: Modality, kept: np.ndarray) -> Iterator[tupl
     else:
         names = protein_columns(names)
         panel, measured = np.arange(counts.n_obs), np.isfinite(counts.X)
-    parts = pd.Series(range(counts.n_vars)).groupby([column.tobytes() for column in measured.T], sort=False)
-    for own in parts.indices.values():
-        cells = measured[panel, own[0]]
+    for panels, own in measured_together(measured):
+        cells = panels[panel]
         if cells.any():
             shared = measured[np.unique(panel[cells])].all(axis=0)
             with quiet():

@@ -1,7 +1,7 @@
 """Marker genes and proteins of groups of cells."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -9,6 +9,7 @@ from anndata import AnnData
 from numpy.typing import ArrayLike
 from scipy import sparse
 
+from scfusionttt.masks import measured_together
 from scfusionttt.threads import threads_kept
 
 
@@ -35,23 +36,15 @@ def top_features(
     """
     group = np.asarray(groups).astype(str)
     best: dict[str, list[tuple[float, str]]] = {name: [] for name in pd.unique(group)}
-    for cells, features in _measured_together(values):
+    if sparse.issparse(values):
+        parts = [(np.ones(values.shape[0], dtype=bool), np.arange(values.shape[1]))]
+    else:
+        parts = list(measured_together(~np.isnan(values)))
+    for cells, features in parts:
         for name, scores in _scores(values[cells][:, features], group[cells], most).items():
             best[name] += [(score, str(names[features[place]])) for place, score in scores if score > 0]
     ranked = {name: sorted(found, key=lambda pair: -pair[0]) for name, found in best.items()}
     return {name: [feature for _, feature in found[:most]] for name, found in ranked.items()}
-
-
-def _measured_together(values: sparse.csr_matrix | np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield the features that were measured in the same cells: these cells, bool [n], and the features."""
-    if sparse.issparse(values):
-        yield np.ones(values.shape[0], dtype=bool), np.arange(values.shape[1])
-        return
-    measured, parts = ~np.isnan(values), dict[bytes, list[int]]()
-    for feature, column in enumerate(measured.T):
-        parts.setdefault(column.tobytes(), []).append(feature)
-    for features in parts.values():
-        yield measured[:, features[0]], np.array(features)
 
 
 def _scores(values: sparse.csr_matrix | np.ndarray, group: np.ndarray, most: int) -> dict[str, list[tuple[int, float]]]:

@@ -1,6 +1,5 @@
 """After pretraining: fit the head that imputes proteins from RNA alone, and estimate its errors on held-out cells."""
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +8,7 @@ from sklearn.utils.extmath import randomized_svd
 
 from scfusionttt.fitting.nystroem import draw_landmarks, kernel_features
 from scfusionttt.fitting.sample import Sample
+from scfusionttt.masks import measured_together
 from scfusionttt.nn.backbone import FusionBackbone
 from scfusionttt.nn.heads import ProteinHead
 
@@ -54,16 +54,9 @@ def fit_protein_head(backbone: FusionBackbone, sample: Sample, *, seed: int) -> 
     batch = batches[:, 0] if batches.shape[1] else np.zeros(len(genes), dtype=np.int64)
     components = genes @ skip.axes.cpu().numpy()
     head.cpu().landmarks.copy_(torch.from_numpy(components[draw_landmarks(len(genes), len(head.landmarks), seed)]))
-    for rows, columns in _panels(np.isfinite(proteins)):
-        _fit_panel(head, genes[rows], components[rows], proteins[np.ix_(rows, columns)], batch[rows], columns)
-
-
-def _panels(measured: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield the cells and proteins of each group of proteins that were measured in the same cells."""
-    patterns, group = np.unique(measured, axis=1, return_inverse=True)
-    for number, pattern in enumerate(patterns.T):
-        if pattern.sum() >= FEWEST_CELLS:
-            yield np.flatnonzero(pattern), np.flatnonzero(group.ravel() == number)
+    for rows, columns in measured_together(np.isfinite(proteins)):
+        if rows.sum() >= FEWEST_CELLS:
+            _fit_panel(head, genes[rows], components[rows], proteins[np.ix_(rows, columns)], batch[rows], columns)
 
 
 def _fit_panel(

@@ -3,9 +3,9 @@
 from importlib import import_module
 from importlib.metadata import version
 
-from scfusionttt.threads import rest_soon
+from scfusionttt.threads import limit_spinning
 
-rest_soon()
+limit_spinning()
 __version__ = version("scfusionttt")
 __all__ = [
     "FusionTTT",

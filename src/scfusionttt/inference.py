@@ -25,7 +25,7 @@ def embed(network: Network, cells: CellDataset, device: torch.device) -> np.ndar
 
 
 def latent(network: Network, cells: CellDataset, device: torch.device, *, rna_only: bool = False) -> np.ndarray:
-    """Return the latent vector before whitening, as heads read it, float32 [n, l]; with `rna_only`, see `seen`."""
+    """Return the latent vector before whitening, as heads read it, float32 [n, l]; `rna_only`: see `visible_inputs`."""
     return read_cells(network, cells, device, lambda inputs: _z(network, inputs, rna_only=rna_only))
 
 
@@ -34,7 +34,7 @@ def uses_proteins(network: Network) -> bool:
     return network.backbone.protein_encoder is not None and not isinstance(network, TransferNetwork)
 
 
-def seen(network: Network, inputs: CellInputs, *, rna_only: bool = False) -> CellInputs:
+def visible_inputs(network: Network, inputs: CellInputs, *, rna_only: bool = False) -> CellInputs:
     """Return the inputs as the network reads them: by RNA alone if it does not use proteins.
 
     With `rna_only`, the proteins of all cells that have RNA are ignored.
@@ -46,7 +46,7 @@ def seen(network: Network, inputs: CellInputs, *, rna_only: bool = False) -> Cel
 
 
 def _z(network: Network, inputs: CellInputs, *, rna_only: bool = False) -> Tensor:
-    return network.backbone(seen(network, inputs, rna_only=rna_only)).z
+    return network.backbone(visible_inputs(network, inputs, rna_only=rna_only)).z
 
 
 def embed_with_inner_loss(network: Network, cells: CellDataset, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
@@ -86,7 +86,7 @@ def probabilities(
     """Return class probabilities, float32 [n, c], and the p-value that a cell belongs to a known class, float32 [n]."""
 
     def read(inputs: CellInputs) -> Tensor:
-        scores, fused = network(seen(network, inputs, rna_only=rna_only))
+        scores, fused = network(visible_inputs(network, inputs, rna_only=rna_only))
         everything = scores.new_ones(len(scores), dtype=torch.bool)
         by_rna = everything if fused.protein is None else ~fused.protein.tokens.present.any(dim=1)
         p_value = network.novelty.p_value(network.novelty(fused.z), by_rna)

@@ -10,7 +10,7 @@ from typing import Any
 SPINS = 10_000
 
 
-def rest_soon() -> None:
+def limit_spinning() -> None:
     """Let idle OpenMP threads sleep early, unless the user chose otherwise; call it before torch is imported."""
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", str(SPINS))

@@ -10,7 +10,7 @@ from scfusionttt.data.counts import row_blocks
 #: Genes to look at: those whose presence varies most.
 MOST_GENES = 500
 #: Simulated doublets, and the fraction of them below the score from which a cell is called one.
-SIMULATED, BELOW = 2000, 0.25
+N_SIMULATED, CALL_QUANTILE = 2000, 0.25
 
 
 def doublets(
@@ -38,7 +38,7 @@ def doublets(
         Draws the simulated doublets.
     """
     n = rna.shape[0]
-    first, second = np.random.default_rng(seed).integers(0, n, (2, SIMULATED))
+    first, second = np.random.default_rng(seed).integers(0, n, (2, N_SIMULATED))
     presence = np.asarray((rna > 0).mean(axis=0)).ravel()
     genes = np.argsort(-presence * (1 - presence), kind="stable")[:MOST_GENES]
     counts = rna[:, genes]
@@ -48,14 +48,14 @@ def doublets(
         mixture = ProteinMixture.fit(protein, controls, seed=seed)
         of_cells, of_pairs = (mixture.probability(x)[:, ~controls] for x in (protein, protein[first] + protein[second]))
         views.append((of_cells > 0.5, of_pairs > 0.5))
-    scores, simulated = np.zeros(n), np.zeros(SIMULATED)
+    scores, simulated = np.zeros(n), np.zeros(N_SIMULATED)
     for cells, pairs in views:
         weights = exclusion(cells)
         values, of_sums = (np.sqrt(_weight_of_pairs(present, weights)) for present in (cells, pairs))
         centre, spread = values.mean(), max(values.std(), 1e-12)
         scores += (values - centre) / spread / len(views)
         simulated += (of_sums - centre) / spread / len(views)
-    return scores, scores > max(np.quantile(simulated, BELOW), 0)
+    return scores, scores > max(np.quantile(simulated, CALL_QUANTILE), 0)
 
 
 def exclusion(present: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ DROPLETS = 100.0
 #: Added to the fractions of background and of expressing cells of each protein, so that neither is 0.
 BACKGROUND, EXPRESSED = 0.05, 0.01
 #: Dispersion (variance = mean + dispersion * mean^2) before the cells are seen, and its limits.
-DISPERSION, LEAST, MOST = 0.1, 0.02, 0.6
+DISPERSION, DISPERSION_LIMITS = 0.1, (0.02, 0.6)
 #: Lowest mean background, in counts.
 FLOOR = 0.02
 
@@ -141,7 +141,7 @@ class ProteinMixture:
         mean, before = depth[:, None] * background, DISPERSION if droplets is None else droplets.dispersion
         certainty = BACKGROUND * (measured * mean**2).sum(axis=0) + 5
         excess = (weight * ((x - mean) ** 2 - mean)).sum(axis=0) + certainty * before
-        dispersion = np.clip(excess / ((weight * mean**2).sum(axis=0) + certainty), LEAST, MOST)
+        dispersion = np.clip(excess / ((weight * mean**2).sum(axis=0) + certainty), *DISPERSION_LIMITS)
 
         weights = (of_level * measured).sum(axis=1) / np.maximum(measured.sum(axis=0), 1)
         weights[0] += BACKGROUND

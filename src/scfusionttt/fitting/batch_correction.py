@@ -10,7 +10,7 @@ from torch import Tensor
 from scfusionttt.data.kinds import evenly_drawn, kinds
 from scfusionttt.data.loader import CellDataset
 from scfusionttt.fitting.sample import Sample
-from scfusionttt.inference import read_cells, seen
+from scfusionttt.inference import read_cells, visible_inputs
 from scfusionttt.nn.backbone import FusionBackbone
 from scfusionttt.nn.correction import BatchCorrection, Latent
 from scfusionttt.nn.networks import Network
@@ -223,7 +223,7 @@ def _read(
     """
 
     def read(inputs: CellInputs) -> Tensor:
-        inputs = seen(network, inputs, rna_only=rna_only)
+        inputs = visible_inputs(network, inputs, rna_only=rna_only)
         fused = network.backbone(inputs.without_batches())
         if fused.skip is None:
             return fused.bottleneck

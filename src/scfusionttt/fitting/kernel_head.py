@@ -33,7 +33,7 @@ SKIP = 0.3
 MOST_CELLS = 20_000
 #: Fraction of the cells held out for calibration, and repeats; with many cells one is enough.
 HELD_OUT = 0.2
-TIMES, MANY_CELLS = 5, 5000
+REPEATS, MANY_CELLS = 5, 5000
 
 
 def fit_head(
@@ -100,7 +100,7 @@ def _folds(codes: np.ndarray, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return pairs of rows to fit and rows to hold out, never the only cell of a class; empty if nothing is left."""
     splits = [
         stratified_split(codes, fraction=1 - HELD_OUT, seed=seed + fold)
-        for fold in range(TIMES if len(codes) <= MANY_CELLS else 1)
+        for fold in range(REPEATS if len(codes) <= MANY_CELLS else 1)
     ]
     return [(rows, held_out) for rows, held_out in splits if len(held_out)]
 

@@ -931,7 +931,7 @@ def embed_or_map(model: FusionTTT, cite: CiteSeq) -> tuple[np.ndarray, Mapped | 
     cite = pipeline.check_cells(cite)
     if state.cohort.knows(cite.obs):
         dataset = pipeline.dataset_for(state, cite)
-        if mapping.far_share(state.network, dataset, device) <= mapping.MOST:
+        if mapping.far_share(state.network, dataset, device) <= mapping.MOST_FAR:
             return inference.embed(state.network, dataset, device), None
     mapped = model.map(cite)
     return mapped.embedding, mapped

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("scfusionttt")
 
 #: A cell is far from the reference if its p-value is at most this.
-FAR = 0.05
+FAR_P_VALUE = 0.05
 #: Share of such cells above which a data set is taken for another study's.
-MOST = 0.5
+MOST_FAR = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,16 +137,16 @@ def far_share(network: Network, dataset: CellDataset, device: torch.device) -> f
     if dataset.batches.shape[1] or correction is None or not correction.is_fitted or len(cells) < FEWEST:
         return 0.0
     few = cells.subset(cells.rows[:: -(-len(cells) // COMPARED)])
-    return float((p_values(network, few, device) <= FAR).mean())
+    return float((p_values(network, few, device) <= FAR_P_VALUE).mean())
 
 
 def warn_of_another_study(network: Network, dataset: CellDataset, device: torch.device) -> None:
     """Log a warning if most cells lie far from all that a model without batches was trained on."""
     share = far_share(network, dataset, device)
-    if share > MOST:
+    if share > MOST_FAR:
         log.warning(
             "warning: %.0f %% of the cells lie far from all that the model was trained on (expected: %.0f %%); if they "
-            "are of another study, embed them with map", 100 * share, 100 * FAR,
+            "are of another study, embed them with map", 100 * share, 100 * FAR_P_VALUE,
         )  # fmt: skip
 
 
@@ -162,7 +162,7 @@ def p_values(network: Network, dataset: CellDataset, device: torch.device) -> np
     shifts = backbone.latent(correction.common_shift())
 
     def read(inputs: CellInputs) -> Tensor:
-        cells = inference.seen(network, inputs)
+        cells = inference.visible_inputs(network, inputs)
         z = backbone(cells.without_batches()).z
         z = z - shifts[inputs.batch[:, 0]] if len(shifts) else z
         return correction.p_value(correction.distance(z), ~cells.protein_present.any(dim=1))

@@ -24,7 +24,7 @@ from scipy import sparse
 from scfusionttt.errors import InputDataError, SettingError
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.simulation.blood import ISOTYPES
-from scfusionttt.simulation.tissue import N_STATES, Settings, Tissue, grow
+from scfusionttt.simulation.tissue import N_STATES, Settings, Tissue, draw_tissue
 
 if TYPE_CHECKING:
     from mudata import MuData
@@ -114,7 +114,7 @@ def simulate(
         coregulation=coregulation,
         protein_dropout=protein_dropout,
     )
-    tissue = grow(settings)
+    tissue = draw_tissue(settings)
     rng = np.random.default_rng([settings.seed, 1])
     types = _draw_types(settings, n_cells, rng)
     batches = _draw_batches(tissue, types, rng)
@@ -150,7 +150,7 @@ def simulate_query(reference: "MuData", n_cells: int = 500, *, seed: int = 1, sh
         There are too few cells, or `shift` is below 0.
     """
     settings = _settings_of(reference)
-    tissue = grow(settings)
+    tissue = draw_tissue(settings)
     genes = reference["rna"].var_names
     lost = genes.difference(pd.Index(tissue.genes["symbol"]))
     if len(lost):

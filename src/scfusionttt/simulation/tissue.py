@@ -108,7 +108,7 @@ def panel(species: str, n_proteins: int) -> list[SurfaceProtein]:
     return [protein for protein in PROTEINS if protein.gene(species)][:n_proteins]
 
 
-def grow(settings: Settings) -> Tissue:
+def draw_tissue(settings: Settings) -> Tissue:
     """Draw what the cells of a simulation have in common."""
     rng = np.random.default_rng([settings.seed, 0])
     proteins = panel(settings.species, settings.n_proteins)

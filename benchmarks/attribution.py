@@ -114,8 +114,8 @@ def totalvi(cite: CiteSeq, rows: np.ndarray, pairs: pd.DataFrame, seed: int) -> 
 
 
 def _correlation(rna: np.ndarray, protein: np.ndarray) -> np.ndarray:
-    centred, target = rna - rna.mean(axis=0), protein - protein.mean()
-    return target @ centred / np.maximum(np.linalg.norm(centred, axis=0) * np.linalg.norm(target), 1e-9)
+    centered, target = rna - rna.mean(axis=0), protein - protein.mean()
+    return target @ centered / np.maximum(np.linalg.norm(centered, axis=0) * np.linalg.norm(target), 1e-9)
 
 
 if __name__ == "__main__":

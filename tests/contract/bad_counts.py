@@ -6,7 +6,7 @@ from anndata import AnnData
 from making import block, entry, matrix, modalities, refused, rna_of, same, used
 from scipy import sparse
 
-NORMALISED = "values look normalised, not raw counts"
+NORMALIZED = "values look normalised, not raw counts"
 #: float16 and the like hold these counts exactly.
 _FLIPPED = np.dtype(np.float32).newbyteorder()
 
@@ -154,7 +154,7 @@ CASES = {
     "counts of the proteins in a layer, those of RNA in X": same(
         _protein_layer, "RNA has no layer 'raw', so its counts were taken from X", options="--layer raw"
     ),
-    "counts in another layer, not named": refused(NORMALISED, _other_layer),
+    "counts in another layer, not named": refused(NORMALIZED, _other_layer),
     "counts in .raw, normalised X": same(_raw, "so the raw counts were taken from .raw"),
     "counts of all genes in .raw, half of them in a normalised X": same(
         _genes_in_raw, "so the raw counts of all 300 features were taken from .raw"
@@ -176,8 +176,8 @@ CASES = {
         "from EM or ambient correction?", _corrected("counts")
     ),
     "RNA: fractions in layers['counts'], X chosen": same(_corrected("counts"), options="--layer X"),
-    "RNA: log-normalised": refused(NORMALISED, matrix(np.log1p)),
-    "RNA: z-scored": refused(NORMALISED, matrix(lambda x: (x.toarray() - x.toarray().mean(0)) / 3)),
+    "RNA: log-normalised": refused(NORMALIZED, matrix(np.log1p)),
+    "RNA: z-scored": refused(NORMALIZED, matrix(lambda x: (x.toarray() - x.toarray().mean(0)) / 3)),
     "RNA: beyond float32 (1e300)": refused("RNA has infinite values", entry(1e300)),
     "RNA: a huge count (1e30)": used(entry(1e30), "RNA has counts above 16777216"),
     "RNA: a count of 2^40 in int64": used(entry(2**40, dtype=np.int64), "RNA has counts above 16777216"),

@@ -13,8 +13,8 @@ from scfusionttt.evaluation.clustering import cluster, cluster_graph, neighbours
 def blobs():
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(6), 60)
-    centres = rng.normal(size=(6, 10)) * 3
-    return labels, (rng.normal(size=(360, 10)) + centres[labels]).astype(np.float32)
+    centers = rng.normal(size=(6, 10)) * 3
+    return labels, (rng.normal(size=(360, 10)) + centers[labels]).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_the_largest_cluster_is_zero(graph):
 
 @pytest.mark.slow
 def test_approximate_neighbours_of_many_cells_give_the_same_clusters(blobs, graph, monkeypatch):
-    monkeypatch.setattr(clustering, "EXACT_NEIGHBOURS", 100)
+    monkeypatch.setattr(clustering, "EXACT_NEIGHBORS", 100)
     near = neighbours(blobs[1], seed=3).obsp["connectivities"]
     assert (near != neighbours(blobs[1], seed=3).obsp["connectivities"]).nnz == 0
     assert adjusted_rand_score(cluster_graph(near, 6).labels, cluster_graph(graph, 6).labels) > 0.95
@@ -97,8 +97,8 @@ def test_umap_is_seeded_and_does_not_change_its_input(blobs):
     assert "X_umap" not in cells.obsm
     assert np.array_equal(umap(x_nd, seed=1), first)
     assert not np.array_equal(umap(cells, seed=2), first)
-    centres = np.array([first[labels == one].mean(axis=0) for one in range(6)])
-    own = np.linalg.norm(first[:, None] - centres, axis=2).argmin(axis=1)
+    centers = np.array([first[labels == one].mean(axis=0) for one in range(6)])
+    own = np.linalg.norm(first[:, None] - centers, axis=2).argmin(axis=1)
     assert (own == labels).mean() > 0.95
 
 

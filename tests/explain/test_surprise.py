@@ -61,9 +61,9 @@ def test_surprise_is_standardised_by_reference_cells(track):
 def test_cells_without_rna_are_no_reference(track):
     """A single one had made the surprise of all cells NaN."""
     with_another = as_track(np.vstack([track.X, np.full(3, np.nan)]), GENES, pd.Index(["x", "y", "z"]), patch=2)
-    standardised = relative(with_another).X
-    np.testing.assert_array_equal(standardised[:2], relative(track).X)
-    assert np.isnan(standardised[2]).all()
+    standardized = relative(with_another).X
+    np.testing.assert_array_equal(standardized[:2], relative(track).X)
+    assert np.isnan(standardized[2]).all()
     with pytest.raises(InputDataError, match="at least one reference cell with RNA"):
         relative(with_another, np.array([False, False, True]))
 

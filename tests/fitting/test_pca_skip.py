@@ -35,9 +35,9 @@ def test_components_are_principal_and_have_the_variance_of_the_proteins(fitted, 
     measured = cells.subset(cells.rows[np.isfinite(cells.protein[cells.rows]).all(axis=1)])
     view, genes = skip_values(fitted, cells), read_cells(fitted, cells, CPU, lambda inputs: inputs.rna)
     expected = PCA(N_COMPONENTS, svd_solver="full").fit_transform(genes)
-    centred = view[:, :N_COMPONENTS] - view[:, :N_COMPONENTS].mean(axis=0)
-    np.testing.assert_allclose(np.abs(np.corrcoef(centred[:, 0], expected[:, 0])[0, 1]), 1, atol=1e-3)
-    np.testing.assert_allclose(np.sqrt(centred.var(axis=0).sum()), 1, atol=1e-4)
+    centered = view[:, :N_COMPONENTS] - view[:, :N_COMPONENTS].mean(axis=0)
+    np.testing.assert_allclose(np.abs(np.corrcoef(centered[:, 0], expected[:, 0])[0, 1]), 1, atol=1e-3)
+    np.testing.assert_allclose(np.sqrt(centered.var(axis=0).sum()), 1, atol=1e-4)
     proteins = skip_values(fitted, measured)[:, N_COMPONENTS:]
     np.testing.assert_allclose(np.sqrt(proteins.var(axis=0).sum()), 1, atol=1e-4)
 

@@ -29,20 +29,20 @@ def test_errors_out_of_fold_are_those_of_refits(n_features):
     features = rng.normal(size=(60, n_features))
     targets = features[:, :2] + rng.normal(size=(60, 2))
     ridge = Ridge(features)
-    centred = targets - targets.mean(axis=0)
-    inner = ridge.left.T @ centred
+    centered = targets - targets.mean(axis=0)
+    inner = ridge.left.T @ centered
     folds = [np.arange(0, 25), np.arange(25, 60)]
     for penalty in (0.5, 20.0):
         expected = refitted_errors(features, targets, penalty, folds)
-        np.testing.assert_allclose(ridge._errors(centred, inner, penalty, folds), expected, rtol=1e-6)
+        np.testing.assert_allclose(ridge._errors(centered, inner, penalty, folds), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(60, 7), (30, 90)])
 def test_a_single_batch_is_left_out_cell_by_cell(shape):
     rng = np.random.default_rng(1)
     features, targets = rng.normal(size=shape), rng.normal(size=(shape[0], 1))
-    ridge, centred = Ridge(features), targets - targets.mean(axis=0)
-    found = ridge._errors(centred, ridge.left.T @ centred, 5.0, [np.arange(shape[0])])
+    ridge, centered = Ridge(features), targets - targets.mean(axis=0)
+    found = ridge._errors(centered, ridge.left.T @ centered, 5.0, [np.arange(shape[0])])
     for row in range(0, shape[0], 9):
         x, y = np.delete(features, row, axis=0), np.delete(targets, row, axis=0)
         refit = SkRidge(alpha=5.0).fit(x, y)

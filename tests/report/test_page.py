@@ -18,7 +18,7 @@ from scfusionttt.model.fusionttt import FusionTTT
 from scfusionttt.model.provenance import Provenance
 from scfusionttt.plotting import figures
 from scfusionttt.report import write_report
-from scfusionttt.report.analysis import analyse
+from scfusionttt.report.analysis import analyze
 from scfusionttt.report.input_sections import input_section
 from scfusionttt.report.map_section import map_section
 from scfusionttt.report.page import _training_section
@@ -112,7 +112,7 @@ def test_cells_without_type_or_batch_are_not_counted_with_one_of_that_name(typed
 
 
 def test_flags_of_quality_are_counted_and_shown(trained, cells):
-    analysis = analyse(trained.pretrained, as_citeseq(cells), resolutions=[0.5])
+    analysis = analyze(trained.pretrained, as_citeseq(cells), resolutions=[0.5])
     quality = analysis.quality
     quality["predicted_doublet"] = np.arange(len(quality)) < 5
     cell_map = map_section(analysis).map
@@ -153,7 +153,7 @@ def test_cells_of_batches_that_the_model_was_not_trained_on_are_mapped(cells, ti
     assert "The model was not trained on batches of these cells (new): they were mapped, see Batches." in page
     assert "Batches" in headings(page)
     assert '"name":"p-value (mapping)"' in page
-    assert analyse(model, known).mapped is None
+    assert analyze(model, known).mapped is None
 
 
 def test_cells_of_another_study_are_mapped_to_a_model_without_batches(trained, cells, tmp_path):
@@ -168,13 +168,13 @@ def test_cells_of_another_study_are_mapped_to_a_model_without_batches(trained, c
     pd.testing.assert_frame_equal(analysis.predictions, mapped.cells)
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert "Most cells lie far from all that the model was trained on: they were mapped, see Batches." in page
-    assert analyse(trained.finetuned, as_citeseq(cells)).mapped is None
+    assert analyze(trained.finetuned, as_citeseq(cells)).mapped is None
 
 
 def test_cells_are_compared_with_the_training_cells_once(trained, cells, monkeypatch):
     compared, p_values = [], mapping.p_values
     monkeypatch.setattr(mapping, "p_values", lambda *given: compared.append(given) or p_values(*given))
-    analysis = analyse(trained.pretrained, as_citeseq(cells), resolutions=[1])
+    analysis = analyze(trained.pretrained, as_citeseq(cells), resolutions=[1])
     assert len(compared) == 1
     assert np.array_equal(analysis.embedding, trained.pretrained.embed(cells))
 
@@ -237,7 +237,7 @@ def test_labels_of_another_vocabulary_are_compared_but_not_scored(trained, renam
 def test_the_proposed_label_map_takes_labels_with_line_breaks(trained, renamed, tmp_path):
     """Such a label was two broken lines of the map, so that --label-map refused what the report had proposed."""
     cite = replace(renamed[0], obs=renamed[0].obs.assign(mine=renamed[0].obs["mine"].str.replace(", ", "\n")))
-    analysis = analyse(trained.finetuned, cite, labels_key="mine", resolutions=[0.5])
+    analysis = analyze(trained.finetuned, cite, labels_key="mine", resolutions=[0.5])
     (tmp_path / "label_map.csv").write_text(types_section(analysis).code)
     proposed = read_map(tmp_path / "label_map.csv", ("label", "class"))
     assert proposed.keys() == set(cite.obs["mine"])
@@ -246,13 +246,13 @@ def test_the_proposed_label_map_takes_labels_with_line_breaks(trained, renamed, 
 
 def test_a_label_map_makes_them_comparable(trained, renamed, cells):
     cite, label_map = renamed
-    mapped = analyse(trained.finetuned, cite, labels_key="mine", label_map=label_map)
+    mapped = analyze(trained.finetuned, cite, labels_key="mine", label_map=label_map)
     assert mapped.labels_match_classes
     assert mapped.truth.tolist() == cells.obs["cell_type"].astype(str).tolist()
     with pytest.raises(SettingError, match="label_map translates to Z, not a class of this model"):
-        analyse(trained.finetuned, cite, labels_key="mine", label_map={**label_map, "type, 0": "Z"})
+        analyze(trained.finetuned, cite, labels_key="mine", label_map={**label_map, "type, 0": "Z"})
     with pytest.raises(LabelError, match="label_map translates labels that no cell has: Z"):
-        analyse(trained.finetuned, cite, labels_key="mine", label_map={"Z": next(iter(label_map.values()))})
+        analyze(trained.finetuned, cite, labels_key="mine", label_map={"Z": next(iter(label_map.values()))})
 
 
 def test_held_out_cells_of_one_class_do_not_prevent_the_report(trained, cells, tmp_path):
@@ -321,7 +321,7 @@ def test_columns_named_as_what_the_page_computes_are_shown_beside_it(typed):
 def test_without_a_record_of_training_cells_the_protocol_is_paper(trained, cells):
     model = deepcopy(trained.finetuned)
     model._state = replace(model._state, provenance=Provenance())
-    analysis = analyse(model, as_citeseq(cells), labels_key="cell_type")
+    analysis = analyze(model, as_citeseq(cells), labels_key="cell_type")
     assert analysis.scored[0] == "paper"
     assert analysis.scored[1].sum() == cells.n_obs
 
@@ -338,7 +338,7 @@ def test_genes_that_were_not_measured_are_not_drawn_as_zeros(trained, cells, mon
         rna.var = pd.DataFrame(index=["novel" if name == lacking else name for name in rna.var_names])
         partial = MuData({"prot": cells["prot"].copy(), "rna": rna})
     partial.obs = cells.obs.loc[partial.obs_names]
-    analysis = analyse(model, as_citeseq(partial, cells="all"), labels_key="cell_type", resolutions=[0.5])
+    analysis = analyze(model, as_citeseq(partial, cells="all"), labels_key="cell_type", resolutions=[0.5])
     drawn = {}
     for name in ("dot_plot", "chromosome_heatmap"):
         monkeypatch.setattr(figures, name, lambda *tables, name=name, **_: drawn.setdefault(name, tables))

@@ -52,9 +52,9 @@ def doublets(
     for cells, pairs in views:
         weights = exclusion(cells)
         values, of_sums = (np.sqrt(_weight_of_pairs(present, weights)) for present in (cells, pairs))
-        centre, spread = values.mean(), max(values.std(), 1e-12)
-        scores += (values - centre) / spread / len(views)
-        simulated += (of_sums - centre) / spread / len(views)
+        center, spread = values.mean(), max(values.std(), 1e-12)
+        scores += (values - center) / spread / len(views)
+        simulated += (of_sums - center) / spread / len(views)
     return scores, scores > max(np.quantile(simulated, CALL_QUANTILE), 0)
 
 

@@ -158,14 +158,14 @@ def value_findings(matrix: sparse.csr_matrix | np.ndarray, cells: pd.Index, *, m
     NaN in proteins means "not measured" and is valid; in RNA it is an error.
     """
     is_rna = modality == "RNA"
-    normalised = "values look normalised, not raw counts; put raw counts in layers['counts'] or X, or choose a layer"
+    normalized = "values look normalised, not raw counts; put raw counts in layers['counts'] or X, or choose a layer"
     share = float(f"{share_of_fractions(matrix):.2g}")
     correction = "from EM or ambient correction? round them with round=True"
-    remedy = normalised if share and looks_normalised(matrix) else correction
+    remedy = normalized if share and looks_normalised(matrix) else correction
     fractional = f"has fractional values ({share:g} % of those above zero)"
     tests: list[tuple[str, Callable[[np.ndarray], np.ndarray], str, str]] = [
         ("infinite", np.isinf, "has infinite values", "correct or remove these cells"),
-        ("negative", lambda x: (x < 0) & np.isfinite(x), "has negative values", normalised),
+        ("negative", lambda x: (x < 0) & np.isfinite(x), "has negative values", normalized),
         ("not_counts", _is_fraction, fractional, remedy),
     ]
     if is_rna:

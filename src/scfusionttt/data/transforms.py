@@ -89,11 +89,11 @@ def most_variable(scaled: Moments, *, n_top: int) -> np.ndarray:
     ratio = scaled.squares / np.maximum(scaled.n - 1, 1) / mean
     dispersion = pd.Series(np.log(ratio, out=np.full(n_genes, np.nan), where=ratio > 0))
     bins = dispersion.groupby(pd.cut(pd.Series(np.log1p(mean)), bins=20), observed=True)
-    centre, spread = bins.transform("mean"), bins.transform("std")
+    center, spread = bins.transform("mean"), bins.transform("std")
     alone = spread.isna()  # a gene alone in its bin counts as one standard deviation above the mean
-    centre, spread = centre.where(~alone, 0.0), spread.where(~alone, centre)
-    normalised = ((dispersion - centre) / spread).fillna(-np.inf).to_numpy()
-    return np.sort(np.lexsort((np.arange(n_genes), -normalised))[:n_top])
+    center, spread = center.where(~alone, 0.0), spread.where(~alone, center)
+    normalized = ((dispersion - center) / spread).fillna(-np.inf).to_numpy()
+    return np.sort(np.lexsort((np.arange(n_genes), -normalized))[:n_top])
 
 
 def clr(counts: np.ndarray, *, log_geometric_mean: np.ndarray | None = None) -> np.ndarray:

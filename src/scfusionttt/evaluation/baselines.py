@@ -34,13 +34,13 @@ def zscore(matrix: ArrayLike | sparse.spmatrix, *, fit_on: ArrayLike | None = No
 
 
 def pca(
-    log_normalised: ArrayLike | sparse.spmatrix, n: int = 50, *, fit_on: ArrayLike | None = None, seed: int = 0
+    log_normalized: ArrayLike | sparse.spmatrix, n: int = 50, *, fit_on: ArrayLike | None = None, seed: int = 0
 ) -> np.ndarray:
     """Return `n` principal components of z-scored RNA, ``[n_cells, n]`` float32.
 
     Parameters
     ----------
-    log_normalised
+    log_normalized
         Counts normalised to 1e4 per cell, then log1p, ``[n_cells, g]``.
     n
         Number of components; fewer if the matrix is too small.
@@ -49,14 +49,14 @@ def pca(
     """
     from sklearn.decomposition import PCA
 
-    x_ng = zscore(log_normalised, fit_on=fit_on)
+    x_ng = zscore(log_normalized, fit_on=fit_on)
     fitted = x_ng if fit_on is None else x_ng[np.asarray(fit_on)]
     model = PCA(min(n, min(fitted.shape) - 1), svd_solver="arpack", random_state=seed).fit(fitted)
     return model.transform(x_ng).astype(np.float32)
 
 
 def features(
-    log_normalised: ArrayLike | sparse.spmatrix,
+    log_normalized: ArrayLike | sparse.spmatrix,
     clr_protein: ArrayLike | None = None,
     *,
     fit_on: ArrayLike | None = None,
@@ -64,7 +64,7 @@ def features(
     seed: int = 0,
 ) -> np.ndarray:
     """Return RNA components ``[n_cells, n]`` and, if given, z-scored proteins times 3, concatenated."""
-    rna = pca(log_normalised, n, fit_on=fit_on, seed=seed)
+    rna = pca(log_normalized, n, fit_on=fit_on, seed=seed)
     if clr_protein is None:
         return rna
     return np.hstack([rna, 3 * zscore(clr_protein, fit_on=fit_on)])
@@ -105,7 +105,7 @@ def logistic_regression(
 
 
 def score_logistic_regression(
-    log_normalised: ArrayLike | sparse.spmatrix,
+    log_normalized: ArrayLike | sparse.spmatrix,
     clr_protein: np.ndarray,
     labels: np.ndarray,
     train: np.ndarray,
@@ -117,7 +117,7 @@ def score_logistic_regression(
 
     Parameters
     ----------
-    log_normalised, clr_protein
+    log_normalized, clr_protein
         Values of genes ``[n, g]`` and proteins ``[n, p]``; NaN where a protein was not measured.
     labels
         Class of each cell, ``[n]``.
@@ -125,6 +125,6 @@ def score_logistic_regression(
         Indices of the training and of the held-out cells.
     """
     protein = clr_protein if clr_protein.shape[1] and not np.isnan(clr_protein).any() else None
-    x = features(log_normalised, protein)
+    x = features(log_normalized, protein)
     predicted, _ = logistic_regression(x[train], labels[train], x[held_out])
     return evaluate_predictions(predicted, labels[held_out], protocol="held-out")

@@ -15,7 +15,7 @@ from scfusionttt.errors import InputDataError, SettingError
 from scfusionttt.threads import threads_kept
 
 #: Above this number of cells, neighbours are approximate (nearest-neighbour descent).
-EXACT_NEIGHBOURS = 50_000
+EXACT_NEIGHBORS = 50_000
 
 _STEPS = 30
 _LARGEST_RESOLUTION = 1024.0
@@ -58,7 +58,7 @@ def neighbours(representation: ArrayLike, *, n_neighbors: int = 15, seed: int = 
     n_neighbors
         Neighbours of a cell, including itself; fewer if there are no more cells.
     seed
-        Seed of the approximate search above `EXACT_NEIGHBOURS` cells.
+        Seed of the approximate search above `EXACT_NEIGHBORS` cells.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def neighbours(representation: ArrayLike, *, n_neighbors: int = 15, seed: int = 
         )
     cells = AnnData(x_nd)
     n_neighbors = min(int(n_neighbors), len(x_nd) - 1)
-    search = "sklearn" if len(x_nd) <= EXACT_NEIGHBOURS else _descent(n_neighbors, seed)
+    search = "sklearn" if len(x_nd) <= EXACT_NEIGHBORS else _descent(n_neighbors, seed)
     with threads_kept():
         sc.pp.neighbors(cells, n_neighbors=n_neighbors, use_rep="X", transformer=search, random_state=seed)
     return cells

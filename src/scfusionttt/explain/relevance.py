@@ -174,7 +174,7 @@ def relevance(
 
 def _signs(contribution_nf: np.ndarray, value_nf: np.ndarray) -> np.ndarray:
     """Return whether high values of each feature raise the output (1), lower it (-1) or do neither (0), [f]."""
-    return np.sign(np.nan_to_num((standardised(value_nf) * standardised(contribution_nf)).sum(axis=0)))
+    return np.sign(np.nan_to_num((standardized(value_nf) * standardized(contribution_nf)).sum(axis=0)))
 
 
 def _hidden(features: pd.DataFrame, target: Target, *, rna_only: bool) -> np.ndarray:
@@ -190,20 +190,20 @@ def _hidden(features: pd.DataFrame, target: Target, *, rna_only: bool) -> np.nda
 
 def share(contribution_nf: np.ndarray, truth_n: np.ndarray) -> np.ndarray:
     """Return ``cov(contribution, truth) / var(truth)`` of each feature, [f]."""
-    centred = truth_n - truth_n.mean()
-    return centred @ contribution_nf / (centred @ centred)
+    centered = truth_n - truth_n.mean()
+    return centered @ contribution_nf / (centered @ centered)
 
 
-def standardised(values_nf: np.ndarray) -> np.ndarray:
+def standardized(values_nf: np.ndarray) -> np.ndarray:
     """Return values [n, ...] with mean 0 and length 1 over the cells, 0 if constant."""
-    centred = values_nf - values_nf.mean(axis=0)
-    length = np.linalg.norm(centred, axis=0)
-    return np.divide(centred, length, out=np.zeros_like(centred), where=length > 1e-12)
+    centered = values_nf - values_nf.mean(axis=0)
+    length = np.linalg.norm(centered, axis=0)
+    return np.divide(centered, length, out=np.zeros_like(centered), where=length > 1e-12)
 
 
 def correlation(contribution_nf: np.ndarray, truth_n: np.ndarray) -> np.ndarray:
     """Return the correlation of each feature's contribution with the measured values, [f]."""
-    return standardised(truth_n) @ standardised(contribution_nf)
+    return standardized(truth_n) @ standardized(contribution_nf)
 
 
 def p_values(contribution_nf: np.ndarray, truth_n: np.ndarray, permutations: int, seed: int) -> np.ndarray:
@@ -212,7 +212,7 @@ def p_values(contribution_nf: np.ndarray, truth_n: np.ndarray, permutations: int
     Correlations, not shares: with these, one feature of large contributions would set the limit for all others.
     """
     rng = np.random.default_rng(seed)
-    scaled_nf, scaled_n = standardised(contribution_nf), standardised(truth_n)
+    scaled_nf, scaled_n = standardized(contribution_nf), standardized(truth_n)
     highest = np.array([(rng.permutation(scaled_n) @ scaled_nf).max() for _ in range(permutations)])
     reached = (highest[:, None] >= scaled_n @ scaled_nf).sum(axis=0)
     return (1 + reached) / (1 + permutations)
@@ -243,7 +243,7 @@ def panel_scores(
         gram = (x - mean).T @ (x - mean) + _PENALTY * len(fit) * np.eye(size)
         weights = np.linalg.solve(gram, (x - mean).T @ (truth_n[fit] - truth_n[fit].mean()))
         predicted = (value_nf[test][:, panel] - mean) @ weights
-        return float(standardised(predicted) @ standardised(truth_n[test])) ** 2
+        return float(standardized(predicted) @ standardized(truth_n[test])) ** 2
 
     random = [r2(rng.choice(usable, size, replace=False)) for _ in range(RANDOM_PANELS)]
     return {"panel_r2": r2(best), "random_r2": float(np.mean(random)), "random_r2_sd": float(np.std(random))}

@@ -72,11 +72,11 @@ def relative(track: AnnData, reference: np.ndarray | None = None) -> AnnData:
     baseline = loss if reference is None else loss[np.asarray(reference, dtype=bool)]
     if np.isnan(baseline).all():
         raise InputDataError("surprise needs at least one reference cell with RNA")
-    standardised = track.copy()
+    standardized = track.copy()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # NaN for a token that no reference cell has
-        standardised.X = (loss - np.nanmean(baseline, axis=0)) / np.maximum(np.nanstd(baseline, axis=0), 1e-6)
-    return standardised
+        standardized.X = (loss - np.nanmean(baseline, axis=0)) / np.maximum(np.nanstd(baseline, axis=0), 1e-6)
+    return standardized
 
 
 def by_region(track: AnnData, regions: "Level | pd.DataFrame" = "chromosome") -> pd.DataFrame:

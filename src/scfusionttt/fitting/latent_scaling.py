@@ -58,10 +58,10 @@ def _metric(z: Tensor, values: Tensor) -> Tensor:
     inverse = torch.linalg.pinv(z)
     product, squares = z.new_zeros(z.shape[1], z.shape[1]), z.new_zeros(())
     for block in values.split(FEATURES_AT_ONCE, dim=1):
-        centred = block.double() - block.double().mean(dim=0)
-        slopes = inverse @ centred
+        centered = block.double() - block.double().mean(dim=0)
+        slopes = inverse @ centered
         product += slopes @ slopes.T
-        squares += centred.square().sum()
+        squares += centered.square().sum()
     return product / (squares / len(values)).clamp(min=1e-12)
 
 

@@ -140,9 +140,9 @@ class Ridge:
 
     def __init__(self, features: np.ndarray) -> None:
         self.mean = features.mean(axis=0)
-        self.centred = features - self.mean
-        self.scale = max(float(np.square(self.centred).sum()) / len(features), 1e-12)
-        left, values = _decompose(self.centred)
+        self.centered = features - self.mean
+        self.scale = max(float(np.square(self.centered).sum()) / len(features), 1e-12)
+        left, values = _decompose(self.centered)
         kept = values > 1e-6 * self.scale
         self.left, self.values = left[:, kept].astype(float), values[kept].astype(float)  # [n, r], [r]
 
@@ -153,7 +153,7 @@ class Ridge:
         penalties = PENALTIES * self.scale
         errors = np.array([self._errors(targets - mean, inner, penalty, folds) for penalty in penalties])
         best = (errors**2).mean(axis=1).argmin(axis=0)
-        slopes = self.centred.T @ (self.left @ (inner / (self.values[:, None] + penalties[best])))
+        slopes = self.centered.T @ (self.left @ (inner / (self.values[:, None] + penalties[best])))
         chosen = np.take_along_axis(errors, best[None, None], axis=0)[0]
         return Fit(slopes, mean - self.mean @ slopes, chosen)
 

@@ -136,7 +136,7 @@ class Analysis:
         return "held-out", known & ~self.trained_on
 
 
-def analyse(
+def analyze(
     model: FusionTTT,
     cite: CiteSeq,
     *,

@@ -17,7 +17,7 @@ from scfusionttt.labels import obs_column
 from scfusionttt.model.fusionttt import FusionTTT
 from scfusionttt.model.provenance import versions
 from scfusionttt.plotting import figures
-from scfusionttt.report.analysis import RESOLUTIONS, Analysis, analyse
+from scfusionttt.report.analysis import RESOLUTIONS, Analysis, analyze
 from scfusionttt.report.html import Figure, Section, html_report
 from scfusionttt.report.input_sections import input_section
 from scfusionttt.report.map_section import find_genes, map_section
@@ -105,7 +105,7 @@ def write_report(
     find_genes(cite, model.features, genes)
     for key in color:
         obs_column(cite.obs, key, role="colours")
-    analysis = analyse(
+    analysis = analyze(
         model, cite, labels_key=labels_key, label_map=label_map, batch_key=batch_key, coords=coords,
         resolutions=resolutions,
     )  # fmt: skip

@@ -7,7 +7,7 @@ from scfusionttt.genome.tables import load_genes
 
 _ASSEMBLY = {"human": "GRCh38", "mouse": "GRCm39"}
 #: Number of adjacent genes in a neighbourhood.
-_NEIGHBOURHOOD = 20
+_NEIGHBORHOOD = 20
 _CHROMOSOME = r"^(?:[1-9]|1\d|2[0-2]|X)$"
 #: Names of clones, non-coding genes, receptor segments and pseudogenes (the gene tables have no biotype).
 _NOT_CODING = (
@@ -31,10 +31,10 @@ def choose_genes(species: str, n_genes: int, needed: set[str], rng: np.random.Ge
     order = genes["chromosome"].replace("X", "23").astype(int)
     genes = genes.assign(order=order).sort_values(["order", "start", "symbol"], ignore_index=True)
 
-    stretch = np.arange(len(genes)) // _NEIGHBOURHOOD
-    priority = rng.permutation(stretch.max() + 1)[stretch] + _NEIGHBOURHOOD
+    stretch = np.arange(len(genes)) // _NEIGHBORHOOD
+    priority = rng.permutation(stretch.max() + 1)[stretch] + _NEIGHBORHOOD
     anchors = np.flatnonzero(genes["symbol"].isin(needed))
-    for distance in range(_NEIGHBOURHOOD // 2, -1, -1):  # the nearest last, so that they rank first
+    for distance in range(_NEIGHBORHOOD // 2, -1, -1):  # the nearest last, so that they rank first
         for near in (anchors - distance, anchors + distance):
             priority[near.clip(0, len(genes) - 1)] = distance
     chosen = np.sort(np.argsort(priority, kind="stable")[:n_genes])

@@ -168,7 +168,7 @@ def h5ad(change):
     return make
 
 
-def normalised(adata):
+def normalized(adata):
     adata.layers["counts"] = adata.X.copy()
     adata.X = adata.X.log1p()
 
@@ -199,7 +199,7 @@ KINDS = {
     "csr": h5ad(lambda adata: None),
     "csc": h5ad(lambda adata: setattr(adata, "X", adata.X.tocsc())),
     "dense": h5ad(lambda adata: setattr(adata, "X", adata.X.toarray())),
-    "layer": h5ad(normalised),
+    "layer": h5ad(normalized),
     "raw": h5ad(only_in_raw),
     "two tables of proteins": h5ad(two_protein_tables),
     "zarr": zarr_store,

@@ -98,9 +98,9 @@ def test_long_names_that_begin_alike_stay_apart():
 
 def test_names_of_neighbours_do_not_overlap_and_stay_at_their_genes():
     """The name of the last of several neighbours had been written 40 million base pairs to the right of its gene."""
-    centres, widths = np.array([10.0, 11, 12, 40, 90, 91]), np.array([4.0, 6, 4, 4, 4, 4])
-    at = without_overlap(centres, widths)
+    centers, widths = np.array([10.0, 11, 12, 40, 90, 91]), np.array([4.0, 6, 4, 4, 4, 4])
+    at = without_overlap(centers, widths)
     assert (np.diff(at) >= (widths[1:] + widths[:-1]) / 2 - 1e-9).all()
     np.testing.assert_allclose(at, [6, 11, 16, 40, 88.5, 92.5])
-    np.testing.assert_allclose(without_overlap(centres, widths, (4, 92)), [6, 11, 16, 40, 86, 90])
+    np.testing.assert_allclose(without_overlap(centers, widths, (4, 92)), [6, 11, 16, 40, 86, 90])
     assert without_overlap(np.empty(0), np.empty(0)).size == 0

@@ -89,7 +89,7 @@ def _one_line(name: object) -> str:
 
 
 def without_overlap(
-    centres: NDArray[np.float64], widths: NDArray[np.float64], between: tuple[float, float] = (-np.inf, np.inf)
+    centers: NDArray[np.float64], widths: NDArray[np.float64], between: tuple[float, float] = (-np.inf, np.inf)
 ) -> NDArray[np.float64]:
     """Return positions of labels that do not overlap, as near to their sorted centres as possible (least squares).
 
@@ -97,7 +97,7 @@ def without_overlap(
     """
     offsets = np.concatenate([[0.0], np.cumsum((widths[1:] + widths[:-1]) / 2)])
     blocks: list[list[float]] = []  # of adjacent labels that touch: sum of the places of their first, and their number
-    for place in centres - offsets:
+    for place in centers - offsets:
         blocks.append([place, 1])
         while len(blocks) > 1 and blocks[-2][0] / blocks[-2][1] > blocks[-1][0] / blocks[-1][1]:
             total, size = blocks.pop()

@@ -162,7 +162,7 @@ def inner_gradient(segment: Segment, steps: Steps, z: Tensor) -> Tensor:
     """Return g [bh, n, f] at the next chunk's z, and keep in `steps` how it came about."""
     xh, mean, r = torch.native_layer_norm(z, z.shape[-1:], None, None, EPS)
     error = torch.addcmul(segment.offset[len(steps.z)], xh, segment.gamma)
-    g = normalised(error * segment.gamma, z, mean, r)
+    g = normalized(error * segment.gamma, z, mean, r)
     for kept, x in zip(steps[2:], (z, xh, mean, r, error, g)):
         kept.append(x)
     return g
@@ -172,11 +172,11 @@ def inner_gradient_backward(dg, segment: Segment, steps: Steps, c: int, dloss, d
     """Go back through the c-th inner gradient: write dz and derror, return dgamma [bh, f]."""
     z, xh, mean, r, error, g = (x[c] for x in steps[2:])
     gamma, f = segment.gamma, z.shape[-1]
-    dgx = normalised(dg, z, mean, r)
+    dgx = normalized(dg, z, mean, r)
     torch.mul(dgx, gamma, out=derror)
     if dloss is not None:
         derror.addcmul_(dloss[c, :, :, None], error)
-    dz.copy_(normalised(derror * gamma, z, mean, r))
+    dz.copy_(normalized(derror * gamma, z, mean, r))
     dz.addcmul_(dgx, r * (error * gamma * xh).sum(-1, keepdim=True), value=-1 / f)
     dz.addcmul_(g, r * (dg * xh).sum(-1, keepdim=True), value=-1 / f)
     dz.addcmul_(xh, r * (dg * g).sum(-1, keepdim=True), value=-1 / f)
@@ -186,7 +186,7 @@ def inner_gradient_backward(dg, segment: Segment, steps: Steps, c: int, dloss, d
 def output_backward(segment: Segment, zbar: Tensor, dout: Tensor) -> tuple[Tensor, Tensor]:
     """Return dzbar, and dgamma [bh, f]."""
     yh, mean, r = torch.native_layer_norm(zbar, zbar.shape[-1:], None, None, EPS)
-    return normalised(dout * segment.gamma, zbar, mean, r), (dout * yh).sum((0, 2))
+    return normalized(dout * segment.gamma, zbar, mean, r), (dout * yh).sum((0, 2))
 
 
 def chain_backward(segment: Segment, gram: Tensor, g: Tensor, dzbar: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -205,7 +205,7 @@ def step_size_gradients(segment: Segment, tau: Tensor, dend: Tensor, deta: Tenso
     return dlr, dtau
 
 
-def normalised(y: Tensor, z: Tensor, mean: Tensor, r: Tensor) -> Tensor:
+def normalized(y: Tensor, z: Tensor, mean: Tensor, r: Tensor) -> Tensor:
     """Return the gradient by z where y is that by xh = LN(z): ``r (y - mean(y) - xh mean(y xh))``."""
     shape = z.shape[-1:]
     return torch.ops.aten.native_layer_norm_backward(y, z, shape, mean, r, None, None, [True, False, False])[0]

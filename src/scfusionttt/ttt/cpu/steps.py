@@ -27,7 +27,7 @@ def chunk_forward(tokens, layer, cell, index, w, chunk):
     load_rotated(tokens, layer, cell, index, K, tokens.k, chunk.present, chunk.k)
     inner_model(w, chunk.k, chunk.xh)
     prefetch_chunk(tokens, layer, cell, index + 1, K, tokens.k)
-    normalise(layer, chunk.xh, chunk.r)
+    normalize(layer, chunk.xh, chunk.r)
     inner_gradient(tokens, layer, cell, index, chunk)
     prefetch_chunk(tokens, layer, cell, index + 1, V, tokens.v)
 
@@ -52,7 +52,7 @@ def answer_queries(layer, w, chunk, q, yh, r, qt, gramt, ct):
     if layer.causal:
         gram_and_chain(layer, q, chunk, qt, gramt, ct)
         matmul_t(yh, yh, ct, chunk.g)
-    normalise(layer, yh, r)
+    normalize(layer, yh, r)
 
 
 @compiled
@@ -63,7 +63,7 @@ def inner_model(w, x, z):
 
 
 @compiled
-def normalise(layer, rows, r):
+def normalize(layer, rows, r):
     """Replace rows by LN(rows), and write their 1/std to r."""
     kind, width = rows.dtype.type, lanes(rows)
     for i in range(len(rows)):  # three loops: while one row waits for its sum, the next can start
@@ -74,9 +74,9 @@ def normalise(layer, rows, r):
     for i in range(len(rows)):
         squares = zeros(rows)
         for j in range(0, rows.shape[1], width):
-            centred = load(rows, i, j) - r[i] * load(layer.ones, 0, j)
-            squares += centred * centred
-            store(rows, i, j, centred)
+            centered = load(rows, i, j) - r[i] * load(layer.ones, 0, j)
+            squares += centered * centered
+            store(rows, i, j, centered)
         r[i] = kind(1) / np.sqrt(reduce_sum(squares) / kind(layer.channels) + kind(1e-6))
     for i in range(len(rows)):
         for j in range(0, rows.shape[1], width):

@@ -17,8 +17,8 @@ from scfusionttt.ttt.gpu.tile import (
     load,
     load_matrix,
     load_rotations,
-    normalise,
-    normalise_backward,
+    normalize,
+    normalize_backward,
     places,
     rotate,
     store,
@@ -59,9 +59,9 @@ def forward(
             turn_cos, turn_sin = load_rotations(cos, sin, n, f, N, F)
             q_i, k_j = rotate(q_i, turn_cos, turn_sin), rotate(k_j, turn_cos, turn_sin)
 
-        xh, r = normalise(dot(k_j, w, PRECISION) + b[None, :], inside, f)
+        xh, r = normalize(dot(k_j, w, PRECISION) + b[None, :], inside, f)
         error = scale[None, :] * xh + shift[None, :] - (v_j - k_j)
-        g_j = normalise_backward(scale[None, :] * error, xh, r, inside, f)
+        g_j = normalize_backward(scale[None, :] * error, xh, r, inside, f)
         tl.store(loss + index * tokens + token, tl.where(here, 0.5 * tl.sum(error * error, 1), 0.0), exists)
         if KEEP:
             store(g + row * f, g_j, token, HEADS * f, exists, inside, F)
@@ -74,7 +74,7 @@ def forward(
         b += tl.sum(rated, 0)
         if not CAUSAL:
             zbar = dot(q_i, w, PRECISION) + b[None, :]
-        yh, _ = normalise(zbar, inside, f)
+        yh, _ = normalize(zbar, inside, f)
         y = tl.where(here[:, None], q_i + scale[None, :] * yh + shift[None, :], 0.0)
         store(out + row * f, y, token, HEADS * f, exists, inside, F)
 
@@ -85,8 +85,8 @@ def forward(
 @triton.jit
 def answer_backward(zbar, dout, scale, dscale, inside, f):
     """Go back from the output to zbar; return dzbar, and dscale with this part added."""
-    yh, r = normalise(zbar, inside, f)
-    return normalise_backward(scale[None, :] * dout, yh, r, inside, f), dscale + tl.sum(dout * yh, 0)
+    yh, r = normalize(zbar, inside, f)
+    return normalize_backward(scale[None, :] * dout, yh, r, inside, f), dscale + tl.sum(dout * yh, 0)
 
 
 @triton.jit
@@ -99,13 +99,13 @@ def step_backward(k, g, e, dw, db, PRECISION: tl.constexpr):
 @triton.jit
 def inner_gradient_backward(z, offset, g, dg, dloss, scale, shift, dscale, inside, f):
     """Go back through g and the layer norm before it; return dz, derror, and dscale with this part added."""
-    xh, r = normalise(z, inside, f)
+    xh, r = normalize(z, inside, f)
     error = scale[None, :] * xh + shift[None, :] + offset
-    dgx = normalise_backward(dg, xh, r, inside, f)
+    dgx = normalize_backward(dg, xh, r, inside, f)
     derror = scale[None, :] * dgx + dloss * error
     slopes = dgx * tl.sum(scale[None, :] * error * xh, 1)[:, None] + g * tl.sum(dg * xh, 1)[:, None]
     slopes += xh * tl.sum(dg * g, 1)[:, None]
-    dz = normalise_backward(scale[None, :] * derror, xh, r, inside, f) - r / f * slopes
+    dz = normalize_backward(scale[None, :] * derror, xh, r, inside, f) - r / f * slopes
     return dz, derror, dscale + tl.sum(dgx * error + derror * xh, 0)
 
 

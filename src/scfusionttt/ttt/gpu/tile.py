@@ -32,15 +32,15 @@ def rotate(x, cos, sin):
 
 
 @triton.jit
-def normalise(z, inside, f):
+def normalize(z, inside, f):
     """Return the layer norm of each row of z, 0 outside the head, and its 1/std."""
-    centred = tl.where(inside[None, :], z - (tl.sum(z, 1) / f)[:, None], 0.0)
-    r = tl.rsqrt(tl.sum(centred * centred, 1) / f + EPS)[:, None]
-    return centred * r, r
+    centered = tl.where(inside[None, :], z - (tl.sum(z, 1) / f)[:, None], 0.0)
+    r = tl.rsqrt(tl.sum(centered * centered, 1) / f + EPS)[:, None]
+    return centered * r, r
 
 
 @triton.jit
-def normalise_backward(y, xh, r, inside, f):
+def normalize_backward(y, xh, r, inside, f):
     """Return the gradient by z where y is that by ``xh = LN(z)``; y is 0 outside the head."""
     mean, slope = (tl.sum(y, 1) / f)[:, None], (tl.sum(y * xh, 1) / f)[:, None]
     return tl.where(inside[None, :], r * (y - mean - xh * slope), 0.0)

@@ -24,6 +24,7 @@ from scfusionttt.report.tables import metric_table
 from scfusionttt.simulation.simulate import simulate, simulate_query
 
 if TYPE_CHECKING:
+    from anndata import AnnData
     from mudata import MuData
 
 LABELS, SPLIT, TRAIN_FRACTION, QUERY_FRACTION = "cell_type", "split", 0.75, 0.3
@@ -65,17 +66,7 @@ def run_demo(out: Path, *, show: Callable[[str, pd.DataFrame], None], seed: int 
         The folder cannot be created, or it contains other files.
     """
     _make_folder(out)
-    size = size or Size()
-    mdata = simulate(size.cells, size.genes, size.proteins, size.types, seed=seed)
-    query = simulate_query(mdata, size.query, seed=seed + 1)
-    codes = query.obs[LABELS].cat.codes.to_numpy()
-    train, _ = stratified_split(codes, fraction=QUERY_FRACTION, seed=seed)
-    query.obs[SPLIT] = np.where(np.isin(np.arange(size.query), train), "train", "test")
-    with quiet(), replacing(out / "citeseq.h5mu") as path:
-        mdata.write_h5mu(path)
-    with quiet(), replacing(out / "rna.h5ad") as path:
-        query.write_h5ad(path)
-
+    mdata, query = _data(out, size or Size(), seed)
     model = FusionTTT("fast", seed=seed).pretrain(mdata)
     model = _saved(model, out / "pretrained", "pretrain citeseq.h5mu --preset fast --out pretrained")
     unsupervised = evaluate_representation(model.embed(mdata), mdata.obs[LABELS])
@@ -109,6 +100,20 @@ def run_demo(out: Path, *, show: Callable[[str, pd.DataFrame], None], seed: int 
         more=[_transfer_section(counts, transferred, zero_shot), _cell_section(model, mdata)],
     )  # fmt: skip
     return out / "report.html"
+
+
+def _data(out: Path, size: Size, seed: int) -> tuple["MuData", "AnnData"]:
+    """Simulate and write CITE-seq cells, and RNA-only cells split into training and test cells."""
+    mdata = simulate(size.cells, size.genes, size.proteins, size.types, seed=seed)
+    query = simulate_query(mdata, size.query, seed=seed + 1)
+    codes = query.obs[LABELS].cat.codes.to_numpy()
+    train, _ = stratified_split(codes, fraction=QUERY_FRACTION, seed=seed)
+    query.obs[SPLIT] = np.where(np.isin(np.arange(size.query), train), "train", "test")
+    with quiet(), replacing(out / "citeseq.h5mu") as path:
+        mdata.write_h5mu(path)
+    with quiet(), replacing(out / "rna.h5ad") as path:
+        query.write_h5ad(path)
+    return mdata, query
 
 
 def _saved(model: FusionTTT, path: Path, command: str) -> FusionTTT:

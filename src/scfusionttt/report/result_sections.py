@@ -107,22 +107,27 @@ def _means(values: np.ndarray, types: np.ndarray, order: list[str], names: np.nd
 
 def types_section(analysis: Analysis) -> Section:
     """Return the predicted types and, with labels, their accuracy by class and their calibration."""
-    predictions = analysis.predictions
-    assert predictions is not None
-    labels = predictions["label"].astype(str)
     if analysis.truth is None:
-        counts = labels.value_counts()
-        means = predictions.groupby(labels)["probability"].mean()
-        table = pd.DataFrame({"cells": counts, "mean probability": means.reindex(counts.index)}).rename_axis(
-            "cell type"
-        )
-        return Section("Cell types", "No labels were given, so the predictions are not scored.", tables=[Table(table)])
-    if not analysis.labels_match_classes:
-        return _cross_table_section(analysis)
+        return _counts_section(analysis)
+    return _accuracy_section(analysis) if analysis.labels_match_classes else _cross_table_section(analysis)
+
+
+def _counts_section(analysis: Analysis) -> Section:
+    """Return how many cells have each predicted type."""
+    assert analysis.predictions is not None
+    labels, probabilities = analysis.predictions["label"].astype(str), analysis.predictions["probability"]
+    counts, means = labels.value_counts(), probabilities.groupby(labels).mean()
+    table = pd.DataFrame({"cells": counts, "mean probability": means.reindex(counts.index)})
+    tables = [Table(table.rename_axis("cell type"))]
+    return Section("Cell types", "No labels were given, so the predictions are not scored.", tables=tables)
+
+
+def _accuracy_section(analysis: Analysis) -> Section:
+    """Return the accuracy of the predicted types by class, and their calibration."""
+    predictions, scores = analysis.predictions, score_types(analysis)
+    assert predictions is not None and analysis.truth is not None and scores.per_class is not None
     protocol, cells = analysis.scored
-    scores = score_types(analysis)
-    predicted, truth = labels.to_numpy()[cells], analysis.truth[cells]
-    assert scores.per_class is not None
+    predicted, truth = predictions["label"].astype(str).to_numpy()[cells], analysis.truth[cells]
     per_class = scores.per_class.astype({"support": int}).rename(columns={"support": "cells"})
     order = sorted(per_class.index, key=natural_key)
     pairs = confusion(truth, predicted)

@@ -82,8 +82,11 @@ def _difference(ratios: np.ndarray, expected: np.ndarray, degrees: np.ndarray) -
         middle = (low + high) / 2
         is_more = degrees.T @ np.log1p(ratios / np.exp(middle)[kind]) > wanted
         low, high = np.where(is_more, middle, low), np.where(is_more, high, middle)
+    # Without counts, or where none are expected, no factor is right: such a kind only lies below or above the others.
+    is_defined = (wanted > 0) & (degrees.T @ ratios > 0)
     order = middle.argsort(axis=0)
     up_to = np.take_along_axis(n, order, axis=0).cumsum(axis=0)
     place = (up_to < up_to[-1] / 2).sum(axis=0)
-    median = np.take_along_axis(middle, np.take_along_axis(order, place[None], axis=0), axis=0)[0]
-    return np.where(up_to[-1] > 0, median * up_to[-1] / (up_to[-1] + PENALTY), 0.0)
+    chosen = np.take_along_axis(order, place[None], axis=0)
+    median, is_known = (np.take_along_axis(values, chosen, axis=0)[0] for values in (middle, is_defined))
+    return np.where(is_known, median * up_to[-1] / (up_to[-1] + PENALTY), 0.0)

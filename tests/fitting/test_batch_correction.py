@@ -5,7 +5,14 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from scfusionttt.fitting.batch_correction import _alike_everywhere, _new_shift, _set_stretch, _solve, fit_kinds
+from scfusionttt.fitting.batch_correction import (
+    _alike_everywhere,
+    _new_shift,
+    _set_landmarks,
+    _set_stretch,
+    _solve,
+    fit_kinds,
+)
 from scfusionttt.fitting.sample import read_sample
 from scfusionttt.nn.correction import BatchCorrection
 
@@ -101,3 +108,12 @@ def test_cells_that_do_not_differ_have_no_kinds(network, cells):
         correction = BatchCorrection(0, 2, backbone.representation.n_latent, backbone.n_latent)
         fit_kinds(backbone, correction, one, seed=0)
         assert correction.is_fitted == is_fitted
+
+
+def test_a_later_fit_to_fewer_cells_replaces_all_landmarks():
+    """Fine-tuning on the labelled third of the cells left two thirds of the landmarks where the cells no longer lie."""
+    z, correction = torch.randn(60, N_VALUES), BatchCorrection(0, N_KINDS, N_VALUES, N_VALUES)
+    _set_landmarks(correction, z, seed=0)
+    _set_landmarks(correction, z[:20] + 100, seed=0)
+    landmarks = correction.landmarks[correction.landmarks.isfinite().all(dim=1)]
+    assert len(landmarks) == 20 and (landmarks > 50).all()

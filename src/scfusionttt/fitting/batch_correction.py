@@ -116,6 +116,7 @@ def _set_landmarks(correction: BatchCorrection, z: Tensor, seed: int) -> Tensor:
     Returns the positions of the landmarks among the cells.
     """
     drawn = torch.randperm(len(z), generator=torch.Generator().manual_seed(seed))[: correction.N_LANDMARKS]
+    correction.landmarks.fill_(torch.inf)  # without those of an earlier fit to more cells
     correction.landmarks[: len(drawn)] = z[drawn]
     itself = torch.full((len(z),), -1)
     itself[drawn] = torch.arange(len(drawn))

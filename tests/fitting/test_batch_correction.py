@@ -12,6 +12,7 @@ from scfusionttt.fitting.batch_correction import (
     _set_stretch,
     _solve,
     fit_kinds,
+    fit_new_batches,
 )
 from scfusionttt.fitting.sample import read_sample
 from scfusionttt.nn.correction import BatchCorrection
@@ -67,6 +68,22 @@ def test_other_proportions_of_subtypes_in_a_query_are_not_taken_for_batch_effect
     plain = np.stack([(values + effect)[kind == k].mean(axis=0) for k in range(N_KINDS)]) - correction.centroids.numpy()
     np.testing.assert_allclose(shift[:, 3], EFFECT, atol=0.15)
     assert np.abs(shift[:, 4]).max() < 0.55 * np.abs(plain[:, 4]).max()
+
+
+def test_the_effect_of_a_lane_is_not_removed_twice(cells, network, monkeypatch):
+    """A donor of proteins alone was given the effect of its lane, too, which is removed by the key of the lanes."""
+    n_values, effects = 6, torch.tensor([[0.0, 0, 0, 1, 0, 0], [0, 0, 0, 0, 2, 0]])
+    correction = BatchCorrection(4, N_KINDS, n_values, n_values)
+    correction.centroids.copy_(torch.eye(N_KINDS, n_values) * 10)
+    correction.counts.fill_(len(cells))
+    correction.shifts[3] = effects[1]
+    kind = torch.arange(len(cells)) % N_KINDS
+    values = correction.centroids[kind] + effects.sum(dim=0) + 0.3 * torch.randn(len(cells), n_values)
+    monkeypatch.setattr("scfusionttt.fitting.batch_correction._read", lambda *_: (values.numpy(), None))
+    own = cells.subset(cells.rows)
+    own.batches = np.tile([1, 3], (len(cells), 1))  # the second donor, in the second lane
+    fit_new_batches(network(), correction, own, [1], torch.device("cpu"), seed=0)
+    torch.testing.assert_close(correction.shifts[1], effects[:1].expand(N_KINDS, -1), atol=0.2, rtol=0)
 
 
 def test_proteins_that_tell_a_batch_without_proteins_are_left_out():

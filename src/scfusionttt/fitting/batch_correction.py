@@ -165,10 +165,12 @@ def fit_new_batches(
         return
     cells = cells.subset(cells.rows[evenly_drawn(cells.batches[cells.rows], MOST_CELLS, seed)])
     read, has_protein = _read(network, cells, device)
-    values, batch, latent = torch.from_numpy(read), cells.batches[cells.rows], network.cpu().backbone.latent
+    latent, batch = network.cpu().backbone.latent, cells.batches[cells.rows]
+    others = torch.from_numpy(np.where(np.arange(batch.shape[1]) == 0, -1, batch))
+    values = correction(torch.from_numpy(read), others, latent)  # their effects are known, and removed in addition
     for level in new:
         correction.shifts[level] = _new_shift(correction, values[batch[:, 0] == level], latent)
-    _set_stretch(correction, values, has_protein, batch, latent, _landmark_spread(correction, latent))
+    _set_stretch(correction, values, has_protein, batch[:, :1], latent, _landmark_spread(correction, latent))
 
 
 def _new_shift(correction: BatchCorrection, values: Tensor, latent: Latent) -> Tensor:

@@ -33,7 +33,10 @@ def test_a_type_of_a_small_batch_alone_is_not_moved_to_its_kind_in_others():
     correction = BatchCorrection(2, N_KINDS, N_VALUES, N_VALUES)
     _solve(correction, torch.from_numpy(values), torch.eye(N_KINDS).double()[kind], batch[:, None], lambda x: x)
 
-    corrected = correction(torch.from_numpy(values).float(), torch.from_numpy(batch)[:, None], lambda x: x).numpy()
+    by_rna = torch.zeros(len(values), dtype=torch.bool)
+    corrected = correction(
+        torch.from_numpy(values).float(), torch.from_numpy(batch)[:, None], lambda x: x, by_rna
+    ).numpy()
     np.testing.assert_allclose(corrected[(batch == 1) & (kind > 0), 3], corrected[batch == 0, 3].mean(), atol=0.5)
     distance = np.linalg.norm(corrected[only].mean(axis=0) - corrected[(kind == 0) & (batch == 0)].mean(axis=0))
     assert distance > 0.8 * APART
@@ -79,7 +82,9 @@ def test_the_effect_of_a_lane_is_not_removed_twice(cells, network, monkeypatch):
     correction.shifts[3] = effects[1]
     kind = torch.arange(len(cells)) % N_KINDS
     values = correction.centroids[kind] + effects.sum(dim=0) + 0.3 * torch.randn(len(cells), n_values)
-    monkeypatch.setattr("scfusionttt.fitting.batch_correction._read", lambda *_: (values.numpy(), None))
+    monkeypatch.setattr(
+        "scfusionttt.fitting.batch_correction._read", lambda *_: (values.numpy(), np.ones((len(cells), 1), dtype=bool))
+    )
     own = cells.subset(cells.rows)
     own.batches = np.tile([1, 3], (len(cells), 1))  # the second donor, in the second lane
     fit_new_batches(network(), correction, own, [1], torch.device("cpu"), seed=0)
@@ -110,7 +115,9 @@ def test_cells_of_a_batch_without_proteins_lie_as_far_from_their_kinds_as_others
     _solve(correction, values, torch.eye(N_KINDS).double()[kind], batch[:, None], lambda x: x)
     _set_stretch(correction, values.float(), batch[:, None] == 0, batch[:, None], lambda x: x)
     np.testing.assert_allclose(correction.stretch, [1, 2], rtol=0.05)
-    corrected = correction(values.float(), torch.from_numpy(batch)[:, None], lambda x: x).numpy()
+    corrected = correction(
+        values.float(), torch.from_numpy(batch)[:, None], lambda x: x, torch.from_numpy(batch == 1)
+    ).numpy()
     away = corrected - correction.centroids.numpy()[kind]
     np.testing.assert_allclose(away[batch == 1].std(), away[batch == 0].std(), rtol=0.05)
 

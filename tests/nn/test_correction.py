@@ -5,8 +5,9 @@ from scfusionttt.nn.correction import BatchCorrection
 KINDS = torch.tensor([[5.0, 0, 0, 1], [0, 5, 0, 2], [0, 0, 5, 3]])
 
 
-def corrected(values, batch, correction):
-    return correction(values, torch.tensor(batch), lambda values: values[:, :3])
+def corrected(values, batch, correction, *, by_rna=True):
+    by_rna = torch.full((len(values),), by_rna)
+    return correction(values, torch.tensor(batch), lambda values: values[:, :3], by_rna)
 
 
 def of_two_batches():
@@ -42,6 +43,16 @@ def test_proteins_that_a_batch_lacks_are_left_out():
     correction = of_two_batches()
     correction.kept[3] = 0
     assert (corrected(torch.randn(5, 4), [[0]] * 5, correction)[:, 3] == 0).all()
+
+
+def test_cells_with_proteins_are_not_moved_away_from_their_kind():
+    """A donor's cells with proteins alone were, since its others had RNA alone."""
+    correction = of_two_batches()
+    correction.stretch[1] = 2
+    values = KINDS + correction.shifts[1] + torch.eye(4)[3]
+    for by_rna, far in ((True, 2), (False, 1)):
+        away = corrected(values, [[1]] * 3, correction, by_rna=by_rna) - KINDS
+        torch.testing.assert_close(away, far * torch.eye(4)[3].expand(3, 4), atol=1e-5, rtol=0)
 
 
 def test_gradients_reach_the_values():

@@ -75,14 +75,15 @@ def fit_batch_correction(
     _solve(correction, torch.from_numpy(values).double(), degrees, batch, latent)
     _set_stretch(correction, torch.from_numpy(values), has_protein, batch, latent)
 
-    def corrected(values: np.ndarray, batch: np.ndarray) -> Tensor:
-        return latent(correction.cpu()(torch.from_numpy(values), torch.from_numpy(batch), latent))
+    def corrected(values: np.ndarray, has_protein: np.ndarray, batch: np.ndarray) -> Tensor:
+        by_rna = torch.from_numpy(~has_protein.any(axis=1))
+        return latent(correction.cpu()(torch.from_numpy(values), torch.from_numpy(batch), latent, by_rna))
 
-    drawn = _set_landmarks(correction, corrected(values, batch), seed).numpy()
+    drawn = _set_landmarks(correction, corrected(values, has_protein, batch), seed).numpy()
     if has_protein.shape[1]:
-        by_rna = _read(network, cells.subset(cells.rows[drawn]), device, rna_only=True)[0]
+        by_rna = _read(network, cells.subset(cells.rows[drawn]), device, rna_only=True)
         network.cpu()
-        _set_rna_distances(correction, corrected(by_rna, batch[drawn]))
+        _set_rna_distances(correction, corrected(*by_rna, batch[drawn]))
 
 
 def fit_kinds(backbone: FusionBackbone, correction: BatchCorrection, sample: Sample, *, seed: int) -> None:
@@ -166,8 +167,9 @@ def fit_new_batches(
     cells = cells.subset(cells.rows[evenly_drawn(cells.batches[cells.rows], MOST_CELLS, seed)])
     read, has_protein = _read(network, cells, device)
     latent, batch = network.cpu().backbone.latent, cells.batches[cells.rows]
-    others = torch.from_numpy(np.where(np.arange(batch.shape[1]) == 0, -1, batch))
-    values = correction(torch.from_numpy(read), others, latent)  # their effects are known, and removed in addition
+    others, by_rna = np.where(np.arange(batch.shape[1]) == 0, -1, batch), ~has_protein.any(axis=1)
+    # The effects of other keys are known, and removed in addition.
+    values = correction(*map(torch.from_numpy, (read, others)), latent, torch.from_numpy(by_rna))
     for level in new:
         correction.shifts[level] = _new_shift(correction, values[batch[:, 0] == level], latent)
     _set_stretch(correction, values, has_protein, batch[:, :1], latent, _landmark_spread(correction, latent))

@@ -259,7 +259,7 @@ class FusionBackbone(nn.Module):
         """
         values = self.values(bottleneck, components, proteins, protein_visible)
         if self.correction is not None:
-            values = self.correction(values, batch, self.latent)
+            values = self.correction(values, batch, self.latent, ~protein_visible.any(dim=1))
         return self.latent(values), None if self.view is None else values[:, bottleneck.shape[1] :]
 
     def values(self, bottleneck: Tensor, components: Tensor, proteins: Tensor, protein_visible: Tensor) -> Tensor:

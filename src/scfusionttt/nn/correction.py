@@ -25,7 +25,7 @@ class BatchCorrection(nn.Module):
 
     centroids: Tensor  # [k, m] mean of each kind, free of batches
     shifts: Tensor  # [b, k, m] what a batch adds to it
-    stretch: Tensor  # [b] how many times farther from its kind a cell of a batch without proteins is moved; else 1
+    stretch: Tensor  # [b] how many times farther from its kind a cell by RNA alone is moved in a batch of such; else 1
     counts: Tensor  # [k] number of cells of each kind
     kept: Tensor  # [m] 0 for proteins that some batch lacks, which would tell it from the others; else 1
     landmarks: Tensor  # [r, l] corrected latent vectors of some training cells; not finite where there are fewer
@@ -54,7 +54,7 @@ class BatchCorrection(nn.Module):
         """Whether there are kinds of cells."""
         return bool(self.counts.sum() > 0)
 
-    def forward(self, values: Tensor, batch: Tensor, latent: Latent) -> Tensor:
+    def forward(self, values: Tensor, batch: Tensor, latent: Latent, by_rna: Tensor) -> Tensor:
         """Return values [n, m] without the effects of the cells' batches.
 
         Parameters
@@ -63,6 +63,8 @@ class BatchCorrection(nn.Module):
             [n, m], and the level of each cell in each batch key [n, keys]; -1: no known batch.
         latent
             See `Latent`.
+        by_rna
+            Which cells have no proteins, [n] bool.
         """
         if not batch.shape[1]:
             return values
@@ -70,7 +72,7 @@ class BatchCorrection(nn.Module):
         corrected = values.clone()
         for level, rows, degrees in self.by_batch(values, batch, latent):
             shifted = values[rows] - degrees @ self.shift(level)
-            stretch = self.stretch[level[0]] if level[0] >= 0 else 1
+            stretch = torch.where(by_rna[rows], self.stretch[level[0]], 1)[:, None] if level[0] >= 0 else 1
             corrected[rows] = shifted + (stretch - 1) * (shifted - degrees @ self.centroids)
         return corrected
 

@@ -270,6 +270,8 @@ def test_cells_are_mapped_and_placed_by_a_network_that_learned_labels(batches):
     model = FusionTTT("fast", progress=False, network={"width": 16}, pretrain={"epochs": 6}, finetune=BY_GRADIENT)
     model.pretrain(cells).finetune(cells, labels_key="cell_type")
     mapped = model.map(cells, batch_key="batch")
+    with pytest.raises(SettingError, match=r"batches were mapped to this model \(batch 1\), and their effects"):
+        mapped.model.finetune(cells, labels_key="cell_type")
     assert mapped.batches.loc["batch 1", "effect"] < 0.3
     assert mapped.batches.loc["batch 1", "without_counterpart"] < 0.05
     with quiet():

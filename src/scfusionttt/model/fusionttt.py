@@ -297,8 +297,15 @@ class FusionTTT(metaclass=_Hints):
             Also score logistic regression on the same cells; this needs the values of all cells in memory, dense.
         checkpoints, resume
             As in :meth:`pretrain`.
+
+        Raises
+        ------
+        SettingError
+            The network would learn (``finetune.classifier=finetune``), but :meth:`map` has added batches to a model
+            that was trained without.
         """
         state = self._trained()
+        mapping.refuse_moving(state)
         cite = pipeline.cells_to_learn_from(pipeline.check_cells(data, training=True, **input_options))
         labels = pipeline.split_labels(cite, labels_key, train_fraction, split, state.config.seed)
         warn_if_confounded(cite.obs, state.cohort, labels_key, labels.codes)

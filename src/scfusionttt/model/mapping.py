@@ -131,6 +131,19 @@ def refuse_moved(state: TrainedState, extended: TrainedState) -> None:
         )
 
 
+def refuse_moving(state: TrainedState) -> None:
+    """Raise SettingError if learning from labels would move the cells away from kinds that queries were compared with.
+
+    Without batches, kinds are fitted again after that, but the effects of mapped batches cannot be.
+    """
+    if state.config.finetune.classifier == "finetune" and state.cohort.levels and not state.cohort.is_trained:
+        raise SettingError(
+            f"batches were mapped to this model ({name_some(state.cohort.mapped)}), and their effects would not hold "
+            "for a network that learns labels (finetune.classifier=finetune): fine-tune the model from before map, "
+            "or choose another classifier"
+        )
+
+
 def far_share(network: Network, dataset: CellDataset, device: torch.device) -> float:
     """Return the share of cells with RNA far from all that a model without batches was trained on, 0 if unknown."""
     correction, cells = network.backbone.correction, dataset.with_rna()

@@ -219,7 +219,13 @@ def test_several_keys(cohort):
     model = FusionTTT("fast", progress=False, network={"width": 16}, pretrain={"epochs": 1})
     z = model.pretrain(both, batch_key=["batch", "lane"]).embed(both)
     assert np.isfinite(z).all()
-    assert len(model.network.backbone.correction.shifts) == 4
+    shifts = model.network.backbone.correction.shifts
+    assert len(shifts) == 4
+    some, lane_b = copy_of(both, slice(60)), both.obs["lane"][:60] == "b"
+    before = model.map(some).cells["p_value"]
+    shifts[3] += 10  # p-values did not know the lane
+    after = model.map(some).cells["p_value"]
+    assert (after[lane_b] == 0).all() and after[~lane_b].equals(before[~lane_b]) and before.mean() > 0.3
 
 
 def test_balanced_batches_need_batches(cohort):

@@ -177,7 +177,7 @@ def p_values(network: Network, dataset: CellDataset, device: torch.device) -> np
     def read(inputs: CellInputs) -> Tensor:
         cells = inference.visible_inputs(network, inputs)
         z = backbone(cells.without_batches()).z
-        z = z - shifts[inputs.batch[:, 0]] if len(shifts) else z
+        z = z - torch.where(inputs.batch[:, :, None] >= 0, shifts[inputs.batch], 0).sum(dim=1)
         return correction.p_value(correction.distance(z), ~cells.protein_present.any(dim=1))
 
     return inference.read_cells(network, dataset, device, read)

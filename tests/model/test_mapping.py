@@ -272,6 +272,8 @@ def test_cells_are_mapped_and_placed_by_a_network_that_learned_labels(batches):
     mapped = model.map(cells, batch_key="batch")
     with pytest.raises(SettingError, match=r"batches were mapped to this model \(batch 1\), and their effects"):
         mapped.model.finetune(cells, labels_key="cell_type")
+    with pytest.raises(SettingError, match=r"batches were mapped to this model \(batch 1\), and their effects"):
+        mapped.model.transfer(cells, labels_key="cell_type")
     assert mapped.batches.loc["batch 1", "effect"] < 0.3
     assert mapped.batches.loc["batch 1", "without_counterpart"] < 0.05
     with quiet():
@@ -281,6 +283,18 @@ def test_cells_are_mapped_and_placed_by_a_network_that_learned_labels(batches):
     label = model.predict(alone, cells="all", unknown=None)["label"].astype(str)
     truth = cells.obs["cell_type"].astype(str)
     assert (label == truth.loc[label.index]).mean() > 0.8
+
+
+def test_cells_are_mapped_by_a_student_that_learned_labels(batches, caplog):
+    """Learning moved all cells away from their kinds, those that the student had learned from included."""
+    cells = part(batches, "batch 1")
+    settings = {"network": {"width": 16}, "pretrain": {"epochs": 2}, "finetune": BY_GRADIENT}
+    student = FusionTTT("fast", progress=False, **settings).pretrain(cells).transfer(cells, labels_key="cell_type")
+    mapped = student.map(cells["rna"])
+    assert mapped.batches.loc["query", "effect"] < 0.3
+    assert mapped.batches.loc["query", "without_counterpart"] < 0.05
+    student.embed(cells["rna"])
+    assert "lie far" not in caplog.text
 
 
 def test_new_batches_are_refused_once_the_network_has_learned_labels(reference, query):

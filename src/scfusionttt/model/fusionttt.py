@@ -305,7 +305,7 @@ class FusionTTT(metaclass=_Hints):
             that was trained without.
         """
         state = self._trained()
-        mapping.refuse_moving(state)
+        mapping.refuse_moving(state, "finetune")
         cite = pipeline.cells_to_learn_from(pipeline.check_cells(data, training=True, **input_options))
         labels = pipeline.split_labels(cite, labels_key, train_fraction, split, state.config.seed)
         warn_if_confounded(cite.obs, state.cohort, labels_key, labels.codes)
@@ -349,6 +349,8 @@ class FusionTTT(metaclass=_Hints):
         for name, value in (("train_fraction", train_fraction), ("split", split), ("baseline", baseline or None)):
             if labels_key is None and value is not None:
                 raise SettingError(f"{name}={value!r} needs labels_key; leave it out for zero-shot transfer")
+        if labels_key is not None:
+            mapping.refuse_moving(state, "transfer")
         if not isinstance(data, CiteSeq):
             input_options.setdefault("cells", "rna")  # proteins are not used
         cite = pipeline.cells_to_learn_from(pipeline.check_cells(data, training=True, **input_options))

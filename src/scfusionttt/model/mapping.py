@@ -123,7 +123,7 @@ def refuse_moved(state: TrainedState, extended: TrainedState) -> None:
 
     The effect of a new batch cannot be told apart from that movement.
     """
-    has_learned = len(state.history) > 0 and (state.history["stage"] == "finetune").any()
+    has_learned = len(state.history) > 0 and any(_moves_cells(state, stage) for stage in state.history["stage"])
     if state.cohort.is_trained and has_learned and state.cohort.levels != extended.cohort.levels:
         raise SettingError(
             "the network of this model learned labels after the effects of its batches were fitted "
@@ -131,17 +131,23 @@ def refuse_moved(state: TrainedState, extended: TrainedState) -> None:
         )
 
 
-def refuse_moving(state: TrainedState) -> None:
+def refuse_moving(state: TrainedState, stage: str) -> None:
     """Raise SettingError if learning from labels would move the cells away from kinds that queries were compared with.
 
     Without batches, kinds are fitted again after that, but the effects of mapped batches cannot be.
     """
-    if state.config.finetune.classifier == "finetune" and state.cohort.levels and not state.cohort.is_trained:
+    has_mapped_alone = state.cohort.levels and not state.cohort.is_trained
+    if has_mapped_alone and state.config.finetune.classifier == "finetune" and _moves_cells(state, stage):
         raise SettingError(
             f"batches were mapped to this model ({name_some(state.cohort.mapped)}), and their effects would not hold "
-            "for a network that learns labels (finetune.classifier=finetune): fine-tune the model from before map, "
-            "or choose another classifier"
+            "for a network that learns labels (finetune.classifier=finetune): use the model as it was before map, or "
+            "another classifier"
         )
+
+
+def _moves_cells(state: TrainedState, stage: str) -> bool:
+    """Return whether a network that learns in this stage moves the cells: a student learns its projection alone."""
+    return stage == "finetune" or (stage == "transfer" and state.network.backbone.protein_encoder is not None)
 
 
 def far_share(network: Network, dataset: CellDataset, device: torch.device) -> float:

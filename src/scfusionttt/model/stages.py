@@ -1,6 +1,7 @@
 """Train a stage and fit what is solved after training; part of the cells is held back for early stopping."""
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -132,26 +133,30 @@ def train_classifier(network: ClassifierNetwork, cells: CellDataset, stage: Fine
     if validation is not None and len(validation):
         log.info("%s: calibrating the probabilities on %d cells", name, len(validation))
         calibrate(network, train, validation, run.device)
-    if not is_transfer:
-        _fit_again(network, cells, run)
+    _fit_again(network, cells, run)
     return history
 
 
 def _fit_again(network: ClassifierNetwork, cells: CellDataset, run: Run) -> None:
     """Fit anew what pretraining fitted to the bottleneck, which learning from labels has moved.
 
-    The effects of batches stay, since the network has learned with them.
+    The effects of batches stay, since the network has learned with them. A student reads RNA alone and places none.
     """
-    backbone, kinds = network.backbone, None
+    backbone, kinds, is_student = network.backbone, None, isinstance(network, TransferNetwork)
+    placement = None if is_student else backbone.placement
+    if is_student and backbone.protein_encoder is None:  # only its head has learned
+        return
     if backbone.correction is not None and not backbone.sizes.batch_levels:
         kinds = backbone.correction
         kinds.counts.zero_()  # unless they are found again
-    if kinds is None and backbone.placement is None:
+    if kinds is None and placement is None:
         return
     sample = read_sample(network, cells.with_rna(), run.device, seed=run.seed)
+    if is_student:
+        sample = replace(sample, bottleneck=sample.by_rna, proteins=np.full_like(sample.proteins, np.nan))
     if not sample.is_finite:
         return
-    if backbone.placement is not None:
+    if placement is not None:
         fit_placement(backbone, sample)
     if kinds is not None:
         fit_kinds(backbone, kinds, sample, seed=run.seed)

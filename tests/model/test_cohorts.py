@@ -213,6 +213,14 @@ def test_a_batch_is_known_by_its_number(models):
         require_imputable(state, intervals=False, units="counts", transform_batch=3)
 
 
+def test_too_few_cells_with_proteins_are_the_reason_why_no_batch_is_imputed(models):
+    """The name of the batch was called wrong, and the list of those to choose from was empty."""
+    state = replace(models["batch"]._trained(), network=deepcopy(models["batch"].network))
+    state.network.backbone.protein_head.margins.fill_(np.inf)
+    with pytest.raises(SettingError, match=r"cannot impute for a batch: .* too few training cells had proteins"):
+        require_imputable(state, intervals=False, units="counts", transform_batch="batch 1")
+
+
 def test_several_keys(cohort):
     both = copy_of(cohort)
     both.obs["lane"] = np.where(np.arange(500) % 3, "a", "b")

@@ -55,13 +55,15 @@ def require_imputable(state: TrainedState, *, intervals: bool, units: str, trans
         raise SettingError(f"units must be log_ratio or counts (got {units!r})")
     if not len(state.features.proteins):
         raise SettingError("this model was trained without proteins and cannot impute them")
-    if transform_batch is not None:
-        _level(state, transform_batch)
     if head is not None and head.is_fitted:
+        if transform_batch is not None:
+            _level(state, transform_batch)
         return
     reason = "it is of an earlier version, or too few training cells had proteins; pretrain it again"
     if intervals:
         raise SettingError(f"this model cannot give intervals: {reason}")
+    if transform_batch is not None:
+        raise SettingError(f"this model cannot impute for a batch: {reason}")
     if not isinstance(state.network, PretrainNetwork):
         raise SettingError(f"this model cannot impute proteins: {reason}")
 

@@ -106,6 +106,11 @@ def test_what_cannot_place_them(model, mosaic, whole, trained, tiny):
     earlier.network.backbone.placement = None
     with pytest.raises(InputDataError, match="like all of earlier versions"):
         earlier.embed(mosaic, cells="all")
+    learned, rna = deepcopy(model), whole["rna"].copy()
+    rna.obs = whole.obs
+    learned.config = learned.config.with_settings({"finetune": {"classifier": "finetune", "epochs": 1}})
+    with pytest.raises(InputDataError, match="learned labels of fewer than 20 cells with proteins"):
+        learned.finetune(rna, labels_key="cell_type").embed(mosaic, cells="all")
     by_rna = FusionTTT("fast", **tiny).build(whole["rna"])
     with pytest.raises(
         InputDataError, match="this model was trained without proteins; leave them out with cells='rna'"

@@ -279,7 +279,8 @@ def _require_placeable(state: TrainedState, cite: CiteSeq, match: Match) -> None
     if placement is None or not placement.is_fitted:
         raise InputDataError(
             f"{subject} this model cannot place cells by their proteins, like all of earlier versions and of preset "
-            f"paper; pretrain it again with this version, or {remedy}"
+            f"paper, and those whose network learned labels of fewer than {FEWEST_CELLS} cells with proteins "
+            f"(finetune.classifier=finetune); train it again with this version, or {remedy}"
         )
     n_measured = (~np.isnan(matched_protein_counts(cite, match)[lacks_rna])).sum(axis=1)
     few = n_measured < FEWEST_PROTEINS

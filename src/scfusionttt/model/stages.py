@@ -149,6 +149,8 @@ def _fit_again(network: ClassifierNetwork, cells: CellDataset, run: Run) -> None
     if backbone.correction is not None and not backbone.sizes.batch_levels:
         kinds = backbone.correction
         kinds.counts.zero_()  # unless they are found again
+    if placement is not None:
+        placement.covariance.zero_()  # unless enough cells have proteins
     if kinds is None and placement is None:
         return
     sample = read_sample(network, cells.with_rna(), run.device, seed=run.seed)

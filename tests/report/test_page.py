@@ -365,6 +365,17 @@ def test_genes_that_were_not_measured_are_not_drawn_as_zeros(trained, cells, mon
         np.testing.assert_allclose(means.loc[name], np.ravel(expected), rtol=1e-5)
 
 
+def test_genes_on_the_map_are_counts_per_10000_of_all_genes_whether_the_model_reads_them_or_not(cells, tiny):
+    cite = as_citeseq(cells)
+    model = FusionTTT("fast", progress=False, **tiny | {"data": {"n_genes": 100}}).build(cite)
+    other = next(name for name in cite.rna.var_names if name not in set(model.features.genes["name"]))
+    analysis = analyse(model, cite, coords=np.zeros((len(cite.obs), 2)))
+    drawn = next(one.table for one in map_section(analysis, [other]).map.values if one.heading == "gene")
+    assert other in drawn and not set(drawn).isdisjoint(model.features.genes["name"])
+    expected = 1e4 * cite.rna.to_df() / cite.rna.to_df().sum(axis=1).to_numpy()[:, None]
+    np.testing.assert_allclose(np.expm1(drawn), expected[drawn.columns], rtol=1e-4)
+
+
 def test_epochs_are_whole_numbers_beside_a_stage_without_validation():
     """The best epoch was 2.000."""
     history = pd.DataFrame({"stage": ["pretrain", "pretrain", "finetune"], "epoch": [1, 2, 1], "seconds": 60.0})

@@ -12,7 +12,8 @@ from scipy import sparse
 from scfusionttt.analysis.quality import quality
 from scfusionttt.data.cells import CiteSeq, has_rna
 from scfusionttt.data.features import Features, Match, match_features
-from scfusionttt.data.preprocess import Preprocessing
+from scfusionttt.data.preprocess import Preprocessing, matched_gene_counts
+from scfusionttt.data.transforms import library_sizes, log_normalize
 from scfusionttt.errors import InputDataError, require
 from scfusionttt.evaluation import cluster_graph, neighbours, top_features, umap
 from scfusionttt.evaluation.vocabulary import Protocol
@@ -63,7 +64,8 @@ class Analysis:
     quality
         The result of :func:`scfusionttt.quality`, within the batches of the first of these columns.
     lognorm, log_ratios
-        Log-normalised values of the model's genes [n, g] and centred log-ratios of its proteins [n, p].
+        Log-normalised values of the model's genes [n, g], by the counts of all genes as in scanpy (the network reads
+        shares of the model's genes), and centred log-ratios of its proteins [n, p].
     top_genes, top_proteins
         Names of the top features of each cluster.
     """
@@ -168,7 +170,11 @@ def analyze(
 
     features = model.features
     match, with_rna = match_features(cite, features), has_rna(cite.rna)
-    lognorm = model.preprocessing.log_normalized(cite, match)
+    lognorm = log_normalize(
+        matched_gene_counts(cite, match),
+        target_sum=model.preprocessing.target_sum,
+        library_size=library_sizes(cite.rna.X),
+    )
     read_with = model if mapped is None else mapped.model  # which knows how the antibodies stain in new batches
     log_ratios = read_with.preprocessing.log_ratios(cite, match, read_with.cohort.codes(cite.obs))
     genes, proteins = features.genes["name"].tolist(), features.proteins["name"].tolist()

@@ -184,6 +184,7 @@ def test_only_cells_that_the_model_was_not_trained_on_are_scored(typed, trained)
     assert protocol == "held-out"
     assert cells.sum() == trained.finetuned.metrics["finetune"]["n_cells"]
     assert f"of {cells.sum():,} labelled cells that the model was not trained on." in typed.page
+    assert "; clusters of these cells alone" in typed.page  # which may be fewer than those of all cells
     assert "<b>paper</b>" not in typed.page
 
 

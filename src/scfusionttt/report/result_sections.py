@@ -243,7 +243,9 @@ def _ten_metrics(analysis: Analysis, protocol: Protocol, cells: np.ndarray) -> T
         for name, clusters in clusterings.items()
     }
     space = "the map" if on_map else "the embedding"
-    caption = f"Clusters compared with labels ({len(truth):,} cells, {n_classes} classes; geometric metrics on {space})"
+    alone = "; clusters of these cells alone" if protocol == "held-out" else ""
+    cells_scored = f"{len(truth):,} cells, {n_classes} classes"
+    caption = f"Clusters compared with labels ({cells_scored}{alone}; geometric metrics on {space})"
     return metric_table(rows, protocol=protocol, caption=caption)
 
 

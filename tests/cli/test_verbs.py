@@ -300,6 +300,12 @@ def test_validate_writes_the_quality_of_each_cell(here, scfusionttt, cells):
     assert "doublets" not in result.out  # too few cells of each batch to look for them
 
 
+def test_validate_refuses_batches_if_it_compares_no_cells(here, scfusionttt):
+    result = scfusionttt("validate cells.h5mu --batch-key cell_type")
+    assert result.code == 2
+    assert "--batch-key has no effect without --out" in result.err
+
+
 def test_background_writes_calls_and_probabilities(here, scfusionttt, cells):
     result = done(scfusionttt("background cells.h5mu --out calls.csv --threshold 0.8"))
     table = pd.read_csv("calls.csv", index_col="cell")

@@ -23,6 +23,7 @@ from scfusionttt.cli.options import (
     WhichCells,
     input_options,
 )
+from scfusionttt.errors import SettingError
 
 
 def demo(out: Annotated[Path, typer.Option("--out", metavar="DIR", help="folder to write")] = Path("demo")) -> None:
@@ -59,6 +60,8 @@ def validate(
 
     if out is not None:
         check_file_path(out, TABLE_ENDINGS)
+    elif batch_key is not None:
+        raise SettingError("--batch-key has no effect without --out; add that, or leave it out")
     from scfusionttt.data.findings import require_usable
     from scfusionttt.data.validate import validate as summarise
 

@@ -102,7 +102,7 @@ def denoise(
     input: Input, model: Model, out: OutFile,
     units: Annotated[
         Literal["log", "counts"],
-        typer.Option(help="log1p of counts per 10,000 and log-ratios, or counts per 10,000 and counts"),
+        typer.Option(help="log1p of counts per 10,000 of the model's genes and log-ratios, or without logarithm"),
     ] = "log",
     device: Compute = "auto", devices: Devices = 1, nodes: Nodes = 1,
     layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None,

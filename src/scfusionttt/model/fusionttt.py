@@ -666,9 +666,10 @@ class FusionTTT(metaclass=_Hints):
         data, **input_options
             Cells to denoise; see Notes of :class:`FusionTTT`.
         units
-            ``log``: genes as ``log1p`` of counts per 10,000, proteins as log-ratios (see :meth:`impute`); ``counts``:
-            genes as counts per 10,000, proteins as counts at the depth of the training cells. These are
-            back-transformed means of logarithms, which lie below mean counts: genes add up to less than was measured.
+            ``log``: genes as ``log1p`` of counts per 10,000 of the model's genes (scanpy's are per 10,000 of all
+            genes), proteins as log-ratios (see :meth:`impute`); ``counts``: genes without the logarithm, proteins as
+            counts at the depth of the training cells. These are back-transformed means of logarithms, which lie below
+            mean counts: genes add up to less than was measured.
 
         Returns
         -------

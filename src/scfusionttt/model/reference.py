@@ -54,8 +54,10 @@ def annotate(
         Cells with RNA counts; see Notes of :class:`scfusionttt.FusionTTT`.
     reference
         Name of a reference of the package (see :func:`references`), a model folder, or ``hf://owner/name@revision``.
-    unknown, inplace
+    unknown
         As in :meth:`scfusionttt.FusionTTT.annotate`.
+    inplace
+        As there, but True by default: label, probability, ontology id and proteins are written into `data`.
     device
         ``auto``, ``cpu``, ``cuda`` or ``mps``.
 

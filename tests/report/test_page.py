@@ -370,7 +370,7 @@ def test_genes_on_the_map_are_counts_per_10000_of_all_genes_whether_the_model_re
     cite = as_citeseq(cells)
     model = FusionTTT("fast", progress=False, **tiny | {"data": {"n_genes": 100}}).build(cite)
     other = next(name for name in cite.rna.var_names if name not in set(model.features.genes["name"]))
-    analysis = analyse(model, cite, coords=np.zeros((len(cite.obs), 2)))
+    analysis = analyze(model, cite, coords=np.zeros((len(cite.obs), 2)))
     drawn = next(one.table for one in map_section(analysis, [other]).map.values if one.heading == "gene")
     assert other in drawn and not set(drawn).isdisjoint(model.features.genes["name"])
     expected = 1e4 * cite.rna.to_df() / cite.rna.to_df().sum(axis=1).to_numpy()[:, None]

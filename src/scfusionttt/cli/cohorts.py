@@ -9,23 +9,19 @@ from scfusionttt.cli.common import check_model, check_out, load_cells, load_mode
 from scfusionttt.cli.options import (
     Compute,
     Devices,
-    DropEmpty,
     Input,
+    InputOptions,
     Json,
-    Layer,
     Model,
     Nodes,
     OutFile,
     Overwrite,
-    Protein,
-    Rna,
-    Round,
-    WhichCells,
-    input_options,
+    reads_counts,
 )
 from scfusionttt.cli.processes import is_first, start
 
 
+@reads_counts
 def map(
     input: Input, model: Model, out: OutFile,
     batch_key: Annotated[
@@ -40,8 +36,7 @@ def map(
         bool, typer.Option("--rna-only", help="ignore proteins, e.g. if few of the model's were measured")
     ] = False,
     device: Compute = "auto", devices: Devices = 1, nodes: Nodes = 1, overwrite: Overwrite = False,
-    layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None,
-    cells: WhichCells = None, round: Round = False, drop_empty: DropEmpty = False, json_file: Json = None,
+    *, options: InputOptions, json_file: Json = None,
 ) -> None:  # fmt: skip
     """Embed cells of new batches with a model of one batch or several, without training; the reference stays as it is.
 
@@ -59,13 +54,12 @@ def map(
     if out_model is not None:
         check_model_path(out_model, overwrite=overwrite)
     trained = load_model(model, input, device=device, devices=devices, nodes=nodes)
-    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty, round=round)
     cite, source = load_cells(input, out, EMBEDDING_ENDINGS, options)
     mapped = trained.map(cite, batch_key=batch_key, rna_only=rna_only)
     if is_first():
         write_embedding(
-            out, mapped.embedding, cite.rna.obs_names, source, rna_modality=rna_modality, columns=mapped.columns,
-            protocol=trained.protocol(cite.rna.obs_names),
+            out, mapped.embedding, cite.rna.obs_names, source, rna_modality=options.get("rna_modality"),
+            columns=mapped.columns, protocol=trained.protocol(cite.rna.obs_names),
         )  # fmt: skip
         if out_model is not None:
             save_model(mapped.model, out_model, overwrite=overwrite)

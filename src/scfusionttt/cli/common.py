@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from scfusionttt.cli.interrupts import has_checkpoint, stoppable
+from scfusionttt.cli.options import InputOptions
 from scfusionttt.cli.processes import is_first
 from scfusionttt.errors import InputFileError, OutputError, SettingError
 
@@ -73,7 +74,7 @@ def check_out(input: Path, out: Path, endings: tuple[str, ...]) -> None:
     check_result_path(out, endings)
 
 
-def load_cells(input: Path, out: Path, endings: tuple[str, ...], options: dict[str, Any]) -> tuple["CiteSeq", Any]:
+def load_cells(input: Path, out: Path, endings: tuple[str, ...], options: InputOptions) -> tuple["CiteSeq", Any]:
     """Return the checked cells of an input, and the AnnData or MuData that results are written into."""
     from anndata import AnnData
     from mudata import MuData

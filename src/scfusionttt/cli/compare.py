@@ -2,23 +2,19 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from scfusionttt.cli.common import as_settings, check_input, open_input, print_table
 from scfusionttt.cli.options import (
     Compute,
+    CountOptions,
     Labels,
-    Layer,
     OptionalLabels,
     Preset,
-    Protein,
-    Rna,
-    Round,
     Settings,
-    WhichCells,
-    input_options,
+    reads_counts,
 )
 from scfusionttt.errors import LabelError, OutputError, SettingError
 
@@ -27,6 +23,7 @@ if TYPE_CHECKING:
     from scfusionttt.comparison.methods import Method
     from scfusionttt.comparison.rows import RowJob
     from scfusionttt.comparison.tasks import Task
+    from scfusionttt.data.cells import CiteSeq
 
 Seeds = Annotated[
     int, typer.Option("--seeds", metavar="N", min=1, help="number of runs of each method, with seeds 0 to N - 1")
@@ -48,6 +45,7 @@ Protocols = Annotated[
 BenchmarkTask = Literal["embed", "impute", "transfer"]
 
 
+@reads_counts
 def benchmark(
     inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="CITE-seq data sets with labels")],
     labels_key: OptionalLabels = None,
@@ -77,9 +75,7 @@ def benchmark(
             help="fractions of the labelled cells to train on; default: 0.75,0.05, with --task transfer 0.01,0.05,0.3",
         ),
     ] = None,
-    settings: Settings = None, device: Compute = "auto",
-    layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None, cells: WhichCells = None,
-    round: Round = False,
+    settings: Settings = None, device: Compute = "auto", *, options: CountOptions,
 ) -> None:  # fmt: skip
     """Compare scFusionTTT with other methods: same cells, same clustering, same metrics; no table for two protocols.
 
@@ -104,7 +100,6 @@ def benchmark(
     """
     _check(inputs, out)
     changed = as_settings(settings)
-    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty=True, round=round)
     if task != "impute" and labels_key is None:
         raise SettingError(f"benchmark --task {task} needs --labels-key KEY")
     _refuse(task, "--labels-key", labels_key, used_by=["embed", "transfer"])
@@ -139,7 +134,7 @@ def _compare_queries(
     task: BenchmarkTask,
     inputs: list[Path],
     out: Path,
-    options: dict[str, Any],
+    options: CountOptions,
     *,
     labels_key: str | None,
     batch_key: str | None,
@@ -153,10 +148,8 @@ def _compare_queries(
     """Compare methods on cells of batches or data sets that they do not learn from."""
     from scfusionttt.comparison import imputation, queries, transfers
     from scfusionttt.config import preset
-    from scfusionttt.data.cells import require_rna
     from scfusionttt.data.store.write import input_names
     from scfusionttt.io.tables import read_map
-    from scfusionttt.model.pipeline import check_cells
 
     mapping = {} if label_map is None else read_map(label_map, ("label", "class"))
     config = preset("default").with_settings(settings)
@@ -165,9 +158,7 @@ def _compare_queries(
     first, *others = inputs
     to_itself = batch_key is None and first in others  # which shows how well a method fits
     names = [first.stem, *input_names(others)] if to_itself else input_names(inputs)
-    parts = [(name, check_cells(open_input(path, stream=False), **options)) for name, path in zip(names, inputs)]
-    for _, cite in parts:
-        require_rna(cite, "comparing methods")
+    parts = [(name, _read(path, options)) for name, path in zip(names, inputs)]
     if batch_key is not None:
         pairs = [pair for name, cite in parts for pair in queries.by_batch(name, cite, batch_key, config, device)]
     else:
@@ -184,6 +175,7 @@ def _compare_queries(
         _run(todo, out)
 
 
+@reads_counts
 def ablate(
     what: Annotated[
         list[str], typer.Argument(metavar="[order|ttt|length|stages] INPUT...", help="study; labelled cells")
@@ -196,9 +188,7 @@ def ablate(
     out: OutFolder = Path("ablation"),
     preset: Preset = "default",
     seeds: Seeds = 5, protocols: Protocols = None, train_fractions: Fractions = "0.75,0.05",
-    settings: Settings = None, device: Compute = "auto",
-    layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None, cells: WhichCells = None,
-    round: Round = False,
+    settings: Settings = None, device: Compute = "auto", *, options: CountOptions,
 ) -> None:  # fmt: skip
     """Compare variants of scFusionTTT: means over seeds, and differences from the first variant, paired by seed.
 
@@ -228,7 +218,6 @@ def ablate(
     _check(inputs, out)
     names = [protocol_of(study, vary or [])] if protocols is None else _listed(protocols)
     todo = tasks(names, _fractions(train_fractions))
-    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty=True, round=round)
     _compare(_datasets(inputs, labels_key, options), variants, todo, seeds, out, reference=variants[0].name)
 
 
@@ -247,19 +236,25 @@ def _check(inputs: list[Path], out: Path) -> None:
     check_target(above / "results.json", folder=False)
 
 
+def _read(path: Path, options: CountOptions) -> "CiteSeq":
+    """Return the checked cells of an input, all of which have RNA; those without counts of it are left out."""
+    from scfusionttt.data.cells import require_rna
+    from scfusionttt.model.pipeline import check_cells
+
+    cite = check_cells(open_input(path, stream=False), drop_empty=True, **options)
+    require_rna(cite, "comparing methods")
+    return cite
+
+
 def _datasets(
-    inputs: list[Path], labels_key: str, options: dict[str, Any], batch_key: str | None = None
+    inputs: list[Path], labels_key: str, options: CountOptions, batch_key: str | None = None
 ) -> "list[data.Cells]":
     from scfusionttt.comparison import cells as data
-    from scfusionttt.data.cells import require_rna
     from scfusionttt.data.store.write import input_names
-    from scfusionttt.model.pipeline import check_cells
 
     datasets = []
     for name, path in zip(input_names(inputs), inputs):
-        cite = check_cells(open_input(path, stream=False), **options)
-        require_rna(cite, "comparing methods")
-        dataset = data.Cells(name, cite, labels_key, batch_key)
+        dataset = data.Cells(name, _read(path, options), labels_key, batch_key)
         try:
             dataset.codes.max()  # invalid labels are reported before the first run, and so are batches
             dataset.batches.max()

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from scfusionttt.cli.common import check_input, check_out, open_input, print_table
-from scfusionttt.cli.options import InputFile, Layer, OutFile, OutTable, Protein, Rna, Round, WhichCells, input_options
+from scfusionttt.cli.options import CountOptions, InputFile, Layer, OutFile, OutTable, Protein, Round, reads_counts
 
 
 def background(
@@ -48,6 +48,7 @@ def background(
     print_table("mean background (counts) and fraction of positive cells", calls.proteins)
 
 
+@reads_counts
 def differential(
     input: InputFile,
     groupby: Annotated[str, typer.Option("--groupby", metavar="KEY", help="obs column with the groups of cells")],
@@ -63,8 +64,7 @@ def differential(
         str | None,
         typer.Option("--donor-key", metavar="KEY", help="obs column with donors: compare donors, not cells, by DESeq2"),
     ] = None,
-    layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None,
-    cells: WhichCells = None, round: Round = False,
+    *, options: CountOptions,
 ) -> None:  # fmt: skip
     """Rank the genes or proteins that differ between groups of cells; needs no model.
 
@@ -78,7 +78,6 @@ def differential(
     from scfusionttt.io.tables import TABLE_ENDINGS, check_file_path, write_table
 
     check_file_path(out, TABLE_ENDINGS)
-    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty=False, round=round)
     table = compare(
         open_input(input, stream=False), groupby, modality=modality, groups=group, reference=reference,
         donor_key=donor_key, **options,

@@ -8,27 +8,23 @@ import typer
 from scfusionttt.cli.common import as_settings, check_input, write_json
 from scfusionttt.cli.options import (
     Compute,
+    CountOptions,
     DropEmpty,
     Input,
     Json,
-    Layer,
     Preset,
-    Protein,
-    Rna,
-    Round,
     Settings,
     Species,
-    WhichCells,
-    input_options,
+    reads_counts,
 )
 
 
+@reads_counts
 def store(
     inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help=".h5mu, .h5ad, .zarr, 10x .h5 or folder")],
     out: Annotated[Path, typer.Option("--out", metavar="STORE", help="store to write, such as cells.zarr")],
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="seed of the order of the cells on disk")] = 0,
-    species: Species = None, layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None,
-    cells: WhichCells = None, round: Round = False, drop_empty: DropEmpty = False,
+    species: Species = None, *, options: CountOptions, drop_empty: DropEmpty = False,
 ) -> None:  # fmt: skip
     """Write the cells of one or more inputs to a store, which is streamed from disk instead of loaded into memory.
 
@@ -41,16 +37,15 @@ def store(
     from scfusionttt.data.store.write import check_store_path, write_store
 
     check_store_path(out)
-    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty=False, round=round)
     sources = [open_source(path, **options) for path in inputs]
     n_cells = write_store(sources, out, seed=seed, drop_empty=drop_empty, species=species)
     typer.echo(f"{out}: {n_cells} cells of {len(inputs)} input{'' if len(inputs) == 1 else 's'}", err=True)
 
 
+@reads_counts
 def plan(
     input: Input, preset: Preset = "default", settings: Settings = None, species: Species = None,
-    device: Compute = "auto", layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None,
-    cells: WhichCells = None, round: Round = False, json_file: Json = None,
+    device: Compute = "auto", *, options: CountOptions, json_file: Json = None,
 ) -> None:  # fmt: skip
     """Estimate the memory, disk space and time that pretraining and embedding need, measured on some of the cells.
 
@@ -63,7 +58,6 @@ def plan(
 
     check_input(input)
     config = named_preset(preset).with_settings(as_settings(settings))
-    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty=False, round=round)
     from scfusionttt.model.estimate import estimate  # loads torch
     from scfusionttt.model.pipeline import require_no_options
 

@@ -9,19 +9,15 @@ from scfusionttt.cli.common import command_line, load_model, open_input, print_t
 from scfusionttt.cli.flags import with_flags
 from scfusionttt.cli.options import (
     Compute,
-    DropEmpty,
+    CountOptions,
     InputFile,
+    InputOptions,
     Json,
-    Layer,
     Model,
     OptionalLabels,
     OutFile,
-    Protein,
-    Rna,
-    Round,
     Species,
-    WhichCells,
-    input_options,
+    reads_counts,
 )
 from scfusionttt.errors import SettingError
 
@@ -38,9 +34,9 @@ def demo(out: Annotated[Path, typer.Option("--out", metavar="DIR", help="folder 
     typer.echo(f"open {page} in a browser")
 
 
+@reads_counts
 def validate(
-    input: InputFile, species: Species = None, layer: Layer = None, rna_modality: Rna = None,
-    protein_modality: Protein = None, cells: WhichCells = None, round: Round = False, json_file: Json = None,
+    input: InputFile, species: Species = None, *, options: CountOptions, json_file: Json = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help=".csv or .tsv file with the quality of each cell")
     ] = None,
@@ -65,7 +61,6 @@ def validate(
     from scfusionttt.data.findings import require_usable
     from scfusionttt.data.validate import validate as summarise
 
-    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty=False, round=round)
     report = summarise(input, species=species, **options)
     for line in report.lines():
         typer.echo(with_flags(line))
@@ -80,6 +75,7 @@ def validate(
         print_table("quality of cells", summary(table))
 
 
+@reads_counts
 def report(
     input: InputFile, model: Model, out: OutFile, labels_key: OptionalLabels = None,
     label_map: Annotated[
@@ -104,9 +100,7 @@ def report(
         list[float] | None, typer.Option(metavar="R", help="resolution of clusters; repeatable, the first is described")
     ] = None,
     title: Annotated[str | None, typer.Option(metavar="TEXT", help="title; default: the name of the input")] = None,
-    device: Compute = "auto",
-    layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None,
-    cells: WhichCells = None, round: Round = False, drop_empty: DropEmpty = False,
+    device: Compute = "auto", *, options: InputOptions,
 ) -> None:  # fmt: skip
     """Write an HTML report: interactive map of the cells, clusters, cell types, scores, genome, settings.
 
@@ -124,7 +118,6 @@ def report(
     from scfusionttt.report import write_report
     from scfusionttt.report.analysis import RESOLUTIONS
 
-    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty, round=round)
     data = open_input(input, stream=False)
     cite = check_cells(data, **options)
     write_report(

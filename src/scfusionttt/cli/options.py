@@ -1,8 +1,11 @@
 """Arguments and options that several verbs share."""
 
+import inspect
 import sys
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypedDict, get_type_hints
 
 import typer
 
@@ -114,7 +117,7 @@ Layer = Annotated[
 ]
 Round = Annotated[bool, typer.Option("--round", help="round counts with fractions, as from EM or ambient correction")]
 WhichCells = Annotated[
-    Cells | None,
+    Cells,
     typer.Option(
         "--cells",
         help="if RNA and proteins have different cells: refuse (same, the default), use cells with both (overlap), "
@@ -129,21 +132,38 @@ def batch_keys(keys: list[str] | None) -> list[str] | None:
     return [] if keys == ["none"] else keys
 
 
-def input_options(
-    layer: str | None,
-    rna_modality: str | None,
-    protein_modality: str | None,
-    cells: Cells | None,
-    drop_empty: bool,
-    round: bool,
-) -> dict[str, Any]:
-    """Return the options that were given, as keyword arguments of the methods of FusionTTT."""
-    options = {
-        "layer": layer,
-        "rna_modality": rna_modality,
-        "protein_modality": protein_modality,
-        "cells": cells,
-        "drop_empty": drop_empty or None,
-        "round": round or None,
-    }
-    return {name: value for name, value in options.items() if value is not None}
+class CountOptions(TypedDict, total=False):
+    """Where the counts are in an input; the keyword arguments of :func:`~scfusionttt.data.assemble.as_citeseq`."""
+
+    layer: Layer
+    rna_modality: Rna
+    protein_modality: Protein
+    cells: WhichCells
+    round: Round
+
+
+class InputOptions(CountOptions, total=False):
+    """How an input is read; the keyword arguments of each method of FusionTTT that takes data."""
+
+    drop_empty: DropEmpty
+
+
+def reads_counts(verb: Callable[..., None]) -> Callable[..., None]:
+    """Decorate a verb whose parameter `options` is a TypedDict: its keys become flags in the place of the parameter.
+
+    The verb gets a dictionary of those that were given.
+    """
+    signature = inspect.signature(verb)
+    flags = get_type_hints(signature.parameters["options"].annotation, include_extras=True)
+
+    @wraps(verb)
+    def with_options(**values: Any) -> None:
+        options = {name: values.pop(name) for name in flags}
+        verb(**values, options={name: value for name, value in options.items() if value not in (None, False)})
+
+    parameters = []
+    for parameter in signature.parameters.values():
+        of_flags = [parameter.replace(name=name, default=None, annotation=flag) for name, flag in flags.items()]
+        parameters += of_flags if parameter.name == "options" else [parameter]
+    with_options.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return with_options

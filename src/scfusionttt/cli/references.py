@@ -16,21 +16,17 @@ from scfusionttt.cli.common import (
 )
 from scfusionttt.cli.options import (
     Compute,
-    DropEmpty,
     Input,
-    Layer,
+    InputOptions,
     OptionalLabels,
     Preset,
-    Protein,
-    Rna,
-    Round,
     Settings,
-    WhichCells,
-    input_options,
+    reads_counts,
 )
 from scfusionttt.errors import SettingError
 
 
+@reads_counts
 def annotate(
     input: Input,
     out: Annotated[
@@ -43,9 +39,7 @@ def annotate(
     unknown: Annotated[
         float, typer.Option(metavar="P", help='label a cell "unknown" if its p-value is at most P; 0: none')
     ] = 0.005,
-    device: Compute = "auto",
-    layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None,
-    cells: WhichCells = None, round: Round = False, drop_empty: DropEmpty = False,
+    device: Compute = "auto", *, options: InputOptions,
 ) -> None:  # fmt: skip
     """Predict cell types and impute proteins with a reference, without training.
 
@@ -62,10 +56,9 @@ def annotate(
     out = Path(f"{input.stem}.annotated.csv") if out is None else out
     check_out(input, out, PROTEIN_ENDINGS)
     model = FusionTTT.load(find(reference), device=device)
-    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty, round=round)
     cite, source = load_cells(input, out, PROTEIN_ENDINGS, options)
     annotation = model.annotate(cite, unknown=unknown or None)
-    write_proteins(out, annotation.obsm(), source, obs=annotation.obs(), rna_modality=rna_modality)
+    write_proteins(out, annotation.obsm(), source, obs=annotation.obs(), rna_modality=options.get("rna_modality"))
     n_proteins = 0 if annotation.proteins is None else annotation.proteins.mean.shape[1]
     typer.echo(f"{out}: {len(annotation.cells)} cells, {n_proteins} proteins", err=True)
     counts = annotation.cells["label"].value_counts()

@@ -8,22 +8,17 @@ from scfusionttt.cli.common import check_model, check_out, load_cells, load_mode
 from scfusionttt.cli.options import (
     Compute,
     Devices,
-    DropEmpty,
     Input,
     InputFile,
+    InputOptions,
     Json,
     Labels,
-    Layer,
     Model,
     Nodes,
     OptionalLabels,
     OutFile,
     OutTable,
-    Protein,
-    Rna,
-    Round,
-    WhichCells,
-    input_options,
+    reads_counts,
 )
 from scfusionttt.cli.processes import is_first, start
 from scfusionttt.keys import PROTEIN_IMPUTED
@@ -32,10 +27,10 @@ if TYPE_CHECKING:
     from scfusionttt.evaluation import Evaluation
 
 
+@reads_counts
 def embed(
     input: Input, model: Model, out: OutFile, device: Compute = "auto", devices: Devices = 1, nodes: Nodes = 1,
-    layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None,
-    cells: WhichCells = None, round: Round = False, drop_empty: DropEmpty = False,
+    *, options: InputOptions,
 ) -> None:  # fmt: skip
     """Write the embedding of each cell.
 
@@ -49,15 +44,15 @@ def embed(
 
     check_out(input, out, EMBEDDING_ENDINGS)
     trained = load_model(model, input, device=device, devices=devices, nodes=nodes)
-    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty, round=round)
     cite, source = load_cells(input, out, EMBEDDING_ENDINGS, options)
     z = trained.embed(cite)
     if is_first():
         protocol = trained.protocol(cite.rna.obs_names)
-        write_embedding(out, z, cite.rna.obs_names, source, rna_modality=rna_modality, protocol=protocol)
+        write_embedding(out, z, cite.rna.obs_names, source, rna_modality=options.get("rna_modality"), protocol=protocol)
     typer.echo(f"{out}: {z.shape[0]} cells, {z.shape[1]} dimensions", err=True)
 
 
+@reads_counts
 def impute(
     input: Input, model: Model, out: OutFile,
     intervals: Annotated[
@@ -69,9 +64,7 @@ def impute(
     transform_batch: Annotated[
         str | None, typer.Option(metavar="NAME", help="impute as measured in this batch of the model")
     ] = None,
-    device: Compute = "auto", devices: Devices = 1, nodes: Nodes = 1,
-    layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None,
-    cells: WhichCells = None, round: Round = False, drop_empty: DropEmpty = False,
+    device: Compute = "auto", devices: Devices = 1, nodes: Nodes = 1, *, options: InputOptions,
 ) -> None:  # fmt: skip
     """Impute the proteins of each cell from its RNA.
 
@@ -87,26 +80,24 @@ def impute(
 
     check_out(input, out, PROTEIN_ENDINGS)
     trained = load_model(model, input, device=device, devices=devices, nodes=nodes)
-    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty, round=round)
     cite, source = load_cells(input, out, PROTEIN_ENDINGS, options)
     from scfusionttt.model.imputation import obsm_tables
 
     tables = obsm_tables(trained.impute(cite, units=units, intervals=intervals, transform_batch=transform_batch))
     if is_first():
-        write_proteins(out, tables, source, rna_modality=rna_modality)
+        write_proteins(out, tables, source, rna_modality=options.get("rna_modality"))
     n_cells, n_proteins = tables[PROTEIN_IMPUTED].shape
     typer.echo(f"{out}: {n_cells} cells, {n_proteins} proteins", err=True)
 
 
+@reads_counts
 def denoise(
     input: Input, model: Model, out: OutFile,
     units: Annotated[
         Literal["log", "counts"],
         typer.Option(help="log1p of counts per 10,000 of the model's genes and log-ratios, or without logarithm"),
     ] = "log",
-    device: Compute = "auto", devices: Devices = 1, nodes: Nodes = 1,
-    layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None,
-    cells: WhichCells = None, round: Round = False, drop_empty: DropEmpty = False,
+    device: Compute = "auto", devices: Devices = 1, nodes: Nodes = 1, *, options: InputOptions,
 ) -> None:  # fmt: skip
     """Write the genes and proteins of each cell as the model reconstructs them; needs a pretrained model.
 
@@ -120,13 +111,13 @@ def denoise(
 
     check_out(input, out, (".h5ad",))
     trained = load_model(model, input, device=device, devices=devices, nodes=nodes)
-    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty, round=round)
     denoised = trained.denoise(open_input(input), units=units, **options)
     if is_first():
         write_cells(out, denoised)
     typer.echo(f"{out}: {denoised.n_obs} cells, {denoised.n_vars} genes", err=True)
 
 
+@reads_counts
 def predict(
     input: Input, model: Model, out: OutTable,
     unknown: Annotated[
@@ -139,9 +130,7 @@ def predict(
     rna_only: Annotated[
         bool, typer.Option("--rna-only", help="ignore the proteins of cells with RNA, e.g. those of another study")
     ] = False,
-    device: Compute = "auto", devices: Devices = 1, nodes: Nodes = 1,
-    layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None,
-    cells: WhichCells = None, round: Round = False, drop_empty: DropEmpty = False,
+    device: Compute = "auto", devices: Devices = 1, nodes: Nodes = 1, *, options: InputOptions,
 ) -> None:  # fmt: skip
     """Predict cell types: a table with cell, label, probability and one column per class.
 
@@ -152,7 +141,6 @@ def predict(
 
     check_file_path(out, TABLE_ENDINGS)
     trained = load_model(model, input, device=device, devices=devices, nodes=nodes)
-    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty, round=round)
     table = trained.predict(open_input(input), unknown=unknown, refine=refine, rna_only=rna_only, **options)
     if is_first():
         write_table(out, table)
@@ -162,6 +150,7 @@ def predict(
         typer.echo(f"{count:8d}  {name}")
 
 
+@reads_counts
 def explain(
     input: Input, model: Model,
     target: Annotated[str, typer.Option(metavar="NAME", help="a protein (pretrained model) or a class")],
@@ -173,9 +162,7 @@ def explain(
     level: Annotated[
         float, typer.Option(metavar="P", min=0, max=1, help="family-wise error rate; 1 lists all features")
     ] = 0.05,
-    device: Compute = "auto",
-    layer: Layer = None, rna_modality: Rna = None, protein_modality: Protein = None,
-    cells: WhichCells = None, round: Round = False, drop_empty: DropEmpty = False,
+    device: Compute = "auto", *, options: InputOptions,
 ) -> None:  # fmt: skip
     """List the genes and proteins that contribute to a protein or a class more than expected by chance.
 
@@ -187,7 +174,6 @@ def explain(
 
     check_file_path(out, TABLE_ENDINGS)
     trained = load_model(model, input, device=device)
-    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty, round=round)
     table = trained.explain(
         open_input(input), target, labels_key=labels_key, rna_only=rna_only, n_cells=n_cells, level=level, **options
     ).set_index("name")  # fmt: skip

@@ -20,12 +20,11 @@ from scfusionttt.cli.options import (
     Batches,
     Compute,
     Devices,
-    DropEmpty,
     Fraction,
     Input,
+    InputOptions,
     Json,
     Labels,
-    Layer,
     Memory,
     Model,
     Nodes,
@@ -33,21 +32,18 @@ from scfusionttt.cli.options import (
     OutModel,
     Overwrite,
     Preset,
-    Protein,
     Resume,
-    Rna,
-    Round,
     Settings,
     Species,
     Split,
-    WhichCells,
     batch_keys,
-    input_options,
+    reads_counts,
 )
 from scfusionttt.cli.processes import start
 from scfusionttt.errors import SettingError
 
 
+@reads_counts
 def pretrain(
     input: Input, out: OutModel, batch_key: Batches = None, preset: Preset = "default", settings: Settings = None,
     config: Annotated[Path | None, typer.Option("--config", metavar="FILE", help="settings in a TOML file")] = None,
@@ -55,9 +51,7 @@ def pretrain(
     seed: Annotated[int | None, typer.Option(metavar="N", help="short for --set seed=N")] = None,
     species: Species = None,
     device: Compute = "auto", memory: Memory = None, devices: Devices = 1, nodes: Nodes = 1,
-    resume: Resume = False, overwrite: Overwrite = False, layer: Layer = None,
-    rna_modality: Rna = None, protein_modality: Protein = None,
-    cells: WhichCells = None, round: Round = False, drop_empty: DropEmpty = False,
+    resume: Resume = False, overwrite: Overwrite = False, *, options: InputOptions,
 ) -> None:  # fmt: skip
     """Stage 1: learn the fused representation from CITE-seq (or RNA alone), without labels.
 
@@ -71,7 +65,6 @@ def pretrain(
     short = {"pretrain.epochs": epochs, "seed": seed}
     changed = as_settings(settings) | {name: value for name, value in short.items() if value is not None}
     config_of_run = named_preset(preset).with_settings({**given, **changed})
-    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty, round=round)
     check_input(input)
     with run_folder(out, resume=resume, overwrite=overwrite) as checkpoints:
         from scfusionttt.model.fusionttt import FusionTTT  # loads torch, after what can be checked without it
@@ -85,13 +78,13 @@ def pretrain(
         save(model, out, checkpoints, overwrite=overwrite or resume)
 
 
+@reads_counts
 def finetune(
     input: Input, model: Model, labels_key: Labels, out: OutModel,
     train_fraction: Fraction = None, split: Split = None, baseline: Baseline = False,
     settings: Settings = None, device: Compute = "auto", memory: Memory = None,
-    devices: Devices = 1, nodes: Nodes = 1, resume: Resume = False, overwrite: Overwrite = False, layer: Layer = None,
-    rna_modality: Rna = None, protein_modality: Protein = None,
-    cells: WhichCells = None, round: Round = False, drop_empty: DropEmpty = False, json_file: Json = None,
+    devices: Devices = 1, nodes: Nodes = 1, resume: Resume = False, overwrite: Overwrite = False,
+    *, options: InputOptions, json_file: Json = None,
 ) -> None:  # fmt: skip
     """Stage 2: learn cell types from labelled CITE-seq, starting from a pretrained model.
 
@@ -99,7 +92,6 @@ def finetune(
     """
     start(devices, nodes)
     config_of_run = training_config(model, settings)
-    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty, round=round)
     check_input(input)
     with run_folder(out, resume=resume, overwrite=overwrite, start=model) as checkpoints:
         trained = load_model(model, input, device=device, memory=memory, devices=devices, nodes=nodes)
@@ -112,13 +104,13 @@ def finetune(
     report_held_out(trained.metrics.get("finetune"), json_file)
 
 
+@reads_counts
 def transfer(
     input: Input, model: Model, out: OutModel, labels_key: OptionalLabels = None,
     train_fraction: Fraction = None, split: Split = None, baseline: Baseline = False,
     settings: Settings = None, device: Compute = "auto", memory: Memory = None,
-    devices: Devices = 1, nodes: Nodes = 1, resume: Resume = False, overwrite: Overwrite = False, layer: Layer = None,
-    rna_modality: Rna = None, protein_modality: Protein = None,
-    cells: WhichCells = None, round: Round = False, drop_empty: DropEmpty = False, json_file: Json = None,
+    devices: Devices = 1, nodes: Nodes = 1, resume: Resume = False, overwrite: Overwrite = False,
+    *, options: InputOptions, json_file: Json = None,
 ) -> None:  # fmt: skip
     """Stage 3: transfer a fine-tuned model to RNA-only data, with labels or without (zero-shot).
 
@@ -132,7 +124,6 @@ def transfer(
     config_of_run = training_config(model, settings)
     if config_of_run.finetune.hide_protein != training_config(model, None).finetune.hide_protein:
         raise SettingError("finetune.hide_protein has no effect in scfusionttt transfer, which uses RNA alone")
-    options = input_options(layer, rna_modality, protein_modality, cells, drop_empty, round=round)
     check_input(input)
     with run_folder(out, resume=resume, overwrite=overwrite, start=model) as checkpoints:
         trained = load_model(model, input, device=device, memory=memory, devices=devices, nodes=nodes)

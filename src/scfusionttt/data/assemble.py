@@ -1,6 +1,6 @@
 """AnnData or MuData to a `CiteSeq`: raw counts of both modalities for the same cells in the same order."""
 
-from typing import Any, get_args
+from typing import Any, TypedDict, get_args
 
 import numpy as np
 import pandas as pd
@@ -35,6 +35,16 @@ from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.keys import COUNTS, GENE_EXPRESSION, INPUT, MEASURED, PROTEIN_MODALITIES, RNA_MODALITIES
 
 
+class CountOptions(TypedDict, total=False):
+    """The keyword arguments of :func:`as_citeseq`, for functions that pass them on."""
+
+    layer: str | None
+    round: bool
+    rna_modality: str | None
+    protein_modality: str | None
+    cells: CellSelection
+
+
 def as_citeseq(
     data: AnnData | MuData | CiteSeq,
     *,
@@ -60,7 +70,7 @@ def as_citeseq(
     layer
         Layer with the raw counts, of each modality that has it, or ``X``; by default ``layers["counts"]``, else X.
     round
-        Round counts that are not whole, as from EM or a correction for ambient RNA.
+        Round counts that are not whole, as from EM or a correction for ambient RNA, instead of refusing them.
 
     Raises
     ------

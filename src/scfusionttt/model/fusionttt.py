@@ -79,11 +79,12 @@ class FusionTTT(metaclass=_Hints):
     Notes
     -----
     Every method that takes `data` accepts raw counts as AnnData, MuData, or a store opened with
-    :func:`scfusionttt.open_store` (which is streamed), and the keyword arguments `layer`,
-    `rna_modality`, `protein_modality`, `cells`, `drop_empty` and `round` of
-    :class:`~scfusionttt.model.pipeline.InputOptions`. If `data` cannot be used, it raises a
-    :class:`~scfusionttt.errors.UserError` whose message says why and what to do. A stage of training that fails or is
-    interrupted leaves the model as it was.
+    :func:`scfusionttt.open_store` (which is streamed). The keyword arguments `layer`,
+    `rna_modality`, `protein_modality`, `cells` and `round` are those of
+    :func:`~scfusionttt.data.assemble.as_citeseq`; `drop_empty` leaves out cells without RNA counts instead of refusing
+    the input. Cells with proteins alone (``cells="all"``) are not trained on: their place in the embedding is predicted
+    from their proteins. If `data` cannot be used, it raises a :class:`~scfusionttt.errors.UserError` whose message says
+    why and what to do. A stage of training that fails or is interrupted leaves the model as it was.
 
     Examples
     --------

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias, TypedDict, Unpack
+from typing import Any, TypeAlias, Unpack
 
 import numpy as np
 import pandas as pd
@@ -19,8 +19,8 @@ from mudata import MuData
 
 from scfusionttt import inference, keys
 from scfusionttt.config import Config, Sizes
-from scfusionttt.data.assemble import assemble
-from scfusionttt.data.cells import CellSelection, CiteSeq, has_rna
+from scfusionttt.data.assemble import CountOptions, assemble
+from scfusionttt.data.cells import CiteSeq, has_rna
 from scfusionttt.data.cohort import FEWEST, Cohort
 from scfusionttt.data.features import Features, Match, choose_features, match_features
 from scfusionttt.data.findings import named, raise_or_warn, require_usable
@@ -56,23 +56,6 @@ UNLIKE = 0.01
 MANY_UNLIKE = 0.2
 #: Most cells that a whole data set is judged by.
 COMPARED = 500
-
-
-class CountOptions(TypedDict, total=False):
-    """Where the counts are in AnnData or MuData."""
-
-    #: Layer with the raw counts; None: ``layers["counts"]`` if present, else X; ``X`` also chooses X.
-    layer: str | None
-    #: Round counts that are not whole, as from EM or a correction for ambient RNA, instead of refusing them.
-    round: bool
-    #: Modalities of a MuData; None: found by their names (rna, gex; prot, protein, adt).
-    #: `protein_modality` also selects the obsm table of an AnnData.
-    rna_modality: str | None
-    protein_modality: str | None
-    #: If RNA and proteins have different cells: ``same`` refuses the input, ``overlap`` keeps the cells that both have,
-    #: ``rna`` keeps all cells with RNA and treats the missing proteins as not measured, ``all`` also those with
-    #: proteins alone, which are not trained on: their place in the embedding is predicted from their proteins.
-    cells: CellSelection
 
 
 class InputOptions(CountOptions, total=False):

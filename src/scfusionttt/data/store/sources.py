@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import h5py
 import numpy as np
@@ -13,8 +13,8 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from scfusionttt.data.assemble import all_genes, as_citeseq, assemble
-from scfusionttt.data.cells import CellSelection, CiteSeq
+from scfusionttt.data.assemble import CountOptions, all_genes, as_citeseq, assemble
+from scfusionttt.data.cells import CiteSeq
 from scfusionttt.data.counts import raw_counts
 from scfusionttt.data.modalities import (
     PROTEIN_OBSM,
@@ -55,15 +55,7 @@ class Source:
     read: Callable[[slice], CiteSeq]
 
 
-def open_source(
-    path: str | Path,
-    *,
-    rna_modality: str | None = None,
-    protein_modality: str | None = None,
-    cells: CellSelection = "same",
-    layer: str | None = None,
-    round: bool = False,
-) -> Source:
+def open_source(path: str | Path, **options: Unpack[CountOptions]) -> Source:
     """Open an input of any kind.
 
     AnnData and MuData in HDF5 or Zarr are read in parts if counts are dense or CSR and both modalities have the same
@@ -75,14 +67,11 @@ def open_source(
         See `read` and `as_citeseq`.
     """
     path = Path(path)
-    options: dict[str, Any] = {
-        "rna_modality": rna_modality, "protein_modality": protein_modality, "cells": cells, "layer": layer,
-        "round": round,
-    }  # fmt: skip
+    protein_modality = options.get("protein_modality")
     data = _open_lazily(path)
-    if data is not None and layer is None:
+    if data is not None and options.get("layer") is None:
         with naming(path), damaged(path), quiet():
-            data = _with_counts_in_x(path, data, rna_modality, protein_modality)
+            data = _with_counts_in_x(path, data, options.get("rna_modality"), protein_modality)
     if data is None:
         with naming(path):
             cite = as_citeseq(read(path), **options)
@@ -92,7 +81,7 @@ def open_source(
     return _in_parts(path, data, options)
 
 
-def _in_parts(path: Path, data: AnnData | MuData, options: dict[str, Any]) -> Source:
+def _in_parts(path: Path, data: AnnData | MuData, options: CountOptions) -> Source:
     """Return a source that reads and assembles cells on demand, and logs each of its warnings once."""
     logged: set[str] = set()
 

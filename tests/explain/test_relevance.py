@@ -21,8 +21,8 @@ from scfusionttt.explain.relevance import (
     share,
 )
 from scfusionttt.io.quiet_warnings import quiet
+from scfusionttt.model.dataset import dataset_for
 from scfusionttt.model.fusionttt import FusionTTT
-from scfusionttt.model.pipeline import dataset_for
 
 pytest.importorskip("captum")
 CPU = torch.device("cpu")

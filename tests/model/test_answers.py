@@ -18,7 +18,7 @@ from scfusionttt.data.store.write import write_store
 from scfusionttt.errors import InputDataError, SettingError
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.model.fusionttt import FusionTTT
-from scfusionttt.model.pipeline import class_columns
+from scfusionttt.model.predictions import class_columns
 
 
 def close(found, expected):

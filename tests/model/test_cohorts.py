@@ -12,9 +12,9 @@ from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.data.cohort import Cohort
 from scfusionttt.errors import InputDataError, SettingError
 from scfusionttt.io.quiet_warnings import quiet
+from scfusionttt.model.dataset import learn_features, log_staining
 from scfusionttt.model.fusionttt import FusionTTT
 from scfusionttt.model.imputation import require_imputable
-from scfusionttt.model.pipeline import learn_features, log_staining
 from scfusionttt.simulation.simulate import simulate
 
 ONLY = "CD14 monocyte"

@@ -17,7 +17,7 @@ from scfusionttt.errors import InputDataError, LabelError, SettingError, UserErr
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.labels import usable_labels
 from scfusionttt.model.fusionttt import FusionTTT
-from scfusionttt.model.pipeline import check_cells
+from scfusionttt.model.inputs import check_cells
 
 
 def copied(data):

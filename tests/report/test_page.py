@@ -13,7 +13,7 @@ from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.errors import FeatureError, InputDataError, LabelError, SettingError
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.io.tables import read_map
-from scfusionttt.model import mapping
+from scfusionttt.model import unlike
 from scfusionttt.model.fusionttt import FusionTTT
 from scfusionttt.model.provenance import Provenance
 from scfusionttt.plotting import figures
@@ -172,8 +172,8 @@ def test_cells_of_another_study_are_mapped_to_a_model_without_batches(trained, c
 
 
 def test_cells_are_compared_with_the_training_cells_once(trained, cells, monkeypatch):
-    compared, p_values = [], mapping.p_values
-    monkeypatch.setattr(mapping, "p_values", lambda *given: compared.append(given) or p_values(*given))
+    compared, p_values = [], unlike.p_values
+    monkeypatch.setattr(unlike, "p_values", lambda *given: compared.append(given) or p_values(*given))
     analysis = analyze(trained.pretrained, as_citeseq(cells), resolutions=[1])
     assert len(compared) == 1
     assert np.array_equal(analysis.embedding, trained.pretrained.embed(cells))

@@ -82,7 +82,7 @@ def load_cells(input: Path, out: Path, endings: tuple[str, ...], options: InputO
     from scfusionttt.data.cells import has_rna
     from scfusionttt.data.store.stored import StoredCiteSeq
     from scfusionttt.data.write import check_result_path
-    from scfusionttt.model.pipeline import check_cells
+    from scfusionttt.model.inputs import check_cells
 
     data = open_input(input)
     source = AnnData(obs=data.obs) if isinstance(data, StoredCiteSeq) else data

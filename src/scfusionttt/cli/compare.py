@@ -239,7 +239,7 @@ def _check(inputs: list[Path], out: Path) -> None:
 def _read(path: Path, options: CountOptions) -> "CiteSeq":
     """Return the checked cells of an input, all of which have RNA; those without counts of it are left out."""
     from scfusionttt.data.cells import require_rna
-    from scfusionttt.model.pipeline import check_cells
+    from scfusionttt.model.inputs import check_cells
 
     cite = check_cells(open_input(path, stream=False), drop_empty=True, **options)
     require_rna(cite, "comparing methods")

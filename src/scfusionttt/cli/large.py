@@ -59,7 +59,7 @@ def plan(
     check_input(input)
     config = named_preset(preset).with_settings(as_settings(settings))
     from scfusionttt.model.estimate import estimate  # loads torch
-    from scfusionttt.model.pipeline import require_no_options
+    from scfusionttt.model.inputs import require_no_options
 
     if is_store(input):
         require_no_options(options, "a store")

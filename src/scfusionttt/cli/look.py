@@ -114,7 +114,7 @@ def report(
     translation = None if label_map is None else read_map(label_map, ("label", "class"))
     trained = load_model(model, input, device=device)
     from scfusionttt.evaluation.slots import find_coordinates
-    from scfusionttt.model.pipeline import check_cells
+    from scfusionttt.model.inputs import check_cells
     from scfusionttt.report import write_report
     from scfusionttt.report.analysis import RESOLUTIONS
 

@@ -16,7 +16,7 @@ from scfusionttt.config import Config
 from scfusionttt.data.cells import CiteSeq
 from scfusionttt.io.atomic import replacing
 from scfusionttt.model.fusionttt import FusionTTT
-from scfusionttt.model.pipeline import class_columns
+from scfusionttt.model.predictions import class_columns
 
 
 @dataclass(frozen=True)

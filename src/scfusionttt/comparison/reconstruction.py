@@ -8,8 +8,8 @@ import pandas as pd
 from scfusionttt.data.cells import CiteSeq
 from scfusionttt.evaluation import mean_correlation, r_squared
 from scfusionttt.inference import HIDDEN_PARTS, read_cells, reconstructed_proteins, reconstructed_when_hidden
+from scfusionttt.model.dataset import make_dataset
 from scfusionttt.model.fusionttt import FusionTTT
-from scfusionttt.model.pipeline import make_dataset
 from scfusionttt.nn.networks import PretrainNetwork
 from scfusionttt.training.machine import choose_device
 

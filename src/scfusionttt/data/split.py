@@ -2,14 +2,35 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from scfusionttt.errors import InputDataError, LabelError, SettingError, name_some, require_fraction
-from scfusionttt.labels import label_names, obs_column
+from scfusionttt.labels import label_names, obs_column, usable_labels
 
 log = logging.getLogger("scfusionttt")
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Classes of n cells, and which cells are trained on.
+
+    Attributes
+    ----------
+    codes
+        Class of each cell, [n]; -1: unlabelled.
+    classes
+        Names of the codes.
+    train, held_out
+        Positions of the cells to train on and of those to score.
+    """
+
+    codes: np.ndarray
+    classes: list[str]
+    train: np.ndarray
+    held_out: np.ndarray
 
 
 def split_by_key(obs: pd.DataFrame, key: str) -> tuple[np.ndarray, np.ndarray]:
@@ -72,6 +93,17 @@ def stratified_split(labels: np.ndarray, *, fraction: float, seed: int) -> tuple
     train = [rng.permutation(labelled[codes == code])[: n_train[code]] for code in range(len(sizes))]
     chosen = np.sort(np.concatenate(train))
     return chosen, np.setdiff1d(labelled, chosen)
+
+
+def split_labels(obs: pd.DataFrame, key: str, *, train_fraction: float | None, split: str | None, seed: int) -> Labels:
+    """Read the labels of an obs column, and split the labelled cells into those to train on and those to score."""
+    codes, classes = usable_labels(obs, key)
+    if n_unlabelled := int((codes < 0).sum()):
+        log.info("obs['%s']: %d of %d cells are unlabelled and left out", key, n_unlabelled, len(codes))
+    train, held_out = train_and_held_out(
+        obs, codes, train_fraction=train_fraction, split=split, seed=seed, classes=classes
+    )
+    return Labels(codes, classes, train, held_out)
 
 
 def train_and_held_out(

@@ -13,7 +13,7 @@ from scfusionttt.data.proteins import protein_columns
 from scfusionttt.errors import SettingError
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.keys import DENOISED, PROTEIN_DENOISED
-from scfusionttt.model.pipeline import dataset_for
+from scfusionttt.model.dataset import dataset_for
 from scfusionttt.model.state import TrainedState
 from scfusionttt.nn.networks import PretrainNetwork
 

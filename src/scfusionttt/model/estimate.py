@@ -17,7 +17,9 @@ from scfusionttt.data.store.sources import Source
 from scfusionttt.data.store.stored import BLOCK, WINDOW, StoredCiteSeq
 from scfusionttt.data.store.write import STORED_BYTES
 from scfusionttt.data.validate import drop_empty
-from scfusionttt.model.pipeline import check_cells, learn_features, make_dataset, pretrain_network
+from scfusionttt.model.dataset import learn_features, make_dataset
+from scfusionttt.model.initial_networks import pretrain_network
+from scfusionttt.model.inputs import check_cells
 from scfusionttt.model.stages import has_fits
 from scfusionttt.training import machine, memory
 from scfusionttt.training.pretrain import PretrainModule

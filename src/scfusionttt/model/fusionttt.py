@@ -24,22 +24,34 @@ from scfusionttt.data.features import Features
 from scfusionttt.data.inplace import inplace_target
 from scfusionttt.data.loader import CellDataset
 from scfusionttt.data.preprocess import Preprocessing
+from scfusionttt.data.split import Labels, split_labels
 from scfusionttt.errors import SettingError, require, require_fraction
 from scfusionttt.evaluation.vocabulary import Protocol
 from scfusionttt.explain.relevance import find_target, relevance
 from scfusionttt.explain.surprise import as_track, write_track
 from scfusionttt.labels import usable_labels
-from scfusionttt.model import mapping, pipeline
+from scfusionttt.model import mapping
 from scfusionttt.model.annotation import Annotation
+from scfusionttt.model.dataset import adapt_preprocessing, dataset_for, learn_features, log_genes, make_dataset
 from scfusionttt.model.denoising import DenoisedUnits, denoise, require_denoising
 from scfusionttt.model.hub import local_folder
 from scfusionttt.model.imputation import ImputedProteins, Units, impute, obsm_tables, require_imputable
+from scfusionttt.model.initial_networks import finetune_network, pretrain_network, transfer_network
+from scfusionttt.model.inputs import Data, InputOptions, cells_to_learn_from, check_cells, each_line_once
 from scfusionttt.model.mapping import Mapped
-from scfusionttt.model.pipeline import Data, InputOptions, Labels
+from scfusionttt.model.predictions import class_table, predict_classes, score_held_out
 from scfusionttt.model.provenance import Provenance
 from scfusionttt.model.refinement import refine as refined
 from scfusionttt.model.scvi_names import ARGUMENTS, METHODS
 from scfusionttt.model.state import TrainedState
+from scfusionttt.model.unlike import (
+    MOST_FAR,
+    far_share,
+    p_values,
+    warn_of_another_study,
+    warn_of_other_mixture,
+    warn_of_other_proteins,
+)
 from scfusionttt.nn.networks import ClassifierNetwork, Network, PretrainNetwork
 from scfusionttt.training import distributed
 from scfusionttt.training.machine import choose_device
@@ -241,10 +253,10 @@ class FusionTTT(metaclass=_Hints):
         checkpoints, resume
             Folder for the state of training after each epoch, and whether to resume from it.
         """
-        cite = pipeline.check_cells(data, training=True, **input_options)
-        learned_from = pipeline.cells_to_learn_from(cite, place=True)
+        cite = check_cells(data, training=True, **input_options)
+        learned_from = cells_to_learn_from(cite, place=True)
         state = self._untrained_state(learned_from, species, cohort_of(cite, batch_key))
-        dataset = pipeline.make_dataset(cite, state.features, state.preprocessing, state.cohort)
+        dataset = make_dataset(cite, state.features, state.preprocessing, state.cohort)
         assert isinstance(state.network, PretrainNetwork)
         run = self._run(state, dataset, checkpoints, resume)
         from scfusionttt.model.stages import train_pretraining  # loads Lightning
@@ -267,7 +279,7 @@ class FusionTTT(metaclass=_Hints):
         species
             ``human`` or ``mouse``; None: inferred from the gene names.
         """
-        cite = pipeline.cells_to_learn_from(pipeline.check_cells(data, training=True, **input_options))
+        cite = cells_to_learn_from(check_cells(data, training=True, **input_options))
         self._state = self._untrained_state(cite, species, Cohort())
         return self
 
@@ -307,10 +319,10 @@ class FusionTTT(metaclass=_Hints):
         """
         state = self._trained()
         mapping.refuse_moving(state, "finetune")
-        cite = pipeline.cells_to_learn_from(pipeline.check_cells(data, training=True, **input_options))
-        labels = pipeline.split_labels(cite, labels_key, train_fraction, split, state.config.seed)
+        cite = cells_to_learn_from(check_cells(data, training=True, **input_options))
+        labels = split_labels(cite.obs, labels_key, train_fraction=train_fraction, split=split, seed=state.config.seed)
         warn_if_confounded(cite.obs, state.cohort, labels_key, labels.codes)
-        network = pipeline.finetune_network(state, labels.classes)
+        network = finetune_network(state, labels.classes)
         start = replace(state, network=network, classes=labels.classes, stage="finetune")
         self._state = self._train_classifier(start, cite, labels, checkpoints, resume, baseline)
         return self
@@ -354,22 +366,22 @@ class FusionTTT(metaclass=_Hints):
             mapping.refuse_moving(state, "transfer")
         if not isinstance(data, CiteSeq):
             input_options.setdefault("cells", "rna")  # proteins are not used
-        cite = pipeline.cells_to_learn_from(pipeline.check_cells(data, training=True, **input_options))
+        cite = cells_to_learn_from(check_cells(data, training=True, **input_options))
         start = replace(
             state,
             stage="transfer",
-            preprocessing=pipeline.adapt_preprocessing(cite, state),
+            preprocessing=adapt_preprocessing(cite, state),
             metrics={stage: scores for stage, scores in state.metrics.items() if stage != "transfer"},
         )
         student = self._another()
         if labels_key is None:
-            pipeline.log_genes(cite, state)
-            start = replace(start, network=pipeline.transfer_network(state, state.classes, keep_head=True))
+            log_genes(cite, state)
+            start = replace(start, network=transfer_network(state, state.classes, keep_head=True))
             student._state = self._with_batches(start, cite)
-            pipeline.warn_of_other_mixture(student._state, state.preprocessing, cite, self._join_processes())
+            warn_of_other_mixture(student._state, state.preprocessing, cite, self._join_processes())
             return student
-        labels = pipeline.split_labels(cite, labels_key, train_fraction, split, state.config.seed)
-        start = replace(start, network=pipeline.transfer_network(state, labels.classes), classes=labels.classes)
+        labels = split_labels(cite.obs, labels_key, train_fraction=train_fraction, split=split, seed=state.config.seed)
+        start = replace(start, network=transfer_network(state, labels.classes), classes=labels.classes)
         start = self._with_batches(start, cite)
         student._state = student._train_classifier(start, cite, labels, checkpoints, resume, baseline)
         return student
@@ -426,10 +438,10 @@ class FusionTTT(metaclass=_Hints):
             `inplace` with an object that results cannot be written into, such as a store.
         """
         state = self._trained()
-        cite = pipeline.check_cells(data, **input_options)
+        cite = check_cells(data, **input_options)
         target = inplace_target(data, cite.rna.obs_names) if inplace else None
-        dataset, device = pipeline.dataset_for(state, cite), self._join_processes()
-        mapping.warn_of_another_study(state.network, dataset, device)
+        dataset, device = dataset_for(state, cite), self._join_processes()
+        warn_of_another_study(state.network, dataset, device)
         track = None
         if surprise:
             z, loss = inference.embed_with_inner_loss(state.network, dataset, device)
@@ -482,14 +494,14 @@ class FusionTTT(metaclass=_Hints):
             The cells cannot be used, or some have no RNA and `rna_only` is set.
         """
         state, device = self._trained(), self._join_processes()
-        cite = pipeline.check_cells(query, **input_options)
+        cite = check_cells(query, **input_options)
         extended, dataset, names = mapping.add_batches(state, cite, batch_key, device, rna_only=rna_only)
         mapping.refuse_moved(state, extended)
         network = extended.network
-        p_value = mapping.p_values(network, dataset, device)
+        p_value = p_values(network, dataset, device)
         cells = pd.DataFrame({"batch": names, "p_value": p_value}, index=cite.rna.obs_names.rename("cell"))
         if isinstance(network, ClassifierNetwork):
-            table = pipeline.predict_classes(network, dataset, extended.classes, device)
+            table = predict_classes(network, dataset, extended.classes, device)
             cells = cells.assign(label=table["label"], probability=table["probability"])
         embedding = inference.embed(network, dataset, device)
         model = self._another()
@@ -543,7 +555,7 @@ class FusionTTT(metaclass=_Hints):
         network = state.network
         if not isinstance(network, ClassifierNetwork):
             raise SettingError("this model has no classes; run finetune first")
-        cite = pipeline.check_cells(data, **input_options)
+        cite = check_cells(data, **input_options)
         target = inplace_target(data, cite.rna.obs_names) if inplace else None
         if unknown is not None:
             require_fraction("unknown", unknown, example=0.01)
@@ -551,18 +563,18 @@ class FusionTTT(metaclass=_Hints):
                 network.novelty.is_calibrated,
                 "this model cannot detect unknown cells; fine-tune it with validation_fraction above 0",
             )
-        dataset = pipeline.dataset_for(state, cite, by_rna=rna_only and bool(has_rna(cite.rna).all()))
+        dataset = dataset_for(state, cite, by_rna=rna_only and bool(has_rna(cite.rna).all()))
         probability, p_value = inference.probabilities(network, dataset, self._join_processes(), rna_only=rna_only)
         if not rna_only and inference.uses_proteins(network):
-            pipeline.warn_of_other_proteins(cite, p_value)
+            warn_of_other_proteins(cite, p_value)
         if refine:
             with_rna = has_rna(cite.rna)  # only these can be compared with one another
-            adapted = pipeline.adapt_preprocessing(cite, state)
-            own = pipeline.make_dataset(cite, state.features, adapted).with_rna()
+            adapted = adapt_preprocessing(cite, state)
+            own = make_dataset(cite, state.features, adapted).with_rna()
             probability[with_rna], p_value[with_rna] = refined(
                 probability[with_rna], p_value[with_rna], own, seed=state.config.seed
             )
-        table = pipeline.class_table(probability, p_value, dataset, state.classes, unknown)
+        table = class_table(probability, p_value, dataset, state.classes, unknown)
         if target is not None:
             target.obs[keys.LABEL] = table["label"].array.copy()
             target.obs[keys.PROBABILITY] = table["probability"].to_numpy()
@@ -641,7 +653,7 @@ class FusionTTT(metaclass=_Hints):
         """
         state = self._learned()
         require_imputable(state, intervals=intervals, units=units, transform_batch=transform_batch)
-        cite = pipeline.check_cells(data, **input_options)
+        cite = check_cells(data, **input_options)
         target = inplace_target(data, cite.rna.obs_names) if inplace else None
         imputed = impute(
             state, cite, self._join_processes(),
@@ -684,7 +696,7 @@ class FusionTTT(metaclass=_Hints):
         """
         state = self._learned()
         require_denoising(state, units)
-        cite = pipeline.check_cells(data, **input_options)
+        cite = check_cells(data, **input_options)
         return denoise(state, cite, self._join_processes(), units=units)
 
     def annotate(
@@ -715,10 +727,10 @@ class FusionTTT(metaclass=_Hints):
             As :meth:`predict`.
         """
         state = self._trained()
-        cite = pipeline.check_cells(data, **input_options)
+        cite = check_cells(data, **input_options)
         target = inplace_target(data, cite.rna.obs_names) if inplace else None
         head = state.network.backbone.protein_head
-        with pipeline.each_line_once():
+        with each_line_once():
             table = self.predict(cite, unknown=unknown, refine=True, rna_only=True)
             proteins = self.impute(cite, intervals=True) if head is not None and head.is_fitted else None
         annotation = Annotation.of(table, proteins)
@@ -775,9 +787,9 @@ class FusionTTT(metaclass=_Hints):
         state = self._learned()
         require(isinstance(n_cells, Integral) and n_cells > 1, f"n_cells must be at least 2 (got {n_cells!r})")
         found = find_target(target, state.network, state.features.proteins, state.classes)
-        cite = pipeline.cells_to_learn_from(pipeline.check_cells(data, **input_options))
+        cite = cells_to_learn_from(check_cells(data, **input_options))
         batches = None if found.protein is None else state.cohort.known_codes(cite.obs)  # decoders do not read them
-        dataset, types = pipeline.dataset_for(state, cite, batches=batches, by_rna=rna_only), None
+        dataset, types = dataset_for(state, cite, batches=batches, by_rna=rna_only), None
         if labels_key is not None:
             codes, names = usable_labels(cite.obs, labels_key, learn=False)
             types = np.array([*names, None], dtype=object)[codes]
@@ -865,12 +877,12 @@ class FusionTTT(metaclass=_Hints):
 
     def _untrained_state(self, cite: CiteSeq, species: str | None, cohort: Cohort) -> TrainedState:
         """Return the state that stage 1 starts from, with random weights."""
-        features, preprocessing = pipeline.learn_features(cite, self.config, species, cohort)
+        features, preprocessing = learn_features(cite, self.config, species, cohort)
         return TrainedState(
             config=self.config,
             features=features,
             preprocessing=preprocessing,
-            network=pipeline.pretrain_network(features, self.config, cohort, n_cells=cite.rna.n_obs),
+            network=pretrain_network(features, self.config, cohort, n_cells=cite.rna.n_obs),
             stage="pretrain",
             classes=[],
             history=pd.DataFrame(),
@@ -901,7 +913,7 @@ class FusionTTT(metaclass=_Hints):
         """Train the classifier of stage 2 or 3 in `state`, and score the held-out cells."""
         network = state.network
         assert isinstance(network, ClassifierNetwork)
-        dataset = pipeline.dataset_for(state, cite, labels.codes)
+        dataset = dataset_for(state, cite, labels.codes)
         cells = dataset.subset(labels.train)
         run = self._run(state, cells, checkpoints, resume)
         from scfusionttt.model.stages import train_classifier  # loads Lightning
@@ -909,7 +921,7 @@ class FusionTTT(metaclass=_Hints):
         history = train_classifier(network, cells, state.config.finetune, run)
         metrics = {stage: scores for stage, scores in state.metrics.items() if stage != state.stage}
         if len(labels.held_out):
-            metrics[state.stage] = pipeline.score_held_out(network, dataset, labels, run.device, baseline=baseline)
+            metrics[state.stage] = score_held_out(network, dataset, labels, run.device, baseline=baseline)
         return replace(
             state,
             history=pd.concat([state.history, history], ignore_index=True) if len(history) else state.history,
@@ -926,7 +938,7 @@ class FusionTTT(metaclass=_Hints):
         log.info("%s: %d cells on %s", state.stage, len(dataset), device)
         return Run(
             device=device, seed=state.config.seed, checkpoints=None if checkpoints is None else Path(checkpoints),
-            resume=resume, progress=self.progress, memory=self.memory, identity=pipeline.identity(state, dataset),
+            resume=resume, progress=self.progress, memory=self.memory, identity=state.identity(dataset),
         )  # fmt: skip
 
     def _join_processes(self) -> torch.device:
@@ -939,10 +951,10 @@ class FusionTTT(metaclass=_Hints):
 def embed_or_map(model: FusionTTT, cite: CiteSeq) -> tuple[np.ndarray, Mapped | None]:
     """Return the embedding, and the result of `map` if the cells are of other batches or another study."""
     state, device = model._trained(), model._join_processes()
-    cite = pipeline.check_cells(cite)
+    cite = check_cells(cite)
     if state.cohort.knows(cite.obs):
-        dataset = pipeline.dataset_for(state, cite)
-        if mapping.far_share(state.network, dataset, device) <= mapping.MOST_FAR:
+        dataset = dataset_for(state, cite)
+        if far_share(state.network, dataset, device) <= MOST_FAR:
             return inference.embed(state.network, dataset, device), None
     mapped = model.map(cite)
     return mapped.embedding, mapped

@@ -16,7 +16,7 @@ from scfusionttt.data.proteins import protein_columns
 from scfusionttt.errors import SettingError, name_some
 from scfusionttt.keys import PROTEIN_IMPUTED
 from scfusionttt.labels import class_names
-from scfusionttt.model.pipeline import dataset_for
+from scfusionttt.model.dataset import dataset_for
 from scfusionttt.model.state import TrainedState
 from scfusionttt.nn.networks import PretrainNetwork
 from scfusionttt.nn.tokens import CellInputs

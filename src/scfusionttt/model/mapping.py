@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
 from scfusionttt import inference, keys
 from scfusionttt.data.cells import CiteSeq, require_rna
@@ -20,20 +19,15 @@ from scfusionttt.errors import SettingError, name_some
 from scfusionttt.fitting.batch_correction import fit_new_batches
 from scfusionttt.fitting.new_staining import fit_new_staining
 from scfusionttt.keys import INPUT
-from scfusionttt.model.pipeline import COMPARED, MANY_UNLIKE, UNLIKE, dataset_for, log_staining
+from scfusionttt.model.dataset import dataset_for, log_staining
 from scfusionttt.model.state import TrainedState
+from scfusionttt.model.unlike import MANY_UNLIKE, UNLIKE
 from scfusionttt.nn.networks import Network
-from scfusionttt.nn.tokens import CellInputs
 
 if TYPE_CHECKING:
     from scfusionttt.model.fusionttt import FusionTTT
 
 log = logging.getLogger("scfusionttt")
-
-#: A cell is far from the reference if its p-value is at most this.
-FAR_P_VALUE = 0.05
-#: Share of such cells above which a data set is taken for another study's.
-MOST_FAR = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,45 +142,6 @@ def refuse_moving(state: TrainedState, stage: str) -> None:
 def _moves_cells(state: TrainedState, stage: str) -> bool:
     """Return whether a network that learns in this stage moves the cells: a student learns its projection alone."""
     return stage == "finetune" or (stage == "transfer" and state.network.backbone.protein_encoder is not None)
-
-
-def far_share(network: Network, dataset: CellDataset, device: torch.device) -> float:
-    """Return the share of cells with RNA far from all that a model without batches was trained on, 0 if unknown."""
-    correction, cells = network.backbone.correction, dataset.with_rna()
-    if dataset.batches.shape[1] or correction is None or not correction.is_fitted or len(cells) < FEWEST:
-        return 0.0
-    few = cells.subset(cells.rows[:: -(-len(cells) // COMPARED)])
-    return float((p_values(network, few, device) <= FAR_P_VALUE).mean())
-
-
-def warn_of_another_study(network: Network, dataset: CellDataset, device: torch.device) -> None:
-    """Log a warning if most cells lie far from all that a model without batches was trained on."""
-    share = far_share(network, dataset, device)
-    if share > MOST_FAR:
-        log.warning(
-            "warning: %.0f %% of the cells lie far from all that the model was trained on (expected: %.0f %%); if they "
-            "are of another study, embed them with map", 100 * share, 100 * FAR_P_VALUE,
-        )  # fmt: skip
-
-
-def p_values(network: Network, dataset: CellDataset, device: torch.device) -> np.ndarray:
-    """Return the fraction of the reference's cells that are at least as far from its landmarks, float32 [n].
-
-    Of the effect of a batch, only what it adds to all kinds is removed: the shift of one kind may be that of cells
-    without a counterpart.
-    """
-    backbone = network.to(device).backbone
-    correction = backbone.correction
-    assert correction is not None
-    shifts = backbone.latent(correction.common_shift())
-
-    def read(inputs: CellInputs) -> Tensor:
-        cells = inference.visible_inputs(network, inputs)
-        z = backbone(cells.without_batches()).z
-        z = z - torch.where(inputs.batch[:, :, None] >= 0, shifts[inputs.batch], 0).sum(dim=1)
-        return correction.p_value(correction.distance(z), ~cells.protein_present.any(dim=1))
-
-    return inference.read_cells(network, dataset, device, read)
 
 
 def by_batch(network: Network, codes: np.ndarray, names: np.ndarray, p_value: np.ndarray) -> pd.DataFrame:

@@ -24,7 +24,7 @@ from scfusionttt.model.annotation import Annotation
 from scfusionttt.model.folder import HISTORY, MANIFEST, WEIGHTS, ModelFolder
 from scfusionttt.model.fusionttt import FusionTTT
 from scfusionttt.model.hub import HUB, local_folder
-from scfusionttt.model.pipeline import Data, InputOptions, check_cells
+from scfusionttt.model.inputs import Data, InputOptions, check_cells
 
 #: Where the references of the package are.
 SHIPPED = Path(__file__).parent.parent / "references"

@@ -1,5 +1,6 @@
 """A trained model: everything that training determines, complete and never changed in place."""
 
+import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -10,11 +11,12 @@ import torch
 from scfusionttt.config import Config, Sizes
 from scfusionttt.data.cohort import Cohort
 from scfusionttt.data.features import Features
+from scfusionttt.data.loader import CellDataset
 from scfusionttt.data.preprocess import Preprocessing
 from scfusionttt.errors import ModelFolderError, SettingError
 from scfusionttt.model.folder import ModelFolder
 from scfusionttt.model.provenance import Provenance
-from scfusionttt.nn.networks import Network, build_network
+from scfusionttt.nn.networks import ClassifierNetwork, Network, build_network
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -73,6 +75,22 @@ class TrainedState:
         }
         ModelFolder(manifest, self.network.state_dict(), self.history).write(path, overwrite=overwrite)
 
+    def identity(self, dataset: CellDataset) -> dict[str, Any]:
+        """Return what a run that trains from this state must share with the run that resumes it, as plain values."""
+        backbone = self.network.backbone.state_dict() if isinstance(self.network, ClassifierNetwork) else {}
+        constants = self.preprocessing  # not its means and deviations, whose last digits depend on the processor
+        return {
+            "stage": self.stage,
+            "settings": self.config.to_dict(),
+            "cells": dataset.fingerprint(),
+            "constants": _digest(constants.gene_share.tobytes(), constants.log_geometric_mean.round(6).tobytes()),
+            "features": _digest(self.features.table[["modality", "name"]].to_csv(index=False).encode()),
+            "classes": self.classes,
+            "labels": _digest(dataset.labels[dataset.rows].tobytes()),
+            "batches": _digest(dataset.batches[dataset.rows].tobytes()),
+            "begins with": _digest(*(tensor.cpu().numpy().tobytes() for tensor in backbone.values())),
+        }
+
     @classmethod
     def read(cls, path: str | Path) -> Self:
         """Read a model folder.
@@ -118,3 +136,10 @@ class TrainedState:
             provenance=Provenance.from_dict(manifest),
             cohort=Cohort.from_dict(manifest.get("batches", {})),  # not before format 6
         )
+
+
+def _digest(*parts: bytes) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()

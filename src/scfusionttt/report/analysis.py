@@ -19,8 +19,8 @@ from scfusionttt.evaluation import cluster_graph, neighbours, top_features, umap
 from scfusionttt.evaluation.vocabulary import Protocol
 from scfusionttt.labels import class_names, obs_column, translated, usable_labels
 from scfusionttt.model.fusionttt import FusionTTT, embed_or_map
+from scfusionttt.model.inputs import each_line_once
 from scfusionttt.model.mapping import Mapped
-from scfusionttt.model.pipeline import each_line_once
 
 #: Resolutions of the Leiden clusters; the first is the one that is described.
 RESOLUTIONS = (0.5, 0.25, 1.0, 2.0)

@@ -373,18 +373,16 @@ class FusionTTT(metaclass=_Hints):
             preprocessing=adapt_preprocessing(cite, state),
             metrics={stage: scores for stage, scores in state.metrics.items() if stage != "transfer"},
         )
-        student = self._another()
         if labels_key is None:
             log_genes(cite, state)
             start = replace(start, network=transfer_network(state, state.classes, keep_head=True))
-            student._state = self._with_batches(start, cite)
-            warn_of_other_mixture(student._state, state.preprocessing, cite, self._join_processes())
-            return student
+            student = self._with_batches(start, cite)
+            warn_of_other_mixture(student, state.preprocessing, cite, self._join_processes())
+            return self._with_state(student)
         labels = split_labels(cite.obs, labels_key, train_fraction=train_fraction, split=split, seed=state.config.seed)
         start = replace(start, network=transfer_network(state, labels.classes), classes=labels.classes)
         start = self._with_batches(start, cite)
-        student._state = student._train_classifier(start, cite, labels, checkpoints, resume, baseline)
-        return student
+        return self._with_state(self._train_classifier(start, cite, labels, checkpoints, resume, baseline))
 
     # -- results -----------------------------------------------------------------------------------------------------
 
@@ -504,9 +502,8 @@ class FusionTTT(metaclass=_Hints):
             table = predict_classes(network, dataset, extended.classes, device)
             cells = cells.assign(label=table["label"], probability=table["probability"])
         embedding = inference.embed(network, dataset, device)
-        model = self._another()
-        model._state = extended
-        return Mapped(embedding, cells, mapping.by_batch(network, dataset.batches[:, 0], names, p_value), model)
+        batches = mapping.by_batch(network, dataset.batches[:, 0], names, p_value)
+        return Mapped(embedding, cells, batches, self._with_state(extended))
 
     def predict(
         self,
@@ -891,11 +888,13 @@ class FusionTTT(metaclass=_Hints):
             cohort=cohort,
         )
 
-    def _another(self) -> "FusionTTT":
-        """Return an untrained model that computes where this one does."""
-        return FusionTTT(
+    def _with_state(self, state: TrainedState) -> "FusionTTT":
+        """Return another model, which has this state and computes where this one does."""
+        model = FusionTTT(
             device=self.device, memory=self.memory, progress=self.progress, devices=self.devices, nodes=self.nodes
         )
+        model._state = state
+        return model
 
     def _with_batches(self, state: TrainedState, cite: CiteSeq) -> TrainedState:
         """Return the state with the batches of the cells added, if it was trained on batches."""

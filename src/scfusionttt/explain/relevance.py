@@ -67,6 +67,21 @@ def find_target(name: str, network: Network, proteins: pd.DataFrame, classes: li
     raise SettingError(f"{name!r} is not a {kind}; choose from: {name_some(known, 5) if known else 'none'}")
 
 
+def draw_cells(
+    cells: CellDataset, target: Target, n_cells: int, *, types: np.ndarray | None, seed: int
+) -> CellDataset:  # fmt: skip
+    """Draw cells, in their order, that have the protein or, given `types` [n], one to compare a class with.
+
+    SettingError: the protein was measured in none of the cells.
+    """
+    if target.protein is not None:
+        cells = cells.with_protein(target.protein)
+        require(len(cells) > 0, f"{target.name} was measured in none of the cells; nothing to explain")
+    elif types is not None:
+        cells = cells.subset(cells.rows[pd.notna(types[cells.rows])])
+    return cells.subset(np.sort(np.random.default_rng(seed).permutation(cells.rows)[:n_cells]))
+
+
 def relevance(
     network: Network,
     cells: CellDataset,

@@ -27,7 +27,7 @@ from scfusionttt.data.preprocess import Preprocessing
 from scfusionttt.data.split import Labels, split_labels
 from scfusionttt.errors import SettingError, require, require_fraction
 from scfusionttt.evaluation.vocabulary import Protocol
-from scfusionttt.explain.relevance import find_target, relevance
+from scfusionttt.explain.relevance import draw_cells, find_target, relevance
 from scfusionttt.explain.surprise import as_track, write_track
 from scfusionttt.labels import usable_labels
 from scfusionttt.model import mapping
@@ -790,16 +790,10 @@ class FusionTTT(metaclass=_Hints):
         if labels_key is not None:
             codes, names = usable_labels(cite.obs, labels_key, learn=False)
             types = np.array([*names, None], dtype=object)[codes]
-        if found.protein is not None:
-            dataset = dataset.with_protein(found.protein)
-            require(len(dataset) > 0, f"{found.name} was measured in none of the cells; nothing to explain")
-        elif types is not None:
-            dataset = dataset.subset(np.flatnonzero(codes >= 0))
-        drawn = np.sort(np.random.default_rng(state.config.seed).permutation(dataset.rows)[:n_cells])
-        types = None if types is None else types[drawn]
+        dataset = draw_cells(dataset, found, n_cells, types=types, seed=state.config.seed)
+        types = None if types is None else types[dataset.rows]
         return relevance(
-            state.network, dataset.subset(drawn).loaded(), state.features.table, found,
-            choose_device(self.device), types=types,
+            state.network, dataset.loaded(), state.features.table, found, choose_device(self.device), types=types,
             is_target=None if types is None or found.label is None else types == found.name,
             rna_only=rna_only, seed=state.config.seed, level=level, steps=steps, masked=masked,
             permutations=permutations,

@@ -45,8 +45,8 @@ class DownloadError(UserError):
     """A public data set cannot be downloaded, or its content is not the expected one."""
 
 
-class NotInstalledError(UserError):
-    """A method that is compared needs software that is not installed."""
+class NotInstalledError(SettingError):
+    """What was asked for needs software that is not installed."""
 
 
 class NonFiniteLossError(UserError):
@@ -67,6 +67,11 @@ def require_fraction(name: str, value: Any, *, example: float) -> None:
     """Raise SettingError unless the value of a setting is a number between 0 and 1, both excluded."""
     is_fraction = isinstance(value, Real) and 0 < float(value) < 1
     require(is_fraction, f"{name} must be between 0 and 1 (got {value!r}), e.g. {example}")
+
+
+def missing_extra(extra: str, purpose: str) -> NotInstalledError:
+    """Return the error for libraries of an extra of the package that are missing; `purpose` says what needs which."""
+    return NotInstalledError(f"{purpose}; pip install 'scfusionttt[{extra}]'")
 
 
 def name_some(names: Sequence[object], most: int = 3) -> str:

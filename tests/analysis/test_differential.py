@@ -143,7 +143,7 @@ def test_a_gene_rejected_as_an_outlier_is_not_ranked_first():
 
 def test_donor_key_names_what_is_missing(known, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pydeseq2.dds", None)
-    with pytest.raises(SettingError, match="donor_key needs PyDESeq2: pip install pydeseq2"):
+    with pytest.raises(SettingError, match=r"donor_key needs PyDESeq2; pip install 'scfusionttt\[de\]'"):
         differential(known.mdata, "type", donor_key="donor")
 
 

@@ -64,7 +64,7 @@ def test_what_cannot_be_scored_is_refused(monkeypatch):
     with pytest.raises(SettingError, match="batch_key applies to a representation, not to clusters"):
         evaluate_slots(adata, labels_key="type", clusters="donor", batch_key="donor")
     monkeypatch.setitem(sys.modules, "scib_metrics", None)
-    with pytest.raises(SettingError, match=r"scores of batches need scib-metrics: pip install 'scfusionttt\[bench\]'"):
+    with pytest.raises(SettingError, match=r"scores of batches need scib-metrics; pip install 'scfusionttt\[bench\]'"):
         evaluate_slots(adata, labels_key="type", batch_key="donor")
 
 

@@ -18,7 +18,7 @@ from scfusionttt.data.inplace import writable
 from scfusionttt.data.modalities import find_modality
 from scfusionttt.data.proteins import protein_columns
 from scfusionttt.data.transforms import clr, log_normalize
-from scfusionttt.errors import InputDataError, LabelError, SettingError, name_some, require
+from scfusionttt.errors import InputDataError, LabelError, missing_extra, name_some, require
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.keys import PROTEIN_MODALITIES, RANKED, RNA_MODALITIES
 from scfusionttt.labels import class_names, label_names, obs_column
@@ -287,7 +287,7 @@ def _deseq2(sums: np.ndarray, samples: pd.DataFrame) -> pd.DataFrame:
         from pydeseq2.dds import DeseqDataSet
         from pydeseq2.ds import DeseqStats
     except ModuleNotFoundError as error:
-        raise SettingError("donor_key needs PyDESeq2: pip install pydeseq2, or leave out donor_key") from error
+        raise missing_extra("de", "donor_key needs PyDESeq2") from error
     paired = (samples["donor"].value_counts() == 2).all()
     counts = pd.DataFrame(sums, index=samples.index)
     counts.columns = counts.columns.astype(str)

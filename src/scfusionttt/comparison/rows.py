@@ -20,7 +20,7 @@ from scfusionttt.comparison.fingerprints import code_version, short_hash
 from scfusionttt.comparison.methods import Method
 from scfusionttt.comparison.systems import System
 from scfusionttt.comparison.tasks import Task
-from scfusionttt.errors import NotInstalledError, name_some
+from scfusionttt.errors import NotInstalledError, missing_extra, name_some
 from scfusionttt.io.atomic import replacing
 
 log = logging.getLogger("scfusionttt")
@@ -117,7 +117,7 @@ def computed(identity: Row, work: Callable[[], tuple[dict[str, Any], Cost]], *, 
     try:
         row["versions"] = {name: version(name) for name in _PACKAGES} | _versions(library)
     except PackageNotFoundError:
-        return row | {"status": "not installed", "note": "not installed; pip install 'scfusionttt[bench]'"}
+        return row | {"status": "not installed", "note": str(missing_extra("bench", "not installed"))}
     except NotInstalledError as error:
         return row | {"status": "not installed", "note": str(error)}
     try:

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import sparse
 
-from scfusionttt.errors import InputDataError, LabelError, SettingError
+from scfusionttt.errors import InputDataError, LabelError, missing_extra
 from scfusionttt.labels import class_names, label_names
 
 log = logging.getLogger("scfusionttt")
@@ -116,7 +116,7 @@ def _library() -> Any:
     try:
         import scib_metrics
     except ImportError as error:
-        raise SettingError("scores of batches need scib-metrics: pip install 'scfusionttt[bench]'") from error
+        raise missing_extra("bench", "scores of batches need scib-metrics") from error
     scib_metrics.settings.verbosity = logging.ERROR  # it reports every label that kBET skips
     return scib_metrics
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from scfusionttt import inference
 from scfusionttt.data.antibody_matching import proteins_called
 from scfusionttt.data.loader import CellBatch, CellDataset, make_loader
-from scfusionttt.errors import SettingError, name_some, require
+from scfusionttt.errors import SettingError, missing_extra, name_some, require
 from scfusionttt.nn.networks import ClassifierNetwork, Network, PretrainNetwork
 from scfusionttt.nn.tokens import CellInputs
 from scfusionttt.training.machine import cells_at_once
@@ -312,7 +312,7 @@ def _integrated_gradients(
     try:
         from captum.attr import IntegratedGradients
     except ImportError as error:
-        raise SettingError("integrated gradients need captum: pip install captum") from error
+        raise missing_extra("explain", "integrated gradients need captum") from error
 
     def forward(values: Tensor, rna_present: Tensor, protein_present: Tensor, batch: Tensor) -> Tensor:
         rna, protein = values.split([rna_present.shape[1], protein_present.shape[1]], dim=1)

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from scfusionttt.errors import DownloadError, SettingError
+from scfusionttt.errors import DownloadError, SettingError, missing_extra
 
 #: Beginning of an address on the Hub.
 HUB = "hf://"
@@ -28,7 +28,7 @@ def local_folder(path: str | Path) -> Path:
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:
-        raise SettingError(f"{path} needs huggingface_hub; pip install 'scfusionttt[hub]'") from error
+        raise missing_extra("hub", f"{path} needs huggingface_hub") from error
     try:
         folder = snapshot_download(
             address["name"], revision=address["revision"], allow_patterns=["*.json", "*.csv", "*.md", "*.safetensors"]

@@ -31,8 +31,7 @@ def integration_scores(
 ) -> dict[str, float]:
     """Score mixing of batches and conservation of labels, each 0 to 1, computed by scib-metrics.
 
-    Another score, ``own_batch``, is how often the 15 nearest neighbours of a cell are from its own batch, relative to
-    chance; it is no part of the totals.
+    Another score, `own_batch` of the 15 nearest neighbours of each cell, is no part of the totals.
 
     Parameters
     ----------
@@ -127,11 +126,11 @@ def _scores(
     from sklearn.neighbors import NearestNeighbors
 
     n = min(_NEIGHBORS, len(x_nd))
-    distances, indices = NearestNeighbors(n_neighbors=n).fit(x_nd).kneighbors(x_nd)
+    index = NearestNeighbors(n_neighbors=n).fit(x_nd)
+    distances, indices = index.kneighbors(x_nd)
     near = library.nearest_neighbors.NeighborsResults(indices=indices, distances=distances)
-    chance = np.square(np.bincount(batch) / len(batch)).sum()
     scores = {
-        "own_batch": np.mean(batch[indices[:, 1 : _OWN + 1]] == batch[:, None]) / chance,
+        "own_batch": own_batch(index.kneighbors_graph(n_neighbors=min(_OWN, n - 1)), batch).item(),
         "iLISI": library.ilisi_knn(near, batch),
         "kBET": library.kbet_per_label(near, batch, label),
         "connectivity": library.graph_connectivity(near.subset_neighbors(n=min(15, n)), label),

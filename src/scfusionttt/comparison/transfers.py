@@ -20,6 +20,7 @@ from scfusionttt.data.split import stratified_split
 from scfusionttt.errors import name_some
 from scfusionttt.evaluation import evaluate_predictions
 from scfusionttt.evaluation.baselines import logistic_regression, pca
+from scfusionttt.evaluation.vocabulary import Protocol
 from scfusionttt.model.fusionttt import FusionTTT
 
 log = logging.getLogger("scfusionttt")
@@ -84,7 +85,7 @@ def _zero_shot(
     query: Query, method: Callable[[Query, str, int], np.ndarray], truth: np.ndarray, key: str, seed: int
 ) -> dict[str, float]:
     known = truth != ""
-    return _metrics(method(query, key, seed)[known], truth[known])
+    return _metrics(method(query, key, seed)[known], truth[known], "zero-shot")
 
 
 def _few_labels(
@@ -94,11 +95,11 @@ def _few_labels(
     names, codes = np.unique(truth, return_inverse=True)
     codes = codes - int(names[0] == "")  # unlabelled cells, which sort first, become -1
     train, held_out = stratified_split(codes, fraction=share, seed=seed)
-    return _metrics(method(query, truth, train, key, seed)[held_out], truth[held_out])
+    return _metrics(method(query, truth, train, key, seed)[held_out], truth[held_out], "held-out")
 
 
-def _metrics(predicted: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    return dict(evaluate_predictions(predicted, truth, protocol="zero-shot").to_dict()["metrics"])
+def _metrics(predicted: np.ndarray, truth: np.ndarray, protocol: Protocol) -> dict[str, float]:
+    return dict(evaluate_predictions(predicted, truth, protocol=protocol).to_dict()["metrics"])
 
 
 @cache

@@ -24,6 +24,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from benchmarks.measure import print_table, write_json
+from scfusionttt.comparison import tasks
 from scfusionttt.comparison.ablations import Variants
 from scfusionttt.comparison.cells import Cells
 from scfusionttt.comparison.methods import Method
@@ -72,9 +73,11 @@ def jobs(strengths: list[float], seeds: range, out: Path) -> list[Job]:
     """Return the runs, all of one seed first."""
     made = methods(out)
     return [
-        Job(simulated(strength, seed), method, Task("ablation", 0.2), seed)
-        for seed in seeds for strength in strengths for method in made
-    ]  # fmt: skip
+        job
+        for seed in seeds
+        for strength in strengths
+        for job in tasks.jobs([simulated(strength, seed)], made, [Task("ablation", 0.2)], [seed])
+    ]
 
 
 def methods(out: Path) -> list[Method]:

@@ -74,19 +74,17 @@ def test_unknown_proteins_are_left_out_of_the_query_alone():
 
 
 def test_the_control_compares_orders_on_the_same_simulation(tmp_path):
-    todo = order.jobs([0.0, 0.8], range(2), tmp_path)
-    assert [(job.seed, job.cells.name) for job in todo[:: len(order.MIXERS) * 2]] == [
+    todo = [job.inputs for job in order.jobs([0.0, 0.8], range(2), tmp_path)]
+    assert [(row["seed"], row["dataset"]) for row in todo[:: len(order.MIXERS) * 2]] == [
         (0, "strength 0"), (0, "strength 0.8"), (1, "strength 0"), (1, "strength 0.8"),
     ]  # fmt: skip
-    assert {job.method.name for job in todo} == {order._name(m, o) for m in order.MIXERS for o in order.ORDERS}
-    names = [set(job.cells.cite.rna.var_names) for job in todo]
-    assert names[0] == names[4] != names[-1]
-    row = {"protocol": "ablation", "labels": "cell_type", "share": 0.2, "status": "done", "note": "", "seconds": 1.0,
-           "peak_memory": None}  # fmt: skip
+    assert {row["method"] for row in todo} == {order._name(m, o) for m in order.MIXERS for o in order.ORDERS}
+    names = [set(order.simulated(*pair).cite.rna.var_names) for pair in ((0.0, 0), (0.8, 0), (0.8, 1))]
+    assert names[0] == names[1] != names[2]
     rows = [
-        {**row, "dataset": job.cells.name, "method": job.method.name, "seed": job.seed,
-         "metrics": {order.METRIC: 0.1 * ("genome" in job.method.name) + 0.01 * job.seed}}
-        for job in todo
+        {**row, "status": "done", "note": "", "seconds": 1.0, "peak_memory": None,
+         "metrics": {order.METRIC: 0.1 * ("genome" in row["method"]) + 0.01 * row["seed"]}}
+        for row in todo
     ]  # fmt: skip
     found = order.differences(rows)
     assert found["difference"].tolist() == [-0.1] * 4

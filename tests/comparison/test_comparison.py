@@ -16,8 +16,8 @@ from scfusionttt.comparison.methods import Method, choose
 from scfusionttt.comparison.pairs import paired, paired_tables
 from scfusionttt.comparison.ranks import rank_tables
 from scfusionttt.comparison.reconstruction import _parts, reconstruction_scores
-from scfusionttt.comparison.rows import Job, comparable, jobs, read_rows, run_all
-from scfusionttt.comparison.tasks import tasks
+from scfusionttt.comparison.rows import comparable, read_rows, run_all
+from scfusionttt.comparison.tasks import jobs, tasks
 from scfusionttt.config import preset
 from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.errors import LabelError, SettingError
@@ -285,7 +285,7 @@ def test_another_order_in_the_same_file_is_another_row(dataset, tmp_path):
     identities, folders = [], []
     for _ in range(2):
         method = choose(["fast"], models=tmp_path / "models", settings=settings)[0]
-        identities.append(Job(dataset, method, tasks(["unsupervised"], [0.5])[0], 0).identity)
+        identities.append(jobs([dataset], [method], tasks(["unsupervised"], [0.5]), [0])[0].identity)
         method.prepare(dataset, 0)
         folders.append(set((tmp_path / "models").iterdir()))
         order.write_text("\n".join(dataset.cite.rna.var_names[::-1]))

@@ -13,9 +13,8 @@ from scipy import sparse
 from scfusionttt.comparison import systems
 from scfusionttt.comparison.cells import Cells
 from scfusionttt.comparison.methods import BASELINES, DEFAULT, Method, choose
-from scfusionttt.comparison.rows import Job
 from scfusionttt.comparison.systems import SYSTEMS, Counts, System, represent
-from scfusionttt.comparison.tasks import tasks
+from scfusionttt.comparison.tasks import jobs, tasks
 from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.errors import NotInstalledError, SettingError
 from scfusionttt.simulation.simulate import simulate
@@ -91,7 +90,7 @@ def test_a_system_gets_the_batches_of_a_cohort(script, cells):
 def test_failures_and_time_outs_are_rows(script, cells, monkeypatch):
     dataset = Cells("sim", as_citeseq(cells), "cell_type")
     method = Method(name="toy", represent=lambda cells, seed: represent(TOY, cells, seed), library=TOY)
-    job = Job(dataset, method, tasks(["unsupervised"], [0.5])[0], 0)
+    [job] = jobs([dataset], [method], tasks(["unsupervised"], [0.5]), [0])
     script("print('working')", "raise ValueError('too few cells')")
     row = job.run()
     assert (row["status"], row["note"]) == ("failed", "RuntimeError: ValueError: too few cells")

@@ -21,7 +21,7 @@ from scfusionttt.errors import LabelError, OutputError, SettingError
 if TYPE_CHECKING:
     from scfusionttt.comparison import cells as data
     from scfusionttt.comparison.methods import Method
-    from scfusionttt.comparison.rows import RowJob
+    from scfusionttt.comparison.rows import Job
     from scfusionttt.comparison.tasks import Task
     from scfusionttt.data.cells import CiteSeq
 
@@ -269,15 +269,12 @@ def _compare(
     *, reference: str | None = None,
 ) -> None:  # fmt: skip
     """Run and score all methods; with a reference, also show how the others differ from it."""
-    from scfusionttt.comparison import rows
+    from scfusionttt.comparison.tasks import jobs
 
-    jobs = rows.jobs(datasets, methods, todo, range(seeds))
-    if not jobs:
-        raise SettingError("none of the methods works with these protocols; see scfusionttt benchmark --help")
-    _run(jobs, out, reference=reference)
+    _run(jobs(datasets, methods, todo, range(seeds)), out, reference=reference)
 
 
-def _run(jobs: "Sequence[RowJob]", out: Path, *, reference: str | None = None) -> None:
+def _run(jobs: "Sequence[Job]", out: Path, *, reference: str | None = None) -> None:
     """Compute the rows, print the tables and write the results."""
     from scfusionttt.comparison import results, rows
 

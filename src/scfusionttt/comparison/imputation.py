@@ -9,8 +9,9 @@ import pandas as pd
 from scipy import sparse
 
 from scfusionttt.comparison import scvi_baselines, systems
-from scfusionttt.comparison.queries import N_NEIGHBORS, Query, QueryJob, require_methods
-from scfusionttt.comparison.systems import Counts, System
+from scfusionttt.comparison.queries import LIBRARIES, N_NEIGHBORS, Query, query_job, require_methods
+from scfusionttt.comparison.rows import Job
+from scfusionttt.comparison.systems import Counts
 from scfusionttt.data.transforms import clr
 from scfusionttt.errors import InputDataError
 
@@ -20,13 +21,12 @@ N_LANDMARKS = 1000
 PENALTIES = {"ridge": np.logspace(0, 6, 13), "kernel_ridge": np.logspace(-3, 3, 13)}
 
 
-def jobs(queries: Sequence[Query], methods: Sequence[str], seeds: Sequence[int]) -> list[QueryJob]:
+def jobs(queries: Sequence[Query], methods: Sequence[str], seeds: Sequence[int]) -> list[Job]:
     """Return the jobs of a benchmark of imputation."""
     require_methods(methods, METHODS, "impute")
     return [
-        QueryJob(
-            query=query, protocol="imputation", labels="proteins", method=name, seed=seed,
-            score=partial(_score, query, METHODS[name].predict, seed), library=METHODS[name].library,
+        query_job(
+            query, name, seed, partial(_score, query, METHODS[name], seed), protocol="imputation", labels="proteins"
         )
         for query in queries for seed in seeds for name in methods
     ]  # fmt: skip
@@ -130,20 +130,14 @@ def _all_proteins(query: Query, values: pd.DataFrame) -> np.ndarray:
     return values.reindex(columns=query.features.proteins["name"]).to_numpy(float)
 
 
-class _Method(NamedTuple):
-    """How a method predicts scaled proteins of a query from those of the training cells, and the library it needs."""
-
-    predict: Callable[[Query, np.ndarray, int], Prediction]
-    library: str | System = ""
-
-
+#: Predict scaled proteins of a query, given those of the training cells [n, p] and a seed.
 METHODS = {
-    "fusionttt": _Method(_fusionttt),
-    "ridge": _Method(_ridge),
-    "kernel_ridge": _Method(_kernel_ridge),
-    "knn": _Method(_knn),
-    "totalvi": _Method(_totalvi, "scvi-tools"),
-    "scipenn": _Method(_scipenn, systems.SCIPENN),
+    "fusionttt": _fusionttt,
+    "ridge": _ridge,
+    "kernel_ridge": _kernel_ridge,
+    "knn": _knn,
+    "totalvi": _totalvi,
+    "scipenn": _scipenn,
 }
 #: Methods that are compared by default: those that need no other library.
-DEFAULT = tuple(name for name, method in METHODS.items() if not method.library)
+DEFAULT = tuple(name for name in METHODS if name not in LIBRARIES)

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,9 +11,8 @@ from scipy import sparse
 
 from scfusionttt.comparison.cells import fingerprint
 from scfusionttt.comparison.cost import Cost, measure
-from scfusionttt.comparison.fingerprints import code_version
-from scfusionttt.comparison.rows import Row, computed, row_file
-from scfusionttt.comparison.systems import System
+from scfusionttt.comparison.rows import Job, Row
+from scfusionttt.comparison.systems import CELLTYPIST, SCIPENN, SYMPHONY, System
 from scfusionttt.config import Config
 from scfusionttt.data.cells import CiteSeq
 from scfusionttt.data.cohort import Cohort, query_batches
@@ -29,6 +27,11 @@ log = logging.getLogger("scfusionttt")
 
 #: Components and neighbours of the baselines.
 N_COMPONENTS, N_NEIGHBORS = 50, 15
+#: What a method needs that is not installed with the package: a distribution of the extra ``bench``, or a system.
+LIBRARIES: dict[str, str | System] = {
+    "totalvi": "scvi-tools", "scanvi_surgery": "scvi-tools",
+    **{system.name: system for system in (SCIPENN, CELLTYPIST, SYMPHONY)},
+}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,50 +147,40 @@ def by_batch(name: str, cite: CiteSeq, key: str, config: Config, device: str) ->
     ]
 
 
-@dataclass(frozen=True, kw_only=True)
-class QueryJob:
-    """One row to compute: a method with a seed on a query; see :class:`~scfusionttt.comparison.rows.Job`."""
+def query_job(
+    query: Query,
+    method: str,
+    seed: int,
+    score: Callable[[], dict[str, float]],
+    *,
+    protocol: str,
+    labels: str,
+    share: float | None = None,
+    label_hashes: Sequence[str] = (),
+    prepare: Callable[[], Cost] = Cost,
+) -> Job:
+    """Return a row to compute; `score` returns its metrics.
 
-    query: Query
-    protocol: str
-    labels: str
-    method: str
-    seed: int
-    score: Callable[[], dict[str, float]]
-    share: float | None = None
-    library: str | System = ""
-    label_hashes: tuple[str, ...] = ()  # of the labels that are learned and scored
-    prepare: Callable[[], Cost] = Cost  # runs once for several rows, each of which has its cost
+    The `label_hashes` are those of the labels that are learned and scored. Work that several rows share is in
+    `prepare`, which runs once and returns its cost, which is added to each of these rows.
+    """
+    inputs: Row = {
+        "dataset": query.name,
+        "labels": labels,
+        "protocol": protocol,
+        "share": share,
+        "method": method,
+        "seed": seed,
+        "settings": query.config.to_dict() if method.startswith("fusionttt") else None,
+        "cells": [*query.fingerprint, *label_hashes],
+    }
 
-    @property
-    def file(self) -> Path:
-        """Path of the row within the folder of all rows."""
-        return row_file(f"{self.query.name}.{self.labels}", self.protocol, self.share, self.method, self.seed)
+    def scored() -> tuple[Row, Cost]:
+        shared = prepare()
+        metrics, cost = measure(score)
+        return {"metrics": metrics}, shared + cost
 
-    @property
-    def identity(self) -> Row:
-        """What determines the row."""
-        return {
-            "dataset": self.query.name,
-            "labels": self.labels,
-            "protocol": self.protocol,
-            "share": self.share,
-            "method": self.method,
-            "seed": self.seed,
-            "settings": self.query.config.to_dict() if self.method.startswith("fusionttt") else None,
-            "cells": [*self.query.fingerprint, *self.label_hashes],
-            "code": code_version(),
-        }
-
-    def run(self) -> Row:
-        """Compute the row; an error is recorded in it."""
-
-        def work() -> tuple[Row, Cost]:
-            shared = self.prepare()
-            metrics, cost = measure(self.score)
-            return {"metrics": metrics}, shared + cost
-
-        return computed(self.identity, work, library=self.library)
+    return Job(inputs, scored, LIBRARIES.get(method, ""))
 
 
 def require_methods(names: Sequence[str], known: Iterable[str], task: str) -> None:

@@ -5,21 +5,17 @@ import logging
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from scfusionttt.comparison.cells import Cells
 from scfusionttt.comparison.cost import Cost
 from scfusionttt.comparison.fingerprints import code_version, short_hash
-from scfusionttt.comparison.methods import Method
 from scfusionttt.comparison.systems import System
-from scfusionttt.comparison.tasks import Task
 from scfusionttt.errors import NotInstalledError, missing_extra, name_some
 from scfusionttt.io.atomic import replacing
 
@@ -44,90 +40,59 @@ _PACKAGES = ("scfusionttt", "torch", "numpy", "scanpy", "scikit-learn")
 Row = dict[str, Any]
 
 
-class RowJob(Protocol):
-    """A row to compute."""
-
-    @property
-    def file(self) -> Path:
-        """Path of the row within the folder of all rows."""
-
-    @property
-    def identity(self) -> Row:
-        """What determines the row: a stored row is reused only if all of this is the same."""
-
-    def run(self) -> Row:
-        """Compute the row."""
-
-
 @dataclass(frozen=True)
 class Job:
-    """One row to compute: a method with a seed on a data set under a protocol."""
+    """One row to compute: a method with a seed on a data set under a protocol.
 
-    cells: Cells
-    method: Method
-    task: Task
-    seed: int
+    Attributes
+    ----------
+    inputs
+        What determines the row besides the code: dataset, labels, protocol, share, method, seed, settings, cells.
+    score
+        Returns the scores, plain values for JSON, and the cost of the run without the scoring.
+    library
+        Required distribution from the extra ``bench``, or the system that runs elsewhere; empty if none.
+    unsuited
+        Why the method cannot be scored; empty if it can.
+    """
+
+    inputs: Row
+    score: Callable[[], tuple[Row, Cost]]
+    library: str | System = ""
+    unsuited: str = ""
 
     @property
     def file(self) -> Path:
         """Path of the row within the folder of all rows."""
-        data = f"{self.cells.name}.{self.cells.labels_key}"
-        return row_file(data, self.task.protocol, self.task.share, self.method.name, self.seed)
+        row = self.inputs
+        task = row["protocol"] if row["share"] is None else f"{row['protocol']}-{row['share']:g}"
+        data = f"{row['dataset']}.{row['labels']}"
+        return Path(_file_name(data), _file_name(task), f"{_file_name(row['method'])}-seed{row['seed']}.json")
 
     @property
     def identity(self) -> Row:
         """What determines the row: a stored row is reused only if all of this is the same."""
-        return {
-            "dataset": self.cells.name,
-            "labels": self.cells.labels_key,
-            "batches": self.cells.batch_key,
-            **asdict(self.task),
-            "method": self.method.name,
-            "seed": self.seed,
-            "settings": self.method.settings,
-            "cells": self.cells.fingerprint,
-            "code": code_version(),
-        }
+        return {**self.inputs, "code": code_version()}
 
     def run(self) -> Row:
         """Compute the row; an error is recorded in it, so that the other rows are computed all the same."""
         row: Row = {**self.identity, "metrics": {}, "note": ""}
-        if reason := self.method.unsuited.get(self.task.protocol):
-            return row | {"status": "not applicable", "note": reason}
-        if self.method.needs_protein and not self.cells.has_protein:
-            return row | {"status": "not applicable", "note": "the data set has no proteins"}
-        if self.method.needs_batches and self.cells.batch_key is None:
-            return row | {"status": "not applicable", "note": "needs batches; name their column with batch_key"}
-        work = partial(self.task.score, self.method, self.cells, self.seed)
-        return computed(self.identity, work, library=self.method.library)
-
-
-def row_file(data: str, protocol: str, share: float | None, method: str, seed: int) -> Path:
-    """Return the path of a row within the folder of all rows."""
-    task = protocol if share is None else f"{protocol}-{share:g}"
-    return Path(_file_name(data), _file_name(task), f"{_file_name(method)}-seed{seed}.json")
-
-
-def computed(identity: Row, work: Callable[[], tuple[dict[str, Any], Cost]], *, library: str | System = "") -> Row:
-    """Return a row with the scores and the cost that `work` returns; an error of it is recorded in the row.
-
-    Without the distribution or system `library`, if any, nothing is run.
-    """
-    row: Row = {**identity, "metrics": {}, "note": ""}
-    try:
-        row["versions"] = {name: version(name) for name in _PACKAGES} | _versions(library)
-    except PackageNotFoundError:
-        return row | {"status": "not installed", "note": str(missing_extra("bench", "not installed"))}
-    except NotInstalledError as error:
-        return row | {"status": "not installed", "note": str(error)}
-    try:
-        scores, cost = work()
-    except Exception as error:  # of any library, for any reason
-        first_line = next(iter(str(error).splitlines()), "")
-        return row | {"status": "failed", "note": f"{type(error).__name__}: {first_line}".rstrip(": ")}
-    if isinstance(library, System):
-        cost = replace(cost, peak_memory=None)  # that of this process says nothing about another
-    return row | scores | asdict(cost) | {"status": DONE}
+        if self.unsuited:
+            return row | {"status": "not applicable", "note": self.unsuited}
+        try:
+            row["versions"] = {name: version(name) for name in _PACKAGES} | _versions(self.library)
+        except PackageNotFoundError:
+            return row | {"status": "not installed", "note": str(missing_extra("bench", "not installed"))}
+        except NotInstalledError as error:
+            return row | {"status": "not installed", "note": str(error)}
+        try:
+            scores, cost = self.score()
+        except Exception as error:  # of any library, for any reason
+            first_line = next(iter(str(error).splitlines()), "")
+            return row | {"status": "failed", "note": f"{type(error).__name__}: {first_line}".rstrip(": ")}
+        if isinstance(self.library, System):
+            cost = replace(cost, peak_memory=None)  # that of this process says nothing about another
+        return row | scores | asdict(cost) | {"status": DONE}
 
 
 def _file_name(name: str) -> str:
@@ -142,21 +107,7 @@ def _versions(library: str | System) -> dict[str, str]:
     return {library: version(library)} if library else {}
 
 
-def jobs(
-    datasets: Sequence[Cells], methods: Sequence[Method], tasks: Sequence[Task], seeds: Sequence[int]
-) -> list[Job]:
-    """Return the jobs, ordered so that every method runs once before any runs with its second seed."""
-    return [
-        Job(cells, method, task, seed)
-        for cells in datasets
-        for seed in seeds
-        for method in methods
-        for task in tasks
-        if task.suits(method)
-    ]
-
-
-def run_all(jobs: Sequence[RowJob], folder: Path, *, show: Callable[[str], None]) -> None:
+def run_all(jobs: Sequence[Job], folder: Path, *, show: Callable[[str], None]) -> None:
     """Run the jobs whose rows are not in the folder yet or have failed; `show` gets one line per job."""
     for number, job in enumerate(jobs, 1):
         path = folder / job.file
@@ -185,7 +136,7 @@ def read_rows(folder: Path) -> list[Row]:
     return [row for row in rows if row is not None and "method" in row]
 
 
-def comparable(rows: Sequence[Row], jobs: Sequence[RowJob]) -> list[Row]:
+def comparable(rows: Sequence[Row], jobs: Sequence[Job]) -> list[Row]:
     """Return the rows that can be in one table with those of the jobs, and log which are left out.
 
     Rows of a job's data set have its cells and batches, and those of its method and protocol its settings, too.

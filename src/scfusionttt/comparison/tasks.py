@@ -1,7 +1,7 @@
 """The tasks of a benchmark: what a method sees under each protocol, and which cells it is scored on."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ from scfusionttt.comparison.cells import SPLIT, Cells
 from scfusionttt.comparison.cost import Cost, measure
 from scfusionttt.comparison.methods import Method, Result
 from scfusionttt.comparison.reconstruction import reconstruction_scores
+from scfusionttt.comparison.rows import Job, Row
 from scfusionttt.data.split import random_split, stratified_split
 from scfusionttt.errors import SettingError
 from scfusionttt.evaluation import (
@@ -82,6 +83,41 @@ def tasks(protocols: list[str], train_fractions: list[float]) -> list[Task]:
         "ablation": [Task("ablation", min(train_fractions))],
     }
     return [task for name in protocols for task in by_name[name]]
+
+
+def jobs(
+    datasets: Sequence[Cells], methods: Sequence[Method], tasks: Sequence[Task], seeds: Sequence[int]
+) -> list[Job]:
+    """Return the rows to compute, ordered so that every method runs once before any runs with its second seed.
+
+    Raises
+    ------
+    SettingError
+        No method can be scored in any of the tasks.
+    """
+    suited = [(method, task) for method in methods for task in tasks if task.suits(method)]
+    if not suited:
+        raise SettingError("none of the methods works with these protocols; see scfusionttt benchmark --help")
+    return [_job(cells, *pair, seed) for cells in datasets for seed in seeds for pair in suited]
+
+
+def _job(cells: Cells, method: Method, task: Task, seed: int) -> Job:
+    inputs: Row = {
+        "dataset": cells.name,
+        "labels": cells.labels_key,
+        "batches": cells.batch_key,
+        **asdict(task),
+        "method": method.name,
+        "seed": seed,
+        "settings": method.settings,
+        "cells": cells.fingerprint,
+    }
+    unsuited = method.unsuited.get(task.protocol, "")
+    if method.needs_protein and not cells.has_protein:
+        unsuited = unsuited or "the data set has no proteins"
+    if method.needs_batches and cells.batch_key is None:
+        unsuited = unsuited or "needs batches; name their column with batch_key"
+    return Job(inputs, partial(task.score, method, cells, seed), method.library, unsuited)
 
 
 def _unsupervised(method: Method, cells: Cells, seed: int, share: float | None) -> tuple[dict[str, Any], Cost]:

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache, partial
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,7 +13,16 @@ from scfusionttt.comparison import scvi_baselines, systems
 from scfusionttt.comparison.cells import SPLIT, without_single
 from scfusionttt.comparison.cost import Cost, measure
 from scfusionttt.comparison.fingerprints import short_hash
-from scfusionttt.comparison.queries import N_COMPONENTS, N_NEIGHBORS, Query, QueryJob, mapped_labels, require_methods
+from scfusionttt.comparison.queries import (
+    LIBRARIES,
+    N_COMPONENTS,
+    N_NEIGHBORS,
+    Query,
+    mapped_labels,
+    query_job,
+    require_methods,
+)
+from scfusionttt.comparison.rows import Job
 from scfusionttt.comparison.systems import Counts, System
 from scfusionttt.data.split import stratified_split
 from scfusionttt.errors import name_some
@@ -34,9 +42,9 @@ def jobs(
     labels_key: str,
     mapping: dict[str, str],
     shares: Sequence[float],
-) -> list[QueryJob]:
+) -> list[Job]:
     """Return the jobs of a benchmark of transfer: zero-shot, and with `shares` of the query's labels."""
-    require_methods(methods, METHODS, "transfer")
+    require_methods(methods, ZERO_SHOT, "transfer")
     result = []
     for query in queries:
         query = _learnable(query, labels_key)
@@ -47,22 +55,17 @@ def jobs(
     return result
 
 
-def _jobs_of(
-    method: str, query: Query, truth: np.ndarray, key: str, seed: int, shares: Sequence[float]
-) -> list[QueryJob]:
+def _jobs_of(method: str, query: Query, truth: np.ndarray, key: str, seed: int, shares: Sequence[float]) -> list[Job]:
     """Return the jobs of one method with one seed on one query: without its labels, and with each share of them."""
-    zero_shot, few_labels, library = METHODS[method]
     job = partial(
-        QueryJob,
-        query=query, labels=key, method=method, seed=seed, library=library,
-        label_hashes=tuple(map(_hash, (query.train_labels(key), truth))),
+        query_job, query, method, seed, labels=key, label_hashes=[_hash(query.train_labels(key)), _hash(truth)],
         prepare=partial(_cost_of_training, query, key, seed) if method.startswith("fusionttt") else Cost,
     )  # fmt: skip
-    result = [job(protocol="zero-shot", score=partial(_zero_shot, query, zero_shot, truth, key, seed))]
-    if few_labels is not None:
+    result = [job(partial(_zero_shot, query, ZERO_SHOT[method], truth, key, seed), protocol="zero-shot")]
+    if few_labels := FEW_LABELS.get(method):
         for share in shares:
             score = partial(_few_labels, query, few_labels, truth, key, share, seed)
-            result.append(job(protocol="held-out", share=share, score=score))
+            result.append(job(score, protocol="held-out", share=share))
     return result
 
 
@@ -171,24 +174,19 @@ def _logistic_few(query: Query, truth: np.ndarray, train: np.ndarray, key: str, 
     return logistic_regression(components[train], truth[train], components)[0]
 
 
-class _Method(NamedTuple):
-    """How a method predicts labels of a query, without any of them and with a few, and the library that it needs."""
-
-    zero_shot: Callable[[Query, str, int], np.ndarray]
-    few_labels: Callable[..., np.ndarray] | None = None
-    library: str | System = ""
-
-
-METHODS = {
-    "fusionttt_annotate": _Method(partial(_ours, "annotate")),
-    "fusionttt_predict": _Method(partial(_ours, "predict")),
-    "fusionttt_transfer": _Method(partial(_ours, "transfer"), _ours_few),
-    "logistic_reference_scale": _Method(partial(_logistic, False)),
-    "logistic_own_scale": _Method(partial(_logistic, True), _logistic_few),
-    "harmony_knn": _Method(_harmony),
-    "celltypist": _Method(partial(_system, systems.CELLTYPIST), library=systems.CELLTYPIST),
-    "symphony": _Method(partial(_system, systems.SYMPHONY), library=systems.SYMPHONY),
-    "scanvi_surgery": _Method(_scanvi_surgery, library="scvi-tools"),
+#: Predict the labels of a query, given its key and a seed, without any of them.
+ZERO_SHOT: dict[str, Callable[[Query, str, int], np.ndarray]] = {
+    "fusionttt_annotate": partial(_ours, "annotate"),
+    "fusionttt_predict": partial(_ours, "predict"),
+    "fusionttt_transfer": partial(_ours, "transfer"),
+    "logistic_reference_scale": partial(_logistic, False),
+    "logistic_own_scale": partial(_logistic, True),
+    "harmony_knn": _harmony,
+    "celltypist": partial(_system, systems.CELLTYPIST),
+    "symphony": partial(_system, systems.SYMPHONY),
+    "scanvi_surgery": _scanvi_surgery,
 }
+#: Predict them with those of a few of its cells.
+FEW_LABELS = {"fusionttt_transfer": _ours_few, "logistic_own_scale": _logistic_few}
 #: Methods that are compared by default: those that need no other library.
-DEFAULT = tuple(name for name, method in METHODS.items() if not method.library)
+DEFAULT = tuple(name for name in ZERO_SHOT if name not in LIBRARIES)

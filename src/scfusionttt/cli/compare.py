@@ -20,9 +20,8 @@ from scfusionttt.errors import LabelError, OutputError, SettingError
 
 if TYPE_CHECKING:
     from scfusionttt.comparison import cells as data
-    from scfusionttt.comparison.methods import Method
+    from scfusionttt.comparison.queries import Query
     from scfusionttt.comparison.rows import Job
-    from scfusionttt.comparison.tasks import Task
     from scfusionttt.data.cells import CiteSeq
 
 Seeds = Annotated[
@@ -106,73 +105,36 @@ def benchmark(
     _refuse(task, "--label-map", label_map, used_by=["transfer"])
     _refuse(task, "--train-fractions", train_fractions, used_by=["embed", "transfer"])
     _refuse(task, "--protocols", protocols, used_by=["embed"])
-    if task != "embed":
-        _compare_queries(
-            task, inputs, out, options, labels_key=labels_key, batch_key=batch_key, label_map=label_map,
-            methods=None if methods is None else _listed(methods), seeds=seeds, settings=changed,
-            shares=_fractions(train_fractions or "0.01,0.05,0.3"), device=device,
-        )  # fmt: skip
+    names = None if methods is None else _listed(methods)
+    if task == "embed":
+        from scfusionttt.comparison.methods import DEFAULT, OF_BATCHES, choose
+        from scfusionttt.comparison.tasks import BENCHMARK_PROTOCOLS, jobs, tasks
+
+        names = [*DEFAULT, *(OF_BATCHES if batch_key else ())] if names is None else names
+        chosen = choose(names, models=out / "models", settings=changed, device=device)
+        shares = _fractions(train_fractions or "0.75,0.05")
+        todo = tasks(list(BENCHMARK_PROTOCOLS) if protocols is None else _listed(protocols), shares)
+        assert labels_key is not None
+        _run(jobs(_datasets(inputs, labels_key, options, batch_key), chosen, todo, range(seeds)), out)
+        return
+    from scfusionttt.comparison import imputation, transfers
+    from scfusionttt.io.tables import read_map
+
+    shares = _fractions(train_fractions or "0.01,0.05,0.3")
+    mapping = {} if label_map is None else read_map(label_map, ("label", "class"))
+    queries = _queries(task, inputs, options, batch_key, changed, device)
+    if task == "impute":
+        _run(imputation.jobs(queries, names or imputation.DEFAULT, range(seeds)), out)
         return
     assert labels_key is not None
-    from scfusionttt.comparison.methods import DEFAULT, OF_BATCHES, choose
-    from scfusionttt.comparison.tasks import BENCHMARK_PROTOCOLS, tasks
-
-    names = [*DEFAULT, *(OF_BATCHES if batch_key else ())] if methods is None else _listed(methods)
-    chosen = choose(names, models=out / "models", settings=changed, device=device)
-    shares = _fractions(train_fractions or "0.75,0.05")
-    todo = tasks(list(BENCHMARK_PROTOCOLS) if protocols is None else _listed(protocols), shares)
-    _compare(_datasets(inputs, labels_key, options, batch_key), chosen, todo, seeds, out)
+    names = names or list(transfers.DEFAULT)
+    _run(transfers.jobs(queries, names, range(seeds), labels_key=labels_key, mapping=mapping, shares=shares), out)
 
 
 def _refuse(task: BenchmarkTask, option: str, value: object, *, used_by: Sequence[BenchmarkTask]) -> None:
     """Raise SettingError if an option is given to a task that does not use it."""
     if value is not None and task not in used_by:
         raise SettingError(f"{option} has no effect with --task {task}; leave it out")
-
-
-def _compare_queries(
-    task: BenchmarkTask,
-    inputs: list[Path],
-    out: Path,
-    options: CountOptions,
-    *,
-    labels_key: str | None,
-    batch_key: str | None,
-    label_map: Path | None,
-    methods: list[str] | None,
-    seeds: int,
-    shares: list[float],
-    settings: dict[str, str],
-    device: str,
-) -> None:
-    """Compare methods on cells of batches or data sets that they do not learn from."""
-    from scfusionttt.comparison import imputation, queries, transfers
-    from scfusionttt.config import preset
-    from scfusionttt.data.store.write import input_names
-    from scfusionttt.io.tables import read_map
-
-    mapping = {} if label_map is None else read_map(label_map, ("label", "class"))
-    config = preset("default").with_settings(settings)
-    if batch_key is None and len(inputs) < 2:
-        raise SettingError(f"benchmark --task {task} needs a data set to learn from and a query, or --batch-key")
-    first, *others = inputs
-    to_itself = batch_key is None and first in others  # which shows how well a method fits
-    names = [first.stem, *input_names(others)] if to_itself else input_names(inputs)
-    parts = [(name, _read(path, options)) for name, path in zip(names, inputs)]
-    if batch_key is not None:
-        pairs = [pair for name, cite in parts for pair in queries.by_batch(name, cite, batch_key, config, device)]
-    else:
-        (name, train), *rest = parts
-        pairs = [queries.Query(f"{name} to {other}", train, cite, config, device) for other, cite in rest]
-    if task == "impute":
-        _run(imputation.jobs(pairs, methods or list(imputation.DEFAULT), range(seeds)), out)
-    else:
-        assert labels_key is not None
-        todo = transfers.jobs(
-            pairs, methods or list(transfers.DEFAULT), range(seeds), labels_key=labels_key,
-            mapping=mapping, shares=shares,
-        )  # fmt: skip
-        _run(todo, out)
 
 
 @reads_counts
@@ -206,7 +168,7 @@ def ablate(
 
     config = named_preset(preset).with_settings(as_settings(settings))
     from scfusionttt.comparison.ablations import STUDY_NAMES, Variants, protocol_of
-    from scfusionttt.comparison.tasks import tasks
+    from scfusionttt.comparison.tasks import jobs, tasks
 
     study = what[0] if what[0] in STUDY_NAMES or not vary else None
     inputs = [Path(text) for text in (what[1:] if study else what)]
@@ -218,7 +180,8 @@ def ablate(
     _check(inputs, out)
     names = [protocol_of(study, vary or [])] if protocols is None else _listed(protocols)
     todo = tasks(names, _fractions(train_fractions))
-    _compare(_datasets(inputs, labels_key, options), variants, todo, seeds, out, reference=variants[0].name)
+    compared = jobs(_datasets(inputs, labels_key, options), variants, todo, range(seeds))
+    _run(compared, out, reference=variants[0].name)
 
 
 def _check(inputs: list[Path], out: Path) -> None:
@@ -249,6 +212,7 @@ def _read(path: Path, options: CountOptions) -> "CiteSeq":
 def _datasets(
     inputs: list[Path], labels_key: str, options: CountOptions, batch_key: str | None = None
 ) -> "list[data.Cells]":
+    """Return labelled cells; invalid labels and batches are reported before the first run."""
     from scfusionttt.comparison import cells as data
     from scfusionttt.data.store.write import input_names
 
@@ -256,36 +220,37 @@ def _datasets(
     for name, path in zip(input_names(inputs), inputs):
         dataset = data.Cells(name, _read(path, options), labels_key, batch_key)
         try:
-            dataset.codes.max()  # invalid labels are reported before the first run, and so are batches
-            dataset.batches.max()
+            _ = dataset.labels, dataset.batches
         except LabelError as error:
             raise LabelError(f"{path}: {error}") from error
         datasets.append(dataset)
     return datasets
 
 
-def _compare(
-    datasets: "list[data.Cells]", methods: "list[Method]", todo: "list[Task]", seeds: int, out: Path,
-    *, reference: str | None = None,
-) -> None:  # fmt: skip
-    """Run and score all methods; with a reference, also show how the others differ from it."""
-    from scfusionttt.comparison.tasks import jobs
+def _queries(
+    task: str, inputs: list[Path], options: CountOptions, batch_key: str | None, settings: dict[str, str], device: str
+) -> "list[Query]":
+    """Return what methods do not learn from: batches, or the inputs after the first, which may be the first again."""
+    from scfusionttt.comparison.queries import make_queries
+    from scfusionttt.config import preset
+    from scfusionttt.data.store.write import input_names
 
-    _run(jobs(datasets, methods, todo, range(seeds)), out, reference=reference)
+    config = preset("default").with_settings(settings)
+    if batch_key is None and len(inputs) < 2:
+        raise SettingError(f"benchmark --task {task} needs a data set to learn from and a query, or --batch-key")
+    first, *others = inputs
+    to_itself = batch_key is None and first in others  # which shows how well a method fits
+    names = [first.stem, *input_names(others)] if to_itself else input_names(inputs)
+    datasets = [(name, _read(path, options)) for name, path in zip(names, inputs)]
+    return make_queries(datasets, config, device, batch_key=batch_key)
 
 
 def _run(jobs: "Sequence[Job]", out: Path, *, reference: str | None = None) -> None:
-    """Compute the rows, print the tables and write the results."""
-    from scfusionttt.comparison import results, rows
+    """Compute the rows, write the results and print the tables; the others are also compared with a reference."""
+    from scfusionttt.comparison.run import run
 
-    try:
-        (out / "rows").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be created ({error.strerror}); choose another folder") from error
-    rows.run_all(jobs, out / "rows", show=typer.echo)
-    scored = rows.comparable(rows.read_rows(out / "rows"), jobs)
-    written = results.write(scored, out, reference=reference)
-    for table in results.tables(scored, reference=reference):
+    tables, written = run(jobs, out, reference=reference, show=typer.echo)
+    for table in tables:
         print_table(f"{table.protocol}: {table.caption}", table.rows)
     for path in written:
         typer.echo(f"{path}: written", err=True)

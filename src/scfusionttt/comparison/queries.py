@@ -129,6 +129,16 @@ class Query:
         return [fingerprint(part) for part in (self.train, self.cells)]
 
 
+def make_queries(
+    datasets: Sequence[tuple[str, CiteSeq]], config: Config, device: str = "auto", *, batch_key: str | None = None
+) -> list[Query]:
+    """Return a query per named data set but the first, learned from the first; with a batch key, those `by_batch`."""
+    if batch_key is not None:
+        return [query for name, cite in datasets for query in by_batch(name, cite, batch_key, config, device)]
+    (name, train), *others = datasets
+    return [Query(f"{name} to {other}", train, cite, config, device) for other, cite in others]
+
+
 def by_batch(name: str, cite: CiteSeq, key: str, config: Config, device: str) -> list[Query]:
     """Return a query per batch, learned from the other batches.
 

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache, partial
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -49,23 +50,18 @@ def jobs(
     for query in queries:
         query = _learnable(query, labels_key)
         truth = mapped_labels(query, labels_key, mapping)
-        for seed in seeds:
-            for name in methods:
-                result += _jobs_of(name, query, truth, labels_key, seed, shares)
-    return result
-
-
-def _jobs_of(method: str, query: Query, truth: np.ndarray, key: str, seed: int, shares: Sequence[float]) -> list[Job]:
-    """Return the jobs of one method with one seed on one query: without its labels, and with each share of them."""
-    job = partial(
-        query_job, query, method, seed, labels=key, label_hashes=[_hash(query.train_labels(key)), _hash(truth)],
-        prepare=partial(_cost_of_training, query, key, seed) if method.startswith("fusionttt") else Cost,
-    )  # fmt: skip
-    result = [job(partial(_zero_shot, query, ZERO_SHOT[method], truth, key, seed), protocol="zero-shot")]
-    if few_labels := FEW_LABELS.get(method):
-        for share in shares:
-            score = partial(_few_labels, query, few_labels, truth, key, share, seed)
-            result.append(job(score, protocol="held-out", share=share))
+        hashes = [_hash(query.train_labels(labels_key)), _hash(truth)]
+        for seed, name in product(seeds, methods):
+            ours = name.startswith("fusionttt")
+            prepare = partial(_cost_of_training, query, labels_key, seed) if ours else Cost
+            for share in (None, *(shares if name in FEW_LABELS else ())):
+                result.append(
+                    query_job(
+                        query, name, seed, partial(_score, name, query, truth, labels_key, share, seed),
+                        protocol="zero-shot" if share is None else "held-out", labels=labels_key, share=share,
+                        label_hashes=hashes, prepare=prepare,
+                    )
+                )  # fmt: skip
     return result
 
 
@@ -84,25 +80,18 @@ def _learnable(query: Query, key: str) -> Query:
     return replace(query, train=replace(query.train, obs=query.train.obs.assign(**{key: learnable})))
 
 
-def _zero_shot(
-    query: Query, method: Callable[[Query, str, int], np.ndarray], truth: np.ndarray, key: str, seed: int
-) -> dict[str, float]:
-    known = truth != ""
-    return _metrics(method(query, key, seed)[known], truth[known], "zero-shot")
-
-
-def _few_labels(
-    query: Query, method: Callable[..., np.ndarray], truth: np.ndarray, key: str, share: float, seed: int
-) -> dict[str, float]:
-    truth = without_single(truth)
-    names, codes = np.unique(truth, return_inverse=True)
-    codes = codes - int(names[0] == "")  # unlabelled cells, which sort first, become -1
-    train, held_out = stratified_split(codes, fraction=share, seed=seed)
-    return _metrics(method(query, truth, train, key, seed)[held_out], truth[held_out], "held-out")
-
-
-def _metrics(predicted: np.ndarray, truth: np.ndarray, protocol: Protocol) -> dict[str, float]:
-    return dict(evaluate_predictions(predicted, truth, protocol=protocol).to_dict()["metrics"])
+def _score(name: str, query: Query, truth: np.ndarray, key: str, share: float | None, seed: int) -> dict[str, float]:
+    """Return the scores of a method on the labelled cells of the query, or on those left by a share to learn from."""
+    protocol: Protocol
+    if share is None:
+        protocol, scored, predicted = "zero-shot", np.flatnonzero(truth != ""), ZERO_SHOT[name](query, key, seed)
+    else:
+        truth = without_single(truth)
+        names, codes = np.unique(truth, return_inverse=True)
+        codes = codes - int(names[0] == "")  # unlabelled cells, which sort first, become -1
+        train, scored = stratified_split(codes, fraction=share, seed=seed)
+        protocol, predicted = "held-out", FEW_LABELS[name](query, truth, train, key, seed)
+    return dict(evaluate_predictions(predicted[scored], truth[scored], protocol=protocol).to_dict()["metrics"])
 
 
 @cache

@@ -81,14 +81,6 @@ def test_imputation_is_scored_on_the_batch_that_was_left_out(batches, tmp_path):
     assert 0.7 < ours["metrics"]["coverage"] <= 1
 
 
-def test_correlations_are_pearsons():
-    rng = np.random.default_rng(0)
-    first, second = rng.normal(size=(20, 3)), rng.normal(size=(20, 3))
-    second[:, 2] = 1.0
-    expected = [np.corrcoef(first[:, i], second[:, i])[0, 1] for i in range(2)]
-    np.testing.assert_allclose(imputation._correlations(first, second), [*expected, 0.0])
-
-
 def test_transfer_is_scored_without_labels_and_with_a_few(query, tmp_path):
     jobs = transfers.jobs(
         [query], list(transfers.DEFAULT), [0], labels_key="cell_type", mapping={}, shares=[0.3]

@@ -14,6 +14,7 @@ from scfusionttt.comparison.rows import Job
 from scfusionttt.comparison.systems import Counts
 from scfusionttt.data.transforms import clr
 from scfusionttt.errors import InputDataError
+from scfusionttt.evaluation import mean_correlation
 
 #: Landmarks of kernel ridge regression.
 N_LANDMARKS = 1000
@@ -53,20 +54,13 @@ def _score(query: Query, method: Callable[[Query, np.ndarray, int], Prediction],
     predicted, low, high = method(query, filled, seed)
     predicted, truth = predicted[:, both], truth[:, both]
     scores = {
-        "impute_cell_r": float(_correlations(predicted.T, truth.T).mean()),
-        "impute_protein_r": float(_correlations(predicted, truth).mean()),
+        "impute_cell_r": mean_correlation(predicted.T, truth.T),
+        "impute_protein_r": mean_correlation(predicted, truth),
         "impute_rmse": float(np.sqrt(((predicted - truth) ** 2).mean())),
     }
     if low is not None and high is not None:
         scores["coverage"] = float(((low[:, both] <= truth) & (truth <= high[:, both])).mean())
     return scores
-
-
-def _correlations(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return Pearson's correlation of each column, 0 for a constant one."""
-    first, second = first - first.mean(axis=0), second - second.mean(axis=0)
-    norm = np.sqrt((first**2).sum(axis=0) * (second**2).sum(axis=0))
-    return (first * second).sum(axis=0) / np.where(norm > 0, norm, np.inf)
 
 
 def _fusionttt(query: Query, train: np.ndarray, seed: int) -> Prediction:

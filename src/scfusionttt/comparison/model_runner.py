@@ -86,7 +86,8 @@ class ModelRunner:
 
     def represent_rna(self, cells: Cells, train: np.ndarray, seed: int) -> np.ndarray:
         """Return the embedding after stage 3 from RNA alone; the training cells had proteins and labels."""
-        return self._transferred(cells, train, seed).embed(cells.with_split(train, rna_only=True))
+        model, rna = self._transferred(cells, train, seed)
+        return model.embed(rna)
 
     def classify(self, cells: Cells, train: np.ndarray, seed: int) -> pd.DataFrame:
         """Return the class probabilities of stage 2."""
@@ -94,15 +95,15 @@ class ModelRunner:
 
     def classify_rna(self, cells: Cells, train: np.ndarray, seed: int) -> pd.DataFrame:
         """Return the class probabilities of stage 3 from RNA alone; the training cells had proteins and labels."""
-        rna = cells.with_split(train, rna_only=True)
-        return _probabilities(self._transferred(cells, train, seed), rna)
+        return _probabilities(*self._transferred(cells, train, seed))
 
     def _finetuned(self, cells: Cells, train: np.ndarray, seed: int) -> FusionTTT:
         return self._start(cells, seed).finetune(cells.with_split(train), labels_key=cells.labels_key, split=SPLIT)
 
-    def _transferred(self, cells: Cells, train: np.ndarray, seed: int) -> FusionTTT:
+    def _transferred(self, cells: Cells, train: np.ndarray, seed: int) -> tuple[FusionTTT, CiteSeq]:
+        """Return the model after stage 3, and the cells without proteins."""
         rna = cells.with_split(train, rna_only=True)
-        return self._finetuned(cells, train, seed).transfer(rna, labels_key=cells.labels_key, split=SPLIT)
+        return self._finetuned(cells, train, seed).transfer(rna, labels_key=cells.labels_key, split=SPLIT), rna
 
     def _start(self, cells: Cells, seed: int) -> FusionTTT:
         """Return the model after stage 1, or one with random weights."""

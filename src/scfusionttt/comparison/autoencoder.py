@@ -1,5 +1,7 @@
 """A plain denoising autoencoder: the control without sequence or gene order."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -7,7 +9,7 @@ from torch import Tensor, nn
 from scfusionttt.comparison.cells import Cells
 from scfusionttt.evaluation.baselines import zscore
 
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "hidden_rna": 256, "hidden_protein": 64, "latent": 32, "dropout_rna": 0.5, "dropout_protein": 0.3,
     "lr": 1e-3, "epochs": 30, "batch_size": 256,
 }  # fmt: skip
@@ -19,8 +21,7 @@ class Autoencoder(nn.Module):
     def __init__(self, n_genes: int, n_proteins: int):
         super().__init__()
         s = SETTINGS
-        hidden = int(s["hidden_rna"]), int(s["hidden_protein"])
-        latent = int(s["latent"])
+        hidden, latent = (s["hidden_rna"], s["hidden_protein"]), s["latent"]
         self.rna = nn.Sequential(nn.Dropout(s["dropout_rna"]), nn.Linear(n_genes, hidden[0]), nn.ReLU())
         self.protein = nn.Sequential(nn.Dropout(s["dropout_protein"]), nn.Linear(n_proteins, hidden[1]), nn.ReLU())
         self.latent = nn.Linear(sum(hidden), latent)
@@ -40,7 +41,7 @@ class Autoencoder(nn.Module):
 
 def train(rna_ng: Tensor, protein_np: Tensor, *, seed: int) -> tuple[Autoencoder, list[float]]:
     """Train on z-scored values by AdamW with a one-cycle schedule; return the network and the loss of each epoch."""
-    epochs, size = int(SETTINGS["epochs"]), int(SETTINGS["batch_size"])
+    epochs, size = SETTINGS["epochs"], SETTINGS["batch_size"]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = Autoencoder(rna_ng.shape[1], protein_np.shape[1])

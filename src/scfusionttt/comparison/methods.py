@@ -70,11 +70,6 @@ class Method:
     unsuited: Mapping[str, str] = field(default_factory=dict)
 
 
-def _of_system(system: System) -> Method:
-    """Return a system as a method without labels."""
-    return Method(name=system.name, represent=partial(systems.represent, system), library=system)
-
-
 BASELINES = {
     method.name: method
     for method in (
@@ -88,7 +83,10 @@ BASELINES = {
         Method(name="mofa", represent=muon_baselines.mofa, library="mofapy2"),
         Method(name="totalvi", represent=scvi_baselines.totalvi, library="scvi-tools"),
         Method(name="scvi", represent=scvi_baselines.scvi, needs_protein=False, library="scvi-tools"),
-        *map(_of_system, (systems.SEURAT, systems.CITEFUSE, systems.SCOIT, systems.MIDAS, systems.SCIPENN)),
+        *(
+            Method(name=system.name, represent=partial(systems.represent, system), library=system)
+            for system in (systems.SEURAT, systems.CITEFUSE, systems.SCOIT, systems.MIDAS, systems.SCIPENN)
+        ),
         Method(name="autoencoder", represent=autoencoder.represent, settings=autoencoder.SETTINGS),
         Method(name="logistic", classify=linear_baselines.logistic),
         Method(name="logistic_rna", classify=linear_baselines.logistic_rna, needs_protein=False),

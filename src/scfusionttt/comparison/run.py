@@ -25,16 +25,8 @@ def run(
 ) -> tuple[list[Table], list[Path]]:
     """Compute the rows that the folder `out` lacks, and write the results of all that can be compared with them.
 
-    Parameters
-    ----------
-    jobs
-        From ``tasks.jobs``, ``imputation.jobs`` or ``transfers.jobs``.
-    out
-        Rows are in its folder ``rows``, results in files that :func:`~scfusionttt.comparison.results.write` names.
-    reference
-        Method from which the differences of the others are shown, too.
-    show
-        Gets a line per job.
+    With the name of a method as `reference`, the differences of the others from it are shown, too; `show` gets a line
+    per job.
 
     Returns
     -------

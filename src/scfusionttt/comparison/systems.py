@@ -4,7 +4,7 @@ import os
 import shlex
 import signal
 import subprocess
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeAlias
@@ -69,7 +69,7 @@ class System:
     name: str
     package: str
     version: str = ""
-    requirements: tuple[str, ...] = field(default=())
+    requirements: tuple[str, ...] = ()
     in_r: str = ""
     all_genes: bool = False
 

@@ -6,24 +6,23 @@ from pathlib import Path
 import pytest
 
 import scfusionttt
+from support import run_python
 
-SOURCE = Path(scfusionttt.__file__).parents[1]
 HEAVY = ("torch", "lightning", "scanpy", "anndata", "mudata", "sklearn", "numba", "matplotlib", "pandas")
 
 HELP = """
+import contextlib, sys
 from scfusionttt.cli import main
-import contextlib
 sys.argv = ["scfusionttt", "--help"]
 with contextlib.suppress(SystemExit):
     main()
 """
+PRINT_LOADED = "import sys; print(*sys.modules)"
 
 
 @pytest.mark.parametrize("code", ["import scfusionttt", HELP], ids=["import", "help"])
 def test_nothing_heavy_is_loaded_before_it_is_used(code):
-    script = f"import sys\nsys.path.insert(0, {str(SOURCE)!r})\n{code}\nprint('loaded', *sys.modules)"
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    loaded = result.stdout.splitlines()[-1].split()
+    loaded = run_python(f"{code}\n{PRINT_LOADED}").splitlines()[-1].split()
     assert "scfusionttt" in loaded
     assert not set(HEAVY) & set(loaded)
 
@@ -32,13 +31,9 @@ def test_results_of_a_trained_model_do_not_load_lightning(trained, rna_cells, tm
     """A third of the time of `embed` on 7,000 cells was the import of a library that only training needs."""
     trained.pretrained.save(tmp_path / "model")
     rna_cells.write_h5ad(tmp_path / "cells.h5ad")
-    script = (
-        f"import sys\nsys.path.insert(0, {str(SOURCE)!r})\nimport anndata, scfusionttt\n"
-        "model = scfusionttt.FusionTTT.load(sys.argv[1])\nmodel.embed(anndata.read_h5ad(sys.argv[2]))\n"
-        "print('loaded', *sys.modules)"
-    )
-    command = [sys.executable, "-c", script, str(tmp_path / "model"), str(tmp_path / "cells.h5ad")]
-    loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1].split()
+    embed = "scfusionttt.FusionTTT.load('model').embed(anndata.read_h5ad('cells.h5ad'))"
+    script = f"import anndata, scfusionttt\n{embed}\n{PRINT_LOADED}"
+    loaded = run_python(script, cwd=tmp_path).splitlines()[-1].split()
     assert "torch" in loaded
     assert "lightning" not in loaded
 
@@ -60,7 +55,7 @@ def test_type_checkers_know_the_public_names(tmp_path):
     script = tmp_path / "script.py"
     names = "\n".join(f"scfusionttt.{name}" for name in [*scfusionttt.__all__, "FusionTT"])
     script.write_text(f"import scfusionttt\n{names}\n")
-    stub = str(SOURCE / "scfusionttt" / "__init__.pyi")
+    stub = str(Path(scfusionttt.__file__).with_suffix(".pyi"))
     options = ["--follow-imports=skip", f"--cache-dir={tmp_path}", "--config-file="]
     errors = api.run([*options, stub, str(script)])[0].splitlines()
     assert [line for line in errors if "has no attribute" in line] == [line for line in errors if '"FusionTT"' in line]

@@ -1,20 +1,15 @@
-import os
-import subprocess
-import sys
-
 import pytest
 
 from scfusionttt.threads import SPINS
+from support import run_python
 
 THREADS = "\nprint('threads', torch.get_num_threads())"
 
 
 def last_line(code, **environment):
     """Return the last line that code prints in a process of its own."""
-    env = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
-    env |= environment
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
-    return result.stdout.splitlines()[-1]
+    unset = {"GOMP_SPINCOUNT": None, "OMP_WAIT_POLICY": None}
+    return run_python(code, **unset | environment).splitlines()[-1]
 
 
 @pytest.mark.parametrize(("inside", "threads"), [("threads_kept()", 1), ("nullcontext()", 2)])

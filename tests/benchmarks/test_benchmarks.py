@@ -1,7 +1,6 @@
 """The benchmarks at small sizes; no speed-up is reported if the implementations differ."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -69,7 +68,7 @@ def test_a_difference_of_nan_fails_the_check():
 @pytest.mark.parametrize("script", ["operator.py", "end_to_end.py"])
 def test_scripts_do_not_shadow_modules_of_the_same_name(script):
     call = [sys.executable, ROOT / "benchmarks" / script, "--help"]
-    done = subprocess.run(call, env=os.environ | {"PYTHONPATH": "src"}, cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(call, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 import sys
 
 import numpy as np
@@ -12,6 +11,7 @@ from scipy import sparse
 
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.model.folder import FORMAT_VERSION
+from support import run_python
 
 FAST = "--preset fast --epochs 1 --set network.width=16"
 
@@ -297,9 +297,8 @@ def test_what_can_be_checked_without_torch_is_refused_before_it_is_loaded(place)
         "        print(end.code, heavy, 'Value error' in err.getvalue(), command, err.getvalue(), sep=' | ', end='')\n"
         "        if heavy: break\n"
     )
-    result = subprocess.run([sys.executable, "-c", code], cwd=place, capture_output=True, text=True, check=False)
-    lines = result.stdout.splitlines()
-    assert len(lines) == len(WITHOUT_TORCH), result.stdout + result.stderr
+    lines = run_python(code, cwd=place).splitlines()
+    assert len(lines) == len(WITHOUT_TORCH), lines
     assert [line for line in lines if not line.startswith("2 | [] | False | ")] == []
 
 

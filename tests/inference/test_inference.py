@@ -1,18 +1,14 @@
-import os
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-import scfusionttt
 from scfusionttt import inference
 from scfusionttt.config import Sizes
 from scfusionttt.nn.networks import build_network
 from scfusionttt.training.machine import cells_at_once
+from support import run_python
 
 CPU = torch.device("cpu")
 
@@ -84,11 +80,7 @@ def test_more_or_wider_tokens_mean_smaller_batches(config):
 @pytest.mark.slow
 def test_one_cell_with_every_gene_a_token_needs_less_than_200_mb():
     """60,000 genes are all that a gene table of human has, non-coding ones too."""
-    result = subprocess.run(
-        [sys.executable, "-c", EMBED_ONE_CELL], capture_output=True, text=True, check=True,
-        env=os.environ | {"PYTHONPATH": str(Path(scfusionttt.__file__).parents[1]), "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert 0 < int(result.stdout) < 200_000
+    assert 0 < int(run_python(EMBED_ONE_CELL, OMP_NUM_THREADS="1")) < 200_000
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "transfer"])

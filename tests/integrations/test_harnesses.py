@@ -1,6 +1,5 @@
 """The components for benchmarks and workflow managers run on small files in the shape that these pass to them."""
 
-import os
 import re
 import subprocess
 import sys
@@ -17,7 +16,6 @@ from scfusionttt.model.reference import find
 from scfusionttt.simulation.simulate import simulate
 
 INTEGRATIONS = Path(__file__).parents[2] / "integrations"
-SOURCE = str(Path(package.__file__).parents[1])
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +23,8 @@ def cells():
     return simulate(240, 300, 6, 3)
 
 
-def run(command, cwd, **environment):
-    environment = os.environ | {"PYTHONPATH": SOURCE} | environment
-    result = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+def run(command, cwd):
+    result = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
     assert result.returncode == 0, f"{result.stdout}{result.stderr}"
 
 

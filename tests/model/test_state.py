@@ -1,20 +1,16 @@
 """What a model is: its settings, one seed, the same after saving and loading."""
 
-import os
-import subprocess
-import sys
 from copy import deepcopy
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-import scfusionttt
 from scfusionttt.errors import SettingError
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.model.fusionttt import FusionTTT
+from support import run_python
 
 METHODS = {
     "finetune": lambda model, data: model.finetune(data, labels_key="cell_type"),
@@ -108,7 +104,6 @@ def test_the_same_bits_in_a_fresh_process(trained, cells, tmp_path):
         "model = scfusionttt.FusionTTT.load('model'); np.save('z.npy', model.embed(data));"
         "np.save('p.npy', model.predict(data)[model.classes].to_numpy())"
     )
-    path = os.pathsep.join([str(Path(scfusionttt.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}, check=True)
+    run_python(code, cwd=tmp_path)
     np.testing.assert_array_equal(np.load(tmp_path / "z.npy"), model.embed(cells))
     np.testing.assert_array_equal(np.load(tmp_path / "p.npy"), model.predict(cells)[model.classes])

@@ -1,6 +1,5 @@
 import mmap
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -8,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-import scfusionttt
 from scfusionttt.config.parse import parse_size
 from scfusionttt.errors import SettingError
 from scfusionttt.training import distributed, machine
 from scfusionttt.training.machine import choose_device
+from support import run_python
 
 CPU = torch.device("cpu")
 FAULTS = """
@@ -113,11 +112,8 @@ def test_memory_in_use_grows_by_the_pages_that_are_written():
 @pytest.mark.parametrize("settings", [{}, {"MALLOC_TRIM_THRESHOLD_": "131072"}])
 def test_freed_memory_is_reused_by_the_next_step_unless_the_user_set_the_thresholds(settings):
     """Each of a training step's 24,000 pages was cleared by the system again: a tenth of the step."""
-    path = os.pathsep.join([str(Path(scfusionttt.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
-    env |= {"PYTHONPATH": path, **settings}
-    process = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True, env=env)
-    again, given_back = map(int, process.stdout.split())
+    unset = dict.fromkeys(name for name in os.environ if name.startswith(("MALLOC_", "GLIBC_")))
+    again, given_back = map(int, run_python(FAULTS, **unset | settings).split())
     if settings:
         assert again > 20_000
     else:

@@ -1,23 +1,19 @@
 """The plan of memory: what is estimated is what is used, and what is allowed is kept to."""
 
 import logging
-import os
 import re
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 
-import scfusionttt
 from scfusionttt.config import Sizes
 from scfusionttt.errors import SettingError
 from scfusionttt.nn.networks import build_network
 from scfusionttt.training import machine, memory
 from scfusionttt.training.classify import ClassifierModule
 from scfusionttt.training.pretrain import PretrainModule
+from support import run_python
 
 CPU = torch.device("cpu")
 
@@ -142,11 +138,8 @@ print(before, held("VmHWM"))
 
 @pytest.mark.slow
 def test_the_estimate_is_close_to_the_memory_that_training_uses():
-    result = subprocess.run(
-        [sys.executable, "-c", TRAIN], capture_output=True, text=True, check=True,
-        env=os.environ | {"PYTHONPATH": str(Path(scfusionttt.__file__).parents[1]), "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    before, peak = map(int, result.stdout.splitlines()[-1].split())
-    match = re.search(r"memory: about (\d+\.\d+) GiB of .*; batches of 8 cells, 8 at a time", result.stdout)
+    output = run_python(TRAIN, OMP_NUM_THREADS="1")
+    before, peak = map(int, output.splitlines()[-1].split())
+    match = re.search(r"memory: about (\d+\.\d+) GiB of .*; batches of 8 cells, 8 at a time", output)
     ratio = (float(match[1]) * 2**30 - before) / (peak - before)
     assert 0.8 < ratio < 1.8, "it errs on the high side"

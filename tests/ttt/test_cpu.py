@@ -1,9 +1,6 @@
 """What is particular to the compiled kernel; its numbers are checked beside the other backends'."""
 
 import logging
-import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -11,6 +8,7 @@ import torch
 
 from scfusionttt.errors import SettingError
 from scfusionttt.ttt import choice, choose_backend, step_sizes, ttt_linear
+from support import run_python
 
 CPU = torch.device("cpu")
 
@@ -114,19 +112,9 @@ def test_without_numba_one_line_is_logged_and_torch_does_it(monkeypatch, caplog)
     ]
 
 
-def run_python(code, **environment):
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
-
-
 def test_nothing_is_compiled_on_import():
     code = "import sys, scfusionttt.ttt; print('numba' in sys.modules)"
-    assert run_python(code) == "False"
+    assert run_python(code) == "False\n"
 
 
 @pytest.mark.slow
@@ -149,7 +137,7 @@ error = max(((a - b).abs().max() / b.abs().max()).item() for a, b in zip(*result
 print(vector.VECTOR_BYTES, error < 1e-12)
 """
     found = run_python(code, NUMBA_CPU_NAME="haswell", NUMBA_CACHE_DIR=str(tmp_path), **features)
-    assert found in ({"32 True"} if features else {"32 True", "64 True"})
+    assert found.strip() in ({"32 True"} if features else {"32 True", "64 True"})
 
 
 _GRADIENTS = """

@@ -5,14 +5,13 @@ Where there is a GPU, ``TRITON_INTERPRET=0`` runs the same tests on it.
 
 import logging
 import os
-import subprocess
-import sys
 
 import pytest
 import torch
 
 from scfusionttt.errors import SettingError
 from scfusionttt.ttt import choice, choose_backend, parity, ttt_linear
+from support import run_python
 
 pytest.importorskip("triton", reason="Triton is not installed: the GPU kernels cannot be tried")
 
@@ -237,5 +236,4 @@ for kernel in (gpu_kernels.forward, gpu_kernels.backward):
     compiled = triton.compile(source, target=GPUTarget("cuda", {capability}, 32), options=options)
     assert compiled.metadata.shared < 100_000  # bytes, what a GPU for games has
 """
-    environment = {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
-    subprocess.run([sys.executable, "-c", code], env=os.environ | environment, check=True)
+    run_python(code, TRITON_INTERPRET="0", TRITON_CACHE_DIR=str(tmp_path))

@@ -4,6 +4,32 @@ import os
 import subprocess
 import sys
 
+import numpy as np
+
+from scfusionttt.io.quiet_warnings import quiet
+
+
+def copied(data):
+    """Return a copy of cells, without the warnings of mudata."""
+    with quiet():
+        return data.copy()
+
+
+def without_column(mdata, name):
+    """Return a copy of a MuData whose obs, and those of its modalities, lack a column."""
+    mdata = copied(mdata)
+    for part in (mdata, *mdata.mod.values()):
+        part.obs = part.obs.drop(columns=name, errors="ignore")
+    return mdata
+
+
+def of_another_study(mdata):
+    """Return a copy of CITE-seq cells as if other antibodies had stained them."""
+    mdata = copied(mdata)
+    protein = mdata["prot"]
+    protein.X = np.round(protein.X * np.resize([20, 0], protein.n_vars)).astype(np.float32)
+    return mdata
+
 
 def run_python(code, *arguments, cwd=None, **environment):
     """Run code in a process of its own and return what it prints; environment variables that are None are not set."""

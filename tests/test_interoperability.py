@@ -8,14 +8,13 @@ import pytest
 import scanpy as sc
 
 from scfusionttt.data.write import write_embedding
-from scfusionttt.io.quiet_warnings import quiet
+from support import copied
 
 
 @pytest.fixture
 def embedded(cells, trained):
     """The user's MuData with the representation in it."""
-    with quiet():
-        data = cells.copy()
+    data = copied(cells)
     trained.pretrained.embed(data, inplace=True)
     return data
 

@@ -19,6 +19,7 @@ from scfusionttt.data.cells import CiteSeq
 from scfusionttt.errors import InputDataError, LabelError, SettingError
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.keys import INPUT, MEASURED
+from support import copied
 
 needs_deseq2 = pytest.mark.skipif(importlib.util.find_spec("pydeseq2") is None, reason="PyDESeq2 is not installed")
 
@@ -63,8 +64,7 @@ def test_the_number_of_threads_stays(known):
 
 
 def test_known_differences_come_first_and_scanpy_reads_them(known):
-    with quiet():
-        data = known.mdata.copy()
+    data = copied(known.mdata)
     table = differential(data, "type", inplace=True)
     assert sorted(table["group"].unique()) == ["B", "NK", "T"]
     of_t = table[table["group"] == "T"]
@@ -88,15 +88,13 @@ def test_a_view_of_a_file_is_refused_before_the_work(known, tmp_path):
 
 def test_groups_are_compared_with_a_reference(known):
     table = differential(known.mdata, "type", groups=["T"], reference="B")
-    with quiet():
-        alone = known.mdata[(known.obs["type"] != "NK").to_numpy()].copy()
+    alone = copied(known.mdata[(known.obs["type"] != "NK").to_numpy()])
     pd.testing.assert_frame_equal(table, differential(alone, "type", groups=["T"], reference="B"))
 
 
 def test_groups_are_named_by_the_numbers_that_they_are(known):
     """The group 1 of a column of numbers was "no group '1.0'; it has 1, 2", and the reference 2 not found."""
-    with quiet():
-        data = known.mdata.copy()
+    data = copied(known.mdata)
     data.obs["cluster"] = np.where(known.t, 1.0, 2.0)
     named = differential(data, "cluster", groups=["1"], reference="2")
     pd.testing.assert_frame_equal(differential(data, "cluster", groups=[1.0], reference=2), named)
@@ -167,12 +165,10 @@ def test_mistakes_are_named(options, error, message, known):
 
 def test_each_protein_is_tested_in_the_cells_where_it_was_measured(known):
     """Cells that lacked one protein of the panel were left out for all of them."""
-    with quiet():
-        data = known.mdata.copy()
+    data = copied(known.mdata)
     full = differential(data, "type", modality="protein", groups=["T"]).set_index("names")
     data["prot"].X[:120, 0] = np.nan
-    with quiet():
-        late = differential(data[120:].copy(), "type", modality="protein", groups=["T"]).set_index("names")
+    late = differential(copied(data[120:]), "type", modality="protein", groups=["T"]).set_index("names")
     table = differential(data, "type", modality="protein", groups=["T"]).set_index("names")
     columns = ["scores", "logfoldchanges", "pvals"]
     pd.testing.assert_frame_equal(table.loc[["CD3"], columns], late.loc[["CD3"], columns])
@@ -208,8 +204,7 @@ def test_a_gene_is_tested_in_the_cells_of_the_inputs_that_have_it(known):
 
 
 def test_groups_of_two_panels_are_compared_by_what_both_have_measured(known):
-    with quiet():
-        data = known.mdata.copy()
+    data = copied(known.mdata)
     t = known.t
     data["prot"].X[t, 1] = np.nan
     data["prot"].X[~t, 0] = np.nan
@@ -246,15 +241,13 @@ def test_groups_of_too_few_donors_are_left_out_unless_they_are_chosen(known, cap
 
 @needs_deseq2
 def test_donors_are_compared_where_a_protein_was_measured(known):
-    with quiet():
-        data = known.mdata.copy()
+    data = copied(known.mdata)
     data["prot"].X[:60, 3] = np.nan
     data["prot"].X[:180, 2] = np.nan  # one donor is left
     options = {"modality": "protein", "groups": ["T"], "donor_key": "donor"}
     table = differential(data, "type", **options).set_index("names")
     assert table["pvals"].isna().to_dict() == {"CD3": False, "CD4": False, "CD56": False, "CD19": True}
-    with quiet():
-        late = differential(data[60:].copy(), "type", **options).set_index("names")
+    late = differential(copied(data[60:]), "type", **options).set_index("names")
     assert table.loc["CD56", "pvals"] == late.loc["CD56", "pvals"]
 
 

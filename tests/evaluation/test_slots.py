@@ -10,6 +10,7 @@ from scfusionttt.evaluation.evaluate import evaluate_clusters, evaluate_represen
 from scfusionttt.evaluation.slots import evaluate_slots, find_column
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.model.fusionttt import FusionTTT
+from support import copied
 
 TYPES = np.repeat(["B", "T", "unknown"], [60, 50, 10])
 Z = np.random.default_rng(0).normal(size=(120, 4)) + 4 * (TYPES == "B")[:, None]
@@ -108,8 +109,7 @@ def test_what_labels_were_trained_on_is_never_called_unsupervised(trained, cells
     assert learned.protocol(["new", "cells"]) == "zero-shot"
     for model in (trained.pretrained, trained.finetuned):  # a kernel head leaves the network as it is
         assert model.protocol(cells.obs_names) == "unsupervised"
-    with quiet():
-        embedded = cells.copy()
+    embedded = copied(cells)
     learned.embed(embedded, inplace=True)
     assert evaluate_slots(embedded, labels_key="cell_type").protocol == "paper"
     untrained = FusionTTT("fast", progress=False).build(cells)

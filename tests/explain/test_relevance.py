@@ -23,6 +23,7 @@ from scfusionttt.explain.relevance import (
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.model.dataset import dataset_for
 from scfusionttt.model.fusionttt import FusionTTT
+from support import copied
 
 pytest.importorskip("captum")
 CPU = torch.device("cpu")
@@ -147,8 +148,7 @@ def test_a_class_is_compared_with_labels_and_averaged_by_type(cells, trained):
 def test_cells_without_a_type_are_neither_of_the_class_nor_of_others(cells, trained):
     """They had counted as others."""
     model, options = trained.finetuned, {"labels_key": "cell_type", "n_cells": 160, "steps": 4, "masked": 0, "level": 1}
-    with quiet():
-        some, labelled = cells.copy(), cells[:60].copy()
+    some, labelled = copied(cells), copied(cells[:60])
     some.obs["cell_type"] = some.obs["cell_type"].where(np.arange(160) < 60)
     found, expected = (model.explain(data, model.classes[0], **options).attrs for data in (some, labelled))
     assert found["explained"] == pytest.approx(expected["explained"], rel=1e-5)
@@ -164,8 +164,7 @@ def test_cells_are_drawn_among_those_that_can_be_compared(cells, trained, monkey
 
     monkeypatch.setattr(import_module("scfusionttt.explain.relevance"), "p_values", remember)
     known = np.arange(160) % 4 == 0
-    with quiet():
-        some = cells.copy()
+    some = copied(cells)
     some.obs["cell_type"] = some.obs["cell_type"].where(known)
     some["prot"].X[~known] = np.nan
     trained.pretrained.explain(some, "CD3", **options)
@@ -187,8 +186,7 @@ def test_an_unknown_target_is_refused(cells, trained):
         trained.pretrained.explain(cells, "CD3", permutations=9)  # which had listed nothing, whatever contributes
     with pytest.raises(SettingError, match=r"steps must be a whole number above 0 \(got 0\)"):
         trained.pretrained.explain(cells, "CD3", steps=0)  # it was a ZeroDivisionError
-    with quiet():
-        same = cells.copy()
+    same = copied(cells)
     same["prot"].X[:] = 5
     with pytest.raises(SettingError, match="CD3 is constant in all 160 cells where it was measured"):
         trained.pretrained.explain(same, "CD3")

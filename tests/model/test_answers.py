@@ -19,6 +19,7 @@ from scfusionttt.errors import InputDataError, SettingError
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.model.fusionttt import FusionTTT
 from scfusionttt.model.predictions import class_columns
+from support import copied, of_another_study
 
 
 def close(found, expected):
@@ -43,11 +44,6 @@ def assert_untouched(data, before):
 def mudata(**modalities):
     with quiet():
         return MuData(modalities)
-
-
-def copied(data):
-    with quiet():
-        return data.copy()
 
 
 @pytest.mark.parametrize("stage", ["pretrained", "finetuned", "student", "zero_shot"])
@@ -214,8 +210,7 @@ def test_imputing_needs_a_model_that_knows_proteins(tiny, cells, rna_cells):
     brief = tiny | {"pretrain": {"epochs": 1}}
     with pytest.raises(SettingError, match="without proteins"):
         FusionTTT("fast", progress=False, **brief).pretrain(rna_cells).impute(cells)
-    with quiet():
-        few = cells.copy()
+    few = copied(cells)
     few["prot"].X[5:] = np.nan
     with pytest.raises(SettingError, match="pretrain it again"):
         FusionTTT("fast", progress=False, **brief).pretrain(few).impute(cells, intervals=True)
@@ -239,8 +234,7 @@ def test_one_model_predicts_and_imputes(trained, cells, rna_cells):
 
 
 def test_imputed_proteins_depend_on_rna_alone(trained, cells):
-    with quiet():
-        without = cells["rna"].copy()
+    without = cells["rna"].copy()
     pd.testing.assert_frame_equal(trained.pretrained.impute(without), trained.pretrained.impute(cells), rtol=1e-5)
 
 
@@ -259,8 +253,7 @@ def test_intervals_surround_the_mean_and_have_its_units(trained, cells):
 
 def test_proteins_that_hardly_any_training_cell_had_are_not_imputed(tiny, cells, caplog):
     """They were the mean of these cells, or 0, with a standard deviation of 0."""
-    with quiet():
-        partial = cells.copy()
+    partial = copied(cells)
     partial["prot"].X[5:, 0] = partial["prot"].X[:, 1] = np.nan
     model = FusionTTT("fast", progress=False, **tiny | {"pretrain": {"epochs": 1}}).pretrain(partial)
     with caplog.at_level("INFO", "scfusionttt"):
@@ -273,8 +266,7 @@ def test_proteins_that_hardly_any_training_cell_had_are_not_imputed(tiny, cells,
 
 
 def test_imputed_proteins_are_written_into_the_input(trained, cells):
-    with quiet():
-        target = cells.copy()
+    target = copied(cells)
     imputed = trained.finetuned.impute(target, intervals=True, inplace=True)
     pd.testing.assert_frame_equal(target.obsm["protein_imputed"], imputed.mean)
     for name in ("sd", "low", "high"):
@@ -283,8 +275,7 @@ def test_imputed_proteins_are_written_into_the_input(trained, cells):
 
 def test_refined_predictions_do_not_depend_on_the_order_of_the_cells(trained, cells):
     """Components by a randomised solver differed, and with them the classes of some cells."""
-    with quiet():
-        turned = cells[::-1].copy()
+    turned = copied(cells[::-1])
     classes = trained.finetuned.classes
     first, second = (trained.finetuned.predict(each, refine=True)[classes] for each in (cells, turned))
     np.testing.assert_allclose(first, second.loc[first.index], atol=1e-5)
@@ -296,8 +287,7 @@ def test_refined_predictions_keep_their_form(trained, cells):
     assert list(refined) == list(plain)
     np.testing.assert_allclose(refined[trained.finetuned.classes].sum(axis=1), 1, rtol=1e-5)
     assert not np.allclose(refined["probability"], plain["probability"])
-    with quiet():
-        few = cells[:8].copy()
+    few = copied(cells[:8])
     expected = trained.finetuned.predict(few)
     pd.testing.assert_frame_equal(trained.finetuned.predict(few, refine=True), expected)
 
@@ -305,9 +295,7 @@ def test_refined_predictions_keep_their_form(trained, cells):
 def test_proteins_of_another_study_do_not_name_cells(trained, cells, caplog):
     """Their antibodies stain differently: annotate read them, and 79 % of a mosaic's names were right, not 96 %."""
     model = trained.finetuned
-    with quiet():
-        other = cells.copy()
-    other["prot"].X = np.round(other["prot"].X * np.resize([20, 0], other["prot"].n_vars)).astype(np.float32)
+    other = of_another_study(cells)
     model.predict(cells)
     assert "unlike" not in caplog.text
     model.predict(other)
@@ -327,8 +315,7 @@ def test_a_masked_autoencoder_imputes_each_protein_without_its_own_value(tiny, c
     model = FusionTTT("fast", progress=False, network=network, pretrain=settings).pretrain(cells)
     table = model.impute(cells)
     name = table.columns[0]
-    with quiet():
-        other = cells.copy()
+    other = copied(cells)
     other["prot"].X[:, list(other["prot"].var_names).index(name)] += 100.0
     np.testing.assert_allclose(model.impute(other)[name], table[name], rtol=1e-4, atol=1e-5)
     assert table.std().min() > 0

@@ -11,11 +11,11 @@ from sklearn.neighbors import NearestNeighbors
 from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.data.cohort import Cohort
 from scfusionttt.errors import InputDataError, SettingError
-from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.model.dataset import learn_features, log_staining
 from scfusionttt.model.fusionttt import FusionTTT
 from scfusionttt.model.imputation import require_imputable
 from scfusionttt.simulation.simulate import simulate
+from support import copied, without_column
 
 ONLY = "CD14 monocyte"
 
@@ -35,12 +35,6 @@ def models(cohort):
         return model.pretrain(cohort, batch_key=batch_key)
 
     return {"": trained([]), "batch": trained("batch")}
-
-
-def copy_of(cohort, cells=slice(None)):
-    """Return a copy of some cells that a test may change."""
-    with quiet():
-        return cohort[cells].copy()
 
 
 def shares(z, names):
@@ -68,7 +62,7 @@ def test_batches_are_removed_from_the_published_readout(cohort):
 
     Without the type of one batch alone, which two epochs do not tell from the others.
     """
-    shared = copy_of(cohort, (cohort.obs["cell_type"] != ONLY).to_numpy())
+    shared = copied(cohort[(cohort.obs["cell_type"] != ONLY).to_numpy()])
     small = {"width": 16, "encoder_blocks": 1, "decoder_blocks": 1}
     model = FusionTTT("paper", progress=False, network=small, pretrain={"epochs": 2, "lr": 3e-3})
     corrected = model.pretrain(shared, batch_key="batch").embed(shared)
@@ -90,10 +84,8 @@ def test_types_are_kept(models, cohort):
 
 def test_cells_of_any_batch_are_denoised(models, cohort):
     """The decoders do not read batches, but cells of a new donor were refused."""
-    new, none = copy_of(cohort, slice(40)), copy_of(cohort, slice(40))
+    new, none = copied(cohort[:40]), without_column(cohort[:40], "batch")
     new.obs["batch"] = "new"
-    for part in (none, *none.mod.values()):
-        part.obs = part.obs.drop(columns="batch", errors="ignore")
     first, second = (models["batch"].denoise(cells) for cells in (new, none))
     np.testing.assert_array_equal(first.X, second.X)
     first, second = (models["batch"].explain(cells, "CD3", n_cells=20, steps=2, masked=2) for cells in (new, none))
@@ -102,7 +94,7 @@ def test_cells_of_any_batch_are_denoised(models, cohort):
 
 def test_a_batch_that_stains_otherwise_is_denoised_and_explained_in_the_scale_of_the_model(models, cohort):
     """Cells were read as if all batches stained like the mean cell, in a scale that the network never saw."""
-    cells, model = copy_of(cohort, slice(40)), deepcopy(models["batch"])
+    cells, model = copied(cohort[:40]), deepcopy(models["batch"])
     rows, state = (cells.obs["batch"] == "batch 2").to_numpy(), model._state
     expected = model.denoise(cells, units="counts"), model.explain(cells, "CD3", n_cells=40, steps=2, masked=2)
     factors = np.where(rows, 8, 1)[:, None]
@@ -118,7 +110,7 @@ def test_a_batch_that_stains_otherwise_is_denoised_and_explained_in_the_scale_of
 
 
 def test_a_cell_and_its_batch_decide_the_embedding(models, cohort):
-    some = copy_of(cohort, slice(None, None, 7))
+    some = copied(cohort[::7])
     np.testing.assert_allclose(models["batch"].embed(some), models["batch"].embed(cohort)[::7], atol=1e-4)
 
 
@@ -130,7 +122,7 @@ def test_the_classifier_reads_the_corrected_latent(models, cohort, tmp_path):
 
 
 def test_a_batch_that_was_not_trained_on_is_refused(models, cohort):
-    other = copy_of(cohort)
+    other = copied(cohort)
     other.obs["batch"] = "batch 3"
     with pytest.raises(InputDataError, match="trained on: batch 3; embed these cells with map"):
         models["batch"].embed(other)
@@ -138,17 +130,15 @@ def test_a_batch_that_was_not_trained_on_is_refused(models, cohort):
 
 def test_proteins_of_any_batch_are_imputed(models, cohort):
     """Imputation reads RNA alone, but asked for `map` if it did not know the batch."""
-    other, none = copy_of(cohort), copy_of(cohort)
+    other, none = copied(cohort), without_column(cohort, "batch")
     other.obs["batch"] = "batch 3"
-    for part in (none, *none.mod.values()):
-        part.obs = part.obs.drop(columns="batch", errors="ignore")
     expected = models["batch"].impute(cohort)
     for cells in (other, none):
         pd.testing.assert_frame_equal(models["batch"].impute(cells), expected)
 
 
 def test_a_protein_that_a_batch_lacks_does_not_tell_it(cohort):
-    partial = copy_of(cohort)
+    partial = copied(cohort)
     partial["prot"].X[np.ix_((cohort.obs["batch"] == "batch 1").to_numpy(), [0, 3])] = np.nan
     model = FusionTTT("fast", progress=False, network={"width": 16}, pretrain={"epochs": 2})
     model.pretrain(partial, batch_key="batch")
@@ -222,7 +212,7 @@ def test_too_few_cells_with_proteins_are_the_reason_why_no_batch_is_imputed(mode
 
 
 def test_several_keys(cohort):
-    both = copy_of(cohort)
+    both = copied(cohort)
     both.obs["lane"] = np.where(np.arange(500) % 3, "a", "b")
     model = FusionTTT("fast", progress=False, network={"width": 16}, pretrain={"epochs": 1})
     z = model.pretrain(both, batch_key=["batch", "lane"]).embed(both)
@@ -254,7 +244,7 @@ def studies():
 
 def test_proteins_that_are_zero_in_a_batch_are_warned_of(models, cohort, caplog):
     """The FAQ promised it: zeros filled in for another panel were taken for weak staining without a word."""
-    cells, model = copy_of(cohort), models["batch"]
+    cells, model = copied(cohort), models["batch"]
     first = (cells.obs["batch"] == "batch 1").to_numpy()
     cells["prot"].X[np.ix_(first, [0, 1])] = 0
     cells["prot"].X[np.ix_(~first, [2])] = np.nan
@@ -264,7 +254,7 @@ def test_proteins_that_are_zero_in_a_batch_are_warned_of(models, cohort, caplog)
     caplog.clear()
     model.embed(cells)
     assert "treated as measured" not in caplog.text
-    model.map(copy_of(cells, first))
+    model.map(copied(cells[first]))
     assert f"all counts are zero for 2 proteins ({names[0]}, {names[1]}), treated as measured" in caplog.text
     caplog.clear()
     cells.obs["batch"] = np.where(first, "new 1", "new 2")
@@ -299,8 +289,7 @@ def test_studies_whose_antibodies_stain_differently_mix(studies, monkeypatch):
 
 def test_a_query_whose_antibodies_stain_differently_lies_among_the_reference(studies, monkeypatch):
     cells, rows = studies
-    with quiet():
-        first, second = cells[~rows].copy(), cells[rows].copy()
+    first, second = copied(cells[~rows]), copied(cells[rows])
     model = FusionTTT("fast", progress=False, network={"width": 16}, pretrain={"epochs": 8}).pretrain(first)
     known, shares = model.embed(first), []
     for error in (0.7, 100.0):

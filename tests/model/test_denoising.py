@@ -10,9 +10,9 @@ import pytest
 from scfusionttt import differential
 from scfusionttt.data.write import write_proteins
 from scfusionttt.errors import InputDataError, SettingError
-from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.model.fusionttt import FusionTTT
 from scfusionttt.model.imputation import obsm_tables
+from support import copied
 
 
 def test_denoised_values_are_those_of_the_bottleneck_in_units_of_counts(trained, cells):
@@ -49,8 +49,7 @@ def test_two_antibodies_of_one_name_have_a_column_each(trained, cells, tmp_path)
     imputed, denoised = model.impute(cells, intervals=True), model.denoise(cells)
     for values in (imputed.mean, imputed.sd, denoised.obsm["protein_denoised"]):
         assert [name for name in values if name.startswith("CDX")] == ["CDX", "CDX-1"]
-    with quiet():
-        target = cells.copy()
+    target = copied(cells)
     write_proteins(tmp_path / "imputed.h5mu", obsm_tables(imputed), target)
     write_proteins(tmp_path / "imputed.csv", obsm_tables(imputed), target)
     assert "CDX-1_sd" in pd.read_csv(tmp_path / "imputed.csv")

@@ -14,15 +14,10 @@ from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.data.cells import count_findings
 from scfusionttt.data.split import stratified_split
 from scfusionttt.errors import InputDataError, LabelError, SettingError, UserError
-from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.labels import usable_labels
 from scfusionttt.model.fusionttt import FusionTTT
 from scfusionttt.model.inputs import check_cells
-
-
-def copied(data):
-    with quiet():
-        return data.copy()
+from support import copied
 
 
 def test_the_history_has_the_epochs_of_every_stage_that_is_trained(trained, cells, rna_cells, tiny):
@@ -245,8 +240,7 @@ def test_a_protein_that_no_cell_measures_is_no_obstacle(tiny, cells, tmp_path):
 
 def test_a_single_cell_is_no_obstacle(tiny, cells):
     """It has no principal components: scikit-learn's warning of a division by zero had shown."""
-    with quiet():
-        one = cells[:1].copy()
+    one = copied(cells[:1])
     assert np.isfinite(FusionTTT("fast", progress=False, **tiny).pretrain(one).embed(cells)).all()
 
 

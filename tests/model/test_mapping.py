@@ -13,6 +13,7 @@ from scfusionttt.errors import InputDataError, SettingError
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.model.fusionttt import FusionTTT
 from scfusionttt.simulation.simulate import simulate
+from support import copied, of_another_study, without_column
 
 NOVEL = "NK"
 
@@ -24,8 +25,7 @@ def batches():
 
 
 def part(cells, *batches):
-    with quiet():
-        return cells[cells.obs["batch"].isin(batches).to_numpy()].copy()
+    return copied(cells[cells.obs["batch"].isin(batches).to_numpy()])
 
 
 @pytest.fixture(scope="module")
@@ -98,8 +98,7 @@ def test_a_mapped_model_knows_the_batches_of_the_query(mapped, query, tmp_path):
 
 
 def test_a_query_without_batches_is_one_batch(model, query, mapped):
-    with quiet():
-        bare = query.copy()
+    bare = copied(query)
     bare.obs = bare.obs.drop(columns="batch")
     alone = model.map(bare)
     assert list(alone.batches.index) == ["query"]
@@ -163,9 +162,7 @@ def test_another_tissue_is_warned_of_but_may_be_cells_with_few_proteins(model, c
 
 
 def test_a_small_batch_is_warned_of(model, query, caplog):
-    with quiet():
-        few = query[:12].copy()
-    model.map(few)
+    model.map(copied(query[:12]))
     assert "batches of fewer than 20 cells, whose effect can hardly be estimated: 'batch 3' (12)" in caplog.text
 
 
@@ -174,15 +171,13 @@ def test_few_cells_of_a_known_batch_are_not_warned_of(model, batches, caplog):
     rows = np.r_[
         np.flatnonzero(batches.obs["batch"] == "batch 3")[:30], np.flatnonzero(batches.obs["batch"] == "batch 1")[:5]
     ]
-    with quiet():
-        model.map(batches[rows].copy())
+    model.map(copied(batches[rows]))
     assert "can hardly be estimated" not in caplog.text
 
 
 def test_a_batch_per_cell_is_warned_of_in_one_line(single, query, caplog):
     """Each of the batches had a warning of its own."""
-    with quiet():
-        many = query[:30].copy()
+    many = copied(query[:30])
     many.obs["cell"] = many.obs_names
     single[0].map(many, batch_key="cell")
     assert [record.getMessage().count("and 27 more") for record in caplog.records if "few" in record.getMessage()] == [
@@ -207,19 +202,14 @@ def test_a_reference_of_one_batch_takes_queries(single, query, tmp_path):
     again = FusionTTT.load(tmp_path / "mapped")
     assert again.batch_keys == ["batch"]
     np.testing.assert_allclose(again.embed(query), mapped.embedding, atol=1e-5)
-    with quiet():
-        without = cells.copy()
-    for each in (without, *without.mod.values()):
-        each.obs = each.obs.drop(columns="batch", errors="ignore")
-    np.testing.assert_array_equal(again.embed(without), model.embed(cells))
+    np.testing.assert_array_equal(again.embed(without_column(cells, "batch")), model.embed(cells))
     np.testing.assert_array_equal(model.map(query).embedding, mapped.embedding)
 
 
 def test_a_reference_of_one_batch_stays_as_it_is_whatever_is_mapped(single, query):
     """A query without a name became the batch of every cell without one, the reference's too."""
     (model, cells), known = single, single[0].embed(single[1])
-    with quiet():
-        bare, own, named = query.copy(), cells.copy(), query.copy()
+    bare, own, named = copied(query), copied(cells), copied(query)
     bare.obs = bare.obs.drop(columns="batch")
     mapped = model.map(bare)
     assert list(mapped.batches.index) == ["query"]
@@ -249,9 +239,7 @@ def test_the_effect_of_a_batch_on_a_reference_of_one_is_removed(single, query):
 def test_embed_warns_of_cells_of_another_study(single, query, caplog):
     """Neighbours of a mosaic's cells, embedded by a model of PBMC10K, were 99 % of the mosaic, and nothing said so."""
     model, cells = single
-    with quiet():
-        other = cells.copy()
-    other["prot"].X = np.round(other["prot"].X * np.resize([20, 0], other["prot"].n_vars)).astype(np.float32)
+    other = of_another_study(cells)
     for known in (cells, cells["rna"], query, other[:10]):  # a new type, or few cells, are no other study
         model.embed(known)
     mapped = model.map(other)

@@ -10,6 +10,7 @@ from scfusionttt.errors import InputDataError
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.model.fusionttt import FusionTTT
 from scfusionttt.simulation.simulate import simulate
+from support import copied
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +60,7 @@ def test_they_lie_where_their_rna_would_place_them(model, mosaic, whole, hidden)
 def test_their_batch_is_corrected_and_needs_no_rna_later(model, mosaic, whole):
     assert model.network.backbone.correction.shifts[2].abs().sum() > 0
     third = (whole.obs["batch"] == "batch 3").to_numpy()
-    with quiet():
-        alone = mosaic[third].copy()
+    alone = copied(mosaic[third])
     assert alone["rna"].n_obs == 0
     z = model.embed(mosaic, cells="all")[third]
     np.testing.assert_allclose(model.embed(alone, cells="all"), z, atol=1e-4)
@@ -68,8 +68,7 @@ def test_their_batch_is_corrected_and_needs_no_rna_later(model, mosaic, whole):
 
 
 def test_any_panel_of_five_proteins_places_a_cell(model, mosaic):
-    with quiet():
-        partial = mosaic.copy()
+    partial = copied(mosaic)
     partial["prot"].X[:, :7] = np.nan
     assert np.isfinite(model.embed(partial, cells="all")).all()
     partial["prot"].X[:, :8] = np.nan

@@ -10,7 +10,6 @@ import pytest
 
 import scfusionttt
 from scfusionttt.errors import DownloadError, LabelError, ModelFolderError, OutputError, SettingError
-from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.model.annotation import ontology_id
 from scfusionttt.model.fusionttt import FusionTTT
 from scfusionttt.model.reference import About, build, card, find, references, write
@@ -42,8 +41,7 @@ def test_a_reference_is_a_model_folder_with_a_card(folder, trained, cells):
 
 
 def test_annotate_names_cells_and_imputes_their_proteins(folder, trained, cells, rna_cells, caplog):
-    with quiet():
-        query = rna_cells.copy()
+    query = rna_cells.copy()
     with caplog.at_level("INFO", logger="scfusionttt"):
         annotation = scfusionttt.annotate(query, reference=folder, unknown=0.05, device="cpu")
     assert sum(line.startswith("genes: 300 of") for line in caplog.messages) == 1, "it had been logged twice"

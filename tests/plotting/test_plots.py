@@ -10,6 +10,7 @@ from scfusionttt import plot
 from scfusionttt.errors import InputDataError, LabelError, SettingError
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.plotting.figures.style import natural_key
+from support import copied
 
 ROWS = [
     {"protocol": protocol, "dataset": "pbmc", "method": method, "metric": metric, "mean": m, "low": m - 0.1, "high": m}
@@ -28,8 +29,7 @@ def closed():
 @pytest.fixture
 def mapped(cells):
     """The cells with a UMAP and predictions."""
-    with quiet():
-        data = cells.copy()
+    data = copied(cells)
     rng = np.random.default_rng(0)
     data.obsm["X_umap"] = rng.normal(size=(data.n_obs, 2))
     data.obs["fusionttt_label"] = data.obs["cell_type"].to_numpy()

@@ -13,6 +13,7 @@ from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.simulation.blood import LINEAGE, PROTEINS
 from scfusionttt.simulation.simulate import simulate, simulate_query
 from scfusionttt.simulation.tissue import BLOCK_LENGTH, panel
+from support import copied
 
 SMALL = {"n_cells": 200, "n_genes": 300, "n_proteins": 12, "n_types": 4}
 
@@ -241,8 +242,7 @@ def test_bad_arguments_are_named():
     mdata = simulate(**SMALL)
     with pytest.raises(SettingError, match="at least 16 cells"):
         simulate_query(mdata, 3)
-    with quiet():
-        renamed = mdata.copy()
+    renamed = copied(mdata)
     renamed["rna"].var_names = [f"gene {name}" for name in mdata["rna"].var_names]
     with pytest.raises(InputDataError, match="300 genes of the reference"):
         simulate_query(renamed)

@@ -219,7 +219,7 @@ def test_several_keys(cohort):
     assert np.isfinite(z).all()
     shifts = model.network.backbone.correction.shifts
     assert len(shifts) == 4
-    some, lane_b = copy_of(both, slice(60)), both.obs["lane"][:60] == "b"
+    some, lane_b = copied(both[:60]), both.obs["lane"][:60] == "b"
     before = model.map(some).cells["p_value"]
     shifts[3] += 10  # p-values did not know the lane
     after = model.map(some).cells["p_value"]

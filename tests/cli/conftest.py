@@ -1,0 +1,3 @@
+from command_line import here
+
+__all__ = ["here"]

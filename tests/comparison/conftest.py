@@ -1,0 +1,3 @@
+from comparison_runs import cohort, dataset
+
+__all__ = ["cohort", "dataset"]

@@ -16,15 +16,6 @@ from scfusionttt.simulation.simulate import simulate
 from scfusionttt.training.run import Run
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Tensors this small are not worth a second thread, which costs most where the machine is busy."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="session")
 def config():
     """Return settings of a tiny model; stages of 3 epochs."""

@@ -1,3 +1,3 @@
-from small_networks import cells, config, network, one_thread, run
+from small_networks import cells, config, network, run
 
-__all__ = ["cells", "config", "network", "one_thread", "run"]
+__all__ = ["cells", "config", "network", "run"]

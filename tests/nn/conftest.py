@@ -7,15 +7,6 @@ from scfusionttt.config import NetworkConfig
 from scfusionttt.nn.tokens import CellInputs
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Tensors this small are not worth a second thread, which costs most where the machine is busy."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def config():
     """Return a factory of tiny settings; any may be set otherwise."""

@@ -1,6 +1,5 @@
 """What is told about the package in several places is the same in all."""
 
-import importlib.util
 import re
 import tomllib
 from pathlib import Path
@@ -51,10 +50,9 @@ def test_the_image_has_what_the_build_reads():
 @pytest.fixture
 def absolute():
     pytest.importorskip("hatchling")
-    spec = importlib.util.spec_from_file_location("hatch_build", ROOT / "hatch_build.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.absolute
+    from hatch_build import absolute
+
+    return absolute
 
 
 def test_links_of_a_released_readme_are_absolute(absolute):

@@ -1,21 +1,9 @@
-import importlib.util
 import sys
-from pathlib import Path
 
 import pandas as pd
-import pytest
 
 from scfusionttt.genome import load_genes
-
-TOOL = Path(__file__).parents[2] / "tools" / "build_gene_tables.py"
-
-
-@pytest.fixture(scope="module")
-def tool():
-    spec = importlib.util.spec_from_file_location("build_gene_tables", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from tools import build_gene_tables as tool
 
 
 def write_facts(path, rows, columns):
@@ -23,7 +11,7 @@ def write_facts(path, rows, columns):
     pd.DataFrame(rows, columns=header).to_csv(path, sep="\t", index=False)
 
 
-def test_release_keeps_main_copies_and_counts_from_one(tool, tmp_path):
+def test_release_keeps_main_copies_and_counts_from_one(tmp_path):
     rows = [
         ["AAA", "ENSG1", "1", 10, 20, "+", "x", "OLD", "B1, B2"],
         ["AAA", "ENSG2", "CHR_HSCHR6_MHC", 10, 20, "+", "x", "", ""],
@@ -37,7 +25,7 @@ def test_release_keeps_main_copies_and_counts_from_one(tool, tmp_path):
     assert genes["alias"].tolist() == ["B1|B2", "", ""]
 
 
-def test_names_are_written_once_and_dates_left_out(tool, tmp_path):
+def test_names_are_written_once_and_dates_left_out(tmp_path):
     write_facts(tmp_path / tool.SOURCES["GRCh38"], [["NEW", "ENSG1", "1", 10, 20, "+", "x"]], [])
     old = [["NEW", "ENSG1", "1", 9, 20, "+", "x", "OLD", ""], ["GONE", "ENSG2", "1", 9, 20, "+", "x", "", "G1"]]
     write_facts(tmp_path / tool.SOURCES["GRCh38.93"], old, ["prev_symbols", "alias_symbols"])
@@ -48,7 +36,7 @@ def test_names_are_written_once_and_dates_left_out(tool, tmp_path):
     assert releases["GRCh38.93"][["previous", "alias"]].values.tolist() == [["", ""], ["", "G1"]]
 
 
-def test_table_from_a_gtf(tool, tmp_path, monkeypatch):
+def test_table_from_a_gtf(tmp_path, monkeypatch):
     gtf = tmp_path / "own.gtf"
     lines = [
         f'{chromosome}\te\tgene\t5\t9\t.\t+\t.\tgene_id "{name}";' for chromosome, name in (("X", "B"), ("2", "A"))

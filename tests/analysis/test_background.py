@@ -79,8 +79,6 @@ def test_what_was_not_measured_is_neither_positive_nor_probable(known):
 
 
 def test_cells_are_left_out_of_a_raw_matrix(known):
-    from anndata import concat
-
     nothing = _proteins(np.zeros((500, 9)), "n")
     calls = background(known.cells, empty=concat([known.cells, known.empty, nothing]))
     pd.testing.assert_frame_equal(calls.probability, background(known.cells, empty=known.empty).probability)

@@ -194,15 +194,6 @@ def test_predict_writes_a_row_per_cell(here, scfusionttt, trained, rna_cells):
     assert "genes: 300 of the model's 300 matched" in result.err
 
 
-def test_impute_writes_a_column_per_protein(here, scfusionttt, trained, rna_cells):
-    """It was a method without a command."""
-    result = done(scfusionttt("impute rna.h5ad --model pretrained --out proteins.csv"))
-    table = pd.read_csv("proteins.csv", index_col=0)
-    assert list(table.index) == list(rna_cells.obs_names)
-    pd.testing.assert_frame_equal(table, trained.pretrained.impute(rna_cells), check_names=False, rtol=1e-5)
-    assert f"proteins.csv: {len(table)} cells, {table.shape[1]} proteins" in result.err
-
-
 def test_impute_writes_intervals_beside_the_values(here, scfusionttt, trained, rna_cells):
     done(scfusionttt("impute rna.h5ad --model typed --out p.csv --intervals --units counts"))
     imputed = trained.finetuned.impute(rna_cells, intervals=True, units="counts")
@@ -353,22 +344,6 @@ def test_an_internal_error_is_told_as_one():
     assert result.returncode == 1
     assert "Traceback" in result.stderr
     assert result.stderr.splitlines()[-1] == "RuntimeError: a bug"
-
-
-REAL = {
-    "pbmc10k.h5mu": "6855 cells, 4000 genes, 14 proteins",
-    "malt_subset.h5mu": "2100 cells, 13733 genes, 17 proteins",
-    "citefuse_ctcl.h5mu": "500 cells, 19521 genes, 49 proteins",
-    "pbmc3k.h5ad": "2700 cells,",
-    "sln111_d2_mouse.h5ad": "7564 cells,",
-}
-
-
-@pytest.mark.parametrize("name", REAL)
-def test_real_data_are_usable(name, real_data, scfusionttt):
-    result = done(scfusionttt(f"validate '{real_data / name}'"))
-    assert result.out.splitlines()[0].endswith(f"{name}: usable")
-    assert REAL[name] in result.out
 
 
 def test_a_mosaic_is_refused_until_told_which_cells(real_data, scfusionttt):

@@ -545,21 +545,6 @@ def test_the_tables_of_spatialdata_are_named(tmp_path):
     assert_counts(read(tmp_path / "s.zarr" / "tables" / "cells"))
 
 
-@pytest.mark.parametrize(
-    ("name", "shape"),
-    [
-        ("pbmc10k.h5mu", (6855, 4014)),
-        ("malt_subset.h5mu", (2100, 13750)),
-        ("citefuse_ctcl.h5mu", (500, 19574)),
-        ("mosaic_224adt.h5mu", (1600, 724)),
-        ("pbmc3k.h5ad", (2700, 12572)),
-        ("sln111_d2_mouse.h5ad", (7564, 4005)),
-    ],
-)
-def test_real_files(real_data, name, shape):
-    assert read(real_data / name).shape == shape
-
-
 def test_anndata_reads_what_we_read(tmp_path):
     save(toy_anndata(), tmp_path / "a.h5ad", "h5ad")
     assert read(tmp_path / "a.h5ad").to_df().equals(anndata.read_h5ad(tmp_path / "a.h5ad").to_df())

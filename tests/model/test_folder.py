@@ -1,6 +1,5 @@
 import json
 import os
-import pickle
 import shutil
 from dataclasses import replace
 
@@ -132,17 +131,6 @@ def wipe(name):
     return lambda folder: (folder / name).write_bytes(b"")
 
 
-class Payload:
-    """Unpickled, it ends the process."""
-
-    def __reduce__(self):
-        return os._exit, (1,)
-
-
-def pickled(folder):
-    (folder / WEIGHTS).write_bytes(pickle.dumps(Payload()))
-
-
 def declare_huge(folder):
     """Declare a tensor of 10^12 numbers, for which there are no bytes."""
     header = json.dumps({"w": {"dtype": "F32", "shape": [10**12], "data_offsets": [0, 4 * 10**12]}}).encode()
@@ -173,7 +161,6 @@ def without_a_weight(folder):
         (lambda folder: rewrite(folder, format_version=FORMAT_VERSION + 1), f"newer than {FORMAT_VERSION}.*; update"),
         (lambda folder: (folder / MANIFEST).write_text('{"format_version": 1}'), "lacks stage, settings"),
         (declare_huge, "is damaged"),
-        (pickled, "is damaged"),
         (without_a_weight, "do not fit together"),
         (lambda folder: rewrite(folder, classes=["one"]), "do not fit together"),
         (lambda folder: rewrite(folder, settings={"network": {"width": 32}}), "do not fit together"),

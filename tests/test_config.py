@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scfusionttt.config import PRESETS, Config, preset, read_toml
+from scfusionttt.config.parse import parse_size
 from scfusionttt.config.rules import RULES
 from scfusionttt.errors import InputFileError, SettingError
 
@@ -242,3 +243,20 @@ def test_a_setting_is_taken_together_with_what_gives_it_an_effect():
 def test_automatic_epochs_take_750_steps_and_at_least_one_pass(n_cells, epochs):
     assert Config().pretrain.n_epochs(n_cells) == epochs
     assert preset("fast").pretrain.n_epochs(n_cells) == 8
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("6GiB", 6 * 2**30), ("4GB", 4 * 10**9), ("1.5 gib", 3 * 2**29), ("500M", 500 * 10**6), ("64KiB", 2**16),
+        ("2T", 2 * 10**12), ("123456", 123456), (123456, 123456), ("7B", 7),
+    ],
+)  # fmt: skip
+def test_sizes_as_people_write_them(text, size):
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["lots", "6 GiB each", "-1", "0", "0GB", "", "6XB", "1e9"])
+def test_text_that_is_no_size_is_refused(text):
+    with pytest.raises(SettingError, match="must be a size like 6GiB, 4GB or a number of bytes, not"):
+        parse_size(text)

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from scfusionttt.config.parse import parse_size
 from scfusionttt.errors import SettingError
 from scfusionttt.training import distributed, machine
 from scfusionttt.training.machine import choose_device
@@ -34,23 +33,6 @@ with freed_memory_kept():
     again, held = faults(), resident()
 print(again, held - resident())
 """
-
-
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [
-        ("6GiB", 6 * 2**30), ("4GB", 4 * 10**9), ("1.5 gib", 3 * 2**29), ("500M", 500 * 10**6), ("64KiB", 2**16),
-        ("2T", 2 * 10**12), ("123456", 123456), (123456, 123456), ("7B", 7),
-    ],
-)  # fmt: skip
-def test_sizes_as_people_write_them(text, size):
-    assert parse_size(text) == size
-
-
-@pytest.mark.parametrize("text", ["lots", "6 GiB each", "-1", "0", "0GB", "", "6XB", "1e9"])
-def test_other_text_is_refused(text):
-    with pytest.raises(SettingError, match="must be a size like 6GiB, 4GB or a number of bytes, not"):
-        parse_size(text)
 
 
 @pytest.fixture

@@ -3,8 +3,10 @@
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import numpy as np
+import pytest
 
 from scfusionttt.io.quiet_warnings import quiet
 
@@ -29,6 +31,16 @@ def of_another_study(mdata):
     protein = mdata["prot"]
     protein.X = np.round(protein.X * np.resize([20, 0], protein.n_vars)).astype(np.float32)
     return mdata
+
+
+@contextmanager
+def raises_one_line(error, *words):
+    """Expect an error whose message is one line with all of these words."""
+    with pytest.raises(error) as caught:
+        yield
+    message = str(caught.value)
+    assert "\n" not in message
+    assert [word for word in words if word not in message] == [], message
 
 
 def run_python(code, *arguments, cwd=None, **environment):

@@ -32,9 +32,9 @@ def make_case(
     tau = 1 / torch.arange(1.0, mini_batch + 1)
     w0 = 0.02 * torch.randn(heads, head, head, generator=draw)
     gamma = 1 + 0.1 * torch.randn(heads, head, generator=draw)
-    bias = torch.zeros(heads, head)
     mask = torch.rand(cells, tokens, generator=draw) > 0.15
-    tensors = dict(zip(TENSORS, (q, k, v, lr, tau, w0, bias, gamma, bias.clone())))
+    b0, beta = (0.1 * torch.randn(heads, head, generator=draw) for _ in range(2))
+    tensors = dict(zip(TENSORS, (q, k, v, lr, tau, w0, b0, gamma, beta)))
     return {name: x.to(device, dtype).requires_grad_() for name, x in tensors.items()} | {"mask": mask.to(device)}
 
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from benchmarks.contenders import BACKWARD, BF16, BOTH, CHUNKED, CONTENDERS, REFERENCE, TTT, passes, ttt_layer
 from benchmarks.reference import ttt_linear_reference
-from scfusionttt.ttt import TTTOutput, step_sizes, ttt_linear
+from scfusionttt.ttt import TTTOutput, ttt_linear
+from scfusionttt.ttt.parity import TENSORS, differences, make_case
 
 #: Largest difference relative to the largest value, of the output and of every gradient.
 EXACT, SINGLE, STEP_SIZES, HALF = 1e-12, 1e-5, 1e-4, 5e-2
@@ -57,7 +58,7 @@ def _layers(tokens: int) -> list[Check]:
     checks = []
     for name in (TTT, BF16, BOTH, CHUNKED):
         results = _run_layer(name, CONTENDERS[name].make(), shaken, tokens)
-        difference = _worst(results, truth["both" if name == BOTH else "causal"])
+        difference = max(differences(results, truth["both" if name == BOTH else "causal"]).values())
         checks.append(Check(f"layer {name}, against {REFERENCE}", difference, HALF if name == BF16 else SINGLE))
     return checks
 
@@ -75,52 +76,32 @@ def _run_layer(name: str, layer: nn.Module, weights: Tensors, tokens: int) -> Te
 
 
 def _operators() -> list[Check]:
-    inputs = _operator_inputs(tokens=67, dtype=torch.float64)
-    truth = _run_operator(partial(ttt_linear, backend="definition"), inputs)
+    case = make_case(cells=2, tokens=67, head=64, dtype=torch.float64)
+    truth = _run_operator(partial(ttt_linear, backend="definition"), case)
     ways: dict[str, Callable[..., TTTOutput]] = {
         "auto": ttt_linear,
         "chunked": partial(ttt_linear, backend="chunked"),
         REFERENCE: ttt_linear_reference,
     }
-    return [
-        Check(f"operator {name}, against the definition, float64", _worst(_run_operator(way, inputs), truth), EXACT)
-        for name, way in ways.items()
-    ]
+    worst = {name: max(differences(_run_operator(way, case), truth).values()) for name, way in ways.items()}
+    return [Check(f"operator {name}, against the definition, float64", x, EXACT) for name, x in worst.items()]
 
 
 def _precision(tokens: int) -> list[Check]:
-    inputs = _operator_inputs(tokens=tokens, dtype=torch.float64)
-    truth = _run_operator(ttt_linear, inputs)
-    single = {name: x.detach().float().requires_grad_() for name, x in inputs.items()}
-    results = _run_operator(ttt_linear, single)
-    steps = {"tau"}
+    double, single = (
+        _run_operator(ttt_linear, make_case(cells=1, tokens=tokens, head=64, dtype=dtype))
+        for dtype in (torch.float64, torch.float32)
+    )
+    each = differences(single, double)
+    steps = each.pop("tau")
     what = f"operator auto at {tokens} tokens, float32 against float64"
-    return [
-        Check(what, _worst({k: x for k, x in results.items() if k not in steps}, truth), SINGLE),
-        Check(f"{what}, gradient of tau", _worst({k: results[k] for k in steps}, truth), STEP_SIZES),
-    ]
+    return [Check(what, max(each.values()), SINGLE), Check(f"{what}, gradient of tau", steps, STEP_SIZES)]
 
 
-def _operator_inputs(*, tokens: int, dtype: torch.dtype, heads: int = 2, f: int = 64) -> Tensors:
-    generator = torch.Generator().manual_seed(0)
-    normal = partial(torch.randn, generator=generator, dtype=dtype)
-    inputs = {name: normal(1, heads, tokens, f) for name in "qkv"}
-    inputs |= {"lr": normal(1, heads, tokens).sigmoid() / f, "tau": step_sizes(0.02 * normal(16))}
-    inputs |= {"w0": 0.02 * normal(heads, f, f), "b0": 0.02 * normal(heads, f)}
-    inputs |= {"gamma": 1 + 0.1 * normal(heads, f), "beta": 0.1 * normal(heads, f)}
-    return {name: x.requires_grad_() for name, x in inputs.items()}
-
-
-def _run_operator(operator: Callable[..., TTTOutput], inputs: Tensors) -> Tensors:
-    """Return the output and the gradients of all inputs, by name."""
-    out = operator(**inputs).out
+def _run_operator(operator: Callable[..., TTTOutput], case: Tensors) -> Tensors:
+    """Return the output and the gradients of all tensors, by name."""
+    out = operator(**case).out
     generator = torch.Generator().manual_seed(1)
     upstream = torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out.dtype)
-    gradients = torch.autograd.grad(out, list(inputs.values()), upstream)
-    return {"output": out.detach()} | dict(zip(inputs, gradients, strict=True))
-
-
-def _worst(results: Tensors, truth: Tensors) -> float:
-    """Return the largest difference of a tensor, relative to its largest value; NaN if any value is NaN."""
-    differences = [(x.double() - truth[name]).abs().max() / truth[name].abs().max() for name, x in results.items()]
-    return float(torch.stack(differences).max())
+    gradients = torch.autograd.grad(out, [case[name] for name in TENSORS], upstream)
+    return {"output": out.detach()} | dict(zip(TENSORS, gradients, strict=True))

@@ -18,6 +18,7 @@ from scfusionttt.config import preset
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.simulation.simulate import simulate
 from scfusionttt.ttt import TTTOutput, ttt_linear
+from scfusionttt.ttt.parity import make_case
 
 TINY = ["--quick", "--lengths", "33", "70"]
 
@@ -76,12 +77,9 @@ def test_scripts_do_not_shadow_modules_of_the_same_name(script):
 @pytest.mark.parametrize("way", [{}, {"reverse": True}, {"both": True}])
 @pytest.mark.parametrize("causal", [False, True])
 def test_the_reference_loop_computes_the_operator(causal, way, mask):
-    cells = checks._operator_inputs(tokens=37, dtype=torch.float64, f=8)
-    inputs = {name: x.expand(2, -1, -1, -1) if name in "qkv" else x for name, x in cells.items()}
-    inputs["lr"] = inputs["lr"].expand(2, -1, -1)
-    options = {"mask": mask, "causal": causal, **way}
-    expected = ttt_linear(**inputs, **options, backend="definition").out
-    found = contenders.ttt_linear_reference(**inputs, **options).out
+    case = make_case(cells=2, tokens=37, head=8, dtype=torch.float64) | {"mask": mask}
+    expected = ttt_linear(**case, causal=causal, **way, backend="definition").out
+    found = contenders.ttt_linear_reference(**case, causal=causal, **way).out
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
 

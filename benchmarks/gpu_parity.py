@@ -13,9 +13,6 @@ if not __package__:
     sys.path[0] += "/.."  # run as a file: modules in this folder must not shadow the standard library
 
 import argparse
-import datetime
-import json
-import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +23,8 @@ from typing import Any
 import pandas as pd
 import torch
 
+from benchmarks.measure import environment, print_table, write_json
+from scfusionttt.report.tables import Table
 from scfusionttt.ttt import ttt_linear
 from scfusionttt.ttt.parity import TENSORS, TOLERANCES, differences, make_case, results
 
@@ -47,6 +46,10 @@ SHAPES: tuple[
 QUICK: tuple[Shape, ...] = ((37, 16, 16, {}), (37, 32, 16, {"causal": False}))
 LENGTHS = (400, 1000, 4000, 20000)
 DEFINITION_UP_TO = 200  # tokens; beyond, the token-by-token definition takes too long
+CAPTIONS = {
+    "parity": "difference from float64, relative to the largest value",
+    "speed": "forward + backward, ns per token and head; 'faster' is the speed-up of the GPU kernel over the row",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     shapes, tolerances = (QUICK, ["highest"]) if given.quick else (SHAPES, list(TOLERANCES))
     parity = measure_parity(shapes, tolerances, device)
-    show(parity, "difference from float64, relative to the largest value")
+    print_table(parity.set_index("tokens"), CAPTIONS["parity"])
     holds = parity.groupby(["head", "precision"], sort=False)["holds"].all()
     for head, precision in holds.index[~holds]:
         print(f"not timed, because the parity check failed: head size {head}, precision {precision}")
@@ -74,8 +77,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         precisions = [p for p in tolerances if holds.get((head, p), False)]
         tables.append(measure_speed(lengths, head, precisions, device, rounds))
     speed = pd.concat(tables, ignore_index=True)
-    show(speed, "forward + backward, ns per token and head; 'faster' is the speed-up of the GPU kernel over the row")
-    write(given, device, parity, speed)
+    print_table(speed.set_index("tokens"), CAPTIONS["speed"])
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else "Triton's interpreter"
+    write_json(given.json, device=where, parity=parity, speed=speed)
+    if given.markdown:
+        head = f"{where}, torch {torch.__version__}, {environment()['date']}"
+        measured = {"parity": parity, "speed": speed}
+        shown = [Table(rows.set_index("tokens"), CAPTIONS[name]).markdown() for name, rows in measured.items()]
+        given.markdown.write_text("\n\n".join([head, *shown]) + "\n", encoding="utf-8")
     return 0 if holds.all() else 1
 
 
@@ -181,31 +190,6 @@ def wait(device: torch.device) -> None:
     """Wait until the device has finished."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def show(table: pd.DataFrame, title: str) -> None:
-    """Print a table."""
-    print(f"\n{title}\n{table.to_string(index=False)}", flush=True)
-
-
-def write(given: argparse.Namespace, device: torch.device, parity: pd.DataFrame, speed: pd.DataFrame) -> None:
-    """Write the JSON and Markdown files, if requested."""
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.processor()} (interpreted)"
-    head = {"date": datetime.datetime.now(datetime.UTC).date().isoformat(), "device": where, "torch": torch.__version__}
-    tables = {"parity": parity, "speed": speed}
-    if given.json:
-        rows = {name: json.loads(table.to_json(orient="records")) for name, table in tables.items()}
-        given.json.write_text(json.dumps(head | rows, indent=1) + "\n")
-    if given.markdown:
-        lines = [", ".join(f"{name} {value}" for name, value in head.items()), ""]
-        given.markdown.write_text("\n".join(lines + [as_markdown(table) for table in tables.values()]))
-
-
-def as_markdown(table: pd.DataFrame) -> str:
-    """Return a table in Markdown."""
-    cells: list[list[Any]] = [list(table), ["---"] * len(table.columns), *table.values.tolist()]
-    shown = [[f"{x:.2g}" if isinstance(x, float) and abs(x) < 1e-2 else str(x) for x in row] for row in cells]
-    return "\n".join(f"| {' | '.join(row)} |" for row in shown) + "\n"
 
 
 if __name__ == "__main__":

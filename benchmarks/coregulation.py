@@ -22,11 +22,10 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from benchmarks.measure import print_table, write_json
+from benchmarks.measure import labelled_inputs, print_table, write_json
 from scfusionttt.comparison.cells import Cells
 from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.genome import order_features, resolve_genes
-from scfusionttt.io.read import read
 from scfusionttt.simulation import simulate
 
 STRENGTHS = (0.0, 0.2, 0.4, 0.8, 1.6)
@@ -46,14 +45,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
-    if len(options.labels_key) not in {1, len(options.inputs)}:
-        parser.error(f"{len(options.labels_key)} label keys for {len(options.inputs)} inputs")
-    keys = options.labels_key * (1 if len(options.labels_key) > 1 else len(options.inputs))
-    found = [simulated(strength, options.seed) for strength in STRENGTHS]
-    found += [
-        Cells(path.stem, as_citeseq(read(path), cells="overlap"), key)
-        for path, key in zip(options.inputs, keys, strict=True)
-    ]  # fmt: skip
+    given = labelled_inputs(parser, options)
+    found = [simulated(strength, options.seed) for strength in STRENGTHS] + given
     rows = [{"cells": cells.name, **coregulation(cells, options.seed)} for cells in found]
     table = pd.DataFrame(rows).set_index("cells").round(4)
     print_table(table, "Covariance of adjacent genes within types, above that in random orders")

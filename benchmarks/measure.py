@@ -1,5 +1,6 @@
-"""Shared by the benchmarks: process time, peak memory, the machine, tables and JSON."""
+"""Shared by the benchmarks: process time, peak memory, the machine, inputs, tables and JSON."""
 
+import argparse
 import ctypes
 import gc
 import json
@@ -19,7 +20,10 @@ import numpy as np
 import pandas as pd
 import torch
 
+from scfusionttt.comparison.cells import Cells
+from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.data.cells import CiteSeq
+from scfusionttt.io.read import read
 from scfusionttt.report.tables import Table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -118,6 +122,17 @@ def some_cells(cite: CiteSeq, n: int | None, *, seed: int = 0) -> CiteSeq:
     if n is None or n >= cite.rna.n_obs:
         return cite
     return cite[np.sort(np.random.default_rng(seed).choice(cite.rna.n_obs, n, replace=False))]
+
+
+def labelled_inputs(parser: argparse.ArgumentParser, options: argparse.Namespace, n: int | None = None) -> list[Cells]:
+    """Return at most `n` cells of each of ``options.inputs``; ``options.labels_key`` has one key, or one per input."""
+    inputs, keys = options.inputs, options.labels_key
+    if len(keys) not in {1, len(inputs)}:
+        parser.error(f"{len(keys)} label keys for {len(inputs)} inputs")
+    return [
+        Cells(path.stem, some_cells(as_citeseq(read(path), cells="overlap"), n), key)
+        for path, key in zip(inputs, keys if len(keys) > 1 else keys * len(inputs), strict=True)
+    ]  # fmt: skip
 
 
 def print_table(rows: pd.DataFrame, caption: str, notes: Iterable[str] = ()) -> None:

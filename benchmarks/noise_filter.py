@@ -21,7 +21,7 @@ from unittest.mock import patch
 
 import pandas as pd
 
-from benchmarks.measure import print_table, some_cells, write_json
+from benchmarks.measure import labelled_inputs, print_table, write_json
 from scfusionttt.cli.common import as_settings
 from scfusionttt.comparison.cells import Cells
 from scfusionttt.comparison.methods import choose
@@ -29,7 +29,6 @@ from scfusionttt.comparison.rows import half_interval
 from scfusionttt.comparison.tasks import tasks
 from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.fitting import whitening
-from scfusionttt.io.read import read
 from scfusionttt.simulation.simulate import simulate
 
 SCORES = ("split_gene_r", "split_protein_r", "kNN", "probe_f1", "ARI", "NMI", "gene_r", "protein_r")
@@ -47,11 +46,7 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", metavar="SECTION.KEY=VALUE", help="settings of both models")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
-    if len(options.labels_key) not in {1, len(options.inputs)}:
-        parser.error(f"{len(options.labels_key)} label keys for {len(options.inputs)} inputs")
-    keys = options.labels_key * (len(options.inputs) if len(options.labels_key) == 1 else 1)
-    data = [_cells(path, key, options.cells) for path, key in zip(options.inputs, keys, strict=True)]
-    data = data or list(map(_simulated, SIMULATIONS))
+    data = labelled_inputs(parser, options, options.cells) or list(map(_simulated, SIMULATIONS))
     settings, rows = as_settings(options.set), []
     for cells in data:
         for seed in range(options.seeds):
@@ -60,10 +55,6 @@ def main() -> None:
     table = pd.DataFrame(rows)
     print_table(differences(table), "With the filter minus without it")
     write_json(options.json, rows=table)
-
-
-def _cells(path: Path, key: str, n: int | None) -> Cells:
-    return Cells(path.stem, some_cells(as_citeseq(read(path), cells="overlap"), n), key)
 
 
 def _simulated(seed: int) -> Cells:

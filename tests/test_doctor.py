@@ -23,7 +23,7 @@ def test_every_cpu_kernel_agrees_with_the_definition(report):
         assert row["ns per token-head"] > 0
 
 
-def test_versions_and_devices(report):
+def test_the_report_has_versions_and_devices(report):
     assert report["versions"]["torch"] == version("torch")
     assert report["devices"]["cpu"] == f"{torch.get_num_threads()} threads"
 

@@ -22,7 +22,7 @@ def fails(obs, key, *words):
         usable_labels(obs, key)
 
 
-def test_usable_labels():
+def test_classes_are_sorted_and_unlabelled_cells_have_none():
     codes, classes = usable_labels(OBS, "cell_type")
     assert classes == ["B", "T"]
     assert codes.tolist() == [1, 0, 1, -1, -1, 0]
@@ -35,7 +35,7 @@ def test_a_class_of_one_cell_can_be_shown_but_not_learned():
 
 
 @pytest.mark.parametrize("value", ["Unknown", " NA ", "nan", "", "UNASSIGNED", None, np.nan, pd.NA])
-def test_words_for_unlabelled_in_any_case(value):
+def test_cells_are_unlabelled_by_any_word_for_it(value):
     codes, classes = usable_labels(pd.DataFrame({"k": ["a", "b", value, "a", "b"]}), "k")
     assert codes.tolist() == [0, 1, -1, 0, 1]
     assert classes == ["a", "b"]
@@ -47,13 +47,13 @@ def test_numbers_and_booleans_are_labels(values):
     assert classes == (["False", "True"] if values[0] is True else ["1", "2"])
 
 
-def test_whole_numbers_with_gaps():
+def test_whole_numbers_with_gaps_are_labels():
     codes, classes = usable_labels(pd.DataFrame({"k": [1.0, 2.0, np.nan, 2.0, 1.0]}), "k")
     assert codes.tolist() == [0, 1, -1, 1, 0]
     assert classes == ["1", "2"]
 
 
-def test_unknown_key_suggests_the_closest_and_lists_the_candidates():
+def test_an_unknown_key_suggests_the_closest_and_lists_the_candidates():
     fails(OBS, "celltype", "no obs['celltype']", "did you mean 'cell_type'?", "batch", "lonely")
     fails(OBS, "zzz", "columns that could be labels: cell_type, batch, lonely")
     of_mudata = pd.DataFrame({"prot:leiden": ["1", "2"], "leiden": ["1", "2"]})
@@ -69,12 +69,12 @@ def test_labels_are_chosen_by_column_name():
     fails(twice, "cell_type", "2 columns obs['cell_type']", "rename or drop")
 
 
-def test_single_class():
+def test_a_single_class_or_none_is_refused():
     fails(OBS, "one", "single class (x)", "at least two")
     fails(pd.DataFrame({"k": ["unknown", None]}), "k", "no labelled cell")
 
 
-def test_class_with_one_cell_is_named():
+def test_a_class_with_one_cell_is_named():
     fails(OBS, "lonely", "only one cell: c, d", "merge", "label its cell 'unknown'")
 
 
@@ -84,7 +84,7 @@ def test_measurements_are_refused():
     fails(pd.DataFrame({"k": np.arange(900)}), "k", "looks continuous")
 
 
-def test_label_columns():
+def test_columns_that_could_be_labels_are_listed_with_their_classes():
     assert label_columns(OBS) == {
         "cell_type": {"T": 2, "B": 2},
         "batch": {"1": 3, "2": 3},

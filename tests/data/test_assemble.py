@@ -59,11 +59,11 @@ def check_equal(cite, rna=RNA, protein=PROTEIN):
 
 
 @pytest.mark.parametrize("names", [("rna", "prot"), ("RNA", "ADT"), ("gex", "Protein")])
-def test_modalities_by_known_names(names):
+def test_modalities_are_found_by_known_names(names):
     check_equal(as_citeseq(mudata(names=names)))
 
 
-def test_modalities_by_option():
+def test_modalities_are_chosen_by_option():
     data = mudata(names=("counts", "tags"))
     fails(data, "no RNA found", "counts, tags", "rna_modality")
     fails(data, "no modality 'rnaa'", "counts, tags", rna_modality="rnaa")
@@ -87,7 +87,7 @@ def test_feature_types_are_split_and_others_left_out():
 
 
 @pytest.mark.parametrize("key", ["protein_expression", "ADT", "prot"])
-def test_proteins_in_obsm(key):
+def test_proteins_are_found_in_obsm(key):
     data = table(sparse.csr_matrix(RNA))
     data.obsm[key] = pd.DataFrame(PROTEIN, index=CELLS, columns=PROTEINS)
     cite = as_citeseq(data)
@@ -225,7 +225,7 @@ def test_a_warning_names_obsm_entries_that_may_be_proteins(key):
 
 
 @pytest.mark.parametrize("names_key", ["protein_names", "protein_expression_names"])
-def test_protein_names_in_uns(names_key):
+def test_protein_names_are_found_in_uns(names_key):
     """As scvi-tools stores them; the proteins had been left out."""
     data = table(sparse.csr_matrix(RNA))
     data.obsm["protein_expression"] = PROTEIN
@@ -299,7 +299,7 @@ def test_only_one_modality_may_have_the_layer():
     check_equal(as_citeseq(data, layer="raw"))
 
 
-def test_rna_only():
+def test_rna_alone_is_enough():
     check_equal(as_citeseq(table(sparse.csr_matrix(RNA))), protein=None)
     fails(table(sparse.csr_matrix(RNA)), "no modalities", rna_modality="rna")
 
@@ -506,7 +506,7 @@ def test_text_instead_of_numbers():
     fails(data, "must be numbers")
 
 
-def test_backed(tmp_path):
+def test_backed_files_are_read(tmp_path):
     table(sparse.csr_matrix(RNA)).write_h5ad(tmp_path / "sparse.h5ad")
     table(RNA).write_h5ad(tmp_path / "dense.h5ad")
     for name in ("sparse.h5ad", "dense.h5ad"):
@@ -669,7 +669,7 @@ def test_objects_of_other_types_are_refused():
         ("sln111_d2_mouse.h5ad", "same", (7564, 4005), 0),
     ],
 )
-def test_real_data(real_data, name, cells, shape, n_proteins):
+def test_real_data_have_their_cells_genes_and_proteins(real_data, name, cells, shape, n_proteins):
     cite = as_citeseq(read(real_data / name), cells=cells)
     assert cite.rna.shape == shape
     assert (0 if cite.protein is None else cite.protein.n_vars) == n_proteins

@@ -134,7 +134,7 @@ def test_labels_that_are_confounded_with_batches_are_warned_of(caplog):
     assert "obs['donor'] and obs['copy'] are confounded (Cramer's V 1.00)" in caplog.text
 
 
-def test_cramers_v():
+def test_cramers_v_is_one_for_confounded_and_zero_for_crossed_columns():
     assert cramers_v(OBS["donor"], OBS["donor"]) == pytest.approx(1)
     assert cramers_v(OBS["donor"], OBS["lane"]) == pytest.approx(0)
     assert cramers_v(OBS["donor"], OBS["type"]) == pytest.approx(1)  # every donor has one type

@@ -43,13 +43,13 @@ def test_stratified_split_has_the_size_asked_for_and_leaves_the_unlabelled():
     assert not np.array_equal(train, other)
 
 
-def test_stratified_split_of_names():
+def test_a_stratified_split_takes_names_of_classes():
     train, test = stratified_split(np.array(["a", "b", "a", "b"]), fraction=0.5, seed=0)
     assert sorted(np.r_[train, test]) == [0, 1, 2, 3]
     assert len(train) == 2
 
 
-def test_random_split():
+def test_a_random_split_has_the_size_asked_for_and_repeats():
     train, test = random_split(101, fraction=0.75, seed=0)
     assert len(train) == 76
     np.testing.assert_array_equal(np.sort(np.r_[train, test]), np.arange(101))
@@ -58,7 +58,7 @@ def test_random_split():
 
 
 @pytest.mark.parametrize("fraction", [0, 1, -0.1, 75, float("nan"), "0.5", None, [0.5]])
-def test_fraction_outside_0_to_1(fraction):
+def test_a_fraction_outside_0_to_1_is_refused(fraction):
     for split in (
         lambda: random_split(9, fraction=fraction, seed=0),
         lambda: stratified_split([0, 1], fraction=fraction, seed=0),
@@ -67,14 +67,14 @@ def test_fraction_outside_0_to_1(fraction):
             split()
 
 
-def test_too_few_cells():
+def test_too_few_cells_to_split_are_refused():
     with pytest.raises(InputDataError, match="cannot split 1 cell"):
         random_split(1, fraction=0.5, seed=0)
     with pytest.raises(LabelError, match="cannot split 1 labelled cell"):
         stratified_split(np.array([0, -1]), fraction=0.5, seed=0)
 
 
-def test_split_by_key():
+def test_a_column_splits_into_train_and_test():
     obs = pd.DataFrame(
         {"split": ["train", "Test", None, "TRAIN"], "other": ["train", "test", "val", "x"], "t": "train"}
     )

@@ -113,7 +113,7 @@ def test_few_cells_are_believed_less():
     assert np.abs(difference(genes[few], logs[few], batch[few])[[0, -1]]).max() < 2
 
 
-def test_shrinkage():
+def test_small_differences_shrink_to_none_and_large_ones_hardly():
     values = np.array([[0.3, -0.3, 0.0], [3.0, 4.0, 0.0], [0.0, 0.0, 0.0]])
     np.testing.assert_allclose(shrunk(values, 0.4), [[0, 0, 0], [3 * 0.9872, 4 * 0.9872, 0], [0, 0, 0]])
 

@@ -114,7 +114,7 @@ def test_moments_over_several_blocks_of_rows():
     np.testing.assert_allclose(fitted.std, raw.toarray().std(axis=0, dtype=float))
 
 
-def test_transform_and_clip():
+def test_values_are_standardised_and_clipped():
     dense = counts().toarray()
     dense[0, 0] = 1000.0
     fitted = Standardizer.fit(moments(dense), clip=None)

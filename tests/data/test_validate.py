@@ -63,7 +63,7 @@ def test_good_data_have_no_findings():
         (0.5, "not_counts", "round=True"),
     ],
 )
-def test_bad_rna_values(value, code, words):
+def test_bad_rna_values_are_errors_with_their_cells(value, code, words):
     cite = toy()
     cite.rna.X.data[[0, -1]] = value
     finding = only(check(cite), code)
@@ -158,7 +158,7 @@ def test_missing_proteins_are_reported_but_no_error():
     assert len(only(report.findings, "missing_proteins").names) == 80
 
 
-def test_names():
+def test_repeated_and_blank_names_are_found():
     cite = toy(genes=["CD4", "CD4", "", *SYMBOLS[:247]], cells=["c", "c", *map(str, range(78))])
     cells = only(check(cite), "duplicated_cells")
     assert (cells.severity, cells.names) == ("error", ("c",))
@@ -167,7 +167,7 @@ def test_names():
     assert only(check(cite), "odd_gene_names").names == ("",)
 
 
-def test_two_species():
+def test_genes_of_two_species_are_found():
     genes = [f"GRCh38_G{i}" for i in range(200)] + [f"mm10_G{i}" for i in range(50)]
     finding = only(check(toy(genes=genes)), "mixed_species")
     assert "200 human and 50 mouse" in str(finding)
@@ -196,7 +196,7 @@ def test_genes_of_another_species_are_used_if_asked_for():
     assert "only 0 of 250 genes have a place" in str(only(nowhere.errors, "unknown_genes"))
 
 
-def test_small_inputs():
+def test_few_cells_and_few_genes_are_found():
     assert "only 1 cell;" in str(only(check(toy(n=1)), "few_cells"))
     assert "only 49 cells" in str(only(check(toy(n=49)), "few_cells"))
     assert "only 199 genes" in str(only(check(toy(g=199)), "few_genes"))
@@ -231,7 +231,7 @@ def test_user_errors_are_findings(tmp_path):
     assert not validate(differ, cells="overlap").errors
 
 
-def test_a_normalised_file(tmp_path):
+def test_a_normalised_file_is_not_usable(tmp_path):
     cite = toy()
     cite.rna.X = cite.rna.X.log1p()
     cite.rna.write_h5ad(tmp_path / "n.h5ad")
@@ -272,13 +272,13 @@ def test_report_is_json_and_errors_come_first():
         ("sln111_d2_mouse.h5ad", "same", {"cell_type"}),
     ],
 )
-def test_real_data(real_data, name, cells, labels):
+def test_real_data_have_no_errors(real_data, name, cells, labels):
     report = validate(real_data / name, cells=cells)
     assert not report.errors
     assert set(report.summary.labels) == labels
 
 
-def test_real_mosaic(real_data):
+def test_cells_of_the_real_mosaic_lack_proteins(real_data):
     assert "800 in both" in only(validate(real_data / "mosaic_224adt.h5mu").errors, "InputDataError").message
     report = validate(real_data / "mosaic_224adt.h5mu", cells="rna")
     assert len(only(report.findings, "missing_proteins").names) == 400

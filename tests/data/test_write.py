@@ -40,7 +40,7 @@ def fails(call, *words, error=OutputError):
         call()
 
 
-def test_npy_and_csv(tmp_path):
+def test_an_embedding_is_written_to_npy_and_csv(tmp_path):
     write_embedding(tmp_path / "z.npy", Z, CELLS)
     np.testing.assert_array_equal(np.load(tmp_path / "z.npy", allow_pickle=False), Z)
     write_embedding(tmp_path / "z.csv", Z, CELLS, toy())
@@ -100,7 +100,7 @@ def test_names_of_proteins_with_slashes_are_written_to_zarr(tmp_path):
     np.testing.assert_array_equal(found, Z)
 
 
-def test_backed_sources(tmp_path):
+def test_a_source_may_be_backed_unless_it_is_mudata(tmp_path):
     toy().write_h5ad(tmp_path / "a.h5ad")
     source = anndata.read_h5ad(tmp_path / "a.h5ad", backed="r")
     write_embedding(tmp_path / "z.h5ad", Z, CELLS, source)
@@ -117,7 +117,7 @@ def test_backed_sources(tmp_path):
     backed.file.close()
 
 
-def test_without_a_source(tmp_path):
+def test_an_h5ad_without_a_source_has_the_embedding_alone(tmp_path):
     write_embedding(tmp_path / "z.h5ad", Z, CELLS)
     found = anndata.read_h5ad(tmp_path / "z.h5ad")
     assert list(found.obs_names) == list(CELLS)
@@ -221,13 +221,13 @@ def test_a_file_does_not_replace_a_folder(tmp_path):
     fails(lambda: write_embedding(tmp_path / "z.npy", Z, CELLS), "is a folder")
 
 
-def test_zarr_is_replaced(tmp_path):
+def test_an_earlier_zarr_result_is_replaced(tmp_path):
     for factor in (1, 2):
         write_embedding(tmp_path / "z.zarr", factor * Z, CELLS, toy())
         np.testing.assert_array_equal(read(tmp_path / "z.zarr").obsm["X_fusionttt"], factor * Z)
 
 
-def test_real_mudata(real_data, tmp_path):
+def test_the_real_mudata_is_written_in_every_format(real_data, tmp_path):
     source = read(real_data / "citefuse_ctcl.h5mu")
     array = np.random.default_rng(0).normal(size=(source.n_obs, 4)).astype(np.float32)
     for name in ("z.h5mu", "z.zarr", "z.h5ad"):

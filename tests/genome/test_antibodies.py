@@ -73,7 +73,7 @@ from scfusionttt.genome.chromosomes import is_main
         ("ENSG00000010610", "CD4"),
     ],
 )
-def test_human_antibodies(name, symbol):
+def test_a_human_antibody_is_matched_to_the_gene_of_its_antigen(name, symbol):
     found = resolve_antibodies([name]).table.iloc[0]
     assert (found["name"], found["symbol"], found["kind"]) == (name, symbol, "antibody")
     assert found["status"] == "matched"
@@ -103,7 +103,7 @@ def test_human_antibodies(name, symbol):
         ("Fas-L", "Fasl"),
     ],
 )
-def test_mouse_antibodies(name, symbol):
+def test_a_mouse_antibody_is_matched_to_the_gene_of_its_antigen(name, symbol):
     assert resolve_antibodies([name], species="mouse").table["symbol"].tolist() == [symbol]
 
 
@@ -135,7 +135,7 @@ def test_mouse_antibodies(name, symbol):
         "RTK4530",
     ],
 )
-def test_isotypes(name):
+def test_an_isotype_control_is_recognised(name):
     assert is_isotype(name)
     found = resolve_antibodies([name]).table.iloc[0]
     assert (found["kind"], found["status"], found["how"]) == ("isotype", "lost", "isotype")
@@ -175,7 +175,7 @@ def test_a_control_of_an_antibody_is_a_control(name):
     "name",
     ["HTO28_5P", "HTO_A", "Hashtag1", "Hashtag-1", "anti-human Hashtag 1", "hash-tag 3", "CMO301", "SampleTag01_hs"],
 )
-def test_hashtags(name):
+def test_a_hashtag_is_recognised(name):
     assert is_hashtag(name)
     assert resolve_antibodies([name]).table.loc[0, "kind"] == "hashtag"
 
@@ -200,7 +200,7 @@ def test_summary_names_what_is_left_out():
     )
 
 
-def test_overrides(tmp_path):
+def test_overrides_come_before_the_table(tmp_path):
     names = ["CD3", "mystery", "CD4", "FITC"]
     table = pd.DataFrame({"name": ["cd3", "Mystery", "CD4"], "symbol": ["CD3G", "isotype", ""]})
     path = tmp_path / "own.csv"
@@ -212,7 +212,7 @@ def test_overrides(tmp_path):
         assert found.loc[0, "how"] == "override"
 
 
-def test_wrong_overrides(tmp_path):
+def test_overrides_without_names_and_symbols_are_refused(tmp_path):
     with pytest.raises(InputFileError, match="need the columns name and symbol, but have a"):
         resolve_antibodies(["CD4"], overrides=pd.DataFrame({"a": ["b"]}))
     with pytest.raises(InputFileError, match="need the columns name and symbol, but have 0, 1"):

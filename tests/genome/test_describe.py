@@ -4,7 +4,7 @@ from scfusionttt.errors import FeatureError
 from scfusionttt.genome import describe
 
 
-def test_genes_and_antibodies():
+def test_names_are_described_as_genes_or_as_proteins():
     table = describe(["CD4", "CD3", "IgG2a", "HTO1", "nonsense", "CD1"])
     assert list(table.columns) == [
         "name",

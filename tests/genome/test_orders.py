@@ -18,7 +18,7 @@ def features(rows):
     return table.assign(name=[f"f{i}" for i in range(len(table))], symbol="S")
 
 
-def test_karyotypic_rank():
+def test_chromosomes_rank_by_number_and_scaffolds_after_them():
     given_order = ["MT", "GL000220.1", "X", "10", "2", None, "22", "Y", "1", "AC1.1"]
     order = np.argsort(karyotypic_rank(pd.Series(given_order, dtype=object)), kind="stable")
     assert [given_order[i] for i in order] == ["1", "2", "10", "22", "X", "Y", "MT", "AC1.1", "GL000220.1", None]
@@ -59,7 +59,7 @@ def test_protein_stands_at_its_coding_gene():
     assert named == ["PTPRC", "CD45RA", "CD3", "CD3D", "CD3G", "CD4", "nonsense", "IgG1_control"]
 
 
-def test_shuffled_by_seed():
+def test_the_seed_decides_a_shuffled_order():
     table = features([("1", i) for i in range(1, 40)])
     assert np.array_equal(order_features(table, "shuffled", seed=3), order_features(table, "shuffled", seed=3))
     assert not np.array_equal(order_features(table, "shuffled", seed=3), order_features(table, "shuffled", seed=4))
@@ -100,6 +100,6 @@ def test_list_by_name_or_symbol_others_last():
         ("list", {"names": ["unheard"]}, FeatureError, "none of its 1 names"),
     ],
 )
-def test_errors(kind, options, error, message):
+def test_orders_that_cannot_be_made_are_refused(kind, options, error, message):
     with pytest.raises(error, match=message):
         order_features(features([("1", 1), ("2", 1)]), kind, **options)

@@ -38,7 +38,7 @@ def one(name, **options):
         ("NKX2-1", "NKX2-1", "symbol"),
     ],
 )
-def test_human_names(name, symbol, how):
+def test_a_human_gene_is_found_by_its_names(name, symbol, how):
     found = one(name)
     assert (found["symbol"], found["how"], found["status"]) == (symbol, how, "matched")
     assert found["name"] == name
@@ -48,7 +48,7 @@ def test_human_names(name, symbol, how):
     ("name", "symbol"),
     [("mm10_Cd4", "Cd4"), ("GRCm38_Ptprc", "Ptprc"), ("Itgam-1", "Itgam"), ("MOUSE_Cd4", "Cd4"), ("mm10-Cd4", "Cd4")],
 )
-def test_mouse_names(name, symbol):
+def test_a_mouse_gene_is_found_by_its_names(name, symbol):
     assert one(name, species="mouse")["symbol"] == symbol
 
 
@@ -108,7 +108,7 @@ def test_the_species_in_any_case():
     assert (found.species, found.counts["matched"]) == ("mouse", 1)
 
 
-def test_own_table():
+def test_names_are_resolved_by_a_users_table():
     table = pd.DataFrame({"symbol": ["Aaa"], "gene_id": ["ENSRNOG00000000001"], "chromosome": ["7"], "start": [3]})
     table = table.assign(end=9, strand="+", previous="Old1|Old2", alias="")
     found = resolve_genes(["old2", "ENSRNOG00000000001.2", "CD4"], table=table)
@@ -117,14 +117,14 @@ def test_own_table():
     assert found.table["status"].tolist() == ["matched", "matched", "lost"]
 
 
-def test_one_assembly_only():
+def test_names_are_resolved_by_a_single_assembly():
     found = resolve_genes(["SEPT9", "RP11-206L10.2", "CD45"], table="GRCh37")
     assert found.species == "human"
     assert found.table["symbol"].tolist() == ["SEPT9", "RP11-206L10.2", "PTPRC"]
     assert set(found.table["assembly"]) == {"GRCh37"}
 
 
-def test_errors():
+def test_tables_and_ids_that_do_not_fit_are_refused():
     with pytest.raises(InputFileError, match="no column symbol"):
         resolve_genes(["CD4"], table=pd.DataFrame({"chromosome": ["1"], "start": [1]}))
     with pytest.raises(FeatureError, match="1 gene ids for 2 gene names"):

@@ -22,11 +22,11 @@ MOUSE = ["Cd4", "Cd8a", "Ptprc", "Ms4a1", "Ncam1"]
         (["ENSMUSG00000023274"], "mouse"),
     ],
 )
-def test_species(names, species):
+def test_the_species_is_read_from_names(names, species):
     assert infer_species(names) == species
 
 
-def test_gene_ids_tell():
+def test_gene_ids_tell_the_species_where_names_do_not():
     assert infer_species(["a", "b"], gene_ids=["ENSMUSG00000023274", "ENSMUSG00000026395"]) == "mouse"
 
 
@@ -50,7 +50,7 @@ def test_a_stray_gene_is_no_mixture():
 
 
 @pytest.mark.parametrize("names", [["chr1:100-200", "chr2:5-9"], [], ["", None]])
-def test_neither(names):
+def test_names_of_neither_species_are_refused(names):
     with pytest.raises(FeatureError, match="neither human nor mouse"):
         infer_species(names)
 

@@ -31,7 +31,7 @@ def test_shipped_table_is_sound(assembly):
         ("GRCm39", "Gnai3", ("3", 108014596, 108053462, "-")),
     ],
 )
-def test_known_places(assembly, symbol, place):
+def test_genes_have_the_places_of_their_release(assembly, symbol, place):
     gene = load_genes(assembly).set_index("symbol").loc[symbol]
     assert tuple(gene[["chromosome", "start", "end", "strand"]]) == place
 
@@ -63,7 +63,7 @@ GL000220.1\tensembl\tgene\t7\t9\t.\t-\t.\tgene_id "ENSG00000000003"; gene_name "
 
 
 @pytest.mark.parametrize("ending", [".gtf", ".gtf.gz"])
-def test_own_gtf(tmp_path, ending):
+def test_genes_of_a_users_gtf_are_read(tmp_path, ending):
     path = tmp_path / f"own{ending}"
     path.write_bytes(gzip.compress(GTF.encode()) if ending.endswith("gz") else GTF.encode())
     genes = load_genes(path)
@@ -73,7 +73,7 @@ def test_own_gtf(tmp_path, ending):
     assert genes["start"].tolist() == [11, 5, 7]
 
 
-def test_own_table_with_other_column_names(tmp_path):
+def test_a_users_table_may_have_other_column_names(tmp_path):
     path = tmp_path / "own.csv"
     path.write_text("gene_name,gene,chr,start\nAAA,A,chrX,5\n")
     genes = load_genes(str(path))
@@ -93,7 +93,7 @@ def test_own_table_with_other_column_names(tmp_path):
         ("own.tsv.gz", "not a gzip file", "cannot be read"),
     ],
 )
-def test_wrong_file_is_named(tmp_path, name, content, message):
+def test_a_wrong_file_is_named(tmp_path, name, content, message):
     path = tmp_path / name
     path.write_text(content)
     with pytest.raises(InputFileError, match=message) as error:
@@ -102,7 +102,7 @@ def test_wrong_file_is_named(tmp_path, name, content, message):
     assert "\n" not in str(error.value)
 
 
-def test_missing_file_and_unknown_assembly(tmp_path):
+def test_a_missing_file_and_an_unknown_assembly_are_refused(tmp_path):
     with pytest.raises(InputFileError, match="no such file"):
         load_genes(tmp_path / "none.gtf")
     with pytest.raises(InputFileError, match="neither a file nor one of GRCh38"):

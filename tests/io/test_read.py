@@ -99,7 +99,7 @@ def test_h5mu_is_known_by_its_content(tmp_path, name):
     assert_counts(found["rna"])
 
 
-def test_zarr_of_either(tmp_path):
+def test_zarr_of_anndata_and_of_mudata_is_read(tmp_path):
     save(toy_anndata(), tmp_path / "a.zarr", "zarr")
     save(toy_mudata(), tmp_path / "m.zarr", "zarr")
     assert_counts(read(tmp_path / "a.zarr"))
@@ -121,7 +121,7 @@ def test_10x_h5_of_both_versions_keeps_all_features_and_their_names(tmp_path, gr
 
 @pytest.mark.parametrize("group", ["matrix", "hg19"])
 @pytest.mark.parametrize("name", ["matrix_v2", "background_removed"])
-def test_matrices_of_cellbender(tmp_path, group, name):
+def test_matrices_of_cellbender_are_read(tmp_path, group, name):
     """It names the group of the counts after its own version, next to groups of its fit."""
     write_10x_h5(tmp_path / "f.h5", group)
     with h5py.File(tmp_path / "f.h5", "r+") as file:
@@ -149,7 +149,7 @@ def test_a_10x_h5_of_two_genomes_is_not_called_damaged(tmp_path):
 @pytest.mark.parametrize("version", [2, 3])
 @pytest.mark.parametrize("gz", [True, False])
 @pytest.mark.parametrize("prefix", ["", "GSM1_"])
-def test_10x_folder_of_both_versions(tmp_path, version, gz, prefix):
+def test_10x_folders_of_both_versions_are_read(tmp_path, version, gz, prefix):
     found = read(write_10x_folder(tmp_path / "f", version=version, gz=gz, prefix=prefix))
     assert_counts(found)
     assert list(found.var_names) == SYMBOLS  # a gene called "NA" is a gene
@@ -164,7 +164,7 @@ def test_hidden_files_of_macos_are_ignored(tmp_path):
     assert_counts(read(folder))
 
 
-def test_a_file_and_its_gz(tmp_path):
+def test_a_file_and_its_gz_may_stand_side_by_side_if_equal(tmp_path):
     folder = write_10x_folder(tmp_path / "f")
     write_10x_folder(folder, gz=False)
     assert_counts(read(folder))
@@ -184,7 +184,7 @@ def write_folder(folder, matrix, names):
 
 @pytest.mark.parametrize("prefix", ["", "GSM1_"])
 @pytest.mark.parametrize("matrix", ["cells_x_genes", "cells_x_features"])
-def test_folders_of_kallisto_and_bustools(tmp_path, prefix, matrix):
+def test_folders_of_kallisto_and_bustools_are_read(tmp_path, prefix, matrix):
     names = {f"{prefix}{matrix}.genes.txt": IDS, f"{prefix}{matrix}.barcodes.txt": CELLS}
     found = read(write_folder(tmp_path / "f", f"{prefix}{matrix}.mtx", names))
     assert_counts(found)
@@ -192,7 +192,7 @@ def test_folders_of_kallisto_and_bustools(tmp_path, prefix, matrix):
     assert "feature_types" not in found.var
 
 
-def test_folders_of_alevin_fry(tmp_path):
+def test_folders_of_alevin_fry_are_read(tmp_path):
     names = {"quants_mat_cols.txt": IDS, "quants_mat_rows.txt": CELLS}
     folder = write_folder(tmp_path / "out" / "alevin", "quants_mat.mtx", names)
     assert_counts(read(folder))
@@ -208,7 +208,7 @@ def test_spliced_and_unspliced_counts_of_alevin_fry_are_not_read_as_three_genes(
 
 
 @pytest.mark.parametrize("matrix", ["DGE.mtx", "count_matrix.mtx"])
-def test_folders_of_parse(tmp_path, matrix):
+def test_folders_of_parse_are_read(tmp_path, matrix):
     genes = ["gene_id,gene_name,genome", *(f"{gene_id},{name},hg38" for gene_id, name in zip(IDS, SYMBOLS))]
     cells = ["bc_wells,sample,tscp_count", *(f"{cell},s1,{i}" for i, cell in enumerate(CELLS))]
     found = read(write_folder(tmp_path / "f", matrix, {"all_genes.csv": genes, "cell_metadata.csv": cells}))
@@ -285,14 +285,14 @@ def test_a_message_says_that_a_large_file_is_being_read(tmp_path, monkeypatch, c
     ]  # fmt: skip
 
 
-def test_missing_and_empty(tmp_path):
+def test_missing_and_empty_files_are_refused(tmp_path):
     fails(tmp_path / "no.h5ad", "no such file")
     (tmp_path / "empty.h5ad").touch()
     fails(tmp_path / "empty.h5ad", "empty (0 bytes)", "again")
 
 
 @pytest.mark.parametrize("kept", [0.2, 0.5, 0.99])
-def test_truncated(tmp_path, kept):
+def test_truncated_files_are_refused(tmp_path, kept):
     for name, data in {"t.h5ad": toy_anndata(), "t.h5mu": toy_mudata()}.items():
         save(data, tmp_path / name, name[2:])
         whole = (tmp_path / name).read_bytes()
@@ -300,7 +300,7 @@ def test_truncated(tmp_path, kept):
         fails(tmp_path / name, "damaged or incomplete")
 
 
-def test_damaged_inside(tmp_path):
+def test_a_file_without_one_of_its_parts_is_called_damaged(tmp_path):
     """A file of the right kind whose parts do not fit is distinguished from one of another kind."""
     save(toy_anndata(), tmp_path / "d.h5ad", "h5ad")
     with h5py.File(tmp_path / "d.h5ad", "r+") as file:
@@ -308,7 +308,7 @@ def test_damaged_inside(tmp_path):
     fails(tmp_path / "d.h5ad", "damaged or incomplete")
 
 
-def test_other_kinds(tmp_path):
+def test_files_of_other_kinds_are_named(tmp_path):
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["assays"] = 1
     fails(tmp_path / "other.h5", "HDF5 of another kind", "assays", ".h5mu")
@@ -325,13 +325,13 @@ def test_other_kinds(tmp_path):
     fails(tmp_path / "matrix.mtx.gz", "use its folder")
 
 
-def test_folder_without_matrix(tmp_path):
+def test_a_folder_without_a_matrix_is_refused_and_one_inside_suggested(tmp_path):
     fails(tmp_path, "without matrix.mtx")
     write_10x_folder(tmp_path / "filtered_feature_bc_matrix")
     fails(tmp_path, "did you mean", "filtered_feature_bc_matrix")
 
 
-def test_10x_folder_with_missing_or_cut_files(tmp_path):
+def test_10x_folders_with_missing_or_cut_files_are_refused(tmp_path):
     folder = write_10x_folder(tmp_path / "f", gz=False)
     barcodes = (folder / "barcodes.tsv").read_text()
     (folder / "barcodes.tsv").write_text("AAA-1\n")
@@ -369,7 +369,7 @@ def test_a_few_bytes_that_stand_for_more_than_memory_holds_are_refused(tmp_path,
         read(folder)
 
 
-def test_no_permission(tmp_path, monkeypatch):
+def test_a_file_without_permission_is_refused(tmp_path, monkeypatch):
     save(toy_anndata(), tmp_path / "mine.h5ad", "h5ad")
 
     def refuse(*args, **kwargs):
@@ -379,7 +379,7 @@ def test_no_permission(tmp_path, monkeypatch):
     fails(tmp_path / "mine.h5ad", "no permission")
 
 
-def test_damaged_zarr(tmp_path):
+def test_a_zarr_store_with_cut_chunks_is_refused(tmp_path):
     save(toy_anndata(), tmp_path / "d.zarr", "zarr")
     for chunk in (tmp_path / "d.zarr" / "X").rglob("[0-9]"):
         chunk.write_bytes(chunk.read_bytes()[:5])

@@ -8,7 +8,7 @@ from scfusionttt.io.tables import check_file_path, write_table
 from support import raises_one_line
 
 
-def test_table(tmp_path):
+def test_a_table_is_written_to_csv_and_tsv(tmp_path):
     table = pd.DataFrame({"label": ["x", "y"], "probability": [0.5, 1.0]}, index=pd.Index(["a", "b"], name="cell"))
     for name, separator in {"t.csv": ",", "t.tsv": "\t"}.items():
         write_table(tmp_path / name, table)
@@ -23,7 +23,7 @@ def test_booleans_of_a_table_are_read_as_such(tmp_path):
     assert pd.read_csv(tmp_path / "t.csv")["CD3"].tolist() == [True, False]
 
 
-def test_unwritable_folder(tmp_path, monkeypatch):
+def test_a_folder_without_permission_is_refused(tmp_path, monkeypatch):
     def refuse(*args, **kwargs):
         raise PermissionError(errno.EACCES, "Permission denied")
 

@@ -204,7 +204,7 @@ def test_too_few_cells_with_proteins_are_the_reason_why_no_batch_is_imputed(mode
         require_imputable(state, intervals=False, units="counts", transform_batch="batch 1")
 
 
-def test_several_keys(cohort):
+def test_batches_may_have_several_keys(cohort):
     both = copied(cohort)
     both.obs["lane"] = np.where(np.arange(500) % 3, "a", "b")
     model = FusionTTT("fast", progress=False, network={"width": 16}, pretrain={"epochs": 1})

@@ -143,5 +143,5 @@ def test_a_subfigure_shows_its_whole_figure():
     assert Figure(inner, "c", "a").figure is whole
 
 
-def test_no_sections():
+def test_a_page_may_have_no_sections():
     assert len(Page(html_report("Empty", [])).all("section")) == 0

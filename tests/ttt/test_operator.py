@@ -115,7 +115,7 @@ def test_any_mini_batch_and_head_size(backend, mlp, mini_batch, f):
 
 @pytest.mark.parametrize(("backend", "mlp"), [(x, False) for x in BACKENDS] + [(x, True) for x in ("definition", *MLP)])
 @pytest.mark.parametrize("causal", [True, pytest.param(False, marks=pytest.mark.slow)])
-def test_gradcheck(backend, causal, mlp):
+def test_gradients_are_those_of_finite_differences(backend, causal, mlp):
     inputs = make_inputs(b=1, h=1, t=5, f=2, mini_batch=3, mlp=mlp)
 
     def operator(*args):
@@ -228,7 +228,7 @@ def test_gradients_of_a_subset(backend, wanted):
 
 
 @pytest.mark.parametrize("backend", FAST)
-def test_under_gradient_checkpointing(backend):
+def test_gradients_are_the_same_under_gradient_checkpointing(backend):
     inputs = make_inputs(t=40)
 
     def operator(*args):

@@ -40,7 +40,7 @@ def test_best_epoch_is_marked(metric, best):
 
 
 @pytest.mark.parametrize("drop", [True, False])
-def test_missing_validation_loss(draw, drop):
+def test_without_a_validation_loss_the_training_curve_is_drawn(draw, drop):
     table = history()
     table = table.drop(columns="val_loss") if drop else table.assign(val_loss=np.nan)
     axes = training_curves(table)
@@ -78,7 +78,7 @@ def test_a_single_epoch_is_a_dot(draw):
     assert axes[0].lines[0].get_marker() == "o"
 
 
-def test_nothing_recorded(draw):
+def test_an_empty_history_shows_the_reason(draw):
     axes = training_curves(pd.DataFrame({"stage": [], "epoch": [], "train_loss": []}))
     assert draw(axes)
     assert axes[0].texts[0].get_text() == "no training was recorded"

@@ -12,7 +12,7 @@ def texts(ax):
     return [text.get_text() for text in ax.texts]
 
 
-def test_counts_shares_and_recall(draw):
+def test_counts_shares_and_recall_are_shown(draw):
     counts = pd.DataFrame([[30, 10], [0, 5]], index=["B", "T"], columns=["B", "T"])
     ax = confusion(counts, title="Held-out cells")
     assert draw(ax)
@@ -46,7 +46,7 @@ def test_large_counts_stay_short():
 
 
 @pytest.mark.parametrize("k", [1, 35])
-def test_number_of_classes(draw, k):
+def test_names_of_one_class_and_of_many_do_not_overlap(draw, k):
     names = [f"class with a name {i}" for i in range(k)]
     ax = confusion(pd.DataFrame(np.eye(k, dtype=int) * 7, index=names, columns=names))
     assert draw(ax)
@@ -69,12 +69,12 @@ def test_long_names_leave_room_for_the_matrix(k):
         assert whole.x0 <= box.x0 and box.x1 <= whole.x1 and whole.y0 <= box.y0 and box.y1 <= whole.y1
 
 
-def test_awkward_names(draw, awkward_names):
+def test_awkward_names_are_drawn(draw, awkward_names):
     k = len(awkward_names)
     assert draw(confusion(pd.DataFrame(np.ones((k, k)), index=awkward_names, columns=awkward_names)))
 
 
-def test_nothing_predicted(draw):
+def test_an_empty_table_shows_the_reason(draw):
     ax = confusion(pd.DataFrame())
     assert draw(ax)
     assert texts(ax) == ["no predictions to show"]

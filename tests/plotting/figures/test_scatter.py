@@ -43,7 +43,7 @@ def test_35_classes_are_numbered_on_the_data_and_in_the_legend(draw):
 
 
 @pytest.mark.parametrize("labels", [["only"], [np.nan], ["unknown"]])
-def test_one_cell(draw, labels):
+def test_one_cell_is_drawn(draw, labels):
     assert draw(umap(cells(1), labels))
 
 
@@ -97,7 +97,7 @@ def test_given_axes_are_used_and_the_input_is_unchanged():
 @pytest.mark.parametrize(
     "values", [[0, 1, 2, 3], [1, 1, 1, 1], [0, 0, 0, 5], [np.nan, 1, np.inf, 2], [np.nan] * 4, [1e-300, 0, 0, 0]]
 )
-def test_continuous(draw, values):
+def test_values_have_a_colour_bar_and_none_a_reason(draw, values):
     ax = umap_continuous(cells(4), values, "CD3E, log1p counts per 10k", title="CD3E")
     assert draw(ax)
     bars = [other for other in ax.figure.axes if other is not ax]
@@ -107,6 +107,6 @@ def test_continuous(draw, values):
         assert bars == [] and ax.texts[0].get_text() == "no values to show"
 
 
-def test_continuous_draws_high_values_last():
+def test_high_values_are_drawn_last():
     ax = umap_continuous(cells(5), [3, np.nan, 5, 1, 2], "counts")
     assert ax.collections[-1].get_array().tolist() == [1, 2, 3, 5]

@@ -62,21 +62,21 @@ def test_proteins_are_drawn_below_their_coding_genes():
 
 
 @pytest.mark.parametrize("value", [[np.nan, 1.0], [np.nan, np.nan], [-2.0, 3.0], [0.0, 0.0], [-1.0, -2.0]])
-def test_protein_values(draw, value):
+def test_missing_negative_and_constant_proteins_are_drawn(draw, value):
     genes, values = genome(50)
     proteins = pd.DataFrame({"name": ["a", "b"], "chromosome": ["1", None], "start": [5, np.nan], "value": value})
     assert draw(genome_strip(genes, values, proteins=proteins))
     assert draw(genome_strip(genes, values - 1, proteins=proteins))
 
 
-def test_224_proteins(draw):
+def test_224_proteins_are_drawn(draw):
     genes, values = genome(1000)
     proteins = genes.iloc[:224].assign(value=np.arange(224.0))
     assert draw(genome_strip(genes, values, proteins=proteins))
 
 
 @pytest.mark.parametrize("n", [1, 2, 13733])
-def test_number_of_genes(draw, n):
+def test_one_gene_and_thousands_are_drawn(draw, n):
     genes, values = genome(n)
     assert draw(genome_strip(genes, values + 1))
 
@@ -98,7 +98,7 @@ def test_nan_is_blank_and_all_nan_shows_the_reason(draw):
     assert texts(ax) == ["no gene was measured in this cell"]
 
 
-def test_awkward_names(draw, awkward_names):
+def test_awkward_names_are_drawn(draw, awkward_names):
     genes, _ = genome(len(awkward_names))
     genes["name"] = awkward_names
     values = np.arange(1.0, len(genes) + 1)

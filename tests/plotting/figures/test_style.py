@@ -57,7 +57,7 @@ def test_given_class_colours_are_used():
     assert len(class_colours([str(i) for i in range(100)])) == 100
 
 
-def test_natural_order():
+def test_numbers_in_names_are_sorted_by_value():
     assert sorted(["10", "2", "B 10", "B 9", "a", ""], key=natural_key) == ["", "2", "10", "a", "B 9", "B 10"]
 
 
@@ -80,7 +80,7 @@ def test_labels_keep_category_order_without_unlabelled_values():
     assert (classes, codes.tolist()) == (["2", "10"], [1, 0, 0])
 
 
-def test_shorten():
+def test_long_and_odd_names_are_shortened():
     assert shorten("x" * 40, 10) == "x" * 9 + "…"
     assert shorten("two\nlines") == "two lines"
     assert shorten("bad\udce9byte") == "bad?byte"

@@ -7,19 +7,16 @@ import pytest
 import torch
 
 from scfusionttt.errors import SettingError
-from scfusionttt.ttt import choice, choose_backend, step_sizes, ttt_linear
+from scfusionttt.ttt import choice, choose_backend, ttt_linear
+from scfusionttt.ttt.parity import TENSORS, make_case
 from support import run_python
 
 CPU = torch.device("cpu")
 
 
-def tensors(b=5, h=2, t=50, f=16):
-    generator = torch.Generator().manual_seed(0)
-    shapes = {"q": (b, h, t, f), "k": (b, h, t, f), "v": (b, h, t, f), "lr": (b, h, t)}
-    shapes |= {"w0": (h, f, f), "b0": (h, f), "gamma": (h, f), "beta": (h, f)}
-    values = {name: torch.randn(shape, generator=generator, dtype=torch.float64) for name, shape in shapes.items()}
-    values["lr"] = values["lr"].sigmoid() / f
-    return {name: x.requires_grad_() for name, x in (values | {"tau": step_sizes(torch.zeros(16).double())}).items()}
+def tensors(head=16, mini_batch=16):
+    case = make_case(cells=5, tokens=50, head=head, mini_batch=mini_batch, dtype=torch.float64)
+    return {name: case[name] for name in TENSORS}
 
 
 def gradients(inputs, **options):
@@ -53,7 +50,7 @@ def test_callers_in_several_threads_at_once(two_threads):
 
 @pytest.mark.parametrize(("f", "mini_batch"), [(10, 16), (16, 5)])
 def test_what_a_call_leaves_in_a_threads_memory_reaches_no_other(f, mini_batch):
-    inputs = tensors(f=f) | {"tau": step_sizes(torch.zeros(mini_batch).double()).requires_grad_()}
+    inputs = tensors(f, mini_batch)
     options = {"mini_batch": mini_batch, "mask": torch.arange(250).view(5, 50) % 7 > 0}
     expected = [gradients(inputs, causal=causal, **options) for causal in (True, False)]
     for causal in (True, False):

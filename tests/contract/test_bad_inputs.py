@@ -24,16 +24,20 @@ VERBS = {
 }
 #: Options that a verb does not have.
 WITHOUT = {"validate": ("--drop-empty",), "evaluate": ("--",)}
-QUICK = [
-    *(("validate", case) for case in CATALOGUE if case.group != "Labels"),
-    *(("embed", case) for case in CATALOGUE if case.same or case.group == "Counts"),
-    *(("finetune" if case.refused else "evaluate", case) for case in CATALOGUE if case.group == "Labels"),
-]
-REST = [(verb, case) for verb in VERBS for case in CATALOGUE if (verb, case) not in QUICK]
 
 
-def _named(pairs):
-    return [pytest.param(verb, case, id=f"{verb}: {case.what}") for verb, case in pairs]
+def is_quick(verb, case):
+    """Return whether a verb gets an input in every run of the tests, and not with the slow ones alone."""
+    if case.group == "Labels":
+        return verb == ("finetune" if case.refused else "evaluate")
+    return verb == "validate" or (verb == "embed" and (case.same or case.group == "Counts"))
+
+
+PAIRS = [
+    pytest.param(verb, case, id=f"{verb}: {case.what}", marks=() if is_quick(verb, case) else pytest.mark.slow)
+    for verb in VERBS for case in CATALOGUE
+    if not any(option in case.options for option in WITHOUT.get(verb, ()))
+]  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -102,7 +106,9 @@ def given(place, made, scfusionttt, monkeypatch):
     return run
 
 
-def check(verb, case, output, place, z):
+@pytest.mark.parametrize(("verb", "case"), PAIRS)
+def test_an_input_of_the_catalogue(verb, case, given, place, z):
+    output = given(verb, case)
     if case.refusal(verb) is not None:
         return
     if verb == "validate" and not case.refused:
@@ -112,21 +118,6 @@ def check(verb, case, output, place, z):
         assert np.isfinite(found).all()
         if case.same:
             np.testing.assert_array_equal(found, z)
-
-
-@pytest.mark.parametrize(("verb", "case"), _named(QUICK))
-def test_an_input_of_the_catalogue(verb, case, given, place, z):
-    if any(option in case.options for option in WITHOUT.get(verb, ())):
-        pytest.skip(f"{verb} has no such option")
-    check(verb, case, given(verb, case), place, z)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("verb", "case"), _named(REST))
-def test_an_input_of_the_catalogue_by_every_verb(verb, case, given, place, z):
-    if any(option in case.options for option in WITHOUT.get(verb, ())):
-        pytest.skip(f"{verb} has no such option")
-    check(verb, case, given(verb, case), place, z)
 
 
 def test_the_page_is_that_of_the_catalogue():

@@ -175,7 +175,7 @@ def test_cells_are_drawn_among_those_that_can_be_compared(cells, trained, monkey
         trained.pretrained.explain(some, "CD3")
 
 
-def test_an_unknown_target_is_refused(cells, trained):
+def test_targets_and_options_that_explain_nothing_are_refused(cells, trained):
     with pytest.raises(SettingError, match="'CD999' is not a protein of this pretrained model; choose from: "):
         trained.pretrained.explain(cells, "CD999")
     with pytest.raises(SettingError, match="not a class of this model; proteins are explained by a pretrained one"):
@@ -186,6 +186,9 @@ def test_an_unknown_target_is_refused(cells, trained):
         trained.pretrained.explain(cells, "CD3", permutations=9)  # which had listed nothing, whatever contributes
     with pytest.raises(SettingError, match=r"steps must be a whole number above 0 \(got 0\)"):
         trained.pretrained.explain(cells, "CD3", steps=0)  # it was a ZeroDivisionError
+    for n_cells in (0, -5, 1, "9", None):  # 0 was an error of torch, and -5 stood for all but five
+        with pytest.raises(SettingError, match="n_cells must be at least 2"):
+            trained.pretrained.explain(cells, "CD3", n_cells=n_cells)
     same = copied(cells)
     same["prot"].X[:] = 5
     with pytest.raises(SettingError, match="CD3 is constant in all 160 cells where it was measured"):

@@ -199,13 +199,6 @@ def test_imputed_proteins_are_log_ratios(tiny, cells, rna_cells):
     assert np.isfinite(without).all(axis=None)
 
 
-@pytest.mark.parametrize("n_cells", [0, -5, 1, "9", None])
-def test_explaining_takes_two_cells_or_more(trained, cells, n_cells):
-    """No cell was an error of torch, and -5 stood for all but five."""
-    with pytest.raises(SettingError, match=r"n_cells must be at least 2"):
-        trained.pretrained.explain(cells, "CD3", n_cells=n_cells)
-
-
 def test_imputing_needs_a_model_that_knows_proteins(tiny, cells, rna_cells):
     brief = tiny | {"pretrain": {"epochs": 1}}
     with pytest.raises(SettingError, match="without proteins"):

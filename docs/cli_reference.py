@@ -5,7 +5,6 @@ from typing import Any
 
 import typer
 from docutils import nodes
-from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
@@ -18,10 +17,7 @@ class CliReference(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """Return the sections."""
         lines = [line for name, verb in verbs().items() for line in described(name, verb)]
-        section = nodes.section()
-        section.document = self.state.document
-        self.state.nested_parse(StringList(lines, source="cli"), self.content_offset, section)
-        return section.children
+        return self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True)
 
 
 def verbs() -> dict[str, Any]:

@@ -7,7 +7,6 @@ from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from docutils import nodes
-from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.docutils import SphinxDirective
@@ -25,10 +24,7 @@ class SettingsReference(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """Return the sections."""
         lines = [line for name in sections() for line in described(name)]
-        section = nodes.section()
-        section.document = self.state.document
-        self.state.nested_parse(StringList(lines, source="settings"), self.content_offset, section)
-        return section.children
+        return self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True)
 
 
 def sections() -> dict[str, Any]:

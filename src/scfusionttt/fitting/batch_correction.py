@@ -23,18 +23,18 @@ MOST_CELLS = 50_000
 #: Cells whose distances to the landmarks are computed together.
 CELLS_AT_ONCE = 4096
 #: Penalty of a shift, relative to the cells of the batch that a kind would have if batches had the same composition.
-ALPHA = 0.2
+RIDGE_PENALTY = 0.2
 #: Least variance of a protein as RNA predicts it in a batch without proteins, relative to that of its measured values.
 LEAST_PREDICTED = 0.25
-#: Turns of estimating the shift of most cells, to which the penalty pulls; each leaves a sixth of what is missing.
-TURNS = 4
-#: Turns of assigning a query's cells to kinds and estimating the shifts of its batches.
-ROUNDS = 10
+#: Steps of estimating the shift of most cells, to which the penalty pulls; each leaves a sixth of what is missing.
+COMMON_SHIFT_STEPS = 4
+#: Steps of assigning a query's cells to kinds and estimating the shifts of its batches.
+QUERY_STEPS = 10
 #: Longest shift of a batch, relative to the median over its cells.
-LONGEST = 1.0
+LONGEST_SHIFT = 1.0
 #: Mean squared length of what other proportions of subtypes add to the shifts of a query, relative to the variance
 #: within kinds. Chosen on simulated donors and on four real pairs of batches.
-PROPORTIONS = 0.1
+SUBTYPE_VARIANCE = 0.1
 
 
 def n_kinds(n_cells: int) -> int:
@@ -179,13 +179,13 @@ def _new_shift(correction: BatchCorrection, values: Tensor, latent: Latent) -> T
     """Return the shift of every kind [k, m] in a batch with these values [n, m]."""
     expected = len(values) * correction.counts / correction.counts.sum()
     shift, z = torch.zeros_like(correction.centroids), latent(values)
-    for _ in range(ROUNDS):
+    for _ in range(QUERY_STEPS):
         degrees = correction.degrees(z, latent(correction.centroids + shift))
         n_cells = degrees.sum(dim=0)
         total = degrees.T @ values
         between = (n_cells * latent(total / n_cells.clamp(min=1e-6)[:, None]).square().sum(dim=1)).sum()
-        shift = (total - n_cells[:, None] * correction.centroids) / (n_cells + ALPHA * expected + 1e-6)[:, None]
-        error = PROPORTIONS * (z.square().sum() - between) / len(z)
+        shift = (total - n_cells[:, None] * correction.centroids) / (n_cells + RIDGE_PENALTY * expected + 1e-6)[:, None]
+        error = SUBTYPE_VARIANCE * (z.square().sum() - between) / len(z)
         shift = _shrunk(_shortened(shift, n_cells, latent), n_cells, latent, error)
     return shift
 
@@ -197,7 +197,7 @@ def _shortened(shift: Tensor, n_cells: Tensor, latent: Latent) -> Tensor:
     other batches, which it would move to those of another type.
     """
     length = latent(shift).norm(dim=1)
-    longest = LONGEST * _median(length[:, None], n_cells)
+    longest = LONGEST_SHIFT * _median(length[:, None], n_cells)
     return shift * (longest / length.clamp(min=1e-12)).clamp(max=1)[:, None]
 
 
@@ -268,11 +268,11 @@ def _solve(
     counts = degrees.sum(dim=0)
     gram = torch.einsum("nk,ni,nj->kij", degrees, design, design)
     target = torch.stack([(degrees * column[:, None]).T @ values for column in design.T], dim=1)
-    penalty = ALPHA * counts[:, None] * torch.cat([torch.zeros(1), design[:, 1:].mean(dim=0)])
+    penalty = RIDGE_PENALTY * counts[:, None] * torch.cat([torch.zeros(1), design[:, 1:].mean(dim=0)])
     factors = torch.linalg.lu_factor(gram + torch.diag_embed(penalty + 1e-6))
     n_cells = torch.einsum("nb,nk->bk", design[:, 1:], degrees)
     common = values.new_zeros(1 + n_levels, values.shape[1])
-    for _ in range(TURNS):
+    for _ in range(COMMON_SHIFT_STEPS):
         solved = torch.linalg.lu_solve(*factors, target + penalty[:, :, None] * common)
         for level, n in enumerate(n_cells, start=1):
             common[level] = _median(solved[:, level], n)

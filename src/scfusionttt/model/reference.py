@@ -173,7 +173,7 @@ def write(model: FusionTTT, path: str | Path, about: About, metrics: dict[str, A
 
         (temporary / WEIGHTS).write_bytes(save({name: tensor.contiguous() for name, tensor in weights.items()}))
         (temporary / METRICS).write_text(json.dumps(metrics, indent=1), encoding="utf-8")
-        (temporary / CARD).write_text(_card(model, about, metrics, command), encoding="utf-8")
+        (temporary / CARD).write_text(_card(model, Path(path).name, about, metrics, command), encoding="utf-8")
 
 
 def is_reference(folder: Path) -> bool:
@@ -181,9 +181,9 @@ def is_reference(folder: Path) -> bool:
     return {file.name for file in folder.iterdir()} == {CARD, MANIFEST, WEIGHTS, HISTORY, METRICS}
 
 
-def _card(model: FusionTTT, about: About, metrics: dict[str, Any], command: str) -> str:
+def _card(model: FusionTTT, name: str, about: About, metrics: dict[str, Any], command: str) -> str:
     proteins = model.features.proteins["name"].tolist()
-    rows = "\n".join(f"| {name} | {value:.3f} |" for name, value in metrics.items())
+    rows = "\n".join(f"| {score} | {value:.3f} |" for score, value in metrics.items())
     return f"""---
 library_name: scfusionttt
 license: {about.licence}
@@ -205,7 +205,7 @@ species: {model.features.species}
 ```python
 import scfusionttt
 
-scfusionttt.annotate(adata, reference="FOLDER")
+scfusionttt.annotate(adata, reference="{name}")
 ```
 
 | on cells whose labels were held out, from RNA alone | |

@@ -97,6 +97,16 @@ def test_a_part_of_balanced_cells_is_balanced_by_its_own_sizes(cite, dataset):
     np.testing.assert_allclose(part.expected(), np.r_[2.5, np.full(9, 2.5 / 3)])
 
 
+def test_a_small_batch_is_not_lost_in_a_sample_of_many_cells(cite, dataset):
+    """Of a donor of 50 cells among 50,000, hardly any was drawn: the model imputed nothing as measured in it."""
+    cells = unequal(cite, dataset)
+    drawn = np.array([cells.drawn(20, seed).rows for seed in range(20)])
+    assert drawn.shape == (20, 20)
+    assert (drawn < 6).sum(axis=1).mean() > 3  # 2 if all cells were as likely
+    without = CellDataset(cite, cells.match, dataset.preprocessing).drawn(20, 0)
+    np.testing.assert_array_equal(without.rows, np.sort(np.random.default_rng(0).choice(60, 20, replace=False)))
+
+
 def order(dataset, *, seed, epoch):
     loader = make_loader(dataset, batch_size=16, shuffle_seed=seed)
     loader.sampler.set_epoch(epoch)

@@ -20,6 +20,9 @@ from scfusionttt.data.store.sampler import BlockSampler
 from scfusionttt.data.store.stored import WINDOW, StoredCiteSeq
 from scfusionttt.errors import SettingError
 
+#: Cells of a small batch in a sample of many cells; the fits after pretraining leave out batches of very few.
+FEWEST_DRAWN = 100
+
 
 class CellBatch(NamedTuple):
     """Values of n cells in the model's features: g genes, p proteins."""
@@ -124,11 +127,16 @@ class CellDataset(Dataset):
         return first, second
 
     def drawn(self, most: int, seed: int) -> Self:
-        """Return at most so many cells, in their order; those of balanced batches as often as in an epoch."""
+        """Return at most so many cells, in their order; those of balanced batches as often as in an epoch.
+
+        Of small batches of the first key, about `FEWEST_DRAWN` cells are drawn, or nearly all that they have.
+        """
         if len(self) <= most:
             return self
         expected = self.expected()
         share = None if expected is None else expected / expected.sum()
+        if self.batches.shape[1]:
+            share = _without_small_shares(share, self.batches[self.rows, 0], most)
         return self.subset(np.sort(np.random.default_rng(seed).choice(self.rows, most, replace=False, p=share)))
 
     def fingerprint(self) -> str:
@@ -200,6 +208,18 @@ class StreamedCells(CellDataset):
         """Return the batch at these positions (the loader reads several batches at once)."""
         batch = self.read(np.asarray(positions)).__getitems__(list(range(len(positions))))
         return batch._replace(row=torch.from_numpy(self.rows[positions].astype(np.int64)))
+
+
+def _without_small_shares(share: np.ndarray | None, batch: np.ndarray, most: int) -> np.ndarray | None:
+    """Return the share of each cell [n] in a sample of `most`, raised in batches of which too few cells would come."""
+    _, batch, size = np.unique(batch, return_inverse=True, return_counts=True)
+    uniform = np.full(len(batch), 1 / len(batch)) if share is None else share
+    wanted = np.minimum(size, min(FEWEST_DRAWN, most / len(size)))
+    lacks = most * np.bincount(batch, uniform) < wanted
+    if not lacks.any():
+        return share
+    raised = np.where(lacks[batch], (wanted / size)[batch] / most, uniform)
+    return raised / raised.sum()
 
 
 def cell_dataset(

@@ -217,10 +217,10 @@ def test_evaluate_scores_a_representation_or_clusters(here, scfusionttt):
     result = done(scfusionttt("evaluate z.h5ad --labels cell_type --rep X_mine --space umap"))
     assert result.out.startswith("unsupervised protocol: 151 cells, 3 classes, 9 unlabelled left out")
     clusters = "evaluate z.h5ad --labels cell_type --clusters mine --json ten.json"
-    done(scfusionttt(clusters))
+    assert "need a representation: give --rep KEY, too" in done(scfusionttt(clusters)).out
     ten = json.loads(Path("ten.json").read_text())["metrics"]
     assert (ten["ARI"], ten["NMI"], ten["SC"]) == (1.0, 1.0, None)
-    done(scfusionttt(f"{clusters} --rep X_mine"))
+    assert "--rep" not in done(scfusionttt(f"{clusters} --rep X_mine")).out
     assert json.loads(Path("ten.json").read_text())["metrics"]["SC"] is not None
 
 

@@ -220,14 +220,15 @@ def evaluate(
     note = f", {result.n_unlabelled} {lacking} left out" if result.n_unlabelled else ""
     title = f"{result.protocol} protocol: {result.n_cells} cells, {result.n_classes} classes{note}"
     write_json(json_file, result.to_dict())
-    print_table(f"{title}\n{_clustering(result, given=clusters)}", result.summary())
+    print_table(f"{title}\n{_clustering(result, given=clusters, rep=rep)}", result.summary())
 
 
-def _clustering(result: "Evaluation", *, given: str | None) -> str:
+def _clustering(result: "Evaluation", *, given: str | None, rep: str | None) -> str:
     """Say which clusters were scored, and what the standard deviation is over."""
     numbers = sorted(set(result.n_clusters))
     n = f"{numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else str(numbers[0])
     if given:
-        return f"obs['{given}']: {n} clusters"
+        lacking = "" if rep else "; ASW, SC, CHI and DBI need a representation: give --rep KEY, too"
+        return f"obs['{given}']: {n} clusters{lacking}"
     seeds = len(result.n_clusters)
     return f"Leiden, the number of classes given: {n} clusters; mean and std over {seeds} clustering seeds"

@@ -9,6 +9,7 @@ from mudata import MuData
 from scfusionttt import plot
 from scfusionttt.errors import InputDataError, LabelError, SettingError
 from scfusionttt.io.quiet_warnings import quiet
+from scfusionttt.plotting import plots
 from scfusionttt.plotting.figures.style import natural_key
 from support import copied
 
@@ -263,6 +264,18 @@ def test_antibodies_are_not_drawn_as_genes(mapped):
     with pytest.raises(InputDataError, match="CD14 is in rna and prot; write rna:CD14 or prot:CD14"):
         plot.violin(adata, "CD14", "cell_type")
     assert titles(plot.violin(adata, ["rna:CD14", "prot:CD14"], "cell_type")) == ["rna:CD14", "prot:CD14"]
+
+
+def test_genes_in_raw_alone_are_found(cells):
+    """An object of variable genes, as scanpy makes it, has the others in raw: they were said to be no genes."""
+    rna = copied(cells["rna"])
+    rna.obs["cell_type"] = cells.obs["cell_type"]
+    rna.raw = rna
+    few, gene = rna[:, :5].copy(), rna.var_names[9]
+    drawn = plot.violin(few, gene, "cell_type")[0].get_ylabel()
+    assert "as in raw" in drawn
+    values = plots._values(few, gene)[0]
+    np.testing.assert_array_equal(values, np.ravel(rna[:, gene].X.toarray()))
 
 
 def test_proteins_of_a_table_in_obsm_are_found(mapped):

@@ -443,6 +443,10 @@ def _values(data: Data, name: str) -> tuple[pd.Series, str]:
         protein = find_modality(parts, keys.PROTEIN_MODALITIES)
         if protein and (antibody := _find(parts[protein], name)):
             return values_in(protein, antibody)
+        for key, part in parts.items():
+            if part.raw is not None and name in part.raw.var_names:
+                values = pd.Series(_dense(part.raw[:, name].X), index=part.obs_names)
+                return values.reindex(data.obs_names), f"{key}, as in raw".strip(", ")
         raise InputDataError(f"{name} is neither a gene nor a protein, and {error}") from error
 
 

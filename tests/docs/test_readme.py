@@ -38,11 +38,14 @@ def test_the_python_lines_of_the_readme_run_on_ten_thousand_cells(tmp_path, monk
     monkeypatch.chdir(tmp_path)
     with quiet():
         simulate(10_000, 300, 10, 3).write_h5mu("pbmc.h5mu")
-    (lines,) = PYTHON.findall(README.read_text(encoding="utf-8"))
+    embedding, stages = PYTHON.findall(README.read_text(encoding="utf-8"))
     names = {}
-    exec(lines, names)
+    exec(embedding, names)
     assert names["mdata"].n_obs == 10_000
     assert names["mdata"].obs["leiden"].nunique() >= 3
+    names["adata"] = names["mdata"]["rna"][:400].copy()
+    exec(stages, names)
+    assert len(names["types"]) == len(names["proteins"].mean) == 400
 
 
 def test_the_commands_of_the_readme_run_as_written(tmp_path, monkeypatch, scfusionttt, tiny_default):

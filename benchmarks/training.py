@@ -84,7 +84,7 @@ def measure(cite: CiteSeq, config: Config, epochs: int) -> tuple[pd.DataFrame, l
     if find_spec("scvi") and cite.protein is not None:
         rows["totalVI"] = measure_totalvi(cite, epoch, epochs)
     else:
-        notes.append("totalVI was not measured: it needs scvi-tools (pip install '.[bench]') and proteins")
+        notes.append("totalVI was not measured: it needs scvi-tools (pip install 'scfusionttt[bench]') and proteins")
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("network"), notes
 
 

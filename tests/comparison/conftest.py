@@ -1,3 +1,3 @@
-from comparison_runs import cohort, dataset
+from comparison_runs import cohort, dataset, mosaic
 
-__all__ = ["cohort", "dataset"]
+__all__ = ["cohort", "dataset", "mosaic"]

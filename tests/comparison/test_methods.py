@@ -1,11 +1,12 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from scfusionttt.comparison import autoencoder
+from scfusionttt.comparison import autoencoder, scvi_baselines
 from scfusionttt.comparison.cells import Cells
 from scfusionttt.comparison.methods import choose
 from scfusionttt.errors import SettingError
@@ -48,6 +49,26 @@ def test_harmony_brings_the_means_of_batches_together(cohort):
         z, first = method.represent(cohort, 0), cohort.batches == "batch 1"
         gaps.append(np.linalg.norm(z[first].mean(axis=0) - z[~first].mean(axis=0)))
     assert gaps[1] < 0.5 * gaps[0]
+
+
+def test_totalvi_is_told_which_cells_have_no_proteins(mosaic, monkeypatch):
+    """It takes proteins for missing if they are zero in a whole batch, and for absent in cells of one with others."""
+    cite = mosaic.cite[mosaic.batches != "batch 3"]
+    cite.protein.X[::4] = np.nan  # batch 2 has none already
+    seen = []
+    model = SimpleNamespace(get_latent_representation=lambda: None)
+    monkeypatch.setattr(scvi_baselines, "trained_totalvi", lambda *args, **setup: seen.append((*args, setup)) or model)
+    for key in ("batch", None):
+        cells = replace(mosaic, cite=cite, batch_key=key)
+        scvi_baselines.totalvi(cells, 3)
+        adata, seed, setup = seen.pop()
+        assert setup == {"batch_key": "batch"} and seed == 3
+        without = np.isnan(cite.protein.X).all(axis=1)
+        np.testing.assert_array_equal(adata.obsm["protein"].to_numpy()[~without], cite.protein.X[~without])
+        assert not adata.obsm["protein"].to_numpy()[without].any()
+        assert not set(adata.obs["batch"][without]) & set(adata.obs["batch"][~without])
+        pairs = set(zip(cells.batches, without))
+        assert adata.obs["batch"].nunique() == len(pairs) == (3 if key else 2)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from scfusionttt.comparison import imputation, transfers
-from scfusionttt.comparison.queries import Query, by_batch, mapped_labels
+from scfusionttt.comparison.queries import Query, by_batch, make_queries, mapped_labels
 from scfusionttt.comparison.rows import read_rows, run_all
 from scfusionttt.config import preset
 from scfusionttt.data.assemble import as_citeseq
@@ -47,6 +47,11 @@ def test_each_batch_is_held_out_in_turn(batches, cohort):
     assert not set(batches[0].train.obs.index) & set(batches[0].cells.obs.index)
     with pytest.raises(InputDataError, match="at least two batches"):
         by_batch("toy", cohort[(cohort.obs["batch"] == names[0][0]).to_numpy()], "batch", CONFIG, "cpu")
+
+
+def test_queries_need_rna(mosaic):
+    with pytest.raises(InputDataError, match="a query needs RNA, which some cells lack"):
+        make_queries([("mosaic", mosaic.cite)], CONFIG, batch_key="batch")
 
 
 def test_batches_with_names_of_missing_labels_are_batches(cohort):

@@ -87,6 +87,17 @@ def test_a_system_gets_the_batches_of_a_cohort(script, cells):
     np.testing.assert_array_equal(represent(TOY, Cells("sim", cite, "cell_type", batch_key="donor"), 0).ravel(), donors)
 
 
+def test_a_system_sees_what_a_cell_lacks(script, mosaic):
+    """MIDAS is made for such cells."""
+    script(
+        "from exchange import *",
+        "cells = read()",
+        "write(np.column_stack([cells.X.sum(axis=1) > 0, proteins(cells).to_df().notna().all(axis=1)]))",
+    )
+    expected = np.column_stack([mosaic.batches != "batch 3", mosaic.batches != "batch 2"])
+    np.testing.assert_array_equal(represent(TOY, mosaic, 0), expected)
+
+
 def test_failures_and_time_outs_are_rows(script, cells, monkeypatch):
     dataset = Cells("sim", as_citeseq(cells), "cell_type")
     method = Method(name="toy", represent=lambda cells, seed: represent(TOY, cells, seed), library=TOY)

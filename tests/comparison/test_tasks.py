@@ -132,6 +132,27 @@ def test_methods_get_the_batches_and_mixing_is_scored(cohort, tmp_path, monkeypa
     assert "scIB total ↑" in results.markdown(rows)
 
 
+def test_methods_that_can_are_compared_on_cells_of_one_modality(mosaic, tmp_path, monkeypatch):
+    """A file with such cells was refused, so that no method could be compared with ours on them."""
+    seen = []
+    monkeypatch.setattr(
+        "scfusionttt.comparison.tasks.integration_scores",
+        lambda *_, before: seen.append(before) or {"iLISI": 0.5, "cLISI": 1.0},
+    )
+    methods = choose(["fast", "fast_rna", "concat", "rna_pca", "logistic"], models=tmp_path / "models", settings=TINY)
+    todo = tasks(["unsupervised", "held-out", "count-splitting", "ablation"], [0.5])
+    rows, _ = run(mosaic, methods, todo, tmp_path)
+    done = {(row["protocol"], row["method"]): row["metrics"] for row in rows if row["status"] == "done"}
+    assert set(done) == {("unsupervised", "fast"), ("held-out", "fast")}, [row["note"] for row in rows]
+    assert {"ARI", "kNN", "iLISI"} <= set(done["unsupervised", "fast"]) and seen == [None]
+    assert not {"gene_r", "protein_r"} & set(done["unsupervised", "fast"])
+    notes = {(row["protocol"], row["method"]): row["note"] for row in rows}
+    assert notes["unsupervised", "concat"].startswith("some cells lack RNA and proteins; leave them out with")
+    assert notes["unsupervised", "rna_pca"] == notes["held-out", "fast_rna"] == notes["ablation", "fast"]
+    assert notes["ablation", "fast"].startswith("some cells lack RNA; ")
+    assert notes["count-splitting", "fast"] == notes["unsupervised", "concat"]
+
+
 def test_unknown_protocols_and_shares_are_refused():
     with pytest.raises(SettingError, match="no protocol 'zero'"):
         tasks(["zero"], [0.5])

@@ -4,23 +4,25 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
 from scipy import sparse
 
 from scfusionttt.comparison.fingerprints import short_hash
-from scfusionttt.data.cells import CiteSeq, content_hash
+from scfusionttt.data.cells import CiteSeq, content_hash, has_rna
 from scfusionttt.data.cohort import Cohort
 from scfusionttt.data.count_splitting import halves
 from scfusionttt.data.transforms import clr, highly_variable, library_sizes, log_normalize
-from scfusionttt.errors import InputDataError, name_some
+from scfusionttt.errors import name_some
 from scfusionttt.labels import class_names, usable_labels
 
 log = logging.getLogger("scfusionttt")
 
 #: Number of most variable genes that the baselines read; the default of our model.
 N_GENES = 4000
+Modality: TypeAlias = Literal["RNA", "proteins"]
 #: obs column with the training split for our model.
 SPLIT = "benchmark_split"
 
@@ -78,7 +80,7 @@ class Cells:
     @cached_property
     def variable(self) -> np.ndarray:
         """Positions of the most variable genes [g]."""
-        return highly_variable(self.cite.rna.X, n_top=N_GENES)
+        return highly_variable(self.cite.with_rna().rna.X, n_top=N_GENES)
 
     @property
     def gene_counts(self) -> sparse.csr_matrix:
@@ -101,18 +103,17 @@ class Cells:
 
     @property
     def protein_counts(self) -> np.ndarray:
-        """Raw counts of the proteins [n, p].
-
-        Raises
-        ------
-        InputDataError
-            A protein was not measured in every cell, which no baseline can handle.
-        """
+        """Raw counts of the proteins [n, p], NaN where not measured."""
         assert self.cite.protein is not None
-        counts = np.asarray(self.cite.protein.X)
-        if not np.isfinite(counts).all():
-            raise InputDataError("some cells lack measured proteins; leave them out with cells='overlap'")
-        return counts
+        return np.asarray(self.cite.protein.X)
+
+    @cached_property
+    def lacking(self) -> frozenset[Modality]:
+        """What was not measured in all cells: RNA, or any protein."""
+        complete: dict[Modality, np.bool] = {"RNA": has_rna(self.cite.rna).all()}
+        if self.has_protein:
+            complete["proteins"] = np.isfinite(self.protein_counts).all()
+        return frozenset(name for name, measured in complete.items() if not measured)
 
     @cached_property
     def protein(self) -> np.ndarray:

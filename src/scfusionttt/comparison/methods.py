@@ -18,7 +18,7 @@ from scfusionttt.comparison import (
     similarity_fusion,
     systems,
 )
-from scfusionttt.comparison.cells import Cells
+from scfusionttt.comparison.cells import Cells, Modality
 from scfusionttt.comparison.cost import Cost
 from scfusionttt.comparison.model_runner import ModelRunner
 from scfusionttt.comparison.systems import System
@@ -47,6 +47,10 @@ class Method:
         Maps ``(cells, train, seed)`` to a model that was pretrained without labels on the rows `train` alone.
     prepare
         Work that several rows share and that runs once. Returns its cost, which is added to each of these rows.
+    needs_protein
+        Whether there must be proteins; a method that reads none does not ask who lacks them.
+    may_lack
+        What some of the cells may lack.
     needs_batches
         Whether it applies only to data with a batch key.
     library
@@ -64,12 +68,15 @@ class Method:
     pretrain: Callable[[Cells, np.ndarray, int], FusionTTT] | None = None
     prepare: Callable[[Cells, int], Cost] | None = None
     needs_protein: bool = True
+    may_lack: frozenset[Modality] = frozenset()
     needs_batches: bool = False
     library: str | System = ""
     settings: Any = None
     unsuited: Mapping[str, str] = field(default_factory=dict)
 
 
+_PROTEINS: frozenset[Modality] = frozenset({"proteins"})
+_EITHER: frozenset[Modality] = frozenset({"RNA", "proteins"})
 BASELINES = {
     method.name: method
     for method in (
@@ -81,11 +88,14 @@ BASELINES = {
         Method(name="wnn", represent=muon_baselines.wnn, library="muon"),
         Method(name="snf", represent=similarity_fusion.snf),
         Method(name="mofa", represent=muon_baselines.mofa, library="mofapy2"),
-        Method(name="totalvi", represent=scvi_baselines.totalvi, library="scvi-tools"),
+        Method(name="totalvi", represent=scvi_baselines.totalvi, may_lack=_PROTEINS, library="scvi-tools"),
         Method(name="scvi", represent=scvi_baselines.scvi, needs_protein=False, library="scvi-tools"),
         *(
             Method(name=system.name, represent=partial(systems.represent, system), library=system)
-            for system in (systems.SEURAT, systems.CITEFUSE, systems.SCOIT, systems.MIDAS, systems.SCIPENN)
+            for system in (systems.SEURAT, systems.CITEFUSE, systems.SCOIT, systems.SCIPENN)
+        ),
+        Method(
+            name="midas", represent=partial(systems.represent, systems.MIDAS), may_lack=_EITHER, library=systems.MIDAS
         ),
         Method(name="autoencoder", represent=autoencoder.represent, settings=autoencoder.SETTINGS),
         Method(name="logistic", classify=linear_baselines.logistic),
@@ -116,14 +126,16 @@ def fusionttt(name: str, runner: ModelRunner) -> Method:
     """Return our model as a method that reads both modalities."""
     return Method(
         name=name, represent=runner.represent, classify=runner.classify,
-        represent_trained=runner.represent_trained, pretrain=runner.pretrain, needs_protein=False, **_common(runner),
+        represent_trained=runner.represent_trained, pretrain=runner.pretrain, needs_protein=False,
+        may_lack=_EITHER, **_common(runner),
     )  # fmt: skip
 
 
 def fusionttt_rna(name: str, runner: ModelRunner) -> Method:
     """Return our model as a method that reads RNA only, after transfer; its training cells have proteins."""
     return Method(
-        name=name, classify=runner.classify_rna, represent_trained=runner.represent_rna, **_common(runner)
+        name=name, classify=runner.classify_rna, represent_trained=runner.represent_rna, may_lack=_PROTEINS,
+        **_common(runner),
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from scfusionttt.comparison.cost import Cost, measure
 from scfusionttt.comparison.rows import Job, Row
 from scfusionttt.comparison.systems import CELLTYPIST, SCIPENN, SYMPHONY, System
 from scfusionttt.config import Config
-from scfusionttt.data.cells import CiteSeq
+from scfusionttt.data.cells import CiteSeq, require_rna
 from scfusionttt.data.cohort import Cohort, query_batches
 from scfusionttt.data.features import Features, Match, choose_features, match_features
 from scfusionttt.data.preprocess import Preprocessing, matched_gene_counts, matched_protein_counts
@@ -132,7 +132,15 @@ class Query:
 def make_queries(
     datasets: Sequence[tuple[str, CiteSeq]], config: Config, device: str = "auto", *, batch_key: str | None = None
 ) -> list[Query]:
-    """Return a query per named data set but the first, learned from the first; with a batch key, those `by_batch`."""
+    """Return a query per named data set but the first, learned from the first; with a batch key, those `by_batch`.
+
+    Raises
+    ------
+    InputDataError
+        Some cells lack RNA, from which all methods predict.
+    """
+    for _, cite in datasets:
+        require_rna(cite, "a query")
     if batch_key is not None:
         return [query for name, cite in datasets for query in by_batch(name, cite, batch_key, config, device)]
     (name, train), *others = datasets

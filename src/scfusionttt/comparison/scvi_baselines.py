@@ -24,10 +24,15 @@ def scvi(cells: Cells, seed: int) -> np.ndarray:
 
 
 def totalvi(cells: Cells, seed: int) -> np.ndarray:
-    """Return totalVI's representation of both modalities (Gayoso et al. 2021), with the batches if there are any."""
+    """Return totalVI's representation of both modalities (Gayoso et al. 2021), with the batches if there are any.
+
+    Cells without proteins are batches of their own, whose proteins totalVI takes for missing since all are zero.
+    """
     adata, setup = _counts(cells, protein=True), {}
-    if cells.batch_key is not None:
-        adata.obs["batch"] = pd.Categorical(cells.batches.astype(str))
+    measured = np.isfinite(cells.protein_counts)
+    if cells.batch_key is not None or not measured.all():
+        panels = np.unique(measured, axis=0, return_inverse=True)[1]
+        adata.obs["batch"] = pd.Categorical([f"{batch} {panel}" for batch, panel in zip(cells.batches, panels)])
         setup = {"batch_key": "batch"}
     return trained_totalvi(adata, seed, **setup).get_latent_representation()
 
@@ -124,7 +129,7 @@ def _counts(cells: Cells, *, protein: bool = False, train: np.ndarray | None = N
     if protein:
         assert cells.cite.protein is not None
         adata.obsm["protein"] = pd.DataFrame(
-            cells.protein_counts, index=adata.obs_names, columns=cells.cite.protein.var_names
+            np.nan_to_num(cells.protein_counts), index=adata.obs_names, columns=cells.cite.protein.var_names
         )
     if train is not None:
         shown = np.full(adata.n_obs, _UNLABELLED, dtype=object)

@@ -26,7 +26,10 @@ Output: TypeAlias = "pd.DataFrame | sparse.csr_matrix"
 
 @dataclass(frozen=True)
 class Counts:
-    """Raw counts of cells for a system: RNA [n, g], proteins [n, p] if measured; labels, empty if unknown; batches."""
+    """Raw counts of cells for a system: RNA [n, g], proteins [n, p] if measured; labels, empty if unknown; batches.
+
+    Cells without RNA have no counts of it; those without proteins have NaN.
+    """
 
     rna: sparse.csr_matrix
     genes: pd.Index

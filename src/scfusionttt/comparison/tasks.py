@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import sparse
 
-from scfusionttt.comparison.cells import SPLIT, Cells
+from scfusionttt.comparison.cells import SPLIT, Cells, Modality
 from scfusionttt.comparison.cost import Cost, measure
 from scfusionttt.comparison.methods import Method, Result
 from scfusionttt.comparison.reconstruction import reconstruction_scores
@@ -112,12 +112,22 @@ def _job(cells: Cells, method: Method, task: Task, seed: int) -> Job:
         "settings": method.settings,
         "cells": cells.fingerprint,
     }
-    unsuited = method.unsuited.get(task.protocol, "")
+    score = partial(task.score, method, cells, seed)
+    return Job(inputs, score, method.library, _why_unsuited(cells, method, task.protocol))
+
+
+def _why_unsuited(cells: Cells, method: Method, protocol: str) -> str:
+    """Return why a method cannot be scored under a protocol that it has the function for; empty if it can."""
+    if protocol in method.unsuited:
+        return method.unsuited[protocol]
     if method.needs_protein and not cells.has_protein:
-        unsuited = unsuited or "the data set has no proteins"
+        return "the data set has no proteins"
     if method.needs_batches and cells.batch_key is None:
-        unsuited = unsuited or "needs batches; name their column with batch_key"
-    return Job(inputs, partial(task.score, method, cells, seed), method.library, unsuited)
+        return "needs batches; name their column with batch_key"
+    may_lack = method.may_lack | (frozenset() if method.needs_protein else {"proteins"})
+    if lacking := sorted(cells.lacking - (may_lack & _SCORING[protocol].may_lack)):
+        return f"some cells lack {' and '.join(lacking)}; leave them out with cells='overlap'"
+    return ""
 
 
 def _unsupervised(method: Method, cells: Cells, seed: int, share: float | None) -> tuple[dict[str, Any], Cost]:
@@ -196,18 +206,24 @@ def _clustered(result: Result, cells: Cells, seed: int) -> Evaluation:
     scores = evaluate_representation(result, cells.labels, seeds=seeds)
     if cells.batch_key is None:
         return scores
-    before = pca(cells.rna, seed=seed)
+    before = None if "RNA" in cells.lacking else pca(cells.rna, seed=seed)
     return scores.with_integration(integration_scores(result, cells.labels, cells.batches, before=before))
 
 
 def _quality(result: Result, cells: Cells, seed: int) -> dict[str, float]:
-    """Return the scores that do not depend on the number of classes; from a graph alone, no values are predicted."""
+    """Return the scores that do not depend on the number of classes.
+
+    Values that only some cells have are not predicted, nor are any from a graph alone.
+    """
     if not isinstance(result, np.ndarray):
         return _graph_quality(result, cells, seed)
     quality = _graph_quality(neighbours(result).obsp["connectivities"], cells, seed)
     quality["probe_f1"] = _few_labels(result, cells, seed)
-    quality["gene_r"] = ridge_correlation(result, cells.rna.toarray())
-    return quality | ({"protein_r": ridge_correlation(result, cells.protein)} if cells.has_protein else {})
+    if "RNA" not in cells.lacking:
+        quality["gene_r"] = ridge_correlation(result, cells.rna.toarray())
+    if cells.has_protein and "proteins" not in cells.lacking:
+        quality["protein_r"] = ridge_correlation(result, cells.protein)
+    return quality
 
 
 def _few_labels(representation: np.ndarray, cells: Cells, seed: int) -> float:
@@ -232,17 +248,18 @@ def _plain(scores: Evaluation, **more: float) -> dict[str, Any]:
 
 
 class _Scoring(NamedTuple):
-    """How a protocol scores a method, and the functions of the method of which it needs one."""
+    """How a protocol scores a method, the functions of the method of which it needs one, and what cells may lack."""
 
     run: Callable[[Method, Cells, int, float | None], tuple[dict[str, Any], Cost]]
     needs: tuple[str, ...]
     prepares: bool = True  # whether the method may prepare with all cells
+    may_lack: frozenset[Modality] = frozenset({"RNA", "proteins"})
 
 
 _SCORING = {
     "unsupervised": _Scoring(_unsupervised, ("represent",)),
     "held-out": _Scoring(_held_out, ("classify",)),
-    "count-splitting": _Scoring(_count_splitting, ("represent",), prepares=False),
+    "count-splitting": _Scoring(_count_splitting, ("represent",), prepares=False, may_lack=frozenset()),
     "paper": _Scoring(_paper, ("represent_trained", "represent")),
-    "ablation": _Scoring(_ablation, ("pretrain",), prepares=False),
+    "ablation": _Scoring(_ablation, ("pretrain",), prepares=False, may_lack=frozenset({"proteins"})),
 }

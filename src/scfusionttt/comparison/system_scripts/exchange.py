@@ -12,7 +12,10 @@ FOLDER, SEED = Path(sys.argv[1]), int(sys.argv[2])
 
 
 def read(part: str = "cells") -> AnnData:
-    """Return raw counts of genes in X, and if given, of proteins in ``obsm["protein"]``; obs "label" and "batch"."""
+    """Return raw counts of genes in X, and if given, of proteins in ``obsm["protein"]``; obs "label" and "batch".
+
+    Cells that lack RNA have no counts of it, proteins that were not measured are NaN.
+    """
     folder = FOLDER / part
     counts = sparse.csr_matrix(io.mmread(folder / "rna.mtx"), dtype=np.float32)
     adata = AnnData(counts, obs=pd.DataFrame(index=[f"{part}{number}" for number in range(counts.shape[0])]))

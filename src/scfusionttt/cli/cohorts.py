@@ -40,8 +40,8 @@ def map(
 ) -> None:  # fmt: skip
     """Embed cells of new batches with a model of one batch or several, without training; the reference stays as it is.
 
-    The file is that of embed; .csv, .h5ad, .h5mu and .zarr also have the p-value of each cell (low: no counterpart in
-    the reference) and, if the model has classes, its label and probability.
+    The file is like that of embed; .csv, .h5ad, .h5mu and .zarr also have the p-value of each cell (low: no counterpart
+    in the reference) and, if the model has classes, its label and probability.
 
     Example: scfusionttt map new_donor.h5mu --model cohort-model --out mapped.h5mu
     """

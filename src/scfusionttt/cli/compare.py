@@ -46,20 +46,25 @@ BenchmarkTask = Literal["embed", "impute", "transfer"]
 
 @reads_counts
 def benchmark(
-    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="CITE-seq data sets with labels")],
+    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="CITE-seq data sets, or RNA to transfer to")],
     labels_key: OptionalLabels = None,
     task: Annotated[
-        BenchmarkTask, typer.Option(help="embeddings and cell types; proteins from RNA; cell types of a query")
+        BenchmarkTask, typer.Option(help="embeddings and cell types, proteins from RNA, or cell types of a query")
     ] = "embed",
     out: OutFolder = Path("benchmark"),
     methods: Annotated[
-        str | None, typer.Option("--methods", metavar="NAME,...", help="methods; default: all but the slow ones")
+        str | None,
+        typer.Option(
+            "--methods", metavar="NAME,...",
+            help="methods; default: fusionttt and the baselines that need neither an environment of their own nor, to "
+            "impute or transfer, scvi-tools",
+        ),
     ] = None,
     batch_key: Annotated[
         str | None,
         typer.Option(
             "--batch-key", metavar="KEY",
-            help="obs column with batches, which some methods remove; with --task impute, each is held out",
+            help="obs column with batches, whose effects some methods remove; with --task impute, each is held out",
         ),
     ] = None,
     label_map: Annotated[
@@ -76,23 +81,24 @@ def benchmark(
     ] = None,
     settings: Settings = None, device: Compute = "auto", *, options: CountOptions,
 ) -> None:  # fmt: skip
-    """Compare scFusionTTT with other methods: same cells, same clustering, same metrics; no table for two protocols.
+    """Compare scFusionTTT with other methods on the same cells, with the same clustering and metrics.
 
-    By default these are unsupervised (no labels) and held-out (cell types of cells whose labels were not used).
-    Count-splitting scores without labels: methods see one half of the counts of each cell, and the other half shows
-    how well the neighbours that they find agree. It compares settings, too (with ablate). Paper scores as published,
-    which only shows something with presets that train on labels, such as paper and scmmae.
+    The protocols, each with tables of its own, are by default unsupervised (no labels) and held-out (cell types of
+    cells whose labels were not used). Count-splitting scores without labels: methods see one half of the counts of
+    each cell, and the other half shows how well the neighbours that they find agree; ablate can compare settings by
+    it, too. Paper scores as published, which is informative only for presets that train the network on labels, such
+    as paper and scmmae.
 
     With --batch-key, fusionttt, totalvi, midas and concat_harmony remove the effects of the batches, and the
     unsupervised protocol also scores how batches mix and cell types are kept (scIB). Cells that lack proteins
     (--cells rna) are read by fusionttt, totalvi, midas and methods of RNA alone, cells that lack RNA (--cells all) by
-    fusionttt and midas; the others have no row then.
+    fusionttt and midas; the other methods then have no row.
 
     With --task impute, proteins are predicted from RNA in cells that were not trained on: each batch of an input
     (--batch-key), or every input but the first. With --task transfer, cell types of every input but the first are
-    predicted from those of the first, without labels and with the fractions --train-fractions of the query's labels.
+    predicted from those of the first, without labels of the query and with the fractions --train-fractions of them.
 
-    Scores that are in the folder already are not computed again, so an interrupted run continues where it stopped.
+    Scores that are already in the folder are not computed again, so an interrupted run continues where it stopped.
     --set changes the settings of scFusionTTT; use another folder for other settings.
 
     Example: scfusionttt benchmark pbmc.h5mu --labels-key cell_type --methods fusionttt,concat,wnn --out results
@@ -142,7 +148,7 @@ def _refuse(task: BenchmarkTask, option: str, value: object, *, used_by: Sequenc
 @reads_counts
 def ablate(
     what: Annotated[
-        list[str], typer.Argument(metavar="[order|ttt|length|stages] INPUT...", help="study; labelled cells")
+        list[str], typer.Argument(metavar="[order|ttt|length|stages] INPUT...", help="a study, and labelled data sets")
     ],
     labels_key: Labels,
     vary: Annotated[
@@ -156,12 +162,13 @@ def ablate(
 ) -> None:  # fmt: skip
     """Compare variants of scFusionTTT: means over seeds, and differences from the first variant, paired by seed.
 
-    Each variant is pretrained on three quarters of the cells. The others score how well it reconstructs hidden genes
-    and proteins, predicts proteins from RNA and learns cell types from few labels; clusters are those of all cells.
-    Variants that read other genes, such as those of the study length, are scored on their own genes: compare them by
-    the other scores.
+    Each variant is pretrained on three quarters of the cells. The other quarter shows how well it reconstructs hidden
+    genes and proteins, predicts proteins from RNA and learns cell types from few labels; clusters are those of all
+    cells. Variants that read other genes, such as those of the study length, are scored on their own genes: compare
+    them by the other scores. If only later stages differ (the study stages, or settings of finetune), the protocol is
+    held-out, as in benchmark.
 
-    The study ttt has TTT everywhere, in the encoders alone, in the fusion alone, nowhere, and attention everywhere.
+    The study ttt compares TTT everywhere, in the encoders alone, in the fusion alone and nowhere, and attention.
 
     Example: scfusionttt ablate order pbmc.h5mu --labels-key cell_type --seeds 5
     Example: scfusionttt ablate pbmc.h5mu --labels-key cell_type --vary pretrain.mask_ratio=0.15,0.5,0.75

@@ -16,11 +16,11 @@ def background(
         typer.Option("--empty", metavar="INPUT", help="empty droplets, or the raw matrix of all barcodes"),
     ] = None,
     threshold: Annotated[
-        float, typer.Option(metavar="P", help="probability from which a cell is positive")
+        float, typer.Option(metavar="P", help="least probability of a positive cell")
     ] = 0.9,
     protein_modality: Protein = None, layer: Layer = None, round: Round = False,
 ) -> None:  # fmt: skip
-    """Tell the cells that have a protein from those with only its background; needs no model.
+    """Find which cells have a protein, and which only its background; needs no model.
 
     For each protein and cell, writes whether it is positive, and the probability. The file name's extension sets the
     format: .csv, .tsv with the columns NAME and NAME_probability, or .h5ad, .h5mu, .zarr with obsm["protein_positive"]
@@ -68,8 +68,8 @@ def differential(
 ) -> None:  # fmt: skip
     """Rank the genes or proteins that differ between groups of cells; needs no model.
 
-    With --donor-key, DESeq2 on the sums of each donor (needs pydeseq2); without, the Wilcoxon test on cells, whose
-    p-values only rank.
+    With --donor-key, DESeq2 tests the sums of each donor (needs pydeseq2). Without it, the Wilcoxon test compares
+    cells; its p-values only rank features.
 
     Example: scfusionttt differential pbmc.h5mu --groupby cell_type --donor-key donor --out genes.csv
     """

@@ -26,7 +26,7 @@ def store(
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="seed of the order of the cells on disk")] = 0,
     species: Species = None, *, options: CountOptions, drop_empty: DropEmpty = False,
 ) -> None:  # fmt: skip
-    """Write the cells of one or more inputs to a store, which is streamed from disk instead of loaded into memory.
+    """Write the cells of one or more inputs to a store, which is streamed from disk, not loaded into memory.
 
     Stores are accepted by pretrain, finetune, transfer, embed, map, predict, impute, denoise, annotate, explain and
     plan.

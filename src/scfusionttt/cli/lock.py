@@ -34,7 +34,7 @@ def locked(folder: Path) -> Iterator[None]:
         if not _take(file.fileno()):
             file.seek(0)
             owner = file.read().decode(errors="replace").strip() or "another process"
-            raise SettingError(f"{folder} is in use by {owner}: wait for its end, or choose another name for --out")
+            raise SettingError(f"{folder} is in use by {owner}: wait until it ends, or choose another name for --out")
         with suppress(OSError):  # on a full disk the lock holds without its owner's name
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())

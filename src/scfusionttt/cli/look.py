@@ -84,7 +84,7 @@ def report(
     ] = None,
     batch_key: Annotated[
         list[str] | None,
-        typer.Option("--batch-key", metavar="KEY", help="show how these batches mix; default: those of the model"),
+        typer.Option("--batch-key", metavar="KEY", help="show how these batches mix; repeatable; default: the model's"),
     ] = None,
     genes: Annotated[
         list[str] | None,
@@ -104,7 +104,7 @@ def report(
 ) -> None:  # fmt: skip
     """Write an HTML report: interactive map of the cells, clusters, cell types, scores, genome, settings.
 
-    With --labels-key, the results are scored. obs columns of text can be coloured by without any option.
+    With --labels-key, the results are scored. The map can always be coloured by obs columns of text.
 
     Example: scfusionttt report pbmc.h5mu --model typed --labels-key cell_type --out report.html
     """
@@ -133,7 +133,7 @@ def genes(
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="genes or antibodies")],
     species: Species = None,
 ) -> None:
-    """Show what names of genes and antibodies resolve to, and their places in the genome.
+    """Show what names of genes and antibodies resolve to, and their positions in the genome.
 
     Example: scfusionttt genes CD3E ENSG00000167286 CD16_TotalSeqB
     """

@@ -37,7 +37,7 @@ def annotate(
         str, typer.Option(metavar="NAME", help="reference: a name, a model folder, or hf://owner/name@revision")
     ] = "pbmc",
     unknown: Annotated[
-        float, typer.Option(metavar="P", help='label a cell "unknown" if its p-value is at most P; 0: none')
+        float, typer.Option(metavar="P", help='label a cell "unknown" if its p-value is at most P; 0: label none')
     ] = 0.005,
     device: Compute = "auto", *, options: InputOptions,
 ) -> None:  # fmt: skip

@@ -95,7 +95,7 @@ def denoise(
     input: Input, model: Model, out: OutFile,
     units: Annotated[
         Literal["log", "counts"],
-        typer.Option(help="log1p of counts per 10,000 of the model's genes and log-ratios, or without logarithm"),
+        typer.Option(help="genes as log1p of counts per 10,000 and proteins as log-ratios, or both as counts"),
     ] = "log",
     device: Compute = "auto", devices: Devices = 1, nodes: Nodes = 1, *, options: InputOptions,
 ) -> None:  # fmt: skip

@@ -35,6 +35,13 @@ def test_every_verb_has_an_example(verb, scfusionttt):
     assert f"Example: scfusionttt {verb}" in text
 
 
+@pytest.mark.parametrize("verb", typer.main.get_command(app).commands.values(), ids=lambda verb: verb.name)
+def test_help_is_wrapped_by_the_terminal(verb):
+    """Lines kept the breaks of the source, at 120 columns, and narrower terminals broke each of them once more."""
+    for paragraph in verb.help.split("\n\n"):
+        assert all(line.startswith("Example: ") for line in paragraph.splitlines()[1:])
+
+
 def test_the_whole_road(here, scfusionttt):
     """From a file of CITE-seq to the cell types of RNA-only cells, every verb on what the one before it wrote."""
     result = done(scfusionttt(f"pretrain cells.h5mu --out m1 {SMALL} --epochs 2 --seed 3 --memory 64GiB"))

@@ -3,9 +3,11 @@
 Exit codes: 0 success, 1 internal error, 2 invalid input or call (one line on stderr), 130 interrupted, 143 terminated.
 """
 
+import inspect
 import io
 import logging
 import os
+import re
 import signal
 import sys
 import warnings
@@ -32,7 +34,8 @@ VERBS = (
     explain, background, differential, report, store, plan, benchmark, ablate, reference, genes, doctor,
 )  # fmt: skip
 for verb in VERBS:
-    app.command()(verb)
+    # paragraphs without line breaks, which the terminal wraps at its own width; each example has a line
+    app.command(help=re.sub(r"(?<!\n)\n(?!\n|Example:)", " ", inspect.getdoc(verb) or ""))(verb)
 #: Verbs that continue if they are run again.
 _CONTINUING = ("benchmark", "ablate")
 

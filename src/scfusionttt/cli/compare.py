@@ -92,7 +92,7 @@ def benchmark(
     With --batch-key, fusionttt, totalvi, midas and concat_harmony remove the effects of the batches, and the
     unsupervised protocol also scores how batches mix and cell types are kept (scIB). Cells that lack proteins
     (--cells rna) are read by fusionttt, totalvi, midas and methods of RNA alone, cells that lack RNA (--cells all) by
-    fusionttt and midas; the other methods then have no row.
+    fusionttt and midas; rows of the other methods say what the cells lack.
 
     With --task impute, proteins are predicted from RNA in cells that were not trained on: each batch of an input
     (--batch-key), or every input but the first. With --task transfer, cell types of every input but the first are

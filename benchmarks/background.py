@@ -1,12 +1,12 @@
-"""Call proteins positive or negative: ours, dsb, two normal distributions and totalVI, on proteins that types have.
+"""Call proteins positive or negative: ours, dsb, two normal distributions and totalVI, on types with known proteins.
 
 python benchmarks/background.py droplets.h5ad --droplet-key droplet --json droplets.json
 python benchmarks/background.py pbmc10k.h5mu --labels-key cell_type --totalvi --json pbmc10k.json
 
-Known positive and negative cells are those of types that have a protein, or have not (`KNOWN`); the types are labels,
-or clusters of the proteins. Methods are compared at equal sensitivity, that of our calls: the fraction of known
-negative cells, and of empty droplets that no method was fitted to, which they call positive. Each seed draws half of
-the droplets to fit to, and seeds the methods. dsb is muon's; totalVI's score is its probability of foreground.
+Known positive and negative cells are those of types that have a protein, or lack it (`KNOWN`); the types are labels, or
+clusters of the proteins. At equal sensitivity, that of our calls, methods are compared by the fraction of known
+negative cells, and of empty droplets that no method was fitted to, which they call positive. Each seed draws the half
+of the droplets to fit to, and seeds the methods. dsb is muon's; totalVI's score is its probability of foreground.
 """
 
 import sys

@@ -8,16 +8,16 @@ python benchmarks/batches.py --staining 1 --seeds 5                            #
 
 Rows: our model without the batches, with them, and one model per batch; a model of all batches but the last, into whose
 embedding the last is mapped; 30 components of RNA beside the proteins, plain and corrected by Harmony (Korsunsky et al.
-2019, defaults); of ``--systems``: totalVI given the batches, and the last batch's labels by Symphony and by scANVI
-surgery (scArches; it alone trains on labels of the other batches). Columns, each a mean over cells
-with a label unless it says otherwise:
+2019, defaults); with ``--systems``, totalVI given the batches, and the last batch's labels by Symphony and by scANVI
+surgery (scArches; it alone trains on labels of the other batches). Columns, each a mean over labelled cells unless
+stated otherwise:
 
 * own batch: share of the 15 nearest neighbours from a cell's own batch, relative to the share of that batch among the
   cells of its type (1: mixed); types of at least two batches.
 * iLISI: median number of batches among 90 neighbours (1: own batch alone; the number of batches: mixed).
 * ARI, NMI: of clusters of each batch's cells, mean over batches.
-* joint ARI, NMI: of clusters of all cells, which also tell whether a type of several batches is one cluster.
-* kNN: accuracy of the last batch's labels by its 15 nearest cells of the other batches; types that these have.
+* joint ARI, NMI: of clusters of all cells, which also show whether a type of several batches is one cluster.
+* kNN: accuracy of the last batch's labels by its 15 nearest cells of the other batches, for types that these have.
 * purity: share of a cell's neighbours of its type, for types of one batch alone; the lowest of these types.
 """
 

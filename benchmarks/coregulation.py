@@ -1,4 +1,4 @@
-"""How much genes that are neighbours in the genome vary together beyond cell types, in data and in simulations.
+"""How much neighbouring genes of the genome vary together beyond cell types, in data and in simulations.
 
 python benchmarks/coregulation.py pbmc10k.h5mu malt_subset.h5mu --labels-key cell_type wnn_cluster
 
@@ -6,7 +6,7 @@ Within each type, a gene's counts are divided by the cell's library size and the
 rates is that of the genes' activities: the noise of counting is independent, so sequencing depth does not matter. The
 excess is the mean covariance of adjacent genes minus that in random orders; noise is the latter's standard deviation.
 If stretches of genes share a log-normal factor, as in ``benchmarks/order.py``, an excess e belongs to one with a
-standard deviation of sqrt(log(1 + e)): the strength. Other columns: how much of it ten pairs of genes are, and which.
+standard deviation of sqrt(log(1 + e)): the strength. Other columns: the share of the ten strongest pairs, and which.
 """
 
 import sys

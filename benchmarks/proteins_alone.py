@@ -1,4 +1,4 @@
-"""Cells with proteins alone: how near they lie to where they would with their RNA.
+"""Cells with proteins alone: how close they lie to where their RNA would place them.
 
 python benchmarks/proteins_alone.py cells.h5mu --labels-key cell_type --seeds 3
 python benchmarks/proteins_alone.py cells.h5mu --labels-key cell_type --batch-key donor --held-out donor2

@@ -65,6 +65,12 @@ def test_features_exclude_each_other_if_they_are_together_less_often_than_by_cha
     assert weights[0, 2] == weights[0, 3] == weights[0, 0] == 0
 
 
+def test_features_that_exclude_each_other_in_many_cells_weigh_most():
+    """From some 2,600 cells on, their probability of being together underflowed, and such pairs weighed nothing."""
+    first = np.arange(8000) % 2 == 0
+    assert exclusion(np.stack([first, ~first], axis=1))[0, 1] == pytest.approx(-8000 * np.log(0.75))
+
+
 def test_low_quality_is_named_with_its_reason():
     rng = np.random.default_rng(0)
     names = ["MT-CO1", "MT-ND1", *(f"GENE{i}" for i in range(100)), "CD3E", "CD4", "CD8A", "CD19"]

@@ -63,9 +63,12 @@ def exclusion(present: np.ndarray) -> np.ndarray:
     n, frequency = len(present), present.mean(axis=0)
     values = present.astype(np.float32)
     together, expected = np.rint(values.T @ values), np.outer(frequency, frequency)
-    weights = np.where(together < n * expected, -binom.logcdf(together, n, expected), 0.0)
-    np.fill_diagonal(weights, 0)
-    return np.nan_to_num(weights, posinf=0.0)
+    with np.errstate(divide="ignore"):
+        weights = -binom.logcdf(together, n, expected)
+    # Where the probability underflows, that of exactly this number of cells is nearly all of it.
+    weights = np.where(np.isposinf(weights), -binom.logpmf(together, n, expected), weights)
+    weights[(together >= n * expected) | np.eye(len(weights), dtype=bool)] = 0
+    return weights
 
 
 def _weight_of_pairs(present: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -20,8 +20,8 @@ def doublets(
 
     Two features exclude each other if fewer cells have both than their frequencies :math:`f_p` and :math:`f_q` would
     give; the pair then weighs :math:`-\log P(X \le n_{pq})` with :math:`X \sim B(n, f_p f_q)`. The score of a cell is
-    the square root of the weight of all pairs that it has, standardised, and the mean over genes and proteins. After
-    cxds (Bais and Kostka 2020), which scores genes.
+    the square root of the weight of all pairs that it has, standardised, and the mean over genes and proteins; that of
+    the genes alone if no protein was measured in it. After cxds (Bais and Kostka 2020), which scores genes.
 
     A cell is called a doublet from the lower quartile of simulated doublets, sums of two cells, upwards. Two cells of
     one type are not recognised.
@@ -43,26 +43,33 @@ def doublets(
     genes = np.argsort(-presence * (1 - presence), kind="stable")[:MOST_GENES]
     counts = rna[:, genes]
     views = [((counts > 0).toarray(), ((counts[first] + counts[second]) > 0).toarray())]
-    if protein is not None and protein.shape[1] > 1:
+    if protein is not None:
         controls = np.zeros(protein.shape[1], dtype=bool) if controls is None else controls
-        mixture = ProteinMixture.fit(protein, controls, seed=seed)
-        of_cells, of_pairs = (mixture.probability(x)[:, ~controls] for x in (protein, protein[first] + protein[second]))
-        views.append((of_cells > 0.5, of_pairs > 0.5))
-    scores, simulated = np.zeros(n), np.zeros(N_SIMULATED)
-    for cells, pairs in views:
-        weights = exclusion(cells)
-        values, of_sums = (np.sqrt(_weight_of_pairs(present, weights)) for present in (cells, pairs))
-        center, spread = values.mean(), max(values.std(), 1e-12)
-        scores += (values - center) / spread / len(views)
-        simulated += (of_sums - center) / spread / len(views)
+        if (~controls).sum() > 1:
+            mixture = ProteinMixture.fit(protein, controls, seed=seed)
+            found = (mixture.probability(x)[:, ~controls] for x in (protein, protein[first] + protein[second]))
+            of_cells, of_pairs = (np.where(np.isnan(values), np.nan, values > 0.5) for values in found)
+            views.append((of_cells, of_pairs))
+    scores, simulated = (np.nanmean(values, axis=0) for values in zip(*(_standardised(*view) for view in views)))
     return scores, scores > max(np.quantile(simulated, CALL_QUANTILE), 0)
 
 
 def exclusion(present: np.ndarray) -> np.ndarray:
-    """Return how clearly each two features exclude each other [f, f], from where they are present, bool [n, f]."""
-    n, frequency = len(present), present.mean(axis=0)
-    values = present.astype(np.float32)
-    together, expected = np.rint(values.T @ values), np.outer(frequency, frequency)
+    """Return how clearly each two features exclude each other [f, f].
+
+    Parameters
+    ----------
+    present
+        Where features are present, [n, f]; NaN = not measured. Two features are compared in the cells that have both.
+    """
+    measured = np.isfinite(present).astype(np.float32)
+    values = np.nan_to_num(present.astype(np.float32))
+    n, own, together = (
+        np.rint(first.T @ second).astype(float)
+        for first, second in ((measured, measured), (values, measured), (values, values))
+    )
+    frequency = own / np.maximum(n, 1)
+    expected = frequency * frequency.T
     with np.errstate(divide="ignore"):
         weights = -binom.logcdf(together, n, expected)
     # Where the probability underflows, that of exactly this number of cells is nearly all of it.
@@ -71,10 +78,18 @@ def exclusion(present: np.ndarray) -> np.ndarray:
     return weights
 
 
+def _standardised(cells: np.ndarray, pairs: np.ndarray) -> list[np.ndarray]:
+    """Return the scores of cells [n] and of simulated doublets [m] in standard deviations of those of the cells."""
+    weights = exclusion(cells)
+    values = [np.sqrt(_weight_of_pairs(present, weights)) for present in (cells, pairs)]
+    center, spread = np.nanmean(values[0]), max(np.nanstd(values[0]), 1e-12)
+    return [(value - center) / spread for value in values]
+
+
 def _weight_of_pairs(present: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the sum of the weights of all pairs of features that a cell has, [n]."""
+    """Return the sum of the weights of all pairs of features that a cell has, [n]; NaN if none was measured in it."""
     total = np.empty(len(present))
     for rows in row_blocks(len(present)):
-        values = present[rows].astype(float)
+        values = np.nan_to_num(present[rows].astype(float))
         total[rows] = ((values @ weights) * values).sum(axis=1) / 2
-    return total
+    return np.where(np.isfinite(present).any(axis=1), total, np.nan)

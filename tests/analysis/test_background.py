@@ -78,6 +78,18 @@ def test_what_was_not_measured_is_neither_positive_nor_probable(known):
     assert background(cells).proteins.loc["CD34"].isna().all()  # without droplets nothing is known of it
 
 
+def test_cells_without_proteins_have_no_part_in_what_an_empty_droplet_is(known):
+    """Their sum counted as 0 in the median of the cells, so that where most lack them, no droplet was empty."""
+    lacking = known.cells.copy()
+    lacking.obs_names = [f"rna{i}" for i in range(400)]
+    lacking.X[:] = np.nan
+    with quiet():
+        calls = background(concat([known.cells, lacking, lacking[:40]], index_unique="-"), empty=known.empty)
+    pd.testing.assert_frame_equal(calls.proteins, background(known.cells, empty=known.empty).proteins, rtol=1e-6)
+    with pytest.raises(InputDataError, match="40 cells with proteins are too few"):
+        background(concat([known.cells[:40], lacking]))
+
+
 def test_cells_are_left_out_of_a_raw_matrix(known):
     nothing = _proteins(np.zeros((500, 9)), "n")
     calls = background(known.cells, empty=concat([known.cells, known.empty, nothing]))
@@ -142,7 +154,7 @@ def test_two_antibodies_of_one_name_have_a_column_each(known, tmp_path):
     [
         ({"threshold": 1.5}, SettingError, "threshold must be between 0 and 1"),
         ({"empty": slice(0, 20)}, InputDataError, "20 empty droplets have between 8 and"),
-        ({"cells": slice(0, 20)}, InputDataError, "20 cells are too few"),
+        ({"cells": slice(0, 20)}, InputDataError, "20 cells with proteins are too few"),
         ({"empty_proteins": 5}, InputDataError, "the empty droplets lack 3 of the proteins, such as CD34"),
         ({"proteins": [7]}, InputDataError, "no proteins other than isotype controls"),
     ],

@@ -89,8 +89,11 @@ def background(
     require_fraction("threshold", threshold, example=0.9)
     protein = protein_counts(data, protein_modality=protein_modality, layer=layer, round=round)
     target = inplace_target(data, protein.obs_names, subset=True) if inplace else None
-    if protein.n_obs < FEWEST_CELLS:
-        raise InputDataError(f"{protein.n_obs} cells are too few to find the background; {FEWEST_CELLS} are needed")
+    n_measured = int(_measured(protein).sum())
+    if n_measured < FEWEST_CELLS:
+        raise InputDataError(
+            f"{n_measured} cells with proteins are too few to find the background; {FEWEST_CELLS} are needed"
+        )
     kind = resolve_antibodies(protein.var_names).table["kind"].to_numpy()
     kept = np.isin(kind, ["antibody", "isotype"])
     counts, controls = protein.X[:, kept], kind[kept] == "isotype"
@@ -104,7 +107,7 @@ def background(
     fitted = None if droplets is None else fit_droplets(droplets, controls, seed=seed)
     mixture = ProteinMixture.fit(counts, controls, fitted, seed=seed)
     log.info(
-        "background of %d proteins from %d cells, %d isotype controls and %s", (~controls).sum(), len(counts),
+        "background of %d proteins from %d cells, %d isotype controls and %s", (~controls).sum(), n_measured,
         controls.sum(), "no empty droplets" if droplets is None else f"{len(droplets)} empty droplets",
     )  # fmt: skip
 
@@ -152,7 +155,7 @@ def _empty_droplets(droplets: AnnData, cells: AnnData, names: pd.Index) -> np.nd
         raise InputDataError(f"the empty droplets lack {len(missing)} of the proteins, such as {missing[0]}")
     droplets = droplets[~droplets.obs_names.isin(cells.obs_names)]
     counts = np.nan_to_num(droplets.X[:, columns.get_indexer(names)])
-    total, most = counts.sum(axis=1), np.nanmedian(np.nansum(cells.X, axis=1))
+    total, most = counts.sum(axis=1), np.median(np.nansum(cells.X, axis=1)[_measured(cells)])
     counts = counts[(total >= len(names)) & (total <= most)]
     if len(counts) < FEWEST_DROPLETS:
         raise InputDataError(
@@ -160,3 +163,8 @@ def _empty_droplets(droplets: AnnData, cells: AnnData, names: pd.Index) -> np.nd
             f"{FEWEST_DROPLETS} are needed; leave out empty to use the cells alone"
         )
     return counts
+
+
+def _measured(protein: AnnData) -> np.ndarray:
+    """Return in which cells any protein was measured, bool [n]."""
+    return np.isfinite(protein.X).any(axis=1)

@@ -117,6 +117,19 @@ def test_flags_that_could_not_be_computed_are_not_counted_as_zero(mixed):
     assert rows.tolist() == ["doublets", "low quality: few counts", "low quality: few genes"]
 
 
+def test_percentages_are_of_the_cells_that_could_have_the_flag(mixed):
+    """They were of all cells, also of those without proteins or in batches too small to look for doublets."""
+    protein = mixed.cite.protein.copy()
+    protein.X[:170], protein.X[339] = np.nan, 20_000
+    obs = mixed.cite.obs.assign(run=np.where(np.arange(340) < 300, "large", "small"))
+    table = quality(CiteSeq(mixed.cite.rna, protein, obs), batch_key="run", cells="all")
+    many, called = (table["reason"] == "many proteins").sum(), table["predicted_doublet"].sum()
+    assert many and called
+    percent = summary(table)["percent"]
+    assert percent["doublets"] == pytest.approx(100 * called / 300)
+    assert percent["low quality: many proteins"] == pytest.approx(100 * many / 170)
+
+
 def test_cells_are_compared_within_their_batch(mixed):
     """Of two runs of different depth, every cell of the shallow one had few counts."""
     cite = mixed.cite

@@ -111,16 +111,16 @@ def quality(
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Return how many cells of the table of :func:`quality` have each flag: columns cells and percent.
+    """Return how many cells of the table of :func:`quality` have each flag, and the percentage of those that could.
 
-    Without the flags that no cell could have: doublets if no batch had enough cells to look for them, and those of
-    mitochondrial genes or proteins if none was measured.
+    Doublets are looked for in batches of enough cells, and few or many proteins where proteins were measured. Flags
+    that no cell could have are left out.
     """
-    known = table.notna().any()
-    flags = {"doublets": table["predicted_doublet"]} if known["doublet_score"] else {}
-    flags |= {f"low quality: {name}": table["reason"] == name for name, column in _REASONS.items() if known[column]}
-    cells = pd.Series({name: int(flag.sum()) for name, flag in flags.items()}, name="cells")
-    return pd.DataFrame({"cells": cells, "percent": 100 * cells / max(len(table), 1)})
+    flags = {"doublets": (table["predicted_doublet"], "doublet_score")}
+    flags |= {f"low quality: {name}": (table["reason"] == name, column) for name, column in _REASONS.items()}
+    rows = {name: (int(flag.sum()), int(table[column].notna().sum())) for name, (flag, column) in flags.items()}
+    counts = pd.DataFrame.from_dict(rows, orient="index", columns=["cells", "of"]).query("of > 0")
+    return pd.DataFrame({"cells": counts["cells"], "percent": 100 * counts["cells"] / counts["of"]})
 
 
 def low_quality(table: pd.DataFrame) -> pd.Series:

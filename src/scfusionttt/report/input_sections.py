@@ -70,8 +70,9 @@ def _flags(analysis: Analysis) -> Table:
     return Table(
         rows,
         "Quality flags",
-        notes=f"Computed from the counts{within}. Flags are advice, and flagged cells are part of this report: large "
-        "cells are flagged as well. Colour the map by quality flag to see where they lie.",
+        notes=f"Computed from the counts{within}. Percentages are of the cells that could have the flag: doublets are "
+        "looked for in batches of at least 100 cells. Flags are advice, and flagged cells are part of this report: "
+        "large cells are flagged as well. Colour the map by quality flag to see where they lie.",
     )
 
 

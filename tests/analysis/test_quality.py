@@ -130,6 +130,16 @@ def test_percentages_are_of_the_cells_that_could_have_the_flag(mixed):
     assert percent["low quality: many proteins"] == pytest.approx(100 * many / 170)
 
 
+def test_a_cell_among_nuclei_is_mitochondrial():
+    """Most nuclei have no mitochondrial counts; without deviation from the median, no cell was flagged."""
+    rng = np.random.default_rng(0)
+    adata = AnnData(rng.poisson(5, (60, 105)).astype(np.float32))
+    adata.var_names = ["MT-CO1", *(f"GENE{i}" for i in range(100)), "CD3E", "CD4", "CD8A", "CD19"]
+    adata.X[:, 0] = 0
+    adata.X[:3, 0] = 2, 5, 500
+    assert (quality(adata, species="human")["reason"] == "mitochondrial").to_numpy().nonzero()[0].tolist() == [2]
+
+
 def test_cells_are_compared_within_their_batch(mixed):
     """Of two runs of different depth, every cell of the shallow one had few counts."""
     cite = mixed.cite

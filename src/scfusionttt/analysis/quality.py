@@ -130,7 +130,8 @@ def low_quality(table: pd.DataFrame) -> pd.Series:
         mads_from_median(np.log1p(table[name])) for name in ("total_counts", "n_genes_by_counts", "protein_counts")
     )
     percent = table["pct_counts_mt"]
-    dying = (percent > MITOCHONDRIAL) & (mads_from_median(percent) > MITOCHONDRIAL_MADS)
+    # If most cells have no such counts, as in nuclei, nothing deviates from their median: the percentage decides alone.
+    dying = (percent > MITOCHONDRIAL) & ~(mads_from_median(percent) <= MITOCHONDRIAL_MADS)
     tests = (counts < -FEW_MADS, genes < -FEW_MADS, dying, proteins < -FEW_MADS, proteins > FEW_MADS)
     for name, hit in reversed(list(zip(_REASONS, tests))):  # the first that applies is given
         reason[hit] = name

@@ -118,7 +118,7 @@ def clr(counts: np.ndarray, *, log_geometric_mean: np.ndarray | None = None) -> 
 
 
 def mads_from_median(values: pd.Series) -> pd.Series:
-    """Return how many scaled median absolute deviations values are above the median; NaN if they do not vary."""
+    """Return how many scaled median absolute deviations values are above the median; NaN if most are equal."""
     if values.isna().all():  # pandas would warn of an empty mean
         return values
     deviations = values - values.median()

@@ -31,5 +31,15 @@ def test_features_of_two_panels_are_compared_in_the_cells_that_have_them():
     assert top == {"T": ["CD3"], "B": ["CD19"]}
 
 
+def test_genes_of_two_inputs_are_compared_in_the_cells_that_have_them():
+    """Where inputs were joined, a gene that one of them lacks was compared as if none of its cells expressed it."""
+    groups = np.repeat(["T", "B", "T"], [4, 16, 20])
+    values = sparse.csr_matrix(np.select([groups == "T"], [5.5], 3.5)[:, None] + np.arange(40)[:, None] % 2)
+    values[20:] = 0
+    panels = np.repeat([0, 1], 20), np.array([[True], [False]])
+    assert top_features(values, ["CD3E"], groups) == {"T": [], "B": ["CD3E"]}
+    assert top_features(values, ["CD3E"], groups, panels=panels) == {"T": ["CD3E"], "B": []}
+
+
 def test_a_single_group_has_no_markers():
     assert top_features(np.ones((4, 2)), ["x", "y"], ["0"] * 4) == {"0": []}

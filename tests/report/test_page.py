@@ -8,11 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from mudata import MuData
+from scipy.sparse import csr_matrix
 
 from scfusionttt.data.assemble import as_citeseq
+from scfusionttt.data.transforms import log_normalize
 from scfusionttt.errors import FeatureError, InputDataError, LabelError, SettingError
+from scfusionttt.evaluation import top_features
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.io.tables import read_map
+from scfusionttt.keys import INPUT, MEASURED
 from scfusionttt.model import unlike
 from scfusionttt.model.fusionttt import FusionTTT
 from scfusionttt.model.provenance import Provenance
@@ -362,6 +366,35 @@ def test_genes_that_were_not_measured_are_not_drawn_as_zeros(trained, cells, mon
     for name in means.index:
         expected = analysis.lognorm[~hidden & (types == name)][:, places].mean(axis=0)
         np.testing.assert_allclose(means.loc[name], np.ravel(expected), rtol=1e-5)
+
+
+def test_a_gene_that_some_inputs_lack_is_averaged_over_the_cells_of_the_others(trained, cells, monkeypatch):
+    """Where inputs were joined, it was 0 in the cells of the others, among the markers and along the genome."""
+    model, cite = trained.pretrained, deepcopy(as_citeseq(cells))
+    types, lacks = cells.obs["cell_type"].astype(str).to_numpy(), np.arange(cells.n_obs) % 2 == 0
+    known = cite.rna[:, model.features.genes["name"]]
+    gene = top_features(log_normalize(known.X), known.var_names, types)[types[0]][0]
+    cite.rna.X = csr_matrix(np.where(lacks[:, None] & (cite.rna.var_names == gene), 0, cite.rna.X.toarray()))
+    cite.rna.obs[INPUT] = pd.Categorical(np.where(lacks, "lacks it", "has it"))
+    cite.rna.varm[MEASURED] = pd.DataFrame(
+        {"has it": True, "lacks it": cite.rna.var_names != gene}, index=cite.rna.var_names
+    )
+    analysis = analyze(model, cite, labels_key="cell_type", resolutions=[0.5])
+    drawn = {}
+    for name in ("dot_plot", "chromosome_heatmap"):
+        monkeypatch.setattr(figures, name, lambda *tables, name=name, **_: drawn.setdefault(name, tables))
+    markers_section(analysis)
+    genome_section(analysis)
+    (means, fractions), (genes, along) = drawn["dot_plot"], drawn["chromosome_heatmap"]
+    values = analysis.lognorm[:, model.features.genes["name"].tolist().index(gene)].toarray().ravel()
+    for name in means.index:
+        own = values[~lacks & (types == name)]
+        found = (
+            means.loc[name, gene],
+            fractions.loc[name, gene],
+            along.loc[name][(genes["name"] == gene).to_numpy()].item(),
+        )
+        np.testing.assert_allclose(found, [own.mean(), (own > 0).mean(), own.mean()], rtol=1e-5)
 
 
 def test_genes_on_the_map_are_counts_per_10000_of_all_genes_whether_the_model_reads_them_or_not(cells, tiny):

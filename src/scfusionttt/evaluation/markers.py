@@ -14,18 +14,25 @@ from scfusionttt.threads import threads_kept
 
 
 def top_features(
-    values: sparse.csr_matrix | np.ndarray, names: Sequence[str], groups: ArrayLike, *, most: int = 5
+    values: sparse.csr_matrix | np.ndarray,
+    names: Sequence[str],
+    groups: ArrayLike,
+    *,
+    panels: tuple[np.ndarray, np.ndarray] | None = None,
+    most: int = 5,
 ) -> dict[str, list[str]]:
     """Return the top features of each group against all other cells, ranked by the score of scanpy's t-test.
 
     Parameters
     ----------
     values
-        Log-normalised values [n, f]. Each feature is compared in the cells in which it is not NaN.
+        Log-normalised values [n, f]; NaN = not measured. Each feature is compared in the cells in which it was.
     names
         Names of the features [f]; duplicates are allowed.
     groups
         Group of each cell [n]. A group with fewer than two cells, or without another to compare with, has no features.
+    panels
+        Panel of each cell [n], and which features were measured in each panel, bool [k, f]; in place of NaN.
     most
         Maximum number of features per group; all have higher values inside the group than outside.
 
@@ -36,11 +43,12 @@ def top_features(
     """
     group = np.asarray(groups).astype(str)
     best: dict[str, list[tuple[float, str]]] = {name: [] for name in pd.unique(group)}
-    if sparse.issparse(values):
-        parts = [(np.ones(values.shape[0], dtype=bool), np.arange(values.shape[1]))]
-    else:
-        parts = list(measured_together(~np.isnan(values)))
-    for cells, features in parts:
+    if panels is None:
+        one_panel = np.zeros(len(group), dtype=int), np.ones((1, len(names)), dtype=bool)
+        panels = one_panel if sparse.issparse(values) else (np.arange(len(group)), ~np.isnan(values))
+    panel, measured = panels
+    for own, features in measured_together(measured):
+        cells = own[panel]
         for name, scores in _scores(values[cells][:, features], group[cells], most).items():
             best[name] += [(score, str(names[features[place]])) for place, score in scores if score > 0]
     ranked = {name: sorted(found, key=lambda pair: -pair[0]) for name, found in best.items()}

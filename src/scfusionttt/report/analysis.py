@@ -10,9 +10,9 @@ from numpy.typing import ArrayLike
 from scipy import sparse
 
 from scfusionttt.analysis.quality import quality
-from scfusionttt.data.cells import CiteSeq, has_rna
+from scfusionttt.data.cells import CiteSeq
 from scfusionttt.data.features import Features, Match, match_features
-from scfusionttt.data.preprocess import Preprocessing, matched_gene_counts
+from scfusionttt.data.preprocess import Preprocessing, matched_gene_counts, present_genes
 from scfusionttt.data.transforms import library_sizes, log_normalize
 from scfusionttt.errors import InputDataError, require
 from scfusionttt.evaluation import cluster_graph, neighbours, top_features, umap
@@ -169,7 +169,7 @@ def analyze(
     clusters = clusterings[resolutions[0]]
 
     features = model.features
-    match, with_rna = match_features(cite, features), has_rna(cite.rna)
+    match = match_features(cite, features)
     lognorm = log_normalize(
         matched_gene_counts(cite, match),
         target_sum=model.preprocessing.target_sum,
@@ -178,7 +178,6 @@ def analyze(
     read_with = model if mapped is None else mapped.model  # which knows how the antibodies stain in new batches
     log_ratios = read_with.preprocessing.log_ratios(cite, match, read_with.cohort.codes(cite.obs))
     genes, proteins = features.genes["name"].tolist(), features.proteins["name"].tolist()
-    top_genes = top_features(lognorm[with_rna], genes, clusters[with_rna], most=N_TOP_GENES)
     learned = model.provenance.learned(cite.rna.obs_names) if model.classes else np.zeros(len(embedding), dtype=bool)
     return Analysis(
         cite=cite,
@@ -200,7 +199,7 @@ def analyze(
         quality=quality(cite, batch_key=next(iter(keys), None), species=features.species),
         lognorm=lognorm,
         log_ratios=log_ratios,
-        top_genes={name: [] for name in clusters} | top_genes,  # a cluster may have no cell with RNA
+        top_genes=top_features(lognorm, genes, clusters, panels=present_genes(cite, match), most=N_TOP_GENES),
         top_proteins=top_features(log_ratios, proteins, clusters, most=N_TOP_PROTEINS),
     )
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from scfusionttt.data.cells import has_rna
+from scfusionttt.data.preprocess import present_genes
 from scfusionttt.evaluation import (
     Evaluation,
     cluster_graph,
@@ -73,24 +74,26 @@ def markers_section(analysis: Analysis) -> Section | None:
     """Return the top genes and proteins of each cell type; None for a single type."""
     kind, types = analysis.types
     known = types != ""
-    with_rna = known & has_rna(analysis.cite.rna)
     order = sorted(set(types[known]), key=natural_key)
     if len(order) < 2:
         return None
     most = 3 if len(order) <= 10 else 2
-    lognorm, log_ratios = analysis.lognorm[with_rna], analysis.log_ratios[known]
+    panel, measured = present_genes(analysis.cite, analysis.match)
+    lognorm, log_ratios, types = analysis.lognorm[known], analysis.log_ratios[known], types[known]
     genes, proteins = analysis.features.genes["name"].to_numpy(), analysis.features.proteins["name"].to_numpy()
-    best = top_features(lognorm, np.arange(len(genes)).astype(str).tolist(), types[with_rna], most=most)
+    numbers = np.arange(len(genes)).astype(str).tolist()
+    best = top_features(lognorm, numbers, types, panels=(panel[known], measured), most=most)
     chosen = np.array(list(dict.fromkeys(int(gene) for name in order for gene in best.get(name, ()))), dtype=int)
     drawn = []
     if len(chosen):
-        values = lognorm[:, chosen].toarray()
-        means, fractions = (_means(one, types[with_rna], order, genes[chosen]) for one in (values, values > 0))
+        values = np.where(measured[:, chosen][panel[known]], lognorm[:, chosen].toarray(), np.nan)
+        has_gene = np.where(np.isnan(values), np.nan, values > 0)
+        means, fractions = (_means(one, types, order, genes[chosen]) for one in (values, has_gene))
         caption = f"Genes that are highest in each {kind}. Colour: mean log-normalised value."
         drawn.append(Figure(figures.dot_plot(means, fractions), caption, f"dot plot of genes, with a row per {kind}"))
-    measured = ~np.isnan(log_ratios).all(axis=0)
-    if measured.any():
-        means = _means(log_ratios[:, measured], types[known], order, proteins[measured])
+    some = ~np.isnan(log_ratios).all(axis=0)
+    if some.any():
+        means = _means(log_ratios[:, some], types, order, proteins[some])
         caption = f"Proteins in each {kind}. Colour: mean centred log-ratio."
         drawn.append(Figure(figures.dot_plot(means), caption, f"heat map of proteins, with a row per {kind}"))
     text = "Colours are scaled from the lowest to the highest mean of each gene or protein."
@@ -301,11 +304,14 @@ def genome_section(analysis: Analysis) -> Section:
     """Return the positions of the features, and mean values by cluster along the genome."""
     genes, proteins = analysis.features.genes, analysis.features.proteins
     kind, types = analysis.types
-    in_input, with_rna = np.flatnonzero(analysis.match.genes >= 0), has_rna(analysis.cite.rna)
-    names = sorted(set(types[with_rna]) - {""}, key=natural_key)
-    lognorm = analysis.lognorm[:, in_input]
-    rows = [np.asarray(lognorm[with_rna & (types == name)].mean(axis=0)).ravel() for name in names]
-    means = pd.DataFrame(rows, index=pd.Index(names, name=kind))
+    names = sorted(set(types[has_rna(analysis.cite.rna)]) - {""}, key=natural_key)
+    panel, measured = present_genes(analysis.cite, analysis.match)
+    cells = [np.bincount(panel[types == name], minlength=len(measured)) @ measured for name in names]
+    shown = np.flatnonzero(np.all(cells, axis=0))  # genes that were measured in cells of each type
+    means = pd.DataFrame(
+        [np.ravel(analysis.lognorm[types == name].sum(axis=0))[shown] / n[shown] for name, n in zip(names, cells)],
+        index=pd.Index(names, name=kind),
+    )
     unit = "log1p, minus mean over rows"
     return Section(
         "Genome",
@@ -317,7 +323,7 @@ def genome_section(analysis: Analysis) -> Section:
                 "genes as ticks along each chromosome, proteins as named dots",
             ),
             Figure(
-                figures.chromosome_heatmap(genes.iloc[in_input], means, unit=unit),
+                figures.chromosome_heatmap(genes.iloc[shown], means, unit=unit),
                 f"Mean expression of each {kind} along the genome, in windows of 20 genes. An arm that is all red or "
                 "all blue suggests a gain or loss; short segments are often families of adjacent genes.",
                 f"heat map of each {kind} by windows of genes in genome order",

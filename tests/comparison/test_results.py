@@ -72,3 +72,12 @@ def test_differences_are_paired_by_seed():
     assert line["high"] - line["low"] == pytest.approx(2 * 4.302653 * 0.01 / np.sqrt(3))
     table = paired_tables(rows, "base")[0]
     assert table.rows.loc["other", "hidden genes R² ↑"] == "+0.020 ± 0.025 (+2.0)"
+
+
+def test_differences_that_are_not_defined_are_left_out():
+    """A method without one of the metrics ended the tables of differences; equal scores had an effect size of nan."""
+    same = [row(method=method, seed=seed, metrics={"ARI": 0.5}) for method in ("base", "other") for seed in (0, 1)]
+    more = [row(method=method, metrics={"ARI": 0.5, "NMI": 0.75}) for method in ("base", "third")]
+    (table,) = paired_tables([*same[1:], *more], "base")
+    assert table.header == ["method", "ARI ↑", "NMI ↑", "seeds"]
+    assert table.body == [["other", "+0.000 ± 0.000", "–", "2"], ["third", "+0.000", "+0.000", "1"]]

@@ -45,18 +45,17 @@ def paired_tables(rows: list[Row], reference: str) -> list[Table]:
     for key, lines in summary.groupby(TABLE_KEYS, sort=False, dropna=False):
         protocol, dataset, labels, share = key
         shown = [name for name in _SHOWN if name in set(lines["metric"])]
-        cells = {
-            method: {METRICS[name].heading: _cell(own, name) for name in shown} | {"seeds": str(own["n"].max())}
-            for method, own in lines.groupby("method", sort=False)
-        }
-        frame = pd.DataFrame.from_dict(cells, orient="index").rename_axis("method")
+        cells = lines.assign(text=lines.apply(_text, axis=1)).pivot(index="method", columns="metric", values="text")
+        frame = cells.reindex(index=lines["method"].unique(), columns=shown)
+        frame.columns = [METRICS[name].heading for name in shown]
+        frame["seeds"] = lines.groupby("method")["n"].max().astype(str)
         caption = f"{dataset} ({labels}{of_labels(share)}), difference from {reference}"
         result.append(Table(frame, caption, str(protocol), _NOTE))
     return result
 
 
-def _cell(lines: pd.DataFrame, metric: str) -> str:
-    line = lines[lines["metric"] == metric].iloc[0]
-    if line["n"] < 2:
-        return f"{line['difference']:+.3f}"
-    return f"{line['difference']:+.3f} ± {line['high'] - line['difference']:.3f} ({line['effect']:+.1f})"
+def _text(line: pd.Series) -> str:
+    """Return a difference with half of its interval and the effect size, as far as these are known."""
+    half = "" if line["n"] < 2 else f" ± {line['high'] - line['difference']:.3f}"
+    effect = "" if pd.isna(line["effect"]) else f" ({line['effect']:+.1f})"
+    return f"{line['difference']:+.3f}{half}{effect}"

@@ -69,6 +69,14 @@ def test_the_correlation_leaves_out_constant_features():
     assert np.isnan(mean_correlation(predicted[:, 2:], truth[:, 2:]))
 
 
+def test_a_feature_is_correlated_in_the_cells_that_have_it():
+    """Features with a missing value were left out, and cells without one of the proteins: in a mosaic, all cells."""
+    truth = np.array([[1.0, np.nan], [2.0, 5.0], [4.0, 3.0], [np.nan, 1.0]])
+    predicted = np.array([[1.0, 9.0], [3.0, 5.0], [2.0, 4.0], [9.0, 0.0]])
+    one, other = np.corrcoef(predicted[:3, 0], truth[:3, 0])[0, 1], np.corrcoef(predicted[1:, 1], truth[1:, 1])[0, 1]
+    assert mean_correlation(predicted, truth) == pytest.approx((one + other) / 2)
+
+
 def test_a_probe_reads_labels_that_are_there_and_no_others():
     rng = np.random.default_rng(0)
     labels = np.repeat(["B", "T", "NK"], 100)

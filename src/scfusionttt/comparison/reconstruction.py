@@ -38,9 +38,7 @@ def reconstruction_scores(model: FusionTTT, cite: CiteSeq, *, seed: int) -> dict
     if protein.shape[1]:
         scores["hidden_protein_r2"] = r_squared(rebuilt[:, n_genes:], protein)
         by_rna = make_dataset(replace(cite, protein=None), model.features, model.preprocessing)
-        known = np.isfinite(protein).all(axis=1)
-        imputed = reconstructed_proteins(network, by_rna, device)
-        scores["protein_from_rna_r"] = mean_correlation(imputed[known], protein[known])
+        scores["protein_from_rna_r"] = mean_correlation(reconstructed_proteins(network, by_rna, device), protein)
     return scores
 
 

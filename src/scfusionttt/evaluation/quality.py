@@ -75,20 +75,22 @@ def r_squared(predicted: ArrayLike, values: ArrayLike) -> float:
     """
     y_nf = np.asarray(values, dtype=np.float64)
     known = np.isfinite(y_nf)
-    y_nf = np.where(known, y_nf, 0.0)
-    mean_f = y_nf.sum(axis=0) / np.maximum(known.sum(axis=0), 1)
-    total = np.sum(((y_nf - mean_f) * known) ** 2)
-    error = np.sum((np.where(known, predicted, 0.0) - y_nf) ** 2)
+    total = np.sum(_centred(y_nf, known) ** 2)
+    error = np.sum(np.where(known, np.asarray(predicted) - y_nf, 0.0) ** 2)
     return float(1 - error / total) if total > 0 else np.nan
 
 
 def mean_correlation(predicted: ArrayLike, values: ArrayLike) -> float:
-    """Return the mean Pearson correlation over features ``[n, f]``; constant values are left out, NaN if all are."""
+    """Return the mean Pearson correlation over features ``[n, f]``, each where it is not NaN.
+
+    Features of constant values are left out; NaN if all are.
+    """
     x_nf, y_nf = np.asarray(predicted, dtype=np.float64), np.asarray(values, dtype=np.float64)
-    varies = y_nf.std(axis=0) > 0
+    known = np.isfinite(y_nf)
+    varies = _centred(y_nf, known).any(axis=0)
     if not varies.any():
         return np.nan
-    x_nf, y_nf = (both[:, varies] - both[:, varies].mean(axis=0) for both in (x_nf, y_nf))
+    x_nf, y_nf = (_centred(both, known)[:, varies] for both in (x_nf, y_nf))
     spread = np.sqrt((x_nf**2).sum(axis=0) * (y_nf**2).sum(axis=0))
     return float(np.mean((x_nf * y_nf).sum(axis=0) / np.maximum(spread, 1e-12)))
 
@@ -128,3 +130,9 @@ def _scaled(representation: ArrayLike) -> np.ndarray:
     """Return a representation [n, d] with dimensions of mean 0 and, on average, of variance 1."""
     x_nd = np.asarray(representation, dtype=np.float64)
     return (x_nd - x_nd.mean(axis=0)) / np.sqrt(max(x_nd.var(axis=0).mean(), 1e-12))
+
+
+def _centred(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Return values [n, f] minus the mean of the known ones of each feature; 0 where not known."""
+    filled = np.where(known, values, 0.0)
+    return (filled - filled.sum(axis=0) / np.maximum(known.sum(axis=0), 1)) * known

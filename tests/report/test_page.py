@@ -13,7 +13,7 @@ from scipy.sparse import csr_matrix
 from scfusionttt.data.assemble import as_citeseq
 from scfusionttt.data.transforms import log_normalize
 from scfusionttt.errors import FeatureError, InputDataError, LabelError, SettingError
-from scfusionttt.evaluation import top_features
+from scfusionttt.evaluation import cluster_graph, evaluate_clusters, neighbours, top_features
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.io.tables import read_map
 from scfusionttt.keys import INPUT, MEASURED
@@ -278,6 +278,21 @@ def test_cells_without_coordinates_are_not_scored_on_the_map(trained, typed):
     assert analysis.scored[0] == "paper"
     table = scores_section(trained.finetuned, analysis).tables[0]
     assert "(150 cells, " in table.caption
+
+
+def test_the_clusters_on_the_page_are_those_that_are_scored():
+    """With another seed than 0, the report scored clusters that it did not show."""
+    x = np.random.default_rng(0).normal(size=(120, 5))  # noise, in which every seed finds other clusters
+    graph, truth = neighbours(x), np.repeat(["B", "T"], 60).astype(object)
+    clusters = cluster_graph(graph.obsp["connectivities"], resolution=1.0, seed=3).labels
+    shown = SimpleNamespace(
+        truth=truth, scored=("unsupervised", truth != ""), embedding=x, graph=graph, clusterings={1.0: clusters}
+    )
+    model = SimpleNamespace(metrics={}, config=SimpleNamespace(seed=3))
+    rows = scores_section(model, shown).tables[0].rows
+    assert rows["ARI ↑"].iloc[0] == round(evaluate_clusters(clusters, truth).mean["ARI"], 3)
+    others = cluster_graph(graph.obsp["connectivities"], resolution=1.0, seed=0).labels
+    assert evaluate_clusters(others, truth).mean["ARI"] != evaluate_clusters(clusters, truth).mean["ARI"]
 
 
 def test_two_held_out_cells_do_not_prevent_the_report(trained, typed):

@@ -215,7 +215,7 @@ def scores_section(model: FusionTTT, analysis: Analysis) -> Section | None:
         elif len(set(analysis.truth[cells])) < 2:
             text += " Clusters are not scored because the cells to score them on have a single class."
         else:
-            tables.append(_ten_metrics(analysis, protocol, cells))
+            tables.append(_ten_metrics(analysis, protocol, cells, seed=model.config.seed))
     for stage, scores in model.metrics.items():
         rows = {"scFusionTTT": scores["metrics"]}
         if "logistic_regression" in scores:
@@ -225,13 +225,13 @@ def scores_section(model: FusionTTT, analysis: Analysis) -> Section | None:
     return Section("Scores", text, tables=tables) if tables else None
 
 
-def _ten_metrics(analysis: Analysis, protocol: Protocol, cells: np.ndarray) -> Table:
+def _ten_metrics(analysis: Analysis, protocol: Protocol, cells: np.ndarray, *, seed: int) -> Table:
     """Score the clusters of each resolution, and as many clusters as there are classes, against the labels.
 
     For held-out cells, the clusters are computed on these cells alone.
     """
     assert analysis.truth is not None
-    truth, seed = analysis.truth[cells], 0
+    truth = analysis.truth[cells]
     graph = (neighbours(analysis.embedding[cells]) if protocol == "held-out" else analysis.graph).obsp["connectivities"]
     inside = slice(None) if protocol == "held-out" else cells
     n_classes = len(set(truth))

@@ -140,6 +140,8 @@ def test_bad_input_is_refused(cells):
         evaluate_representation(x_nd, ["B"] * 200)
     with pytest.raises(LabelError, match=r"a single class \(B\)"):  # any clusters would have had an ARI of 1
         evaluate_clusters(["B"] * 200, ["B"] * 200)
+    with pytest.raises(SettingError, match="n_clusters=0 is not between 1"):  # it was taken for no number
+        evaluate_representation(*cells, n_clusters=0)
     with pytest.raises(SettingError, match="'tsne'"):
         evaluate_representation(x_nd, labels, space="tsne")
     for score in (evaluate_representation, evaluate_as_published):

@@ -200,7 +200,8 @@ def _score_graph(
     known, truth = _known(labels, graph.shape[0])
     n_classes = _count_classes(truth)
     x_nd = None if geometry is None else geometry[known]
-    how: dict[str, Any] = {"n_clusters": n_clusters or n_classes} if resolution is None else {"resolution": resolution}
+    number = n_classes if n_clusters is None else n_clusters
+    how: dict[str, Any] = {"n_clusters": number} if resolution is None else {"resolution": resolution}
     clusters = [cluster_graph(graph, **how, seed=seed) for seed in seeds]
     rows = [ten_metrics(truth, one.labels[known], x_nd, seed=seed) for one, seed in zip(clusters, seeds)]
     return Evaluation(

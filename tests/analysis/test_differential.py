@@ -139,6 +139,17 @@ def test_a_gene_rejected_as_an_outlier_is_not_ranked_first():
     assert table.set_index("names").loc["GENE0", ["scores", "pvals"]].tolist() == [0, 1]
 
 
+def test_donors_are_compared_by_several_features_with_counts():
+    """Without any, PyDESeq2 failed with "no types given"; one alone is its own depth, and has a p-value of 1."""
+    counts = np.random.default_rng(0).poisson(5, (80, 3)).astype(np.float32)
+    counts[:, 1:] = 0
+    rna = AnnData(counts, obs=pd.DataFrame(index=[f"c{i}" for i in range(80)]))
+    rna.var_names = ["CD3E", "CD4", "CD8A"]
+    rna.obs["donor"], rna.obs["type"] = np.tile(np.repeat(["1", "2"], 20), 2), np.repeat(["T", "B"], 40)
+    with pytest.raises(InputDataError, match="DESeq2 needs at least 2 features with 10 counts"):
+        differential(rna, "type", donor_key="donor")
+
+
 def test_donor_key_names_what_is_missing(known, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pydeseq2.dds", None)
     with pytest.raises(SettingError, match=r"donor_key needs PyDESeq2; pip install 'scfusionttt\[de\]'"):

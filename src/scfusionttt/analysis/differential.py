@@ -239,10 +239,13 @@ def _by_cells(
 
 def _by_donors(part: AnnData, group: np.ndarray, name: str, reference: str, donor: np.ndarray) -> pd.DataFrame:
     """Return DESeq2's test of the sums of one group."""
-    if part.n_vars < 2:
-        raise InputDataError("DESeq2 needs at least 2 features measured in the same cells; leave out donor_key")
     sums, samples = pseudobulk(part, group, name, reference, donor)
     tested = sums.sum(axis=0) >= FEWEST_COUNTS
+    if tested.sum() < 2:
+        raise InputDataError(
+            f"DESeq2 needs at least 2 features with {FEWEST_COUNTS} counts, measured in the same cells; leave out "
+            "donor_key"
+        )
     table = pd.DataFrame(
         {"names": part.var_names.astype(str), "scores": 0.0, "logfoldchanges": 0.0, "pvals": 1.0, "pvals_adj": 1.0}
     )

@@ -128,6 +128,26 @@ def test_adapting_leaves_proteins_and_genes_that_are_not_there_alone(cite, query
     assert adapted.gene_share is fitted.gene_share
 
 
+def test_adapting_leaves_genes_alone_that_were_measured_in_no_cell(cite):
+    """Some cells of a store have the genes of all its inputs, of which those of other inputs were not measured.
+
+    These genes got the mean 0 and the deviation 1, so that the student saw unscaled values in cells that have them.
+    """
+    config = DataConfig(scale="global")
+    fitted = Preprocessing.fit(cite, ALL, config)
+    measured = np.arange(300) < 100
+    part = columns(cite, np.arange(300))
+    part.rna.X = sparse.csr_matrix(part.rna.X.multiply(measured))
+    part.rna.obs["store_input"] = pd.Categorical(["first"] * part.rna.n_obs)
+    part.rna.varm["store_measured"] = pd.DataFrame({"first": measured}, index=part.rna.var_names)
+    lacking = Match(genes=np.where(measured, np.arange(300), -1), proteins=ALL.proteins)
+    for name in ("mean", "std"):
+        found, expected = (
+            getattr(fitted.adapted(*cells, config).rna, name) for cells in ((part, ALL), (cite, lacking))
+        )
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_cells_without_counts_in_the_models_genes_stay_zero(cite):
     empty = columns(cite, np.arange(300))
     empty.rna.X = sparse.csr_matrix((120, 300), dtype=np.float32)

@@ -80,10 +80,11 @@ class Preprocessing:
         """
         if config.scale == "none":
             return self
-        present = match.genes >= 0
-        own = _scaler(self._moments(cite, match, Cohort())[0][present], config)
+        genes = self._moments(cite, match, Cohort())[0]
+        measured = genes.n > 0
+        own = _scaler(genes[measured], config)
         mean, std = self.rna.mean.copy(), self.rna.std.copy()
-        mean[present], std[present] = own.mean, own.std
+        mean[measured], std[measured] = own.mean, own.std
         return replace(self, rna=replace(self.rna, mean=mean, std=std))
 
     def log_normalized(self, cite: CiteSeq, match: Match) -> sp.csr_matrix:

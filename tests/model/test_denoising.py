@@ -56,6 +56,15 @@ def test_two_antibodies_of_one_name_have_a_column_each(trained, cells, tmp_path)
     denoised.write_h5ad(tmp_path / "denoised.h5ad")
 
 
+def test_unknown_ids_of_denoised_genes_are_empty(trained, cells, tmp_path):
+    """They were the texts "None" and "nan", which look like a symbol."""
+    model = deepcopy(trained.pretrained)
+    model._state.features.table.loc[[0, 1], ["symbol", "gene_id"]] = [[None, None], [np.nan, None]]
+    denoised = model.denoise(cells)
+    assert (denoised.var.iloc[:2] == "").all(axis=None) and (denoised.var.iloc[2:] != "").all(axis=None)
+    denoised.write_h5ad(tmp_path / "denoised.h5ad")
+
+
 def test_models_that_cannot_denoise_say_so(trained, cells):
     with pytest.raises(SettingError, match="denoise needs a pretrained model"):
         trained.finetuned.denoise(cells)

@@ -11,6 +11,7 @@ from scfusionttt import inference
 from scfusionttt.data.cells import CiteSeq
 from scfusionttt.data.proteins import protein_columns
 from scfusionttt.errors import SettingError
+from scfusionttt.genome.names import as_text
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.keys import DENOISED, PROTEIN_DENOISED
 from scfusionttt.model.dataset import dataset_for
@@ -42,7 +43,7 @@ def denoise(state: TrainedState, cite: CiteSeq, device: torch.device, *, units: 
     rna = (values[:, : len(genes)] * preprocessing.rna.std + preprocessing.rna.mean).clip(min=0)
     rna = np.expm1(rna) if units == "counts" else rna
     with quiet():
-        var = genes.set_index(pd.Index(genes["name"].astype(str), name=None))[["symbol", "gene_id"]].astype(str)
+        var = genes[["symbol", "gene_id"]].apply(as_text).set_axis(genes["name"].to_list())
         result = AnnData(rna.astype(np.float32), obs=cite.obs.copy(), var=var)
     if len(proteins):
         staining = preprocessing.staining_of(batches[:, 0]) if batches.shape[1] else np.zeros(len(proteins))

@@ -684,7 +684,8 @@ class FusionTTT(metaclass=_Hints):
         Returns
         -------
         AnnData [n, g] of the model's genes, with ``obsm["protein_denoised"]`` (DataFrame [n, p]), the obs of the cells
-        and ``uns["denoised"]`` (the units). :func:`scfusionttt.differential` refuses it.
+        and ``uns["denoised"]`` (the units); ``var`` has symbol and gene_id, empty where unknown.
+        :func:`scfusionttt.differential` refuses it.
 
         Raises
         ------

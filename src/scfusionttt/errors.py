@@ -74,6 +74,11 @@ def missing_extra(extra: str, purpose: str) -> NotInstalledError:
     return NotInstalledError(f"{purpose}; pip install 'scfusionttt[{extra}]'")
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or the name of its type if it has none."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
 def name_some(names: Sequence[object], most: int = 3) -> str:
     """Return the first few names and how many more there are, for an error message."""
     shown = ", ".join(str(name) for name in names[:most])

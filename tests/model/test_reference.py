@@ -3,6 +3,7 @@
 import json
 import sys
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -111,12 +112,11 @@ def test_a_reference_is_fetched_from_the_hub(folder, monkeypatch):
     assert calls == [("immuno/blood", "v1.2")]
     assert model.classes
 
-    def unreachable(*_, **__):
-        raise OSError("no network")
-
-    monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(snapshot_download=unreachable))
-    with pytest.raises(DownloadError, match=r"hf://immuno/blood: cannot be downloaded \(no network"):
-        FusionTTT.load("hf://immuno/blood")
+    for error, reason in ((OSError("no network"), "no network"), (TimeoutError(), "TimeoutError")):
+        unreachable = SimpleNamespace(snapshot_download=Mock(side_effect=error))
+        monkeypatch.setitem(sys.modules, "huggingface_hub", unreachable)
+        with pytest.raises(DownloadError, match=rf"hf://immuno/blood: cannot be downloaded \({reason}\)"):
+            FusionTTT.load("hf://immuno/blood")
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(SettingError, match=r"scfusionttt\[hub\]"):
         FusionTTT.load("hf://immuno/blood")

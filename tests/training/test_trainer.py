@@ -10,13 +10,14 @@ import pandas as pd
 import pytest
 import torch
 
-from scfusionttt.errors import NonFiniteLossError, OutputError, SettingError
+from scfusionttt.errors import InputFileError, NonFiniteLossError, OutputError, SettingError
 from scfusionttt.model import stages
 from scfusionttt.model.stages import train_classifier, train_pretraining
 from scfusionttt.training import callbacks, distributed
 from scfusionttt.training import trainer as runner
 from scfusionttt.training.callbacks import History
 from scfusionttt.training.pretrain import PretrainModule
+from support import raises_one_line
 
 TERMS = ("loss", "projection", "z_protein", "z_rna")
 
@@ -160,6 +161,16 @@ def test_without_resume_an_older_run_in_the_folder_is_ignored(pretrain, unbroken
 
 def test_resume_without_a_checkpoint_starts_from_the_beginning(pretrain, unbroken, tmp_path):
     assert_same_weights(pretrain(checkpoints=tmp_path, resume=True)[0], unbroken[0])
+
+
+@pytest.mark.parametrize("most", [0, 1000])
+def test_a_state_that_was_cut_short_is_refused_in_one_line(pretrain, tmp_path, most):
+    """Of an empty file, as a power failure leaves, torch raises an error without a message: it was an IndexError."""
+    pretrain(checkpoints=tmp_path)
+    state = tmp_path / "last.ckpt"
+    state.write_bytes(state.read_bytes()[:most])
+    with raises_one_line(InputFileError, "last.ckpt cannot be read (", "to start again"):
+        pretrain(checkpoints=tmp_path, resume=True)
 
 
 def test_a_run_resumes_only_with_its_own_settings_and_cells(pretrain, tmp_path):

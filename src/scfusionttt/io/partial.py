@@ -8,6 +8,8 @@ from anndata import AnnData
 from anndata.io import read_elem
 from mudata import MuData
 
+from scfusionttt.errors import first_line
+
 #: Mappings whose entries can be left out. Not layers: another one would be taken for the counts.
 _OPTIONAL = ("uns", "obsm", "varm", "obsp", "varp")
 _UNSUPPORTED = ("No read method registered", "No Zarr data type found", "codec not available")
@@ -61,7 +63,7 @@ def _elements(group: Any, prefix: str, left_out: list[str]) -> dict[str, Any]:
                 except Exception as error:
                     if not is_unsupported(error):
                         raise
-                    left_out.append(f"{prefix}{slot}['{key}'] ({str(error).splitlines()[0]})")
+                    left_out.append(f"{prefix}{slot}['{key}'] ({first_line(error)})")
         elif slot not in ("mod", "raw"):
             elements[slot] = read_elem(group[slot])
     return elements

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from scfusionttt.config import Config
-from scfusionttt.errors import ModelFolderError, OutputError, SettingError
+from scfusionttt.errors import ModelFolderError, OutputError, SettingError, first_line
 from scfusionttt.io.atomic import check_target, replacing
 from scfusionttt.model.old_formats import upgraded
 
@@ -79,7 +79,7 @@ class ModelFolder:
             weights = load_file(folder / WEIGHTS)
             history = _read_history(folder / HISTORY)
         except (SafetensorError, OSError, ValueError) as error:
-            raise ModelFolderError(f"{path}: is damaged ({str(error).splitlines()[0]}); copy it again") from error
+            raise ModelFolderError(f"{path}: is damaged ({first_line(error)}); copy it again") from error
         return cls(manifest, weights, history)
 
 

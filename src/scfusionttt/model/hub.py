@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from scfusionttt.errors import DownloadError, SettingError, missing_extra
+from scfusionttt.errors import DownloadError, SettingError, first_line, missing_extra
 
 #: Beginning of an address on the Hub.
 HUB = "hf://"
@@ -34,5 +34,5 @@ def local_folder(path: str | Path) -> Path:
             address["name"], revision=address["revision"], allow_patterns=["*.json", "*.csv", "*.md", "*.safetensors"]
         )
     except Exception as error:  # of the network, the Hub, or the name
-        raise DownloadError(f"{path}: cannot be downloaded ({str(error).splitlines()[0]})") from error
+        raise DownloadError(f"{path}: cannot be downloaded ({first_line(error)})") from error
     return Path(folder)

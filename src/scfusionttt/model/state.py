@@ -13,7 +13,7 @@ from scfusionttt.data.cohort import Cohort
 from scfusionttt.data.features import Features
 from scfusionttt.data.loader import CellDataset
 from scfusionttt.data.preprocess import Preprocessing
-from scfusionttt.errors import ModelFolderError, SettingError
+from scfusionttt.errors import ModelFolderError, SettingError, first_line
 from scfusionttt.model.folder import ModelFolder
 from scfusionttt.model.provenance import Provenance
 from scfusionttt.nn.networks import ClassifierNetwork, Network, build_network
@@ -104,8 +104,7 @@ class TrainedState:
         try:
             return cls._from_folder(folder)
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, SettingError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ModelFolderError(f"{path}: manifest and weights do not fit together ({reason})") from error
+            raise ModelFolderError(f"{path}: manifest and weights do not fit together ({first_line(error)})") from error
 
     @classmethod
     def _from_folder(cls, folder: ModelFolder) -> Self:

@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from scfusionttt.data.loader import CellBatch
-from scfusionttt.errors import InputFileError, NonFiniteLossError, name_some
+from scfusionttt.errors import InputFileError, NonFiniteLossError, first_line, name_some
 from scfusionttt.io.atomic import replacing
 from scfusionttt.training import distributed
 
@@ -98,9 +98,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         try:
             return torch.load(path, map_location=map_location or "cpu", weights_only=True)
         except (RuntimeError, UnpicklingError, EOFError) as error:
-            reason = str(error).splitlines()[0]
             raise InputFileError(
-                f"{path} cannot be read ({reason}); remove {Path(path).parent} to start again"
+                f"{path} cannot be read ({first_line(error)}); remove {Path(path).parent} to start again"
             ) from error
 
 

@@ -7,7 +7,7 @@ from importlib import import_module
 
 import torch
 
-from scfusionttt.errors import SettingError
+from scfusionttt.errors import SettingError, first_line
 from scfusionttt.ttt.backends import BACKENDS
 from scfusionttt.ttt.parity import TOLERANCES, difference
 
@@ -90,7 +90,7 @@ def _disparity(device: torch.device, head: int, mini_batch: int, precision: str)
     try:
         largest = max(difference(ttt_linear, "gpu", causal=causal, **case) for causal in (True, False))
     except Exception as error:  # compilers and drivers can fail in many ways
-        return f"its kernel does not run on {device} ({str(error).splitlines()[0]})"
+        return f"its kernel does not run on {device} ({first_line(error)})"
     if largest <= TOLERANCES[precision]:
         return None
     return f"its kernel differs from the definition by {largest:.0e} on {device}"

@@ -23,6 +23,7 @@ from scfusionttt.errors import InputDataError, InputFileError, OutputError
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.io.read import read
 from scfusionttt.simulation.simulate import simulate
+from support import raises_one_line
 
 
 @pytest.fixture(scope="module")
@@ -306,6 +307,14 @@ def test_empty_cells_are_refused_by_name_or_left_out(tmp_path):
     assert not (tmp_path / "out.zarr").exists()
     assert write(tmp_path / "out.zarr", path, drop_empty=True) == 298
     assert "cell-3" not in open_store(tmp_path / "out.zarr").rna.obs_names
+
+
+def test_inputs_without_cells_are_refused(tmp_path):
+    """They were a ValueError of scipy's; one of them beside inputs with cells is no obstacle."""
+    none = rna_only(tmp_path / "none.h5ad", [])
+    with raises_one_line(InputDataError, "no cells in", "none.h5ad; choose files with counts"):
+        write(tmp_path / "out.zarr", none)
+    assert write(tmp_path / "out.zarr", none, rna_only(tmp_path / "some.h5ad", ["b0", "b1"])) == 2
 
 
 def test_an_unfiltered_matrix_is_refused_or_reported(tmp_path, caplog):

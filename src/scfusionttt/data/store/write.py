@@ -17,7 +17,7 @@ from scfusionttt.data.store.sources import Source, naming
 from scfusionttt.data.store.stored import BLOCK, FORMAT_VERSION, WINDOW
 from scfusionttt.data.transforms import library_sizes
 from scfusionttt.data.validate import empty_proteins, highest_counts, unfiltered
-from scfusionttt.errors import InputDataError, OutputError
+from scfusionttt.errors import InputDataError, OutputError, name_some
 from scfusionttt.io.atomic import check_target, replacing
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.keys import INPUT, MEASURED, ROW, STORE
@@ -62,6 +62,8 @@ def write_store(
     path = Path(path)
     check_store_path(path)
     names = input_names([source.path for source in sources])
+    if not any(source.n_cells for source in sources):
+        raise InputDataError(f"no cells in {name_some([source.path for source in sources])}; choose files with counts")
     joined = join_features([_read(source, slice(0, 1)) for source in sources], species=species)
     seen = [_Seen() for _ in sources]
     with replacing(path) as temporary, quiet():

@@ -17,7 +17,7 @@ from scfusionttt.data.preprocess import matched_gene_counts, matched_protein_cou
 from scfusionttt.data.store.sources import open_source
 from scfusionttt.data.store.stored import open_store
 from scfusionttt.data.store.write import write_store
-from scfusionttt.errors import SettingError
+from scfusionttt.errors import InputDataError, SettingError
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.model import estimate as estimate_module
 
@@ -71,6 +71,14 @@ def test_some_cells_are_loaded_in_their_order(trained, path, cells):
     rows = np.array([70, 3, 159])
     found, expected = streamed.subset(rows).loaded().__getitems__([0, 1, 2]), whole.__getitems__(rows.tolist())
     assert all(torch.equal(a, b) for a, b in zip(found[:5], expected[:5], strict=True))
+
+
+def test_none_of_the_cells_are_no_damage(trained, path):
+    """The error for a selection that matches no cell said to copy the store again."""
+    none = open_store(path)[np.zeros(160, dtype=bool)]
+    assert none.rna.shape == (0, 300) and none.protein.n_obs == len(none.obs) == 0
+    with pytest.raises(InputDataError, match="the input has 0 cells"):
+        trained.pretrained.embed(none)
 
 
 def test_the_halves_of_some_cells_add_up_to_their_counts(trained, path, cells):

@@ -79,9 +79,9 @@ class StoredCiteSeq(CiteSeq):
         with damaged(self.path):
             pieces = [
                 self.counts[int(block[0]) : int(block[-1]) + 1][block - block[0]]
-                for block in np.split(ascending, starts[1:])
+                for block in np.split(ascending, starts)[1:]  # before the first start, there is none
             ]
-            return sparse.csr_matrix(sparse.vstack(pieces, format="csr")[np.argsort(order)])
+            return sparse.csr_matrix(sparse.vstack([self.counts[:0], *pieces], format="csr")[np.argsort(order)])
 
 
 def _with_counts(cells: AnnData, rows: np.ndarray, counts: Any) -> AnnData:

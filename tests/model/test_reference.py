@@ -10,10 +10,18 @@ import pandas as pd
 import pytest
 
 import scfusionttt
-from scfusionttt.errors import DownloadError, LabelError, ModelFolderError, OutputError, SettingError
+from scfusionttt.errors import (
+    DownloadError,
+    InputDataError,
+    LabelError,
+    ModelFolderError,
+    OutputError,
+    SettingError,
+)
 from scfusionttt.model.annotation import ontology_id
 from scfusionttt.model.fusionttt import FusionTTT
 from scfusionttt.model.reference import About, build, card, find, references, write
+from support import copied
 
 ABOUT = About(title="Toy blood", data="simulated", licence="cc0-1.0", tissue="blood")
 
@@ -80,6 +88,10 @@ def test_a_reference_is_built_from_labelled_cells(tiny, cells, tmp_path, monkeyp
         build(cells, tmp_path / "mine", ABOUT, labels_key="cell_type", config=config, device="cpu", command="build")
     with pytest.raises(LabelError, match="nope"):
         build(cells, tmp_path / "new", ABOUT, labels_key="nope", config=config, device="cpu", command="build")
+    rna = copied(cells["rna"])
+    rna.obs["cell_type"] = cells.obs["cell_type"]
+    with pytest.raises(InputDataError, match="imputes proteins, and this input has none"):
+        build(rna, tmp_path / "new", ABOUT, labels_key="cell_type", config=config, device="cpu", command="build")
 
 
 def test_the_package_has_a_reference_of_blood():

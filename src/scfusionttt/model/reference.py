@@ -16,7 +16,7 @@ from scfusionttt.config import Config
 from scfusionttt.data.cells import CiteSeq
 from scfusionttt.data.features import match_features
 from scfusionttt.data.split import stratified_split
-from scfusionttt.errors import ModelFolderError, SettingError
+from scfusionttt.errors import InputDataError, ModelFolderError, SettingError
 from scfusionttt.evaluation import evaluate_predictions
 from scfusionttt.io.atomic import check_target, replacing
 from scfusionttt.labels import usable_labels
@@ -125,10 +125,21 @@ def build(
 
     A classifier fitted to three quarters of the labels is scored on the others, by RNA alone, in the reference's scale
     and with the vote of neighbours. The reference itself is fitted to all labels.
+
+    Raises
+    ------
+    InputDataError
+        The cells cannot be used, or none has proteins.
+    LabelError
+        There are no such labels.
+    OutputError
+        `path` cannot be written, or is something else than a reference.
     """
     check_target(path, folder=True, ours=is_reference)
     cite = check_cells(data)
     usable_labels(cite.obs, labels_key)  # what is wrong with them is said before the work
+    if cite.protein is None:
+        raise InputDataError("a reference imputes proteins, and this input has none; use CITE-seq")
     model = FusionTTT(device=device)
     model.config = config
     model.pretrain(cite)

@@ -59,6 +59,13 @@ def test_the_best_features_are_compared_with_random_ones_in_other_cells():
     assert noise["panel_r2"] < 0.1, "features are chosen and fitted in the other half"
 
 
+def test_panels_of_a_class_of_one_cell_have_no_scores():
+    """One half has no cell of the class: features were chosen by 0 / 0, with a warning, and scored 0."""
+    values = np.random.default_rng(0).normal(size=(40, 20))
+    scores = panel_scores(values, values, np.eye(40)[3], np.ones(20, dtype=bool), 0)
+    assert set(scores) == {"panel_r2", "random_r2", "random_r2_sd"} and np.isnan(list(scores.values())).all()
+
+
 def test_noise_is_listed_no_more_often_than_the_level():
     """The chance is that of any feature, not of each: 40 features do not find two by luck."""
     rng = np.random.default_rng(1)

@@ -1,5 +1,6 @@
 """Results of a trained model: embeddings, cell types, proteins, explanations, scores."""
 
+import math
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -180,11 +181,12 @@ def explain(
     write_table(out, table)
     what = "features" if level == 1 else f"features that contribute more than expected by chance (level {level:g})"
     typer.echo(f"{out}: {len(table)} {what}", err=True)
-    typer.echo(
-        "a regression on the 10 features of the highest share explains {panel_r2:.2f} of the variance in other cells; "
-        "on 10 random features {random_r2:.2f} ± {random_r2_sd:.2f}".format(**table.attrs),
-        err=True,
-    )
+    if not math.isnan(table.attrs["panel_r2"]):
+        typer.echo(
+            "a regression on the 10 features of the highest share explains {panel_r2:.2f} of the variance in other "
+            "cells; on 10 random features {random_r2:.2f} ± {random_r2_sd:.2f}".format(**table.attrs),
+            err=True,
+        )
     if len(table):
         columns = ["modality", "chromosome", "share", "score", "share_by_masking"]
         print_table(f"features that contribute most to {target}", table[columns].head(15))

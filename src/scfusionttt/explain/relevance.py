@@ -239,7 +239,7 @@ def panel_scores(
     """Compare the features of the highest share with random ones, by regression of the truth on their values.
 
     Features are chosen, and the regression fitted, in a random half of the cells, and scored in the other: the squared
-    correlation, 0 to 1.
+    correlation, 0 to 1; NaN if the truth is constant in a half, as of a class of very few cells.
 
     Parameters
     ----------
@@ -249,6 +249,8 @@ def panel_scores(
     rng = np.random.default_rng(seed)
     order, half = rng.permutation(len(truth_n)), len(truth_n) // 2
     fit, test = order[:half], order[half:]
+    if min(np.ptp(truth_n[fit]), np.ptp(truth_n[test])) == 0:
+        return dict.fromkeys(("panel_r2", "random_r2", "random_r2_sd"), np.nan)
     usable = np.flatnonzero(usable_f)
     size = min(PANEL, len(usable))
     best = usable[np.argsort(-share(contribution_nf[fit], truth_n[fit])[usable], kind="stable")[:size]]

@@ -386,6 +386,20 @@ def test_a_column_of_nullable_integers_and_of_floats_is_stored(tmp_path):
     np.testing.assert_array_equal(open_store(tmp_path / "out.zarr").obs["age"], [30, 40, np.nan, 1.5, 2, np.nan])
 
 
+def test_labels_of_blocks_are_those_of_the_global_obs(tmp_path):
+    """Where a block of cells had no global label, those of the modality were taken, as if all cells had none."""
+    cells = simulate(400, 100, 4, 2)
+    for part, label in ((cells["rna"], "old"), (cells["prot"], "old"), (cells, "new")):
+        part.obs = pd.DataFrame({"cell_type": [label] * 400}, index=cells.obs_names)
+    cells.obs.loc[cells.obs_names[:300], "cell_type"] = np.nan
+    with quiet():
+        cells.write_h5mu(tmp_path / "cells.h5mu")
+    write(tmp_path / "out.zarr", tmp_path / "cells.h5mu")
+    stored = open_store(tmp_path / "out.zarr").obs["cell_type"]
+    assert stored[:300].isna().all() and (stored[300:] == "new").all()
+    assert in_memory(tmp_path / "cells.h5mu").obs["cell_type"].isna().sum() == 300
+
+
 @pytest.mark.filterwarnings("ignore:.*taken from .raw:UserWarning")
 @pytest.mark.parametrize("name", ["csr.h5ad", "csr.h5mu", "csr.zarr", "dense.h5ad", "csc.h5ad", "typed.h5ad"])
 def test_one_matrix_has_the_counts_of_all_cells(folder, tmp_path, name):

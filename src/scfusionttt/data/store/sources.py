@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -13,7 +13,7 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from scfusionttt.data.assemble import CountOptions, all_genes, as_citeseq, assemble
+from scfusionttt.data.assemble import CountOptions, all_genes, as_citeseq, assemble, joined_obs
 from scfusionttt.data.cells import CiteSeq
 from scfusionttt.data.counts import raw_counts
 from scfusionttt.data.modalities import (
@@ -84,6 +84,7 @@ def open_source(path: str | Path, **options: Unpack[CountOptions]) -> Source:
 def _in_parts(path: Path, data: AnnData | MuData, options: CountOptions) -> Source:
     """Return a source that reads and assembles cells on demand, and logs each of its warnings once."""
     logged: set[str] = set()
+    obs = _joined_obs(path, data, options.get("rna_modality"))
 
     def part(rows: slice) -> CiteSeq:
         with naming(path), damaged(path), quiet():
@@ -91,7 +92,7 @@ def _in_parts(path: Path, data: AnnData | MuData, options: CountOptions) -> Sour
         for text in {str(finding) for finding in findings if finding.severity == "warning"} - logged:
             log.warning("warning: %s: %s", path, text)
             logged.add(text)
-        return cite
+        return cite if obs is None else replace(cite, obs=obs.iloc[rows])
 
     features = part(slice(0, 1)).rna.var
     for finding in [*transposed_findings(data.obs_names, features.index), *antibody_findings(features)]:
@@ -99,6 +100,15 @@ def _in_parts(path: Path, data: AnnData | MuData, options: CountOptions) -> Sour
             raise InputDataError(f"{path}: {finding}")
         log.warning("warning: %s: %s", path, finding)
     return Source(path, data.n_obs, part)
+
+
+def _joined_obs(path: Path, data: AnnData | MuData, rna_modality: str | None) -> pd.DataFrame | None:
+    """Return the joined obs of all cells of a MuData, since parts of them could differ in which columns are empty."""
+    if not isinstance(data, MuData):
+        return None
+    with naming(path):
+        rna = find_modality(data.mod, RNA_MODALITIES, rna_modality)
+    return None if rna is None else joined_obs(data, rna)  # without RNA, reading the first cell is an error
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 from scipy.io import mminfo
 
-from scfusionttt.errors import InputFileError
+from scfusionttt.errors import InputFileError, first_line
 from scfusionttt.io.partial import is_unsupported
 from scfusionttt.keys import STORE
 
@@ -112,7 +112,7 @@ def damaged(path: Path) -> Iterator[None]:
     except (MemoryError, PermissionError, InputFileError, Warning):
         raise
     except Exception as error:
-        text = (str(error).splitlines() or [""])[0] or type(error).__name__
+        text = first_line(error)
         if is_unsupported(error):
             remedy = "update anndata and zarr, or install the package that it names"
             raise InputFileError(f"{path} cannot be read with the installed packages ({text}); {remedy}") from error

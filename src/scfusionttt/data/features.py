@@ -79,7 +79,9 @@ def choose_features(cite: CiteSeq, config: DataConfig, *, species: str | None = 
     Raises
     ------
     FeatureError
-        The species is not known, or no gene is left.
+        The species is not known, hardly any gene has a place in its genome, or no name in `config.order_file` matches.
+    InputFileError
+        That file cannot be read.
     """
     names = cite.rna.var_names
     resolution = resolve_genes(names, gene_ids=cite.rna.var.get("gene_ids"), species=species)

@@ -79,6 +79,11 @@ def most_variable(scaled: Moments, *, n_top: int) -> np.ndarray:
     -------
     ndarray of int
         Exactly ``min(n_top, g)`` column positions, ascending; ties go to the first gene.
+
+    Raises
+    ------
+    SettingError
+        `n_top` is below 1.
     """
     if n_top < 1:
         raise SettingError(f"n_top must be at least 1 (got {n_top})")

@@ -67,6 +67,11 @@ def relative(track: AnnData, reference: np.ndarray | None = None) -> AnnData:
     ----------
     reference
         [n] bool, the reference cells; None: all. Those in which a token was not measured are left out for it.
+
+    Raises
+    ------
+    InputDataError
+        No reference cell has RNA.
     """
     loss = np.asarray(track.X)
     baseline = loss if reference is None else loss[np.asarray(reference, dtype=bool)]

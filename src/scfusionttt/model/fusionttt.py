@@ -848,6 +848,8 @@ class FusionTTT(metaclass=_Hints):
         ------
         ModelFolderError
             The folder is incomplete, damaged or of a newer format.
+        SettingError, DownloadError
+            The address is not valid or huggingface_hub not installed, or the Hub cannot be reached.
         """
         model = cls(device=device, memory=memory, progress=progress, devices=devices, nodes=nodes)
         model._state = TrainedState.read(local_folder(path))

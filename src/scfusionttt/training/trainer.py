@@ -72,6 +72,12 @@ def fit(
         no folder in common.
     NonFiniteLossError
         The loss is NaN or infinite; the last good state stays in the folder.
+    OutputError
+        The folder cannot be created or written to.
+    InputFileError
+        The state to resume from is damaged.
+    LostRankError
+        Another process of the run was lost.
     """
     process = distributed.current()
     if run.checkpoints is None and process.size > process.local_size:

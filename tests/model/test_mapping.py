@@ -294,6 +294,15 @@ def test_new_batches_are_refused_once_the_network_has_learned_labels(reference, 
     np.testing.assert_array_equal(learned.map(reference).embedding, learned.embed(reference))
 
 
+def test_cells_of_known_batches_have_counterparts_once_the_network_has_learned_labels(batches):
+    """P-values compared them with cells where these had been before: all had none, and a warning said so."""
+    cells, settings = part(batches, "batch 1", "batch 2"), {"network": {"width": 16}, "pretrain": {"epochs": 1}}
+    model = FusionTTT("fast", progress=False, finetune=BY_GRADIENT, **settings).pretrain(cells, batch_key="batch")
+    for learn in (model.transfer, model.finetune):
+        learned = learn(cells, labels_key="cell_type")
+        assert (learned.map(cells).batches["without_counterpart"] < 0.05).all()
+
+
 def test_a_model_without_kinds_of_cells_cannot_map(reference, query):
     small = {"width": 16, "encoder_blocks": 1, "decoder_blocks": 1}
     model = FusionTTT("paper", progress=False, network=small, pretrain={"epochs": 1}).pretrain(reference)

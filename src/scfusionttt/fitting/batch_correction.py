@@ -100,10 +100,21 @@ def fit_kinds(backbone: FusionBackbone, correction: BatchCorrection, sample: Sam
         return
     degrees = torch.from_numpy(_degrees(correction, z.numpy(), sample.batches, seed)).double()
     _solve(correction, values.double(), degrees, sample.batches, backbone.latent)
-    drawn = _set_landmarks(correction, z, seed)
+    fit_landmarks(backbone, correction, sample, seed=seed)
+
+
+def fit_landmarks(backbone: FusionBackbone, correction: BatchCorrection, sample: Sample, *, seed: int) -> None:
+    """Set the cells that p-values compare with; kinds and the effects of batches stay. `seed` draws the landmarks."""
+    genes, proteins, batches = map(torch.from_numpy, (sample.genes, sample.proteins, sample.batches))
+    components, measured = backbone.cpu().components(genes), ~proteins.isnan()
+
+    def z(bottleneck: np.ndarray, visible: Tensor) -> Tensor:
+        parts = torch.from_numpy(bottleneck), components, proteins.nan_to_num()
+        return backbone.without_batch_effects(*parts, visible, batches)[0]
+
+    drawn = _set_landmarks(correction, z(sample.bottleneck, measured), seed)
     if proteins.shape[1]:
-        by_rna = backbone.values(torch.from_numpy(sample.by_rna), *parts, torch.zeros_like(proteins, dtype=torch.bool))
-        _set_rna_distances(correction, backbone.latent(by_rna)[drawn])
+        _set_rna_distances(correction, z(sample.by_rna, torch.zeros_like(measured))[drawn])
 
 
 def _degrees(correction: BatchCorrection, z: np.ndarray, batch: np.ndarray, seed: int) -> np.ndarray:

@@ -11,7 +11,7 @@ from scfusionttt.config import FinetuneConfig, PretrainConfig
 from scfusionttt.data.loader import CellDataset
 from scfusionttt.data.split import random_split, stratified_split
 from scfusionttt.errors import SettingError
-from scfusionttt.fitting.batch_correction import fit_batch_correction, fit_kinds, fit_new_batches
+from scfusionttt.fitting.batch_correction import fit_batch_correction, fit_kinds, fit_landmarks, fit_new_batches
 from scfusionttt.fitting.calibration import calibrate
 from scfusionttt.fitting.kernel_head import fit_head
 from scfusionttt.fitting.latent_scaling import scale_latent
@@ -142,16 +142,15 @@ def _fit_again(network: ClassifierNetwork, cells: CellDataset, run: Run) -> None
 
     The effects of batches stay, since the network has learned with them. A student reads RNA alone and places none.
     """
-    backbone, kinds, is_student = network.backbone, None, isinstance(network, TransferNetwork)
-    placement = None if is_student else backbone.placement
+    backbone, is_student = network.backbone, isinstance(network, TransferNetwork)
+    correction, placement = backbone.correction, None if is_student else backbone.placement
     if is_student and backbone.protein_encoder is None:  # only its head has learned
         return
-    if backbone.correction is not None and not backbone.sizes.batch_levels:
-        kinds = backbone.correction
-        kinds.counts.zero_()  # unless they are found again
+    if correction is not None and not backbone.sizes.batch_levels:
+        correction.counts.zero_()  # unless they are found again
     if placement is not None:
         placement.covariance.zero_()  # unless enough cells have proteins
-    if kinds is None and placement is None:
+    if correction is None and placement is None:
         return
     sample = read_sample(network, cells.with_rna(), run.device, seed=run.seed)
     if is_student:
@@ -160,5 +159,7 @@ def _fit_again(network: ClassifierNetwork, cells: CellDataset, run: Run) -> None
         return
     if placement is not None:
         fit_placement(backbone, sample)
-    if kinds is not None:
-        fit_kinds(backbone, kinds, sample, seed=run.seed)
+    if correction is not None and not backbone.sizes.batch_levels:
+        fit_kinds(backbone, correction, sample, seed=run.seed)
+    elif correction is not None and correction.is_fitted:
+        fit_landmarks(backbone, correction, sample, seed=run.seed)

@@ -21,7 +21,7 @@ HIDDEN_PARTS = 7
 
 def embed(network: Network, cells: CellDataset, device: torch.device) -> np.ndarray:
     """Return the embedding (the whitened latent vector), float32 [n, l]."""
-    return read_cells(network, cells, device, lambda inputs: network.backbone.whitened(_z(network, inputs)))
+    return read_cells(network, cells, device, lambda inputs: _embedding(network, inputs))
 
 
 def latent(network: Network, cells: CellDataset, device: torch.device, *, rna_only: bool = False) -> np.ndarray:
@@ -49,6 +49,11 @@ def _z(network: Network, inputs: CellInputs, *, rna_only: bool = False) -> Tenso
     return network.backbone(visible_inputs(network, inputs, rna_only=rna_only)).z
 
 
+def _embedding(network: Network, inputs: CellInputs) -> Tensor:
+    fused = network.backbone(visible_inputs(network, inputs), matched=uses_proteins(network))
+    return network.backbone.whitened(fused.z)
+
+
 def embed_with_inner_loss(network: Network, cells: CellDataset, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
     """Return the embedding [n, l] and the inner loss of each RNA token [n, t], the mean over the TTT layers.
 
@@ -64,7 +69,7 @@ def embed_with_inner_loss(network: Network, cells: CellDataset, device: torch.de
 
     def read(inputs: CellInputs) -> Tensor:
         with inner_losses(network.backbone.rna_encoder) as losses:
-            z = network.backbone.whitened(_z(network, inputs))
+            z = _embedding(network, inputs)
         if not losses:
             raise SettingError("surprise is the inner loss of TTT layers, but the RNA encoder of this model has none")
         loss = torch.stack(losses).mean(dim=0)[:, : embedding.n_tokens]  # no summary

@@ -57,6 +57,28 @@ def test_types_of_several_batches_are_mixed(models, cohort):
     assert own["batch"] < 1.15
 
 
+def test_cells_of_a_batch_of_rna_alone_mix_with_others(cohort):
+    """Their proteins are predicted and vary less, so that almost all of their neighbours were of their own batch."""
+    cite = as_citeseq(cohort)
+    alone = (cite.obs["batch"] == "batch 2").to_numpy()
+    proteins = cite.protein.copy()
+    proteins.X = np.where(alone[:, None], np.nan, np.asarray(proteins.X, dtype=np.float32))
+    cite = replace(cite, protein=proteins)
+    model = FusionTTT("fast", progress=False, network={"width": 16}, pretrain={"epochs": 4})
+    model.pretrain(cite, batch_key="batch")
+    unmatched = deepcopy(model)
+    unmatched.network.backbone.correction.rna_only.zero_()
+    shared = (cite.obs["cell_type"] != ONLY).to_numpy()
+    own = [shares(each.embed(cite)[shared], alone[shared])[alone[shared]].mean() for each in (unmatched, model)]
+    chance = alone[shared].mean()
+    assert own[1] - chance < 0.7 * (own[0] - chance)
+    measured = cite[~alone]
+    np.testing.assert_array_equal(model.embed(measured), unmatched.embed(measured))
+    model.finetune(cite, labels_key="cell_type")
+    unmatched.finetune(cite, labels_key="cell_type")
+    pd.testing.assert_frame_equal(model.predict(cite), unmatched.predict(cite))  # heads read values without this noise
+
+
 def test_batches_are_removed_from_the_published_readout(cohort):
     """The preset paper took batch_key and left the effects in its embedding, since it has no bottleneck to scale.
 

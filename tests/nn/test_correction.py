@@ -55,6 +55,58 @@ def test_cells_with_proteins_are_not_moved_away_from_their_kind():
         torch.testing.assert_close(away, far * torch.eye(4)[3].expand(3, 4), atol=1e-5, rtol=0)
 
 
+def with_counterparts():
+    """Return a correction whose batch 2 has RNA alone, with landmarks near the kinds; some have no proteins."""
+    correction, generator = of_two_batches(), torch.Generator().manual_seed(1)
+    correction.rna_only[1] = 1
+    by_rna = KINDS[:, :3].repeat(20, 1) + torch.randn(60, 3, generator=generator) / 10
+    correction.landmarks[:60] = by_rna + torch.randn(60, 3, generator=generator)
+    correction.rna_landmarks[:50] = by_rna[:50]
+    correction.set_matching_distance(lambda z: z)
+    return correction
+
+
+def matched(values, level, correction, *, by_rna=True):
+    batch, by_rna = torch.full((len(values), 1), level), torch.full((len(values),), by_rna)
+    z = corrected(values, batch.tolist(), correction, by_rna=bool(by_rna.all()))[:, :3]
+    return correction.matched(z, values, batch, lambda values: values[:, :3], by_rna, lambda z: z), z
+
+
+def test_a_cell_of_a_batch_of_rna_alone_gets_what_proteins_add_to_its_counterpart():
+    """With values predicted from RNA, which vary less, 91 % of the neighbours of such cells were of their own batch."""
+    correction = with_counterparts()
+    for row in (0, 7, 49):
+        values = torch.cat([correction.rna_landmarks[row], torch.zeros(1)])[None] + correction.shifts[1, row % 3]
+        z, _ = matched(values, 1, correction)
+        torch.testing.assert_close(z[0], correction.landmarks[row], atol=1e-2, rtol=0)
+
+
+def test_cells_without_a_counterpart_and_of_other_batches_are_not_matched():
+    correction = with_counterparts()
+    near, far = KINDS + correction.shifts[1], KINDS + 2 + correction.shifts[1]
+    for values, level, by_rna in ((far, 1, True), (near, 0, True), (near, -1, True), (near, 1, False)):
+        z, before = matched(values, level, correction, by_rna=by_rna)
+        assert z.equal(before)
+    assert not matched(near, 1, correction)[0].equal(matched(near, 1, correction)[1])
+
+
+def test_models_without_landmarks_by_rna_match_no_cell():
+    """Those of earlier versions have none."""
+    correction = of_two_batches()
+    correction.rna_only[1] = 1
+    z, before = matched(KINDS, 1, correction)
+    assert z.equal(before)
+
+
+def test_a_new_batch_of_rna_alone_is_not_matched():
+    correction = with_counterparts()
+    extended = correction.extended(2, 1)
+    assert extended.rna_only.tolist() == [0, 0, 0, 1, 0]
+    assert matched(KINDS + correction.shifts[1], 3, extended)[0].equal(
+        matched(KINDS + correction.shifts[1], 1, correction)[0]
+    )
+
+
 def test_gradients_reach_the_values():
     values = torch.randn(4, 4, requires_grad=True)
     corrected(values, [[0], [1], [1], [-1]], of_two_batches()).sum().backward()

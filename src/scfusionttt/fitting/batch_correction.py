@@ -12,7 +12,7 @@ from scfusionttt.data.loader import CellDataset
 from scfusionttt.fitting.sample import Sample
 from scfusionttt.inference import read_cells, visible_inputs
 from scfusionttt.nn.backbone import FusionBackbone
-from scfusionttt.nn.correction import BatchCorrection, Latent
+from scfusionttt.nn.correction import BatchCorrection, Latent, Whitened
 from scfusionttt.nn.networks import Network
 from scfusionttt.nn.tokens import CellInputs
 
@@ -71,6 +71,7 @@ def fit_batch_correction(
     degrees = torch.from_numpy(_degrees(correction, z, batch, seed)).double()
     correction.kept.copy_(torch.from_numpy(kept))
     correction.stretch.fill_(1)
+    correction.rna_only.zero_()
     latent = network.backbone.latent
     _solve(correction, torch.from_numpy(values).double(), degrees, batch, latent)
     _set_stretch(correction, torch.from_numpy(values), has_protein, batch, latent)
@@ -83,7 +84,9 @@ def fit_batch_correction(
     if has_protein.shape[1]:
         by_rna = _read(network, cells.subset(cells.rows[drawn]), device, rna_only=True)
         network.cpu()
-        _set_rna_distances(correction, corrected(*by_rna, batch[drawn]))
+        correction.rna_only[np.unique(batch[_lacks_proteins(has_protein, batch), 0])] = 1
+        known = torch.from_numpy(has_protein[drawn].any(axis=1))
+        _set_rna_landmarks(correction, corrected(*by_rna, batch[drawn]), known, network.backbone.whitened)
 
 
 def fit_kinds(backbone: FusionBackbone, correction: BatchCorrection, sample: Sample, *, seed: int) -> None:
@@ -114,7 +117,8 @@ def fit_landmarks(backbone: FusionBackbone, correction: BatchCorrection, sample:
 
     drawn = _set_landmarks(correction, z(sample.bottleneck, measured), seed)
     if proteins.shape[1]:
-        _set_rna_distances(correction, z(sample.by_rna, torch.zeros_like(measured))[drawn])
+        by_rna = z(sample.by_rna, torch.zeros_like(measured))[drawn]
+        _set_rna_landmarks(correction, by_rna, measured[drawn].any(dim=1), backbone.whitened)
 
 
 def _degrees(correction: BatchCorrection, z: np.ndarray, batch: np.ndarray, seed: int) -> np.ndarray:
@@ -138,8 +142,12 @@ def _set_landmarks(correction: BatchCorrection, z: Tensor, seed: int) -> Tensor:
     return drawn
 
 
-def _set_rna_distances(correction: BatchCorrection, z: Tensor) -> None:
-    """Set the null distribution by RNA alone from the corrected latent vectors of the landmarks, [r, l]."""
+def _set_rna_landmarks(correction: BatchCorrection, z: Tensor, has_protein: Tensor, whitened: Whitened) -> None:
+    """Set the landmarks by RNA alone, given their corrected latent vectors [r, l], and the null distribution of z."""
+    rows = torch.nonzero(has_protein).ravel()
+    correction.rna_landmarks.fill_(torch.inf)
+    correction.rna_landmarks[rows] = z[rows]
+    correction.set_matching_distance(whitened)
     _set_quantiles(correction.rna_distances, correction.distance(z, torch.arange(len(z))).numpy())
 
 
@@ -304,7 +312,7 @@ def _set_stretch(
     nearest neighbours of all others. Moved, they lie as far from their kinds as those: as the cells of the other
     batches do, or as `spread` [k] says.
     """
-    complete = pd.Series(has_protein.any(axis=1)).groupby(batch[:, 0]).transform("any").to_numpy()
+    complete = ~_lacks_proteins(has_protein, batch)
     if not has_protein.shape[1] or complete.all():
         return
     degrees, square = _from_kinds(correction, values, batch, latent)
@@ -313,6 +321,11 @@ def _set_stretch(
         rows = torch.from_numpy(batch[:, 0] == level)
         stretch = (degrees[rows] @ spread).sum() / square[rows].sum().clamp(min=1e-12)
         correction.stretch[level] = stretch.sqrt().clamp(min=1)
+
+
+def _lacks_proteins(has_protein: np.ndarray, batch: np.ndarray) -> np.ndarray:
+    """Return which cells are of a batch of the first key in which no cell has proteins, [n]."""
+    return ~pd.Series(has_protein.any(axis=1)).groupby(batch[:, 0]).transform("any").to_numpy()
 
 
 def _from_kinds(

@@ -59,6 +59,8 @@ def whiten(network: PretrainNetwork, cells: CellDataset, sample: Sample, device:
         noise += _left_of_batches(torch.from_numpy(filtered), kinds.double(), batches)
     with torch.no_grad():
         backbone.metric.copy_(torch.from_numpy(signal @ _metric(filtered, noise, backbone.whitening)))
+        if correction is not None:
+            correction.set_matching_distance(backbone.whitened)  # which is a distance in the embedding
 
 
 def _filter(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -119,7 +119,8 @@ class TrainedState:
             )  # fmt: skip
         keys = network.load_state_dict(dict(folder.weights), strict=False)
         # not in format 1; not in all of format 6
-        added = ("novelty.", "backbone.correction.rna_distances", "backbone.correction.stretch")
+        names = ("rna_distances", "stretch", "rna_landmarks", "rna_only", "matching_distance")
+        added = ("novelty.", *(f"backbone.correction.{name}" for name in names))
         missing = [name for name in keys.missing_keys if not name.startswith(added)]
         if missing or keys.unexpected_keys:
             raise ValueError(f"weights {', '.join([*missing, *keys.unexpected_keys][:3])}")

@@ -217,12 +217,18 @@ class FusionBackbone(nn.Module):
         skip = 0 if self.view is None or not self.n_components else self.n_components + self.view.n_proteins
         return self.representation.n_latent + skip
 
-    def forward(self, inputs: CellInputs, visible: VisibleTokens | None = None) -> FusedCells:
-        """Fuse n cells; the encoders see the tokens in `visible`, by default all."""
+    def forward(
+        self, inputs: CellInputs, visible: VisibleTokens | None = None, *, matched: bool = False
+    ) -> FusedCells:  # fmt: skip
+        """Fuse n cells; the encoders see the tokens in `visible`, by default all.
+
+        `matched` cells of batches of RNA alone vary as others do; see :meth:`BatchCorrection.matched`. Heads read z
+        without it, which is less noisy.
+        """
         seen_rna = (visible.rna, visible.rna_positions) if visible else ()
         rna = self.rna_encoder(inputs.rna, inputs.rna_present, *seen_rna)
         if self.protein_encoder is None:
-            bottleneck, z, skip = self._with_skip(self.representation(rna), inputs, visible)
+            bottleneck, z, skip = self._with_skip(self.representation(rna), inputs, visible, matched)
             return FusedCells(bottleneck, z, skip, rna, None)
 
         seen_protein = (visible.protein, visible.protein_positions) if visible else ()
@@ -234,7 +240,8 @@ class FusionBackbone(nn.Module):
             present=encoded.present | ~has_protein[:, None],
         )
         fused_rna, fused_protein = self.rna_fusion(rna, protein), self.protein_fusion(protein, rna)
-        bottleneck, z, skip = self._with_skip(self.representation(fused_rna, fused_protein), inputs, visible)
+        representation = self.representation(fused_rna, fused_protein)
+        bottleneck, z, skip = self._with_skip(representation, inputs, visible, matched)
         target, error = encoded.values.detach(), None
         if self.training:
             # The encoders do not learn from the projection.
@@ -244,8 +251,9 @@ class FusionBackbone(nn.Module):
         return FusedCells(bottleneck, z, skip, fused_rna, proteins)
 
     def without_batch_effects(
-        self, bottleneck: Tensor, components: Tensor, proteins: Tensor, protein_visible: Tensor, batch: Tensor
-    ) -> tuple[Tensor, Tensor | None]:
+        self, bottleneck: Tensor, components: Tensor, proteins: Tensor, protein_visible: Tensor, batch: Tensor,
+        *, matched: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
         """Return z and the values of the PCA skip.
 
         Parameters
@@ -256,11 +264,17 @@ class FusionBackbone(nn.Module):
             [n, p], and which of them were measured and not hidden.
         batch
             Levels of the batch keys, [n, keys].
+        matched
+            As in :meth:`forward`.
         """
-        values = self.values(bottleneck, components, proteins, protein_visible)
+        values = corrected = self.values(bottleneck, components, proteins, protein_visible)
+        by_rna = ~protein_visible.any(dim=1)
         if self.correction is not None:
-            values = self.correction(values, batch, self.latent, ~protein_visible.any(dim=1))
-        return self.latent(values), None if self.view is None else values[:, bottleneck.shape[1] :]
+            corrected = self.correction(values, batch, self.latent, by_rna)
+        z = self.latent(corrected)
+        if self.correction is not None and matched:
+            z = self.correction.matched(z, values, batch, self.latent, by_rna, self.whitened)
+        return z, None if self.view is None else corrected[:, bottleneck.shape[1] :]
 
     def values(self, bottleneck: Tensor, components: Tensor, proteins: Tensor, protein_visible: Tensor) -> Tensor:
         """Return bottleneck and PCA skip side by side, with the effects of the batches, [n, m]."""
@@ -280,7 +294,7 @@ class FusionBackbone(nn.Module):
         return torch.cat([bottleneck, self.view.reach * self.view.first(skip, self.n_components)], dim=1)
 
     def _with_skip(
-        self, bottleneck: Tensor, inputs: CellInputs, visible: VisibleTokens | None
+        self, bottleneck: Tensor, inputs: CellInputs, visible: VisibleTokens | None, matched: bool
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return bottleneck, z and the values of the PCA skip, which reads visible tokens only, as the encoders."""
         gene_visible, protein_visible = inputs.rna_present, inputs.protein_present
@@ -291,7 +305,7 @@ class FusionBackbone(nn.Module):
         if self.placement is not None and not self.training:  # no cell without RNA is trained on
             bottleneck, components = self._placed(self.placement, bottleneck, components, inputs)
         return bottleneck, *self.without_batch_effects(
-            bottleneck, components, inputs.protein, protein_visible, inputs.batch
+            bottleneck, components, inputs.protein, protein_visible, inputs.batch, matched=matched
         )  # fmt: skip
 
     def _placed(

@@ -12,6 +12,8 @@ from torch.nn.functional import normalize
 
 #: Linear map of values [n, m] to the latent vectors [n, l] in which kinds are distinguished.
 Latent: TypeAlias = Callable[[Tensor], Tensor]
+#: Linear map of latent vectors [n, l] to the embedding, of the same shape.
+Whitened: TypeAlias = Callable[[Tensor], Tensor]
 
 
 class BatchCorrection(nn.Module):
@@ -31,12 +33,17 @@ class BatchCorrection(nn.Module):
     landmarks: Tensor  # [r, l] corrected latent vectors of some training cells; not finite where there are fewer
     distances: Tensor  # [q] quantiles of the distances of training cells to their nearest landmarks
     rna_distances: Tensor  # [q] of those by RNA alone; not finite: not known, as in old models, or without proteins
+    rna_landmarks: Tensor  # [r, l] the landmarks by RNA alone; not finite for those without proteins, as in old models
+    rna_only: Tensor  # [b] 1 for the batches of training without proteins, else 0
+    matching_distance: Tensor  # [] how near landmarks by RNA alone are that are counterparts of these cells
 
     #: Width of the assignment to kinds; Harmony's default.
     SIGMA = 0.1
     N_QUANTILES = 1001
     #: Number of landmarks, and of the nearest ones over which the distance of a cell is averaged.
     N_LANDMARKS, NEAREST = 1000, 5
+    #: Fraction of the landmarks that have a counterpart among the others.
+    MATCHED = 0.7
 
     def __init__(self, n_levels: int, n_kinds: int, n_values: int, n_latent: int) -> None:
         super().__init__()
@@ -48,6 +55,9 @@ class BatchCorrection(nn.Module):
         self.register_buffer("landmarks", torch.full((self.N_LANDMARKS, n_latent), torch.inf))
         self.register_buffer("distances", torch.ones(self.N_QUANTILES))
         self.register_buffer("rna_distances", torch.full((self.N_QUANTILES,), torch.inf))
+        self.register_buffer("rna_landmarks", torch.full((self.N_LANDMARKS, n_latent), torch.inf))
+        self.register_buffer("rna_only", torch.zeros(n_levels))
+        self.register_buffer("matching_distance", torch.zeros(()))
 
     @property
     def is_fitted(self) -> bool:
@@ -75,6 +85,43 @@ class BatchCorrection(nn.Module):
             stretch = torch.where(by_rna[rows], self.stretch[level[0]], 1)[:, None] if level[0] >= 0 else 1
             corrected[rows] = shifted + (stretch - 1) * (shifted - degrees @ self.centroids)
         return corrected
+
+    def matched(
+        self, z: Tensor, values: Tensor, batch: Tensor, latent: Latent, by_rna: Tensor, whitened: Whitened
+    ) -> Tensor:  # fmt: skip
+        """Return latent vectors z [n, l] in which cells of batches of RNA alone vary as measured ones do.
+
+        Each of them gets what proteins add to its counterpart, the landmark that is most similar by RNA alone:
+        predictive mean matching (Little 1988). Those too far from all landmarks keep their z.
+
+        Parameters
+        ----------
+        z
+            Of the corrected values.
+        values, batch, latent, by_rna
+            As in :meth:`forward`.
+        whitened
+            See `Whitened`; it says which cells are similar.
+        """
+        if not batch.shape[1]:
+            return z
+        rows = torch.nonzero(by_rna & (batch[:, 0] >= 0) & (self.rna_only[batch[:, 0]] > 0)).ravel()
+        known = self.rna_landmarks.isfinite().all(dim=1)
+        if not len(rows) or not known.any():
+            return z
+        moved = torch.zeros(len(rows), dtype=torch.bool, device=z.device)  # not away from their kinds
+        by_rna_z = latent(self(values[rows], batch[rows], latent, moved))
+        distance = _distances(whitened(by_rna_z), whitened(self.rna_landmarks[known]))
+        added = (self.landmarks - self.rna_landmarks)[known][distance.argmin(dim=1)]
+        is_near = self._mean_of_nearest(distance) <= self.matching_distance
+        return z.index_copy(0, rows[is_near], (by_rna_z + added)[is_near])
+
+    def set_matching_distance(self, whitened: Whitened) -> None:
+        """Set how near a cell's counterparts are, from the distances between the landmarks by RNA alone."""
+        z = whitened(self.rna_landmarks[self.rna_landmarks.isfinite().all(dim=1)])
+        if len(z) > 1:
+            distance = _distances(z, z).fill_diagonal_(torch.inf)
+            self.matching_distance.copy_(self._mean_of_nearest(distance).quantile(self.MATCHED))
 
     def added(self, values: Tensor, batch: Tensor, level: int, latent: Latent) -> tuple[Tensor, Tensor]:
         """Return what a cell's level of the first key adds to its values, and what `level` would, [n, m] each.
@@ -117,6 +164,9 @@ class BatchCorrection(nn.Module):
         if itself is not None:
             rows = torch.nonzero(itself >= 0).ravel()
             distance[rows, itself[rows]] = torch.inf
+        return self._mean_of_nearest(distance)
+
+    def _mean_of_nearest(self, distance: Tensor) -> Tensor:
         nearest = min(self.NEAREST, distance.shape[1] - 1)
         return distance.topk(nearest, dim=1, largest=False).values.mean(dim=1)
 
@@ -133,5 +183,11 @@ class BatchCorrection(nn.Module):
         new = self.shifts.new_zeros(n_new, n_kinds, n_values)
         shifts = torch.cat([self.shifts[:place], new, self.shifts[place:]])
         stretch = torch.cat([self.stretch[:place], self.stretch.new_ones(n_new), self.stretch[place:]])
-        copy.load_state_dict({**self.state_dict(), "shifts": shifts, "stretch": stretch})
+        rna_only = torch.cat([self.rna_only[:place], self.rna_only.new_zeros(n_new), self.rna_only[place:]])
+        copy.load_state_dict({**self.state_dict(), "shifts": shifts, "stretch": stretch, "rna_only": rna_only})
         return copy
+
+
+def _distances(first: Tensor, second: Tensor) -> Tensor:
+    # Rounding errors of matrix products depend on the number of cells, and could exchange two counterparts.
+    return torch.cdist(first, second, compute_mode="donot_use_mm_for_euclid_dist")

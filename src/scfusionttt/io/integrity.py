@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 from scipy.io import mminfo
 
-from scfusionttt.errors import InputFileError, first_line
+from scfusionttt.errors import InputFileError, UserError, first_line
 from scfusionttt.io.partial import is_unsupported
 from scfusionttt.keys import STORE
 
@@ -109,7 +109,7 @@ def damaged(path: Path) -> Iterator[None]:
     """Turn errors of a library that reads a file into an InputFileError of one line."""
     try:
         yield
-    except (MemoryError, PermissionError, InputFileError, Warning):
+    except (MemoryError, PermissionError, UserError, Warning):
         raise
     except Exception as error:
         text = first_line(error)

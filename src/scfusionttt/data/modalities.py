@@ -200,6 +200,11 @@ def protein_tables(adata: AnnData) -> list[str]:
     return sorted(known, key=rank)
 
 
+def named_after_proteins(key: str) -> bool:
+    """Return whether an obsm entry has a name like those of `PROTEIN_OBSM`."""
+    return any(word in key.lower() for word in ("adt", "prot", "antibod", "cite"))
+
+
 def _with_names(adata: AnnData, key: str) -> Any:
     """Return an obsm entry, as a DataFrame if ``uns`` has a name for each column, as scvi-tools stores them."""
     table = adata.obsm[key]
@@ -215,8 +220,7 @@ def _unused_tables(adata: AnnData) -> list[Finding]:
     keys = [
         key
         for key, table in adata.obsm.items()
-        if (isinstance(table, pd.DataFrame) and table.shape[1])
-        or any(word in key.lower() for word in ("adt", "prot", "antibod", "cite"))
+        if (isinstance(table, pd.DataFrame) and table.shape[1]) or named_after_proteins(key)
         if not (isinstance(table, pd.DataFrame) and columns_without_numbers(table)) and is_whole(table)
     ]
     if not keys:

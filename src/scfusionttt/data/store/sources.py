@@ -17,9 +17,9 @@ from scfusionttt.data.assemble import CountOptions, all_genes, as_citeseq, assem
 from scfusionttt.data.cells import CiteSeq
 from scfusionttt.data.counts import raw_counts
 from scfusionttt.data.modalities import (
-    PROTEIN_OBSM,
     antibody_findings,
     find_modality,
+    named_after_proteins,
     protein_tables,
     transposed_findings,
 )
@@ -68,7 +68,7 @@ def open_source(path: str | Path, **options: Unpack[CountOptions]) -> Source:
     """
     path = Path(path)
     protein_modality = options.get("protein_modality")
-    data = _open_lazily(path)
+    data = _open_lazily(path, protein_modality)
     if data is not None and options.get("layer") is None:
         with naming(path), damaged(path), quiet():
             data = _with_counts_in_x(path, data, options.get("rna_modality"), protein_modality)
@@ -121,7 +121,7 @@ def naming(path: Path) -> Iterator[None]:
         raise type(error)(message if message.startswith(str(path)) else f"{path}: {message}") from error
 
 
-def _open_lazily(path: Path) -> AnnData | MuData | None:
+def _open_lazily(path: Path, protein_modality: str | None) -> AnnData | MuData | None:
     """Return AnnData or MuData with matrices on disk; None if the format or the cells do not allow it."""
     in_zarr = is_zarr(path)
     if is_store(path) or not (in_zarr or (path.is_file() and h5py.is_hdf5(path))):
@@ -138,7 +138,7 @@ def _open_lazily(path: Path) -> AnnData | MuData | None:
         if "mod" in group:
             data: AnnData | MuData | None = _lazy_mudata(group)
         else:
-            data = _lazy_anndata(group) if "obs" in group and "var" in group else None
+            data = _lazy_anndata(group, protein_modality) if "obs" in group and "var" in group else None
         if data is None and not in_zarr:
             group.close()
         return data
@@ -177,9 +177,11 @@ def _counts_in_x(path: Path, adata: AnnData, modality: str) -> AnnData | None:
         return adata
     if whole is some and adata.raw.n_vars > adata.n_vars:  # only some of its features are used
         return None
-    var = adata.var.loc[adata.raw.var_names] if whole is some else adata.raw.var
+    var = adata.raw.var
+    if whole is some:  # repeated names cannot be looked up, and are in the same order
+        var = adata.var if var.index.equals(adata.var_names) else adata.var.loc[var.index]
     log.warning("warning: %s: %s", path, from_raw)
-    return AnnData(adata.raw.X, obs=adata.obs, var=var, obsm=dict(adata.obsm))
+    return AnnData(adata.raw.X, obs=adata.obs, var=var, obsm=dict(adata.obsm), uns=adata.uns)
 
 
 def _keep_one_table(data: AnnData) -> None:
@@ -193,21 +195,28 @@ def _keep_one_table(data: AnnData) -> None:
         del data.obsm[other]
 
 
-def _lazy_anndata(group: Any) -> AnnData | None:
+def _lazy_anndata(group: Any, protein_modality: str | None = None) -> AnnData | None:
+    """Return an AnnData with what counts are read from; in obsm and uns, only tables that may hold proteins."""
     from anndata.io import read_elem
 
+    if not (_is_table(group["obs"]) and _is_table(group["var"])):
+        return None  # written before anndata 0.7
     matrices = {name: _lazy_matrix(group[name]) for name in ("X", *(f"layers/{key}" for key in group.get("layers", ())))
                 if name in group}  # fmt: skip
     if not matrices or any(matrix is None for matrix in matrices.values()):
         return None
-    if any(key.lower() in PROTEIN_OBSM and not _is_table(group["obsm"][key]) for key in group.get("obsm", ())):
-        return None  # the names of its proteins may be in uns
-    obsm = {key: read_elem(group["obsm"][key]) for key in group.get("obsm", ()) if _is_table(group["obsm"][key])}
+    tables = [
+        key for key in group.get("obsm", ())
+        if key == protein_modality or named_after_proteins(key) or _is_table(group["obsm"][key])
+    ]  # fmt: skip
+    obsm = {key: read_elem(group["obsm"][key]) for key in tables}
+    names = ("protein_names", *(f"{key}_names" for key in tables))
+    uns = {key: read_elem(group["uns"][key]) for key in names if key in group.get("uns", ())}
     raw = {"X": _lazy_matrix(group["raw/X"]), "var": read_elem(group["raw/var"])} if "raw" in group else None
     if raw is not None and raw["X"] is None:
         return None
     return AnnData(
-        X=matrices.pop("X", None), obs=read_elem(group["obs"]), var=read_elem(group["var"]), obsm=obsm,
+        X=matrices.pop("X", None), obs=read_elem(group["obs"]), var=read_elem(group["var"]), obsm=obsm, uns=uns,
         layers={name.removeprefix("layers/"): matrix for name, matrix in matrices.items()},
         raw=raw,
     )  # fmt: skip

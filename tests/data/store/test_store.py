@@ -1,6 +1,8 @@
+import warnings
 from functools import partial
 
 import anndata
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -440,3 +442,60 @@ def test_protein_names_in_uns(folder, tmp_path):
     part = open_source(tmp_path / "named.h5ad").read(slice(0, 5))
     assert list(part.protein.var_names) == list(protein.var_names)
     np.testing.assert_array_equal(part.protein.X, protein.X[:5])
+
+
+def test_counts_in_raw_of_repeated_symbols_are_stored(tmp_path):
+    """Symbols repeat in files of 10x: a file whose counts are in .raw under such names was called damaged."""
+    cells = simulate(20, 300, 3, 3)["rna"].copy()
+    counts = cells.X.toarray()
+    cells.var_names = [*cells.var_names[:-2], *cells.var_names[:2]]
+    with quiet():
+        cells.raw, cells.X = cells.copy(), np.log1p(cells.X)
+        cells.write_h5ad(tmp_path / "raw.h5ad")
+        part = open_source(tmp_path / "raw.h5ad").read(slice(0, 20))
+    assert list(part.rna.var_names) == list(cells.var_names)
+    np.testing.assert_array_equal(part.rna.X.toarray(), counts)
+
+
+@pytest.mark.parametrize("key", ["my_table", "adt_raw"])
+def test_arrays_in_obsm_are_those_of_memory(folder, tmp_path, caplog, key):
+    """Of arrays, those of the usual names alone were read: another was not there to choose, or left out in silence."""
+    data = read(folder / "first.h5mu")
+    adata, protein = data["rna"].copy(), data["prot"]
+    adata.obsm[key] = np.asarray(protein.X)
+    adata.uns[f"{key}_names"] = protein.var_names.to_numpy(str)
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    part = open_source(tmp_path / "cells.h5ad", protein_modality=key).read(slice(0, 5))
+    assert list(part.protein.var_names) == list(protein.var_names)
+    np.testing.assert_array_equal(part.protein.X, protein.X[:5])
+    assert open_source(tmp_path / "cells.h5ad").read(slice(0, 5)).protein is None
+    assert (f"left out: obsm['{key}']" in caplog.text) == (key == "adt_raw")
+
+
+def test_a_wrong_choice_does_not_make_a_file_damaged(folder):
+    """The name of a missing layer ended in the advice to copy or write the file again."""
+    with raises_one_line(InputDataError, "first.h5mu: RNA has no layer 'raw'; available layers: none"):
+        open_source(folder / "first.h5mu", layer="raw")
+
+
+def test_a_file_of_an_early_anndata_is_stored(tmp_path):
+    """Before version 0.7, obs and var were tables of HDF5: such files were called damaged."""
+    cells = simulate(20, 300, 3, 3)["rna"]
+    with h5py.File(tmp_path / "old.h5ad", "w") as file:
+        file["X"] = cells.X.toarray()
+        file["obs"] = np.array([(name.encode(),) for name in cells.obs_names], dtype=[("index", "S20")])
+        file["var"] = np.array([(name.encode(),) for name in cells.var_names], dtype=[("index", "S20")])
+    with warnings.catch_warnings(action="ignore"):
+        part = open_source(tmp_path / "old.h5ad").read(slice(0, 20))
+    pd.testing.assert_frame_equal(part.rna.to_df(), cells.to_df(), check_names=False)
+
+
+def test_slashes_in_names_of_columns_become_underscores(tmp_path):
+    """Zarr cannot hold them: the command ended with a traceback after the work."""
+    cells = simulate(20, 300, 3, 3)["rna"].copy()
+    cells.obs["B/T"], cells.obs["B_T"] = range(20), 7
+    with warnings.catch_warnings(action="ignore"):
+        cells.write_h5ad(tmp_path / "cells.h5ad")
+    write(tmp_path / "out.zarr", tmp_path / "cells.h5ad")
+    obs = open_store(tmp_path / "out.zarr").obs
+    assert {"B_T": 20, "B_T-1": 1}.items() <= obs.nunique().to_dict().items()

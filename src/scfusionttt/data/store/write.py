@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from anndata.utils import make_index_unique
 from scipy import sparse
 
 from scfusionttt.data.cells import CiteSeq, count_findings, require_rna
@@ -244,12 +245,13 @@ class _Writer:
 def _writable(obs: pd.DataFrame) -> pd.DataFrame:
     """Convert text and columns of mixed types to categories; 1, 1.0 and "1" of different inputs are the same one.
 
-    Nullable integers of one input and floats of another are nullable floats, which AnnData cannot write.
+    Nullable integers of one input and floats of another are nullable floats, which AnnData cannot write. Zarr cannot
+    hold slashes in the names of columns.
     """
     obs = obs.astype({name: "float64" for name in obs.select_dtypes(include=["Float32", "Float64"]).columns})
     for column in obs.select_dtypes(include=["object", "string"]).columns:
         values = obs[column]
         names = pd.Series(class_names(values), index=obs.index)
         obs[column] = names.where(values.notna()).astype("category")
-    obs.columns = obs.columns.astype(str)
+    obs.columns = make_index_unique(obs.columns.astype(str).str.replace("/", "_"))
     return obs

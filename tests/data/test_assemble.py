@@ -563,6 +563,15 @@ def test_cells_without_any_name_in_common():
         fails(data, "0 in both", "RNA 'c0', proteins 'c0-1'", "same cell names", cells=cells)
 
 
+@pytest.mark.parametrize("empty", ["rna", "prot"])
+def test_a_modality_without_cells(empty):
+    """There was no cell to name in the error: it was an IndexError."""
+    data = mudata()
+    data.mod[empty] = data[empty][:0].copy()
+    for cells in ("same", "overlap"):
+        fails(data, "0 in both; leave out the modality without cells", cells=cells)
+
+
 def test_duplicated_cells_are_named():
     cells = ["c0", "c0", "c1", "c2", "c2", "c3"]
     data = table(RNA, cells=cells)

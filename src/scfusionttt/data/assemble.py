@@ -322,6 +322,8 @@ def _obs_of_all(data: AnnData | MuData, obs: pd.DataFrame, names: pd.Index) -> p
 
 def _differ(rna: AnnData, protein: AnnData, n_both: int) -> str:
     message = f"RNA has {rna.n_obs} cells and proteins {protein.n_obs}, {n_both} in both"
+    if not (rna.n_obs and protein.n_obs):
+        return f"{message}; leave out the modality without cells, or choose others with rna_modality, protein_modality"
     if not n_both:
         return f"{message} (RNA '{rna.obs_names[0]}', proteins '{protein.obs_names[0]}'); they need the same cell names"
     return (

@@ -84,6 +84,7 @@ raw_counts <- function(part, cells, name) {
   is_experiment <- inherits(part, "SummarizedExperiment")
   counts <- (if (is_experiment) SummarizedExperiment::assay else SeuratObject::GetAssayData)(part, "counts")
   if (!identical(colnames(counts), cells)) stop(name, " has no raw counts of these cells", call. = FALSE)
+  if (is.null(rownames(counts))) stop(name, " has no names of features; set rownames", call. = FALSE)
   methods::as(methods::as(counts, "CsparseMatrix"), "generalMatrix")
 }
 
@@ -113,12 +114,12 @@ write_matrix <- function(file, counts) {
 }
 
 # Numbers stay numbers; factors, text and the rest become text, with "" for what is missing. A slash in the name of a
-# column, which HDF5 takes for a folder, becomes an underscore.
+# column, which HDF5 takes for a folder, becomes an underscore; a name that is then taken gets a suffix.
 write_table <- function(file, name, table) {
   group <- file$create_group(name)
   encode(group, "dataframe", "0.2.0")
   scalar(group, "_index", "_index")
-  names(table) <- gsub("/", "_", names(table), fixed = TRUE)
+  names(table) <- make.unique(c("_index", gsub("/", "_", names(table), fixed = TRUE)))[-1]
   order <- if (ncol(table)) names(table) # a table without columns has an empty order, which is not written
   space <- hdf5r::H5S$new("simple", dims = ncol(table), maxdims = ncol(table))
   group$create_attr("column-order", order, dtype = text_type(), space = space)

@@ -14,7 +14,10 @@ bare <- SingleCellExperiment(list(counts = genes))
 write_citeseq(bare, "bare.h5ad", protein = NULL)
 sce <- SingleCellExperiment(
   list(counts = DelayedArray::DelayedArray(genes)),
-  colData = DataFrame("cell type" = c("a", NA, "b"), n = c(1L, NA, 3L), "a/b" = 1:3, check.names = FALSE)
+  colData = DataFrame(
+    "cell type" = c("a", NA, "b"), n = c(1L, NA, 3L), "a/b" = 1:3, a_b = 4:6, "_index" = 7:9,
+    check.names = FALSE
+  )
 )
 altExp(sce, "ADT") <- SingleCellExperiment(list(counts = as.matrix(proteins)))
 write_citeseq(sce, "sce.h5ad")
@@ -23,6 +26,8 @@ colnames(unnamed) <- NULL
 fails(write_citeseq(unnamed, "unnamed.h5ad"), "unique names")
 colnames(unnamed) <- c("1", "1", "2")
 fails(write_citeseq(unnamed, "unnamed.h5ad"), "unique names")
+rownames(bare) <- NULL
+fails(write_citeseq(bare, "unnamed.h5ad", protein = NULL), "RNA has no names of features; set rownames")
 
 seurat <- suppressWarnings(CreateSeuratObject(genes, assay = "Gene"))
 seurat[["AB"]] <- CreateAssayObject(proteins)

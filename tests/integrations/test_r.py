@@ -79,14 +79,15 @@ def test_counts_go_to_scfusionttt_and_results_come_back(r, tmp_path, scfusionttt
 
 @pytest.mark.slow
 def test_metadata_and_names_survive_the_way_to_a_file_and_back(r, tmp_path):
-    """A missing integer became -2147483648, the label T became TRUE, and counts on disk or slashes were errors."""
+    """A missing integer became -2147483648, the label T TRUE; counts on disk, slashes and ``_index`` were errors."""
     r("metadata.R", tmp_path)
     sce, seurat = (anndata.read_h5ad(tmp_path / name) for name in ("sce.h5ad", "seurat.h5ad"))
     for read in (sce, seurat):
         assert read.obs_names.tolist() == ["001", "002", "003"]
         assert read.var_names.tolist() == ["CD4", "LYZ", "CD4.1"]
         assert read.X.toarray().tolist() == [[1, 2, 1], [3, 4, 2], [5, 6, 3]]
-    assert sce.obs.columns.tolist() == ["cell type", "n", "a_b"]
+    assert sce.obs.columns.tolist() == ["cell type", "n", "a_b", "a_b.1", "_index.1"]
+    assert sce.obs["_index.1"].tolist() == [7, 8, 9]
     assert sce.obs["cell type"].tolist() == ["a", "", "b"]
     np.testing.assert_array_equal(sce.obs["n"], [1, np.nan, 3])
     assert anndata.read_h5ad(tmp_path / "bare.h5ad").shape == (3, 2)

@@ -557,6 +557,29 @@ def test_cells_with_proteins_alone():
     assert by_modality(cite) == {"both": 2, "RNA alone": 4, "proteins alone": 1}
 
 
+def test_cells_of_a_mudata_that_was_not_updated():
+    """Cells that its obs does not have yet were left out in silence."""
+    data = mudata()
+    data.mod["prot"] = table(PROTEIN, cells=["c4", "new", "newer", "c0", "c1", "c2"], features=PROTEINS)
+    cite = as_citeseq(data, cells="all")
+    assert list(cite.obs.index) == [*CELLS, "new", "newer"]
+    np.testing.assert_array_equal(cite.protein.X[[4, 6]], PROTEIN[[0, 1]])
+
+
+def test_a_layer_is_offered_where_there_is_no_x():
+    """The error said that there is no matrix."""
+    data = table(RNA)
+    data.layers["raw"], data.X = data.X, None
+    fails(data, "RNA has no X; put raw counts in X or layers['counts'], or choose a layer: raw")
+
+
+def test_normalised_proteins_in_obsm():
+    """Layers and X hold no proteins of obsm: the advice could not be followed."""
+    data = table(RNA)
+    data.obsm["adt"] = pd.DataFrame(np.log1p(PROTEIN), index=CELLS, columns=PROTEINS)
+    fails(data, "for a table in obsm, put them there, or choose another with protein_modality")
+
+
 def test_cells_without_any_name_in_common():
     data = mudata(protein=table(PROTEIN, cells=[f"{cell}-1" for cell in CELLS], features=PROTEINS))
     for cells in ("same", "overlap"):

@@ -291,7 +291,10 @@ def _with_cells_of(
 
     As in a store, each cell names its panel of genes: all, or none.
     """
-    names = data.obs_names[data.obs_names.isin(rna.obs_names) | data.obs_names.isin(protein.obs_names)]
+    both = rna.obs_names.union(protein.obs_names, sort=False)
+    names = data.obs_names[data.obs_names.isin(both)]
+    if len(names) < len(both):  # the MuData was not updated after its modalities changed
+        names = both
     place = rna.obs_names.get_indexer(names)
     lacks_rna = place < 0
     if not lacks_rna.any():

@@ -51,7 +51,10 @@ def raw_counts(adata: AnnData, *, modality: str, layer: str | None = None) -> tu
     if COUNTS in adata.layers and layer is None:
         return adata.layers[COUNTS], _other_matrices(adata, modality)
     if adata.X is None:
-        raise InputDataError(f"{modality} has no matrix; put raw counts in X or layers['{COUNTS}']")
+        others = _layers(adata)
+        choice = f", or choose a layer: {', '.join(others)}" if others else ""
+        lacks = "X" if others else "matrix"
+        raise InputDataError(f"{modality} has no {lacks}; put raw counts in X or layers['{COUNTS}']{choice}")
     if layer == X:
         return adata.layers.get(X, adata.X), []
     if adata.raw is None or is_whole(adata.X) or not _covers(adata.raw.var_names, adata.var_names):
@@ -159,6 +162,8 @@ def value_findings(matrix: sparse.csr_matrix | np.ndarray, cells: pd.Index, *, m
     """
     is_rna = modality == "RNA"
     normalized = "values look normalised, not raw counts; put raw counts in layers['counts'] or X, or choose a layer"
+    if not is_rna:
+        normalized += "; for a table in obsm, put them there, or choose another with protein_modality"
     share = float(f"{share_of_fractions(matrix):.2g}")
     correction = "from EM or ambient correction? round them with round=True"
     remedy = normalized if share and looks_normalised(matrix) else correction

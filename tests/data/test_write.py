@@ -6,7 +6,7 @@ import pytest
 from anndata import AnnData
 from mudata import MuData
 
-from scfusionttt.data.write import EMBEDDING_ENDINGS, check_result_path, write_embedding, write_proteins
+from scfusionttt.data.write import EMBEDDING_ENDINGS, check_result_path, write_cells, write_embedding, write_proteins
 from scfusionttt.errors import InputDataError, OutputError
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.io.read import read
@@ -98,6 +98,21 @@ def test_names_of_proteins_with_slashes_are_written_to_zarr(tmp_path):
     found = read(tmp_path / "p.zarr").obsm["protein_imputed"]
     assert list(found.columns) == ["a_b", "a_b-1"]
     np.testing.assert_array_equal(found, Z)
+
+
+def test_names_of_proteins_that_begin_another_before_a_slash_are_written_to_hdf5(tmp_path):
+    """CD11a was a folder of HDF5 next to CD11a/CD18: the file could not be written, or not be read."""
+    cells = AnnData(np.ones((2, 1), dtype=np.float32))
+    for names in (["CD11a", "CD11a/CD18"], ["CD11a/CD18", "CD11a"]):
+        table = pd.DataFrame([[1.0, 2.0]] * 2, index=cells.obs_names, columns=names)
+        write_proteins(tmp_path / "imputed.h5ad", {"protein_imputed": table}, cells)
+        denoised = cells.copy()
+        denoised.obsm["protein_imputed"] = table
+        write_cells(tmp_path / "denoised.h5ad", denoised)
+        for name in ("imputed.h5ad", "denoised.h5ad"):
+            written = anndata.read_h5ad(tmp_path / name).obsm["protein_imputed"]
+            assert list(written) == [one.replace("/", "_") for one in names]
+            assert written.iloc[0].tolist() == [1.0, 2.0]
 
 
 def test_a_source_may_be_backed_unless_it_is_mudata(tmp_path):

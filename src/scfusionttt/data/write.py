@@ -102,7 +102,8 @@ def write_proteins(
     path
         ``.csv``, ``.tsv``: the tables side by side, names of columns with what the slot adds to that of the first;
         ``.h5ad``, ``.h5mu``, ``.zarr``: a copy of `source` with the tables in obsm, as for :func:`write_embedding`. In
-        ``.zarr``, which cannot hold slashes, ``CD66a/c/e`` is called ``CD66a_c_e``.
+        ``.zarr``, which cannot hold slashes, ``CD66a/c/e`` is called ``CD66a_c_e``, as in the others if there is also
+        ``CD66a``, which would be a folder of HDF5.
     tables
         [n, p] each, by their slots in obsm: ``protein_imputed``, ``protein_imputed_sd``, ...
     obs
@@ -127,15 +128,19 @@ def write_proteins(
         for name, column in obs.loc[copy.obs_names].items():
             copy.obs[name] = column
         for key, table in tables.items():
-            columns = protein_columns(table.columns.str.replace("/", "_")) if ending == ".zarr" else table.columns
-            copy.obsm[key] = table.loc[copy.obs_names].set_axis(columns, axis=1)
+            copy.obsm[key] = _storable(table.loc[copy.obs_names], ending)
         _write_annotated(path, copy, ending)
 
 
 def write_cells(path: str | Path, cells: AnnData) -> None:
-    """Write an AnnData as ``.h5ad``; OutputError if the ending is another or the file cannot be written."""
-    check_result_path(path, (".h5ad",), cells)
+    """Write denoised cells, proteins in obsm, as ``.h5ad``.
+
+    OutputError if the ending is another or the file cannot be written.
+    """
     with quiet():
+        obsm = {key: _storable(table, ".h5ad") for key, table in cells.obsm.items()}
+        cells = AnnData(cells.X, obs=cells.obs, var=cells.var, obsm=obsm, uns=cells.uns)
+        check_result_path(path, (".h5ad",), cells)
         _write_annotated(path, cells, ".h5ad")
 
 
@@ -221,6 +226,14 @@ def _copy(source: AnnData | MuData, cells: pd.Index) -> AnnData | MuData:
     if isinstance(copy, MuData):
         copy._axis = int(copy.axis)  # read from .h5mu it is a NumPy integer, which Zarr cannot write as JSON
     return copy
+
+
+def _storable(table: pd.DataFrame, ending: str) -> pd.DataFrame:
+    """Return a table of proteins without slashes in its names if the format cannot hold these."""
+    names = list(table.columns)
+    if ending == ".zarr" or any(name.startswith(f"{folder}/") for name in names for folder in names):
+        return table.set_axis(protein_columns(table.columns.str.replace("/", "_")), axis=1)
+    return table
 
 
 def _write_annotated(path: str | Path, data: AnnData | MuData, ending: str) -> None:

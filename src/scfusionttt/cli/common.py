@@ -86,9 +86,9 @@ def load_cells(input: Path, out: Path, endings: tuple[str, ...], options: InputO
 
     data = open_input(input)
     source = AnnData(obs=data.obs) if isinstance(data, StoredCiteSeq) else data
-    check_result_path(out, endings, source, rna_modality=options.get("rna_modality"))
+    ending = check_result_path(out, endings, source, rna_modality=options.get("rna_modality"))
     cite = check_cells(data, **options)
-    if out.suffix == ".h5ad" and isinstance(source, MuData) and not has_rna(cite.rna).all():
+    if ending == ".h5ad" and isinstance(source, MuData) and not has_rna(cite.rna).all():
         raise OutputError(f"{out}: an .h5ad file has the cells of the RNA alone; use .h5mu, .zarr or .csv")
     return cite, source
 

@@ -1,5 +1,7 @@
 """A classifier starts from the logistic regression on z, or on its kernel, folded into its head."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from sklearn.linear_model import LogisticRegression
 
 from scfusionttt.errors import NonFiniteLossError
 from scfusionttt.fitting.kernel_head import C_KERNEL, C_LINEAR, fit_head
+from scfusionttt.fitting.nystroem import kernel_features
 from scfusionttt.inference import class_scores, latent, probabilities
 
 CPU = torch.device("cpu")
@@ -100,3 +103,11 @@ def test_a_latent_vector_that_is_not_finite_is_refused_by_the_names_of_its_cells
     cells.rna.data[cells.rna.indptr[5]] = np.nan
     with pytest.raises(NonFiniteLossError, match=f"in 1 of {len(cells)} cells \\({cells.cell_names[5]}\\)"):
         probed(network, cells)
+
+
+def test_landmarks_may_be_on_an_apple_gpu():
+    """Such a device has no float64, which they were converted to there: fine-tuning ended in a TypeError."""
+    z = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+    there = SimpleNamespace(cpu=lambda: torch.from_numpy(z))
+    features, _, gamma = kernel_features(z, there, sharpness=1.0)
+    np.testing.assert_allclose(features @ features.T, kernel(z, z, gamma), atol=1e-5)

@@ -31,7 +31,7 @@ def kernel_features(z: np.ndarray, landmarks: Tensor, *, sharpness: float) -> tu
     -------
     features [n, m]; ``back`` [m, m] with ``features = similarity @ back.T``; gamma of the kernel.
     """
-    landmarks = landmarks.double().cpu()
+    landmarks = landmarks.cpu().double()  # Apple's GPUs have no float64
     squares = torch.cdist(landmarks, landmarks).square()
     apart = squares[squares > 0]
     gamma = torch.tensor(sharpness / float(apart.median()) if len(apart) else 1.0).double()

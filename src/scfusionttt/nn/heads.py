@@ -160,9 +160,11 @@ class Placement(nn.Module):
     def forward(self, proteins: Tensor, measured: Tensor) -> Tensor:
         """Map scaled proteins [n, p] and which of them were measured [n, p] to values [n, m]."""
         values = proteins.new_empty(len(proteins), len(self.bias))
+        # On the CPU: Apple's GPUs have no float64.
+        covariance, cross, measured = self.covariance.cpu().double(), self.cross.cpu().double(), measured.cpu()
         panels, place = measured.unique(dim=0, return_inverse=True)
         for number, panel in enumerate(panels):
             rows = place == number
-            slopes = torch.linalg.solve(self.covariance[panel][:, panel].double(), self.cross[panel].double()).float()
+            slopes = torch.linalg.solve(covariance[panel][:, panel], cross[panel]).to(proteins)
             values[rows] = self.bias + (proteins[rows][:, panel] - self.center[panel]) @ slopes
         return values

@@ -12,6 +12,7 @@ from mudata import MuData, read_h5mu
 from scipy import sparse
 
 from scfusionttt.data.assemble import as_citeseq
+from scfusionttt.data.features import Match
 from scfusionttt.data.store.sources import open_source
 from scfusionttt.data.store.stored import open_store
 from scfusionttt.data.store.write import write_store
@@ -19,6 +20,7 @@ from scfusionttt.errors import InputDataError, SettingError
 from scfusionttt.io.quiet_warnings import quiet
 from scfusionttt.model.fusionttt import FusionTTT
 from scfusionttt.model.predictions import class_columns
+from scfusionttt.model.unlike import warn_of_other_proteins
 from support import copied, of_another_study
 
 
@@ -300,6 +302,14 @@ def test_proteins_of_another_study_do_not_name_cells(trained, cells, caplog):
     ignored, by_rna = model.predict(other, rna_only=True), model.predict(cells["rna"])
     pd.testing.assert_frame_equal(ignored, by_rna)
     assert "unlike" not in caplog.text
+
+
+def test_proteins_that_no_model_reads_are_not_blamed(caplog):
+    """The advice was to ignore the proteins of cells of which none is the model's."""
+    for column in (-1, 0):
+        assert not caplog.messages
+        warn_of_other_proteins(Match(np.array([0]), np.array([-1, column])), np.zeros(50))
+    assert "100 % of the cells are unlike those that the classes were learned from" in caplog.text
 
 
 def test_a_masked_autoencoder_imputes_each_protein_without_its_own_value(tiny, cells, rna_cells):

@@ -563,7 +563,7 @@ class FusionTTT(metaclass=_Hints):
         dataset = dataset_for(state, cite, by_rna=rna_only and bool(has_rna(cite.rna).all()))
         probability, p_value = inference.probabilities(network, dataset, self._join_processes(), rna_only=rna_only)
         if not rna_only and inference.uses_proteins(network):
-            warn_of_other_proteins(cite, p_value)
+            warn_of_other_proteins(dataset.match, p_value)
         if refine:
             with_rna = has_rna(cite.rna)  # only these can be compared with one another
             adapted = adapt_preprocessing(cite, state)

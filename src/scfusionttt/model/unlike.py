@@ -9,7 +9,7 @@ from torch import Tensor
 from scfusionttt import inference
 from scfusionttt.data.cells import CiteSeq
 from scfusionttt.data.cohort import FEWEST
-from scfusionttt.data.features import match_features
+from scfusionttt.data.features import Match, match_features
 from scfusionttt.data.loader import CellDataset, cell_dataset
 from scfusionttt.data.preprocess import Preprocessing
 from scfusionttt.model.state import TrainedState
@@ -68,10 +68,10 @@ def warn_of_another_study(network: Network, dataset: CellDataset, device: torch.
         )  # fmt: skip
 
 
-def warn_of_other_proteins(cite: CiteSeq, p_value: np.ndarray) -> None:
+def warn_of_other_proteins(match: Match, p_value: np.ndarray) -> None:
     """Warn if many cells, read with their proteins, are unlike those that the classes were learned from."""
     unlike = (p_value <= UNLIKE).mean()
-    if cite.protein is not None and unlike > MANY_UNLIKE:
+    if (match.proteins >= 0).any() and unlike > MANY_UNLIKE:
         log.warning(
             "warning: %.0f %% of the cells are unlike those that the classes were learned from (expected: %.0f %%). "
             "If their proteins are of another study, predict with rna_only=True (--rna-only), or map the cells",

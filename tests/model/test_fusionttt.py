@@ -391,3 +391,14 @@ def test_logistic_regression_is_scored_only_if_asked(baseline, trained, cells):
     model = deepcopy(trained.pretrained)
     model.finetune(cells, labels_key="cell_type", train_fraction=0.75, baseline=baseline)
     assert ("logistic_regression" in model.metrics["finetune"]) is baseline
+
+
+def test_the_baseline_of_a_student_reads_rna_alone(trained, cells):
+    """It read the proteins of CITE-seq, too, which made it look better than the student, by 0.80 to 0.66."""
+    rna = copied(cells["rna"])
+    rna.obs["cell_type"] = cells.obs["cell_type"]
+    by_rna, by_both = (
+        trained.finetuned.transfer(data, labels_key="cell_type", train_fraction=0.5, baseline=True).metrics["transfer"]
+        for data in (rna, cells)
+    )
+    assert by_both["logistic_regression"] == by_rna["logistic_regression"]

@@ -354,7 +354,7 @@ class FusionTTT(metaclass=_Hints):
             Cells to transfer to; see Notes of :class:`FusionTTT`. Proteins are not used, so `cells` is ``rna`` by
             default.
         labels_key, train_fraction, split, baseline, checkpoints, resume
-            As in :meth:`finetune`.
+            As in :meth:`finetune`; the baseline reads RNA alone, like the student.
         """
         state = self._trained()
         if labels_key is None and not state.classes:

@@ -60,6 +60,8 @@ def score_held_out(
 ) -> dict[str, Any]:
     """Score the predictions for the held-out cells and, if asked for, those of logistic regression.
 
+    The regression reads what the network reads: RNA alone next to a student.
+
     Returns
     -------
     As :meth:`scfusionttt.evaluation.Evaluation.to_dict`; with `baseline` also the same under ``logistic_regression``.
@@ -75,8 +77,7 @@ def score_held_out(
         log.info("skipping the logistic-regression baseline: it needs all cells in memory")
     elif baseline:
         names = np.asarray(labels.classes)[labels.codes]
-        fitted = baselines.score_logistic_regression(
-            dataset.rna, dataset.protein, names, labels.train, labels.held_out
-        )  # fmt: skip
+        protein = dataset.protein if inference.uses_proteins(network) else dataset.protein[:, :0]
+        fitted = baselines.score_logistic_regression(dataset.rna, protein, names, labels.train, labels.held_out)
         scores["logistic_regression"] = fitted.to_dict()
     return scores

@@ -402,3 +402,18 @@ def test_the_baseline_of_a_student_reads_rna_alone(trained, cells):
         for data in (rna, cells)
     )
     assert by_both["logistic_regression"] == by_rna["logistic_regression"]
+
+
+def test_a_student_does_not_compare_its_cells_with_those_of_its_teacher(trained, cells, rna_cells):
+    """Without held-back cells it took over the teacher's p-values: as if it had neither learned nor other classes."""
+    model = deepcopy(trained.pretrained)
+    model.config = model.config.with_settings({"finetune.classifier": "linear"})
+    model.finetune(cells, labels_key="cell_type")
+    assert len(model.predict(rna_cells, unknown=0.01)) == len(
+        model.transfer(rna_cells).predict(rna_cells, unknown=0.01)
+    )
+    settings = {"classifier": "finetune", "epochs": 1, "validation_fraction": 0.0}
+    model.config = model.config.with_settings({"finetune": settings})
+    student = model.transfer(rna_cells, labels_key="cell_type")
+    with pytest.raises(SettingError, match="cannot detect unknown cells"):
+        student.predict(rna_cells, unknown=0.01)

@@ -114,6 +114,8 @@ def train_classifier(network: ClassifierNetwork, cells: CellDataset, stage: Fine
     codes = cells.labels[cells.rows]
     is_transfer = isinstance(network, TransferNetwork)
     name = "transfer" if is_transfer else "finetune"
+    for values in (network.novelty.means, network.novelty.quantiles):
+        values.fill_(torch.inf)  # without those of the model that a student comes from, unless calibrated again
     if stage.classifier != "finetune":
         hide_protein = 0.0 if is_transfer else stage.hide_protein
         log.info("%s: fitting the %s classifier to %d cells", name, stage.classifier, len(cells))

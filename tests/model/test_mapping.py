@@ -286,11 +286,14 @@ def test_cells_are_mapped_by_a_student_that_learned_labels(batches, caplog):
 
 
 def test_new_batches_are_refused_once_the_network_has_learned_labels(reference, query):
-    """Without the refusal, a new batch lay apart from the cells of its types."""
+    """Without the refusal, a new batch lay apart from the cells of its types, and so did that of a student."""
     learned = FusionTTT("fast", progress=False, network={"width": 16}, pretrain={"epochs": 1}, finetune=BY_GRADIENT)
     learned.pretrain(reference, batch_key="batch").finetune(reference, labels_key="cell_type")
     with pytest.raises(SettingError, match="learned labels after the effects of its batches"):
         learned.map(query)
+    with pytest.raises(SettingError, match="learned labels after the effects of its batches"):
+        learned.transfer(query)
+    assert learned.transfer(reference).stage == learned.transfer(query, labels_key="cell_type").stage == "transfer"
     np.testing.assert_array_equal(learned.map(reference).embedding, learned.embed(reference))
 
 

@@ -355,6 +355,13 @@ class FusionTTT(metaclass=_Hints):
             default.
         labels_key, train_fraction, split, baseline, checkpoints, resume
             As in :meth:`finetune`; the baseline reads RNA alone, like the student.
+
+        Raises
+        ------
+        SettingError
+            Without `labels_key`, the model has no classes, or the cells are of new batches and the network of the model
+            learned labels after the effects of its batches were fitted (``finetune.classifier=finetune``). With
+            `labels_key`, as :meth:`finetune`.
         """
         state = self._trained()
         if labels_key is None and not state.classes:
@@ -377,6 +384,7 @@ class FusionTTT(metaclass=_Hints):
             log_genes(cite, state)
             start = replace(start, network=transfer_network(state, state.classes, keep_head=True))
             student = self._with_batches(start, cite)
+            mapping.refuse_moved(state, student)
             warn_of_other_mixture(student, state.preprocessing, cite, self._join_processes())
             return self._with_state(student)
         labels = split_labels(cite.obs, labels_key, train_fraction=train_fraction, split=split, seed=state.config.seed)

@@ -121,7 +121,7 @@ def refuse_moved(state: TrainedState, extended: TrainedState) -> None:
     if state.cohort.is_trained and has_learned and state.cohort.levels != extended.cohort.levels:
         raise SettingError(
             "the network of this model learned labels after the effects of its batches were fitted "
-            "(finetune.classifier=finetune): map new batches with the pretrained model, or with another classifier"
+            "(finetune.classifier=finetune): map new batches with the pretrained model, or use another classifier"
         )
 
 

@@ -6,7 +6,8 @@ import pytest
 from comparison_runs import row
 from scfusionttt.comparison import results
 from scfusionttt.comparison.pairs import paired, paired_tables
-from scfusionttt.comparison.ranks import rank_tables
+from scfusionttt.comparison.ranks import RANKED, rank_tables
+from scfusionttt.evaluation import METRICS
 
 
 def test_intervals_are_students_t_over_seeds():
@@ -81,3 +82,12 @@ def test_differences_that_are_not_defined_are_left_out():
     (table,) = paired_tables([*same[1:], *more], "base")
     assert table.header == ["method", "ARI ↑", "NMI ↑", "seeds"]
     assert table.body == [["other", "+0.000 ± 0.000", "–", "2"], ["third", "+0.000", "+0.000", "1"]]
+
+
+def test_differences_under_count_splitting_are_shown():
+    """Their table had no metric, only the number of seeds."""
+    metrics = dict.fromkeys(RANKED["count-splitting"], 0.5)
+    rows = [row(protocol="count-splitting", method=method, metrics=metrics) for method in ("base", "other")]
+    (table,) = paired_tables(rows, "base")
+    assert table.header == ["method", *(METRICS[name].heading for name in metrics), "seeds"]
+    assert table.body == [["other", "+0.000", "+0.000", "+0.000", "+0.000", "1"]]

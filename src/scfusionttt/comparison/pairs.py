@@ -7,7 +7,10 @@ from scfusionttt.evaluation import METRICS
 from scfusionttt.report.tables import Table
 
 #: Metrics whose differences are shown; the CSV has all.
-_SHOWN = ("hidden_gene_r2", "hidden_protein_r2", "protein_from_rna_r", "ARI", "NMI", "few_labels_f1", "macro_f1")
+_SHOWN = (
+    "hidden_gene_r2", "hidden_protein_r2", "protein_from_rna_r", "ARI", "NMI", "few_labels_f1", "macro_f1",
+    "split_gene_r", "split_protein_r", "split_gene_ridge_r", "split_protein_ridge_r",
+)  # fmt: skip
 _NOTE = (
     "Mean difference of runs with the same seed ± half of its 95 % interval (Student), and in brackets the effect "
     "size: the mean difference in units of its standard deviation. Nothing corrects for the number of comparisons."

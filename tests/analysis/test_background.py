@@ -90,6 +90,15 @@ def test_cells_without_proteins_have_no_part_in_what_an_empty_droplet_is(known):
         background(concat([known.cells[:40], lacking]))
 
 
+def test_the_background_is_that_of_cells_with_proteins(known):
+    """The cells to fit to were drawn among all: of 400 with proteins among 30,000, it was fitted to 70 or so."""
+    counts = np.full((30_000, len(NAMES)), np.nan)
+    counts[::75] = known.cells.X
+    controls = np.arange(len(NAMES)) == 7
+    found, expected = (ProteinMixture.fit(each, controls).background for each in (counts, known.cells.X))
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_cells_are_left_out_of_a_raw_matrix(known):
     nothing = _proteins(np.zeros((500, 9)), "n")
     calls = background(known.cells, empty=concat([known.cells, known.empty, nothing]))

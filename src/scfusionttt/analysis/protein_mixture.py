@@ -74,6 +74,7 @@ class ProteinMixture:
         seed
             Draws the cells, if they are many.
         """
+        counts = counts[np.isfinite(counts).any(axis=1)]
         if len(counts) > MOST_CELLS:
             counts = counts[np.random.default_rng(seed).choice(len(counts), MOST_CELLS, replace=False)]
         x, measured = _filled(counts)

@@ -200,6 +200,10 @@ def test_targets_and_options_that_explain_nothing_are_refused(cells, trained):
     same["prot"].X[:] = 5
     with pytest.raises(SettingError, match="CD3 is constant in all 160 cells where it was measured"):
         trained.pretrained.explain(same, "CD3")
+    other = copied(cells)
+    other.obs["mine"] = np.where(np.arange(other.n_obs) % 2, "a", "b")  # a class was "constant where it was measured"
+    with pytest.raises(SettingError, match=f"none of the 160 cells are labelled {trained.finetuned.classes[0]};"):
+        trained.finetuned.explain(other, trained.finetuned.classes[0], labels_key="mine")
 
 
 def test_a_protein_is_matched_by_its_antigen_and_by_its_gene_if_unique(trained):

@@ -154,9 +154,7 @@ def relevance(
     measured = np.flatnonzero(np.isfinite(truth))
     cells, truth = cells.subset(cells.rows[measured]), truth[measured]
     if not len(truth) or np.ptp(truth) == 0:
-        raise SettingError(
-            f"{target.name} is constant in all {len(truth)} cells where it was measured; nothing to explain"
-        )
+        raise SettingError(_why_constant(target, truth, labelled=is_target is not None))
     output, batch_size = _output(network, target), max(1, cells_at_once(network, device) // steps)
     read = partial(_inputs, target=target, rna_only=rna_only, device=device)
     contribution_nf, value_nf = _integrated_gradients(output, cells, target, read, batch_size, steps)
@@ -185,6 +183,14 @@ def relevance(
         for name in pd.unique(pd.Series(types).dropna()):
             table[f"mean in {name}"] = contribution_nf[types == name].mean(axis=0)[table.index]
     return table.reset_index(drop=True)
+
+
+def _why_constant(target: Target, truth_n: np.ndarray, *, labelled: bool) -> str:
+    """Return what an error says of a target that does not vary among the cells."""
+    if target.protein is not None:
+        return f"{target.name} is constant in all {len(truth_n)} cells where it was measured; nothing to explain"
+    which, how = "all" if truth_n.any() else "none", "labelled" if labelled else "predicted to be"
+    return f"{which} of the {len(truth_n)} cells are {how} {target.name}; give cells of this class and of others"
 
 
 def _signs(contribution_nf: np.ndarray, value_nf: np.ndarray) -> np.ndarray:

@@ -115,7 +115,7 @@ def translated(labels: np.ndarray, label_map: Mapping[str, str], classes: Sequen
     Raises
     ------
     LabelError
-        The map translates a label that no cell has.
+        The map translates a label that no cell has, or leaves out all labels.
     SettingError
         The map translates to a name that is not a class of the model. A label is left out if its name is empty.
     """
@@ -126,7 +126,10 @@ def translated(labels: np.ndarray, label_map: Mapping[str, str], classes: Sequen
     if foreign := sorted(set(names.values()) - {"", *classes}):
         known = f"its classes are {name_some(classes, 5)}" if classes else "it has none; run finetune first"
         raise SettingError(f"label_map translates to {name_some(foreign)}, not a class of this model; {known}")
-    return np.array([names.get(label, label) for label in labels], dtype=object)
+    translation = np.array([names.get(label, label) for label in labels], dtype=object)
+    if not (translation != "").any():
+        raise LabelError("label_map leaves out all labelled cells; give at least one label a class")
+    return translation
 
 
 def obs_column(obs: pd.DataFrame, key: str, *, role: str = "labels") -> pd.Series:

@@ -81,6 +81,13 @@ def test_batches_that_are_drawn_at_random_are_mixed(typed):
     assert 0.8 < float(mixing) < 1.2
 
 
+def test_batches_are_listed_in_natural_order(typed):
+    """Donor 10 came before donor 2, unlike in the rest of the page."""
+    donor = np.array(["donor 10", "donor 2"], dtype=object)[np.arange(typed.analysis.n_cells) % 2]
+    (table,) = batches_section(replace(typed.analysis, batches={"donor": donor})).tables
+    assert table.header[1:3] == ["donor 2", "donor 10"]
+
+
 def test_batches_and_types_may_have_the_names_of_the_table(typed):
     """How batches mix replaced the cells of a batch `mixing`; a type `all cells` ended the report with a traceback."""
     types = typed.analysis.truth.copy()
@@ -256,6 +263,8 @@ def test_a_label_map_makes_them_comparable(trained, renamed, cells):
         analyze(trained.finetuned, cite, labels_key="mine", label_map={**label_map, "type, 0": "Z"})
     with pytest.raises(LabelError, match="label_map translates labels that no cell has: Z"):
         analyze(trained.finetuned, cite, labels_key="mine", label_map={"Z": next(iter(label_map.values()))})
+    with pytest.raises(LabelError, match="label_map leaves out all labelled cells"):  # it was an error of numpy
+        analyze(trained.finetuned, cite, labels_key="mine", label_map=dict.fromkeys(label_map, ""))
 
 
 def test_held_out_cells_of_one_class_do_not_prevent_the_report(trained, cells, tmp_path):

@@ -291,7 +291,7 @@ def _mixing(analysis: Analysis, key: str, batch: np.ndarray) -> Table:
     no_type, no_batch = "not labelled", "no batch"  # types and batches may have these names, too
     sizes = pd.crosstab(types, batch)
     rows = sorted(sizes.index, key=lambda name: natural_key(name or no_type))
-    sizes = sizes.loc[rows, sorted(sizes.columns, key=lambda name: name or no_batch)]
+    sizes = sizes.loc[rows, sorted(sizes.columns, key=lambda name: natural_key(name or no_batch))]
     within = own_batch(near[known][:, known], batch[known], types[known]).reindex(rows)
     table = pd.concat([sizes.sum().to_frame("all cells").T, sizes]).rename_axis(kind)
     table = table.rename(index={"": no_type}, columns={"": no_batch})

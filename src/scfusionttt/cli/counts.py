@@ -85,4 +85,5 @@ def differential(
     write_table(out, table.set_index("group"))
     typer.echo(f"{out}: {table['group'].nunique()} groups, {table['names'].nunique()} features", err=True)
     first = table.groupby("group", sort=False).head(3).set_index("group")
+    first["pvals_adj"] = first["pvals_adj"].map("{:.2g}".format)
     print_table("highest in each group", first[["names", "logfoldchanges", "pvals_adj"]])

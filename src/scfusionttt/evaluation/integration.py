@@ -76,7 +76,8 @@ def own_batch(neighbours: sparse.csr_matrix, batches: ArrayLike, groups: ArrayLi
     Parameters
     ----------
     neighbours
-        [n, n], not zero for the neighbours of each cell (rows), such as ``obsp["distances"]``.
+        [n, n], with an entry for each neighbour of a cell (rows), such as ``obsp["distances"]``; a cell itself does not
+        count.
     batches, groups
         Batch and group of each cell [n]; without groups, all cells are in the group ``all cells``. Cells without a
         batch do not count.
@@ -91,10 +92,12 @@ def own_batch(neighbours: sparse.csr_matrix, batches: ArrayLike, groups: ArrayLi
     group = np.full(len(names), "all cells", dtype=object) if groups is None else np.asarray(groups, dtype=object)
     batch, (codes, names) = pd.factorize(names[known])[0], pd.factorize(group[known], sort=True)
     pairs = neighbours[known][:, known].tocoo()
+    others = pairs.row != pairs.col  # an approximate search stores each cell itself, too, at distance 0
+    row, column = pairs.row[others], pairs.col[others]
     ratios = pd.Series(np.nan, index=pd.Index(names), dtype=float)
     for code, name in enumerate(names):
-        inside = (codes[pairs.row] == code) & (codes[pairs.col] == code)
-        first, second = batch[pairs.row[inside]], batch[pairs.col[inside]]
+        inside = (codes[row] == code) & (codes[column] == code)
+        first, second = batch[row[inside]], batch[column[inside]]
         sizes = np.bincount(batch[codes == code])
         chance = (sizes[first] - 1) / max(sizes.sum() - 1, 1)
         if np.count_nonzero(sizes) > 1 and chance.sum() > 0:

@@ -328,6 +328,16 @@ def test_the_demo_says_at_once_what_it_does(here, scfusionttt, monkeypatch):
     assert done(scfusionttt("demo")).err.startswith("simulating CITE-seq")
 
 
+def test_names_of_genes_may_follow_a_space(here, scfusionttt, monkeypatch):
+    """A space after the comma was part of the name, so that the model did not know the gene."""
+    seen = []
+    monkeypatch.setattr(
+        "scfusionttt.report.write_report", lambda _, cite, out, *, genes, **__: (seen.extend(genes), out.touch())
+    )
+    done(scfusionttt("report cells.h5mu --model typed --genes 'CD3E, MS4A1' --out r.html"))
+    assert seen == ["CD3E", "MS4A1"]
+
+
 def test_validate_accepts_genes_of_another_species_on_request(here, scfusionttt, rna_cells):
     macaque = rna_cells.copy()
     macaque.var["gene_ids"] = [f"ENSMMUG{i:011d}" for i in range(macaque.n_vars)]

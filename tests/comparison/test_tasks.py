@@ -1,6 +1,7 @@
 """What each protocol trains on, and what it scores."""
 
 import json
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -151,6 +152,16 @@ def test_methods_that_can_are_compared_on_cells_of_one_modality(mosaic, tmp_path
     assert notes["unsupervised", "rna_pca"] == notes["held-out", "fast_rna"] == notes["ablation", "fast"]
     assert notes["ablation", "fast"].startswith("some cells lack RNA; ")
     assert notes["count-splitting", "fast"] == notes["unsupervised", "concat"]
+
+
+def test_a_method_without_masks_is_told_of_proteins_that_some_cells_lack(mosaic, tmp_path):
+    """It said that these cells lack proteins, and to leave them out with cells='overlap', which keeps them."""
+    cite = mosaic.cite[mosaic.batches == "batch 1"]
+    cite.protein.X[::4, 0] = np.nan
+    todo = tasks(["unsupervised"], [0.5])
+    cells = replace(mosaic, cite=cite, batch_key=None)
+    (row,), _ = run(cells, choose(["concat"], models=tmp_path), todo, tmp_path)
+    assert row["note"] == "some cells lack some of the proteins; leave out these proteins"
 
 
 def test_unknown_protocols_and_shares_are_refused():

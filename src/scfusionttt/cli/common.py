@@ -39,6 +39,11 @@ def as_settings(pairs: list[str] | None) -> dict[str, str]:
     return dict(pair.split("=", 1) for pair in pairs or [])
 
 
+def listed(text: str) -> list[str]:
+    """Return the parts of a text between commas."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
 def check_input(path: Path) -> None:
     """Report a missing input before torch is loaded."""
     try:

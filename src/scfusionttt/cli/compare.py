@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from scfusionttt.cli.common import as_settings, check_input, open_input, print_table
+from scfusionttt.cli.common import as_settings, check_input, listed, open_input, print_table
 from scfusionttt.cli.options import (
     Compute,
     CountOptions,
@@ -113,7 +113,7 @@ def benchmark(
     _refuse(task, "--label-map", label_map, used_by=["transfer"])
     _refuse(task, "--train-fractions", train_fractions, used_by=["embed", "transfer"])
     _refuse(task, "--protocols", protocols, used_by=["embed"])
-    names = None if methods is None else _listed(methods)
+    names = None if methods is None else listed(methods)
     if task == "embed":
         from scfusionttt.comparison.methods import DEFAULT, OF_BATCHES, choose
         from scfusionttt.comparison.tasks import BENCHMARK_PROTOCOLS, jobs, tasks
@@ -121,7 +121,7 @@ def benchmark(
         names = [*DEFAULT, *(OF_BATCHES if batch_key else ())] if names is None else names
         chosen = choose(names, models=out / "models", settings=changed, device=device)
         shares = _fractions(train_fractions or "0.75,0.05")
-        todo = tasks(list(BENCHMARK_PROTOCOLS) if protocols is None else _listed(protocols), shares)
+        todo = tasks(list(BENCHMARK_PROTOCOLS) if protocols is None else listed(protocols), shares)
         assert labels_key is not None
         _run(jobs(_datasets(inputs, labels_key, options, batch_key), chosen, todo, range(seeds)), out)
         return
@@ -187,7 +187,7 @@ def ablate(
     if not inputs:
         raise SettingError(f"no input given; use scfusionttt ablate {study} INPUT --labels-key KEY")
     _check(inputs, out)
-    names = [protocol_of(study, vary or [])] if protocols is None else _listed(protocols)
+    names = [protocol_of(study, vary or [])] if protocols is None else listed(protocols)
     todo = tasks(names, _fractions(train_fractions))
     compared = jobs(_datasets(inputs, labels_key, options), variants, todo, range(seeds))
     _run(compared, out, reference=variants[0].name)
@@ -262,13 +262,9 @@ def _run(jobs: "Sequence[Job]", out: Path, *, reference: str | None = None) -> N
         typer.echo(f"{path}: written", err=True)
 
 
-def _listed(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
 def _fractions(text: str) -> list[float]:
     try:
-        fractions = [float(part) for part in _listed(text)]
+        fractions = [float(part) for part in listed(text)]
     except ValueError as error:
         raise SettingError(f"--train-fractions must be numbers like 0.75,0.05 (got {text!r})") from error
     if not fractions or not all(0 < fraction < 1 for fraction in fractions):

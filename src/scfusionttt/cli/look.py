@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from scfusionttt.cli.common import command_line, load_model, open_input, print_table, write_json
+from scfusionttt.cli.common import command_line, listed, load_model, open_input, print_table, write_json
 from scfusionttt.cli.flags import with_flags
 from scfusionttt.cli.options import (
     Compute,
@@ -122,7 +122,7 @@ def report(
     cite = check_cells(data, **options)
     write_report(
         trained, cite, out, labels_key=labels_key, label_map=translation, batch_key=batch_key,
-        genes=[name for names in genes or () for name in names.split(",") if name], color=color or (),
+        genes=[name for names in genes or () for name in listed(names)], color=color or (),
         coords=None if basis is None else find_coordinates(data, basis, cite.rna.obs_names),
         resolutions=resolution or RESOLUTIONS, title=title or f"scFusionTTT: {input.name}", command=command_line(),
     )  # fmt: skip

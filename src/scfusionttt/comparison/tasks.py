@@ -126,6 +126,8 @@ def _why_unsuited(cells: Cells, method: Method, protocol: str) -> str:
         return "needs batches; name their column with batch_key"
     may_lack = method.may_lack | (frozenset() if method.needs_protein else {"proteins"})
     if lacking := sorted(cells.lacking - (may_lack & _SCORING[protocol].may_lack)):
+        if lacking == ["proteins"] and np.isfinite(cells.protein_counts).any(axis=1).all():
+            return "some cells lack some of the proteins; leave out these proteins"
         return f"some cells lack {' and '.join(lacking)}; leave them out with cells='overlap'"
     return ""
 

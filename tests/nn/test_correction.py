@@ -72,13 +72,25 @@ def matched(values, level, correction, *, by_rna=True):
     return correction.matched(z, values, batch, lambda values: values[:, :3], by_rna, lambda z: z), z
 
 
-def test_a_cell_of_a_batch_of_rna_alone_gets_what_proteins_add_to_its_counterpart():
+def test_a_cell_of_a_batch_of_rna_alone_gets_what_proteins_add_to_its_counterparts():
     """With values predicted from RNA, which vary less, 91 % of the neighbours of such cells were of their own batch."""
     correction = with_counterparts()
+    added = correction.landmarks[:50] - correction.rna_landmarks[:50]
     for row in (0, 7, 49):
-        values = torch.cat([correction.rna_landmarks[row], torch.zeros(1)])[None] + correction.shifts[1, row % 3]
-        z, _ = matched(values, 1, correction)
-        torch.testing.assert_close(z[0], correction.landmarks[row], atol=1e-2, rtol=0)
+        by_rna = correction.rna_landmarks[row]
+        nearest = (correction.rna_landmarks[:50] - by_rna).norm(dim=1).argsort()[:2]
+        z, _ = matched(torch.cat([by_rna, torch.zeros(1)])[None] + correction.shifts[1, row % 3], 1, correction)
+        torch.testing.assert_close(z[0], by_rna + added[nearest].sum(dim=0) / 2**0.5, atol=2e-2, rtol=0)
+
+
+def test_cells_with_the_same_counterpart_do_not_fall_together():
+    """Five cells that were matched with one measured cell formed a cluster with it."""
+    correction = with_counterparts()
+    correction.matching_distance.fill_(torch.inf)
+    near = correction.rna_landmarks[0] + torch.eye(3).repeat(2, 1) * torch.tensor([-0.1] * 3 + [0.1] * 3)[:, None]
+    values = torch.cat([near, torch.zeros(6, 1)], dim=1) + correction.shifts[1, 0]
+    moved = matched(values, 1, correction)[0] - near
+    assert len(moved.round(decimals=1).unique(dim=0)) > 2
 
 
 def test_cells_without_a_counterpart_and_of_other_batches_are_not_matched():

@@ -42,8 +42,8 @@ class BatchCorrection(nn.Module):
     N_QUANTILES = 1001
     #: Number of landmarks, and of the nearest ones over which the distance of a cell is averaged.
     N_LANDMARKS, NEAREST = 1000, 5
-    #: Fraction of the landmarks that have a counterpart among the others.
-    MATCHED = 0.7
+    #: Number of counterparts of a cell, and the fraction of the landmarks that have such among the others.
+    COUNTERPARTS, MATCHED = 2, 0.7
 
     def __init__(self, n_levels: int, n_kinds: int, n_values: int, n_latent: int) -> None:
         super().__init__()
@@ -91,8 +91,9 @@ class BatchCorrection(nn.Module):
     ) -> Tensor:  # fmt: skip
         """Return latent vectors z [n, l] in which cells of batches of RNA alone vary as measured ones do.
 
-        Each of them gets what proteins add to its counterpart, the landmark that is most similar by RNA alone:
-        predictive mean matching (Little 1988). Those too far from all landmarks keep their z.
+        Each of them gets what proteins add to its counterparts, the landmarks that are most similar by RNA alone:
+        predictive mean matching (Little 1988), but with two, whose sum is scaled to the variance of one, since cells
+        with the same single counterpart would form a cluster. Those too far from all landmarks keep their z.
 
         Parameters
         ----------
@@ -107,12 +108,13 @@ class BatchCorrection(nn.Module):
             return z
         rows = torch.nonzero(by_rna & (batch[:, 0] >= 0) & (self.rna_only[batch[:, 0]] > 0)).ravel()
         known = self.rna_landmarks.isfinite().all(dim=1)
-        if not len(rows) or not known.any():
+        if not len(rows) or known.sum() < self.COUNTERPARTS:
             return z
         moved = torch.zeros(len(rows), dtype=torch.bool, device=z.device)  # not away from their kinds
         by_rna_z = latent(self(values[rows], batch[rows], latent, moved))
         distance = _distances(whitened(by_rna_z), whitened(self.rna_landmarks[known]))
-        added = (self.landmarks - self.rna_landmarks)[known][distance.argmin(dim=1)]
+        nearest = distance.topk(self.COUNTERPARTS, dim=1, largest=False).indices
+        added = (self.landmarks - self.rna_landmarks)[known][nearest].sum(dim=1) / self.COUNTERPARTS**0.5
         is_near = self._mean_of_nearest(distance) <= self.matching_distance
         return z.index_copy(0, rows[is_near], (by_rna_z + added)[is_near])
 

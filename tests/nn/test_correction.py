@@ -87,10 +87,11 @@ def test_cells_with_the_same_counterpart_do_not_fall_together():
     """Five cells that were matched with one measured cell formed a cluster with it."""
     correction = with_counterparts()
     correction.matching_distance.fill_(torch.inf)
-    near = correction.rna_landmarks[0] + torch.eye(3).repeat(2, 1) * torch.tensor([-0.1] * 3 + [0.1] * 3)[:, None]
-    values = torch.cat([near, torch.zeros(6, 1)], dim=1) + correction.shifts[1, 0]
-    moved = matched(values, 1, correction)[0] - near
-    assert len(moved.round(decimals=1).unique(dim=0)) > 2
+    around = torch.cat([torch.zeros(1, 3), torch.eye(3), -torch.eye(3)])
+    correction.rna_landmarks.fill_(torch.inf)[:7] = KINDS[0, :3] + around
+    cells = KINDS[0, :3] + 0.3 * around[1:]  # all nearest to the first landmark, each next to another one
+    moved = matched(torch.cat([cells, torch.ones(6, 1)], dim=1) + correction.shifts[1, 0], 1, correction)[0] - cells
+    assert torch.pdist(moved).min() > 0.1
 
 
 def test_cells_without_a_counterpart_and_of_other_batches_are_not_matched():

@@ -3,8 +3,8 @@ import errno
 import pandas as pd
 import pytest
 
-from scfusionttt.errors import OutputError
-from scfusionttt.io.tables import check_file_path, write_table
+from scfusionttt.errors import InputFileError, OutputError
+from scfusionttt.io.tables import check_file_path, read_map, write_table
 from support import raises_one_line
 
 
@@ -40,3 +40,13 @@ def test_a_name_that_is_too_long_is_refused_before_the_work(tmp_path, length):
         check_file_path(tmp_path / name, (".csv",))
     check_file_path(tmp_path / name[-200:], (".csv",))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_map_has_one_value_for_each_key(tmp_path):
+    """Of two values for a key, the last one was taken."""
+    path = tmp_path / "labels.csv"
+    path.write_text("label,class\nT,CD4\nT,CD4 \nB,B\n")
+    assert read_map(path, ("label", "class")) == {"T": "CD4", "B": "B"}
+    path.write_text("label,class\nT,CD4\nT,CD8\nB,B\n")
+    with pytest.raises(InputFileError, match=r"labels\.csv: keep one class for each label; several: T"):
+        read_map(path, ("label", "class"))

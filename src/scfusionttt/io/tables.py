@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from scfusionttt.errors import InputFileError, OutputError
+from scfusionttt.errors import InputFileError, OutputError, name_some
 from scfusionttt.io.atomic import check_target, replacing
 
 TABLE_ENDINGS = (".csv", ".tsv")
@@ -30,7 +30,7 @@ def read_map(path: str | Path, columns: tuple[str, str]) -> dict[str, str]:
     Raises
     ------
     InputFileError
-        The file cannot be read, or lacks one of the columns.
+        The file cannot be read, lacks one of the columns, or has two values for a key.
     """
     try:
         separator = "\t" if Path(path).suffix.lower() == ".tsv" else ","
@@ -40,7 +40,11 @@ def read_map(path: str | Path, columns: tuple[str, str]) -> dict[str, str]:
     if not set(columns) <= set(table):
         found = ", ".join(map(str, table.columns)) or "none"
         raise InputFileError(f"{path}: the first line must name the columns {' and '.join(columns)} (found: {found})")
-    return dict(zip(table[columns[0]].str.strip(), table[columns[1]].str.strip()))
+    pairs = table[[*columns]].apply(lambda column: column.str.strip()).drop_duplicates()
+    if (repeated := pairs[columns[0]].duplicated()).any():
+        several = pairs.loc[repeated, columns[0]].unique()
+        raise InputFileError(f"{path}: keep one {columns[1]} for each {columns[0]}; several: {name_some(several)}")
+    return dict(zip(pairs[columns[0]], pairs[columns[1]]))
 
 
 def check_file_path(path: str | Path, endings: tuple[str, ...]) -> None:

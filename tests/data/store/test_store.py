@@ -424,6 +424,22 @@ def test_one_matrix_has_the_counts_of_all_cells(folder, tmp_path, name):
     assert stored.shape == expected.shape
 
 
+@pytest.mark.filterwarnings("ignore:.*taken from .raw:UserWarning")
+def test_a_layer_of_the_proteins_leaves_that_choice_to_the_genes(folder, tmp_path):
+    """With --layer, cells without counts of the variable genes were read from X, the others from .raw."""
+    mdata = read(folder / "first.h5mu")
+    rna, protein = mdata["rna"][:, :100].copy(), mdata["prot"].copy()
+    values = np.log1p(rna.X.toarray())
+    values[:130] = 0
+    with quiet():
+        rna.X, rna.raw = sparse.csr_matrix(values), mdata["rna"].copy()
+        protein.layers["cleaned"] = protein.X.copy()
+        MuData({"rna": rna, "prot": protein}).write_h5mu(tmp_path / "cells.h5mu")
+        source = open_source(tmp_path / "cells.h5mu", layer="cleaned")
+    assert source.read(slice(0, 20)).rna.n_vars == mdata["rna"].n_vars
+    assert (mdata["rna"].X[:20] != source.read(slice(0, 20)).rna.X).nnz == 0
+
+
 def test_antibodies_alone_are_refused(tmp_path):
     """Opened part by part, they were stored as genes."""
     names = ["CD3", "CD14", "CD16", "CD56", "HLA-DR"]

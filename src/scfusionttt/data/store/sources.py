@@ -15,7 +15,7 @@ from mudata import MuData
 
 from scfusionttt.data.assemble import CountOptions, all_genes, as_citeseq, assemble, joined_obs
 from scfusionttt.data.cells import CiteSeq
-from scfusionttt.data.counts import raw_counts
+from scfusionttt.data.counts import has_layer, raw_counts
 from scfusionttt.data.modalities import (
     antibody_findings,
     find_modality,
@@ -69,9 +69,9 @@ def open_source(path: str | Path, **options: Unpack[CountOptions]) -> Source:
     path = Path(path)
     protein_modality = options.get("protein_modality")
     data = _open_lazily(path, protein_modality)
-    if data is not None and options.get("layer") is None:
+    if data is not None:
         with naming(path), damaged(path), quiet():
-            data = _with_counts_in_x(path, data, options.get("rna_modality"), protein_modality)
+            data = _with_counts_in_x(path, data, options)
     if data is None:
         with naming(path):
             cite = as_citeseq(read(path), **options)
@@ -144,20 +144,22 @@ def _open_lazily(path: Path, protein_modality: str | None) -> AnnData | MuData |
         return data
 
 
-def _with_counts_in_x(
-    path: Path, data: AnnData | MuData, rna_modality: str | None, protein_modality: str | None
-) -> AnnData | MuData | None:
+def _with_counts_in_x(path: Path, data: AnnData | MuData, options: CountOptions) -> AnnData | MuData | None:
     """Decide between X and ``.raw`` for all cells, since parts of the cells could differ in which looks like counts.
 
-    None if the cells have to be read to do so.
+    None if the cells have to be read to do so. What has the layer that is asked for is left as it is.
     """
+    layer = options.get("layer")
     if isinstance(data, AnnData):
-        return _counts_in_x(path, data, "RNA")
+        return data if layer is not None else _counts_in_x(path, data, "RNA")
     roles = {
-        find_modality(data.mod, RNA_MODALITIES, rna_modality): "RNA",
-        find_modality(data.mod, PROTEIN_MODALITIES, protein_modality): "protein",
+        find_modality(data.mod, RNA_MODALITIES, options.get("rna_modality")): "RNA",
+        find_modality(data.mod, PROTEIN_MODALITIES, options.get("protein_modality")): "protein",
     }
-    parts = {name: _counts_in_x(path, part, roles[name]) if name in roles else part for name, part in data.mod.items()}
+    parts = {
+        name: _counts_in_x(path, part, roles[name]) if name in roles and not has_layer(part, layer) else part
+        for name, part in data.mod.items()
+    }
     return _mudata(parts, data.obs)
 
 

@@ -70,10 +70,9 @@ def register(server, monkeypatch):
     return make
 
 
-def h5ad(tmp_path, n=12, g=5):
-    AnnData(np.ones((n, g), "float32"), var=pd.DataFrame(index=[f"g{i}" for i in range(g)])).write_h5ad(
-        tmp_path / "a.h5ad"
-    )
+def h5ad(tmp_path):
+    cells = AnnData(np.ones((12, 5), "float32"), var=pd.DataFrame(index=[f"g{i}" for i in range(5)]))
+    cells.write_h5ad(tmp_path / "a.h5ad")
     return (tmp_path / "a.h5ad").read_bytes()
 
 

@@ -407,17 +407,17 @@ def test_raw_without_feature_types_does_not_turn_antibodies_into_genes():
     np.testing.assert_array_equal(cite.protein.X, RNA[:, -1:])
 
 
-def with_fractions(share):
-    """RNA of which a share of the counts is 0.4 too large, as after EM."""
+def with_fractions():
+    """RNA of which a fifth of the counts is 0.4 too large, as after EM."""
     counts = sparse.csr_matrix(RNA)
-    changed = max(1, round(share * counts.nnz))
+    changed = round(0.2 * counts.nnz)
     counts.data[:changed] += 0.4
     return counts, 100 * changed / counts.nnz
 
 
 def test_a_few_fractions_are_not_called_normalised_and_can_be_rounded():
     """EM and ambient correction give them; "put raw counts in layers" was of no use to those users."""
-    counts, share = with_fractions(0.2)
+    counts, share = with_fractions()
     data = table(counts)
     fails(data, f"RNA has fractional values ({share:.2g} % of those above zero)", "ambient correction", "round=True")
     with pytest.warns(UserWarning, match="RNA: counts with fractions were rounded"):
@@ -453,7 +453,7 @@ def test_whole_counts_are_rounded_without_a_warning():
 def test_x_can_be_chosen_over_layers():
     """layers["counts"] of SoupX had precedence, and there was no name for X."""
     data = table(RNA)
-    data.layers["counts"] = with_fractions(0.2)[0].toarray()
+    data.layers["counts"] = with_fractions()[0].toarray()
     data.layers["log"] = np.log1p(RNA)
     np.testing.assert_array_equal(as_citeseq(data, layer="X").rna.X.toarray(), RNA)
     with pytest.warns(UserWarning) as caught:

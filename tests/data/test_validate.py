@@ -20,7 +20,7 @@ SYMBOLS = (
 )
 
 
-def toy(n=80, g=250, p=5, *, cells=None, genes=None):
+def toy(n=80, g=250, *, cells=None, genes=None):
     """Usable CITE-seq: every cell and feature has counts."""
     rng = np.random.default_rng(0)
     cells = [f"c{i}" for i in range(n)] if cells is None else cells
@@ -31,8 +31,8 @@ def toy(n=80, g=250, p=5, *, cells=None, genes=None):
     with quiet():
         rna = AnnData(sparse.csr_matrix(counts, dtype=np.float32), obs=obs[[]])
         rna.var_names = genes
-        protein = AnnData(rng.poisson(20, (n, p)).astype(np.float32) + 1, obs=obs[[]])
-        protein.var_names = [f"P{i}" for i in range(p)]
+        protein = AnnData(rng.poisson(20, (n, 5)).astype(np.float32) + 1, obs=obs[[]])
+        protein.var_names = [f"P{i}" for i in range(5)]
         return CiteSeq(rna, protein, obs)
 
 
@@ -108,11 +108,11 @@ def test_empty_cells_and_features():
     assert cite.rna.n_obs == 80
 
 
-def unfiltered(n_ambient=3000, n_empty=5000):
+def unfiltered():
     """80 cells of about 250 counts among droplets of ambient RNA, 3 counts on average, and empty ones."""
     rna = toy().rna
-    ambient = sparse.csr_matrix(np.random.default_rng(0).poisson(3 / rna.n_vars, (n_ambient, rna.n_vars)))
-    counts = sparse.vstack([ambient, rna.X, sparse.csr_matrix((n_empty, rna.n_vars))], format="csr").astype(np.float32)
+    ambient = sparse.csr_matrix(np.random.default_rng(0).poisson(3 / rna.n_vars, (3000, rna.n_vars)))
+    counts = sparse.vstack([ambient, rna.X, sparse.csr_matrix((5000, rna.n_vars))], format="csr").astype(np.float32)
     obs = pd.DataFrame(index=[f"c{i}" for i in range(counts.shape[0])])
     return CiteSeq(AnnData(counts, obs=obs, var=rna.var), None, obs)
 

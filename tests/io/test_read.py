@@ -77,8 +77,8 @@ def write_10x_folder(folder, *, version=3, gz=True, prefix=""):
     return folder
 
 
-def assert_counts(adata, cells=CELLS):
-    assert list(adata.obs_names) == list(cells)
+def assert_counts(adata):
+    assert list(adata.obs_names) == list(CELLS)
     np.testing.assert_array_equal(sparse.csr_matrix(adata.X).toarray(), COUNTS)
 
 

@@ -43,9 +43,9 @@ def poisoned(inputs, value):
     )
 
 
-def some_hidden(n=5, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return VisibleTokens(*(torch.rand(n, t, generator=generator) > 0.3 for t in (N_TOKENS, N_PROTEINS)))
+def some_hidden():
+    generator = torch.Generator().manual_seed(0)
+    return VisibleTokens(*(torch.rand(5, t, generator=generator) > 0.3 for t in (N_TOKENS, N_PROTEINS)))
 
 
 def some_removed():

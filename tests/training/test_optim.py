@@ -6,11 +6,11 @@ from torch import nn
 from scfusionttt.training.optim import WEIGHT_DECAY, adamw_with_cosine
 
 
-def rates(module, *, n_steps=100, **settings):
-    made = adamw_with_cosine(module, lr=0.1, beta2=0.95, n_steps=n_steps, **settings)
+def rates(module, *, warmup):
+    made = adamw_with_cosine(module, lr=0.1, beta2=0.95, warmup=warmup, n_steps=100)
     optimizer, scheduler = made["optimizer"], made["lr_scheduler"]["scheduler"]
     found = []
-    for _ in range(n_steps):
+    for _ in range(100):
         found.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         scheduler.step()

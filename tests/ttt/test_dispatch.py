@@ -5,8 +5,8 @@ from scfusionttt.errors import SettingError
 from scfusionttt.ttt import step_sizes, ttt_linear, ttt_mlp
 
 
-def tensors(b=2, h=2, t=20, f=8):
-    names = {"q": (b, h, t, f), "k": (b, h, t, f), "v": (b, h, t, f), "lr": (b, h, t), "tau": (16,)}
+def tensors(b=2, h=2, f=8):
+    names = {"q": (b, h, 20, f), "k": (b, h, 20, f), "v": (b, h, 20, f), "lr": (b, h, 20), "tau": (16,)}
     names |= {"w0": (h, f, f), "b0": (h, f), "gamma": (h, f), "beta": (h, f)}
     return {name: torch.full(shape, 0.1) for name, shape in names.items()}
 

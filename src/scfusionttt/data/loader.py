@@ -53,8 +53,6 @@ class CellDataset(Dataset):
         [n] class codes, -1 where unlabelled.
     batches
         [n, keys] levels of the batch keys; None: the model has none.
-    rows
-        Positions of the cells to use, in this order; None: all.
     """
 
     def __init__(
@@ -65,13 +63,13 @@ class CellDataset(Dataset):
         *,
         labels: np.ndarray | None = None,
         batches: np.ndarray | None = None,
-        rows: np.ndarray | None = None,
     ) -> None:
         self.cite, self.match, self.preprocessing = cite, match, preprocessing
         self.cell_names = cite.rna.obs_names
         self.labels = np.full(cite.rna.n_obs, -1) if labels is None else np.asarray(labels)
         self.batches = np.empty((cite.rna.n_obs, 0), dtype=np.int64) if batches is None else batches
-        self.rows = np.arange(cite.rna.n_obs) if rows is None else np.asarray(rows)
+        #: Positions of the cells to use, in this order; :meth:`subset` chooses others than all.
+        self.rows = np.arange(cite.rna.n_obs)
         self.is_balanced = False
         self._take()
 

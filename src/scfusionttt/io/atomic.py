@@ -53,7 +53,7 @@ def replacing(path: str | Path, *, ours: Callable[[Path], bool] = never) -> Iter
         raise OutputError(f"{path} was not written: {_reason(error)}; nothing was changed") from error
 
 
-def check_target(path: str | Path, *, folder: bool | None = None, ours: Callable[[Path], bool] = never) -> None:
+def check_target(path: str | Path, *, folder: bool, ours: Callable[[Path], bool] = never) -> None:
     """Raise OutputError, before the work, if `replacing` would fail.
 
     `folder` is True if a folder will be written and False for a file; neither replaces the other.

@@ -35,9 +35,11 @@ class TokenDecoder(nn.Module):
 class RepresentationDecoder(nn.Module):
     """Reconstruct every feature of a modality from the bottleneck z."""
 
-    def __init__(self, n_latent: int, n_features: int, *, hidden: int = 256) -> None:
+    HIDDEN = 256
+
+    def __init__(self, n_latent: int, n_features: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(n_latent, hidden), nn.GELU(), nn.Linear(hidden, n_features))
+        self.layers = nn.Sequential(nn.Linear(n_latent, self.HIDDEN), nn.GELU(), nn.Linear(self.HIDDEN, n_features))
 
     @property
     def first(self) -> nn.Linear:

@@ -18,7 +18,6 @@ from scfusionttt.data.preprocess import matched_protein_counts
 from scfusionttt.errors import SettingError, name_some
 from scfusionttt.fitting.batch_correction import fit_new_batches
 from scfusionttt.fitting.new_staining import fit_new_staining
-from scfusionttt.keys import INPUT
 from scfusionttt.model.dataset import dataset_for, log_staining
 from scfusionttt.model.state import TrainedState
 from scfusionttt.model.unlike import MANY_UNLIKE, UNLIKE
@@ -87,7 +86,7 @@ def add_batches(
             "or of preset paper or scmmae without batches: pretrain it again"
         )
     names = query_batches(cite, batch_key, state.cohort)
-    cohort, new = state.cohort.extended(names, batch_key or INPUT)
+    cohort, new = state.cohort.extended(names, batch_key or keys.INPUT)
     network = deepcopy(state.network)
     backbone = network.backbone
     assert backbone.correction is not None

@@ -1,6 +1,7 @@
 """Predicted classes refined by the query itself: similar cells vote on one another's class."""
 
 import numpy as np
+import pandas as pd
 import torch
 
 from scfusionttt.data.loader import CellDataset, make_loader
@@ -66,7 +67,5 @@ def _components(cells: CellDataset, seed: int) -> np.ndarray:
         *((pca.transform(batch.rna.numpy()), batch.row.numpy()) for batch in make_loader(cells, batch_size=1000)),
         strict=True,
     )
-    place = np.argsort(np.concatenate(order))  # a store is read in the order on disk
-    back = np.empty(len(place), dtype=np.int64)
-    back[np.argsort(cells.rows)] = place
-    return np.concatenate(parts)[back]
+    # Cells of a store are read in the order on disk.
+    return np.concatenate(parts)[pd.Index(np.concatenate(order)).get_indexer(pd.Index(cells.rows))]

@@ -61,7 +61,7 @@ def fill(columns: np.ndarray, wanted: pd.Series, names: pd.Series) -> np.ndarray
     """Assign free columns to unmatched names; equal names are matched in order."""
     left = np.flatnonzero((columns < 0) & wanted.notna())
     free = np.setdiff1d(np.flatnonzero(names.notna()), columns)
-    column = {name: place for name, place in zip(_numbered(names.iloc[free]), free, strict=True)}
+    column = dict(zip(_numbered(names.iloc[free]), free, strict=True))
     filled = columns.copy()
     filled[left] = [column.get(name, -1) for name in _numbered(wanted.iloc[left])]
     return filled

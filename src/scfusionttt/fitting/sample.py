@@ -15,7 +15,7 @@ from scfusionttt.nn.tokens import CellInputs
 
 @dataclass(frozen=True)
 class Sample:
-    """Cells as the network reads them: n cells, g genes, p proteins, l units of the bottleneck; all float32.
+    """Cells as the network reads them: n cells, g genes, p proteins, l units of the bottleneck; values are float32.
 
     Attributes
     ----------

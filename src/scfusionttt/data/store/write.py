@@ -116,8 +116,8 @@ def _mixtures(
         for start in range(0, source.n_cells, BLOCK)
     ]
     drawn = rng.permutation(len(blocks))
-    for some in np.split(drawn, range(TOGETHER, len(drawn), TOGETHER)):
-        counts, tables = [], []
+    for start in range(0, len(drawn), TOGETHER):
+        some, counts, tables = drawn[start : start + TOGETHER], [], []
         for number, rows in (blocks[i] for i in some):
             cite = _read(sources[number], rows)
             kept = _not_empty(sources[number], cite, drop_empty=drop_empty)
@@ -127,7 +127,7 @@ def _mixtures(
             tables.append(cite.obs.assign(**origin, **{ROW: first[number] + np.arange(rows.start, rows.stop)})[kept])
         order = rng.permutation(sum(map(len, tables)))
         yield sparse.csr_matrix(sparse.vstack(counts, format="csr")[order]), pd.concat(tables).iloc[order]
-        log.info("%d of %d blocks of cells written", np.flatnonzero(drawn == some[-1])[0] + 1, len(blocks))
+        log.info("%d of %d blocks of cells written", start + len(some), len(blocks))
 
 
 class _Seen:

@@ -119,10 +119,10 @@ def _sizes(q: Tensor, tau: Tensor, mask: Tensor | None, how: _How, precision: st
     if columns > WIDE_HEAD and precision == "tf32":
         precision = "ieee"  # which needs less shared memory
     return {
-        **{"tokens": t, "first": how.first, "HEADS": h, "n": len(tau), "f": f, "N": rows, "F": columns},
-        **{"CAUSAL": how.causal, "ROPE": how.rope, "MASKED": mask is not None, "PRECISION": precision},
-        **{"num_warps": _warps(rows, columns), "num_stages": 1},
-    }
+        "tokens": t, "first": how.first, "HEADS": h, "n": len(tau), "f": f, "N": rows, "F": columns,
+        "CAUSAL": how.causal, "ROPE": how.rope, "MASKED": mask is not None, "PRECISION": precision,
+        "num_warps": _warps(rows, columns), "num_stages": 1,
+    }  # fmt: skip
 
 
 def _warps(rows: int, columns: int) -> int:

@@ -95,7 +95,7 @@ def _fit_panel(
         head.kernel_slopes[number][:, columns] = torch.from_numpy(back.T @ fits[-1].slopes / n_fits).float()
     head.bias[columns] = torch.from_numpy(np.mean([fit.intercept for fit in fits], axis=0)).float()
     _fit_errors(head, *kernels[0], np.mean([fit.errors for fit in fits], axis=0), folds, columns)
-    if "measured" in dict(head.named_buffers()):
+    if hasattr(head, "measured"):
         head.measured[np.ix_(np.unique(batch).astype(int), columns)] = True
 
 

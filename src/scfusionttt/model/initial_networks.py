@@ -11,8 +11,9 @@ from scfusionttt.data.features import Features
 from scfusionttt.data.preprocess import SAMPLE_CELLS
 from scfusionttt.fitting.batch_correction import n_kinds
 from scfusionttt.model.state import TrainedState
+from scfusionttt.nn.backbone import FusionBackbone
 from scfusionttt.nn.heads import KernelHead
-from scfusionttt.nn.networks import ClassifierNetwork, PretrainNetwork, build_network, carry_over
+from scfusionttt.nn.networks import ClassifierNetwork, PretrainNetwork, TransferNetwork, carry_over
 
 #: Landmark cells of the protein head.
 PROTEIN_LANDMARKS = 1000
@@ -44,7 +45,7 @@ def finetune_network(state: TrainedState, classes: list[str]) -> ClassifierNetwo
         return ClassifierNetwork(backbone, len(classes), kernel=state.config.finetune.classifier == "kernel")
 
 
-def transfer_network(state: TrainedState, classes: list[str], *, keep_head: bool = False) -> ClassifierNetwork:
+def transfer_network(state: TrainedState, classes: list[str], *, keep_head: bool = False) -> TransferNetwork:
     """Return the network of stage 3: the trained backbone, and a head with the weights of the classes it shares.
 
     The head is of the kind that the settings name or, with `keep_head`, of the kind that `state` has.
@@ -55,10 +56,7 @@ def transfer_network(state: TrainedState, classes: list[str], *, keep_head: bool
     n_genes, n_proteins = len(state.features.genes), len(state.features.proteins)
     with torch.random.fork_rng():
         torch.manual_seed(state.config.seed)
-        network = build_network(
-            "transfer", n_genes, n_proteins, len(classes), state.config.network, state.network.backbone.sizes,
-            kernel=kernel,
-        )  # fmt: skip
-    assert isinstance(network, ClassifierNetwork)
+        backbone = FusionBackbone(n_genes, n_proteins, state.config.network, state.network.backbone.sizes)
+        network = TransferNetwork(backbone, len(classes), kernel=kernel)
     carry_over(state.network, state.classes, network, classes)
     return network

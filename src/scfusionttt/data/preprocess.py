@@ -38,7 +38,7 @@ class Preprocessing:
         [p], ``mean(log1p(counts))`` of each protein, for the centred log-ratio.
     staining
         [b, p], by how much more (natural log) each batch of the first key stains than the mean cell; see
-        :func:`~scfusionttt.data.staining.staining`. Empty if none differs.
+        :func:`~scfusionttt.data.staining.staining`. No rows without batches.
     rna, protein
         Standardizers of log-normalized genes and of protein log-ratios.
     """

@@ -1,4 +1,4 @@
-"""The cells that latent scaling, PCA skip and whitening are fitted to, passed through the network once."""
+"""A sample of the cells, passed through the network once, for most of what is fitted after training."""
 
 from dataclasses import dataclass
 

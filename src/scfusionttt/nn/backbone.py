@@ -109,7 +109,7 @@ class CellRepresentation(nn.Module):
             self.bottleneck = nn.Linear(sum(pool.n_out for pool in pools), config.latent)
 
     def forward(self, *modalities: Tokens) -> Tensor:
-        """Map the tokens of each modality to z [n, l]."""
+        """Map the tokens of each modality to the bottleneck [n, l]."""
         summaries = [tokens.summary for tokens in modalities if tokens.summary is not None]
         if summaries:
             return torch.stack(summaries).mean(dim=0)

@@ -138,7 +138,7 @@ class BatchCorrection(nn.Module):
         return own, other
 
     def by_batch(self, values: Tensor, batch: Tensor, latent: Latent) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield levels [keys], which cells have them [n], and the degrees to which these belong to each kind [m, k]."""
+        """Yield levels [keys], which cells have them [n], and the degrees to which these belong to each kind [., k]."""
         levels, place = batch.unique(dim=0, return_inverse=True)
         for number, level in enumerate(levels):
             rows = place == number

@@ -33,7 +33,7 @@ class TokenDecoder(nn.Module):
 
 
 class RepresentationDecoder(nn.Module):
-    """Reconstruct every feature of a modality from the bottleneck z."""
+    """Reconstruct every feature of a modality from the bottleneck."""
 
     HIDDEN = 256
 
@@ -43,11 +43,11 @@ class RepresentationDecoder(nn.Module):
 
     @property
     def first(self) -> nn.Linear:
-        """The layer that reads z."""
+        """The layer that reads the bottleneck."""
         layer = self.layers[0]
         assert isinstance(layer, nn.Linear)
         return layer
 
-    def forward(self, z: Tensor) -> Tensor:
-        """Map z [n, l] to values [n, f]."""
-        return self.layers(z)
+    def forward(self, bottleneck: Tensor) -> Tensor:
+        """Map the bottleneck [n, l] to values [n, f]."""
+        return self.layers(bottleneck)

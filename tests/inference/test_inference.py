@@ -90,10 +90,3 @@ def test_the_embedding_of_a_student_depends_on_rna_alone(network, cells, stage):
     tested = network(stage)
     same = np.array_equal(inference.embed(tested, cells, CPU), inference.embed(tested, without, CPU))
     assert same == (stage == "transfer")
-
-
-def test_the_callers_random_state_is_left_alone(network, cells):
-    """Every loop over a loader draws a seed for its workers, from the global state if it has no generator."""
-    before = torch.get_rng_state()
-    inference.embed(network(), cells, CPU)
-    assert torch.equal(torch.get_rng_state(), before)

@@ -106,9 +106,10 @@ def test_results_come_in_the_inputs_order_and_are_those_of_memory(trained, path,
     stored = open_store(path)
     for model in (trained.pretrained, trained.finetuned):
         np.testing.assert_allclose(model.embed(stored), model.embed(cells), atol=1e-5)
-    table = trained.finetuned.predict(stored)
-    assert list(table.index) == list(cells.obs_names)
-    assert (table["label"] == trained.finetuned.predict(cells)["label"]).all()
+    for refine in (False, True):
+        table, expected = (trained.finetuned.predict(each, refine=refine) for each in (stored, cells))
+        assert list(table.index) == list(cells.obs_names)
+        np.testing.assert_allclose(table[trained.finetuned.classes], expected[trained.finetuned.classes], atol=1e-4)
 
 
 def test_cells_of_one_of_two_joined_inputs_are_those_of_that_input(trained, path, cells, tmp_path):

@@ -157,6 +157,28 @@ def test_other_labels_are_another_row(query):
     assert len({json.dumps(row.identity["cells"]) for row in rows}) == 3
 
 
+def test_other_features_are_other_rows_of_every_method(batches, tmp_path):
+    """With other genes, chosen by a setting of our model, rows of the baselines with the old ones were reused."""
+
+    def scored(n_genes):
+        query = replace(batches[0], config=CONFIG.with_settings({"data.n_genes": n_genes}))
+        (row,) = run(imputation.jobs([query], ["ridge"], [0]), tmp_path).values()
+        return row["metrics"]
+
+    assert scored(150) != scored(20)
+
+
+def test_another_order_of_a_query_is_another_row(query, tmp_path):
+    """Editing the order file had left the scores of our model with the old order in place."""
+    order = tmp_path / "order.txt"
+    config = CONFIG.with_settings({"data.order": "list", "data.order_file": str(order)})
+    hashes = []
+    for text in ("CD3E", "CD4"):
+        order.write_text(text)
+        hashes.append(replace(query, config=config).fingerprint)
+    assert hashes[0] != hashes[1]
+
+
 @pytest.mark.parametrize("module", [imputation, transfers])
 def test_a_method_that_does_not_exist_is_named(module, batches):
     more = {"labels_key": "cell_type", "mapping": {}, "shares": [0.3]} if module is transfers else {}

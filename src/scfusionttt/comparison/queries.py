@@ -1,8 +1,9 @@
 """Benchmarks on a query: methods learn from a data set and are scored on another, or on a batch they never saw."""
 
+import json
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -11,6 +12,7 @@ from scipy import sparse
 
 from scfusionttt.comparison.cells import fingerprint
 from scfusionttt.comparison.cost import Cost, measure
+from scfusionttt.comparison.fingerprints import file_hash, short_hash
 from scfusionttt.comparison.rows import Job, Row
 from scfusionttt.comparison.systems import CELLTYPIST, SCIPENN, SYMPHONY, System
 from scfusionttt.config import Config
@@ -125,8 +127,10 @@ class Query:
 
     @cached_property
     def fingerprint(self) -> list[str]:
-        """Hashes that change if cells or counts of either data set do."""
-        return [fingerprint(part) for part in (self.train, self.cells)]
+        """Hashes that change if cells or counts of either data set do, or what every method reads of them."""
+        data = self.config.data
+        read = json.dumps([asdict(data), file_hash(data.order_file)])
+        return [*(fingerprint(part) for part in (self.train, self.cells)), short_hash(read.encode())]
 
 
 def make_queries(

@@ -95,8 +95,8 @@ def benchmark(
     fusionttt and midas; rows of the other methods say what the cells lack.
 
     With --task impute, proteins are predicted from RNA in cells that were not trained on: each batch of an input
-    (--batch-key), or every input but the first. With --task transfer, cell types of every input but the first are
-    predicted from those of the first, without labels of the query and with the fractions --train-fractions of them.
+    (--batch-key), or every input but the first. With --task transfer, the cell types of such cells are predicted
+    by RNA alone, without labels of these cells and with the fractions --train-fractions of them.
 
     Scores that are already in the folder are not computed again, so an interrupted run continues where it stopped.
     --set changes the settings of scFusionTTT; use another folder for other settings.

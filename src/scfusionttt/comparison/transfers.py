@@ -1,4 +1,4 @@
-"""Cell types of RNA-only queries, named with a CITE-seq reference: without labels of the query, and with a few."""
+"""Cell types of a query by RNA alone, named with a CITE-seq reference: without labels of the query, and with a few."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -48,7 +48,7 @@ def jobs(
     require_methods(methods, ZERO_SHOT, "transfer")
     result = []
     for query in queries:
-        query = _learnable(query, labels_key)
+        query = _learnable(_by_rna(query), labels_key)
         truth = mapped_labels(query, labels_key, mapping)
         hashes = [_hash(query.train_labels(labels_key)), _hash(truth)]
         for seed, name in product(seeds, methods):
@@ -67,6 +67,11 @@ def jobs(
 
 def _hash(labels: np.ndarray) -> str:
     return short_hash("\n".join(labels).encode("utf-8", "surrogatepass"))
+
+
+def _by_rna(query: Query) -> Query:
+    """Return the query without proteins, which most methods could not read."""
+    return query if query.cells.protein is None else replace(query, cells=replace(query.cells, protein=None))
 
 
 def _learnable(query: Query, key: str) -> Query:
@@ -153,7 +158,7 @@ def _ours_few(query: Query, truth: np.ndarray, train: np.ndarray, key: str, seed
     split[train] = "train"
     obs = query.cells.obs.copy()
     obs[key], obs[SPLIT] = truth, split
-    cells = replace(query.cells, obs=obs, protein=None)
+    cells = replace(query.cells, obs=obs)
     student = _finetuned(query, key, seed)[0].transfer(cells, labels_key=key, split=SPLIT)
     return student.predict(cells)["label"].to_numpy(str)
 

@@ -41,6 +41,18 @@ def test_a_seed_that_failed_does_not_move_its_method_to_the_end():
     assert list(results.tables(rows)[0].rows.index) == ["better", "worse"]
 
 
+def test_all_versions_of_a_package_are_listed():
+    """Only that of the last row was, also if the folder had rows computed with an earlier one."""
+    rows = [row(seed=seed, metrics={"ARI": 0.5}, versions={"torch": f"2.{seed}"}) for seed in (1, 2)]
+    assert results.markdown(rows).endswith("torch 2.1, torch 2.2\n")
+
+
+@pytest.mark.parametrize("name", ["coverage", "own_batch"])
+def test_scores_whose_best_value_is_in_the_middle_have_no_arrow(name):
+    """A coverage of 1 looked better than the 0.9 that is right, and removing too much of the batches better than 1."""
+    assert METRICS[name].heading == METRICS[name].label
+
+
 def test_methods_are_ranked_over_data_sets():
     values = {"first": (0.9, 0.8), "second": (0.7, 0.9), "third": (0.5, 0.1), "elsewhere": (0.99, None)}
     rows = [

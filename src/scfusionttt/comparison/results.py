@@ -87,8 +87,8 @@ def markdown(rows: list[Row], *, reference: str | None = None) -> str:
     for table in tables(rows, reference=reference):
         heading = f"## {table.protocol}"
         parts += [*([] if heading in parts else [heading]), table.markdown()]
-    versions = {name: version for row in rows for name, version in row.get("versions", {}).items()}
-    return "\n\n".join([*parts, ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))]) + "\n"
+    versions = sorted({f"{name} {version}" for row in rows for name, version in row.get("versions", {}).items()})
+    return "\n\n".join([*parts, ", ".join(versions)]) + "\n"
 
 
 def figure(summary: pd.DataFrame, protocol: str) -> Any:

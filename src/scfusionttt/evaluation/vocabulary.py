@@ -90,10 +90,14 @@ METRICS = {
     "impute_cell_r": Metric("r per cell", "mean correlation over the z-scored proteins of a cell, -1 to 1"),
     "impute_protein_r": Metric("r per protein", "mean correlation over the cells, -1 to 1"),
     "impute_rmse": Metric("RMSE", "root mean squared error of z-scored proteins", lower_is_better=True),
-    "coverage": Metric("coverage", "fraction of measured values inside their 90 % intervals; 0.9 is best"),
+    "coverage": Metric(
+        "coverage", "fraction of measured values inside their 90 % intervals; 0.9 is best", lower_is_better=None
+    ),
     "few_labels_f1": Metric("macro F1, few labels", "mean F1 over classes, cells never trained on"),
     "own_batch": Metric(
-        "own batch", "neighbours from a cell's own batch relative to chance, 0 upwards", lower_is_better=True
+        "own batch",
+        "neighbours from a cell's own batch relative to chance, 0 upwards; 1 if batches are mixed",
+        lower_is_better=None,
     ),
     "iLISI": Metric("iLISI", "mixing of batches among 90 neighbours"),
     "kBET": Metric("kBET", "fraction of neighbourhoods within a label whose batches are those expected"),

@@ -74,6 +74,13 @@ def test_the_page_has_every_section_and_needs_no_network(typed):
     assert "The given coordinates of 160 cells." in typed.page
 
 
+def test_the_order_of_the_genes_is_that_of_the_model(typed, trained):
+    """Of a model with `data.order=shuffled`, the page said that it reads genes in genome order."""
+    assert "reads genes in genome order" in typed.page
+    shuffled = SimpleNamespace(config=trained.finetuned.config.with_settings({"data.order": "shuffled"}))
+    assert "in another order (data.order=shuffled)" in genome_section(shuffled, typed.analysis).text
+
+
 def test_batches_that_are_drawn_at_random_are_mixed(typed):
     row = re.search(r'<th scope="row">all cells</th>(.*?)</tr>', typed.page)[1]
     *sizes, mixing = re.findall(r">([0-9.,]+)</td>", row)
@@ -382,7 +389,7 @@ def test_genes_that_were_not_measured_are_not_drawn_as_zeros(trained, cells, mon
         shown = rna[types[~hidden] == name, means.columns].X.toarray() > 0
         np.testing.assert_allclose(fractions.loc[name], shown.mean(axis=0))
 
-    genome_section(analysis)
+    genome_section(model, analysis)
     genes, means = drawn["chromosome_heatmap"]
     assert lacking not in set(genes["name"])
     assert means.shape == (len(set(types)) - 1, len(genes))
@@ -408,7 +415,7 @@ def test_a_gene_that_some_inputs_lack_is_averaged_over_the_cells_of_the_others(t
     for name in ("dot_plot", "chromosome_heatmap"):
         monkeypatch.setattr(figures, name, lambda *tables, name=name, **_: drawn.setdefault(name, tables))
     markers_section(analysis)
-    genome_section(analysis)
+    genome_section(model, analysis)
     (means, fractions), (genes, along) = drawn["dot_plot"], drawn["chromosome_heatmap"]
     values = analysis.lognorm[:, model.features.genes["name"].tolist().index(gene)].toarray().ravel()
     for name in means.index:

@@ -116,7 +116,7 @@ def write_report(
         markers_section(analysis),
         batches_section(analysis),
         scores_section(model, analysis),
-        genome_section(analysis),
+        genome_section(model, analysis),
         input_section(analysis),
         _training_section(model),
         *more,

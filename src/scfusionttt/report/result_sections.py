@@ -300,7 +300,7 @@ def _mixing(analysis: Analysis, key: str, batch: np.ndarray) -> Table:
     return Table(table, f"Cells by batch ({key})")
 
 
-def genome_section(analysis: Analysis) -> Section:
+def genome_section(model: FusionTTT, analysis: Analysis) -> Section:
     """Return the positions of the features, and mean values by cluster along the genome."""
     genes, proteins = analysis.features.genes, analysis.features.proteins
     kind, types = analysis.types
@@ -312,10 +312,12 @@ def genome_section(analysis: Analysis) -> Section:
         [np.ravel(analysis.lognorm[types == name].sum(axis=0))[shown] / n[shown] for name, n in zip(names, cells)],
         index=pd.Index(names, name=kind),
     )
-    unit = "log1p, minus mean over rows"
+    text, order = "The model reads genes in genome order, and each protein at its coding gene.", model.config.data.order
+    if order != "genome":
+        text = f"The model reads features in another order (data.order={order}); here, they are in that of the genome."
     return Section(
         "Genome",
-        "The model reads genes in genome order, and each protein at its coding gene.",
+        text,
         figures=[
             Figure(
                 figures.gene_places(genes, proteins=proteins),
@@ -323,9 +325,10 @@ def genome_section(analysis: Analysis) -> Section:
                 "genes as ticks along each chromosome, proteins as named dots",
             ),
             Figure(
-                figures.chromosome_heatmap(genes.iloc[shown], means, unit=unit),
-                f"Mean expression of each {kind} along the genome, in windows of 20 genes. An arm that is all red or "
-                "all blue suggests a gain or loss; short segments are often families of adjacent genes.",
+                figures.chromosome_heatmap(genes.iloc[shown], means, unit="log1p, relative"),
+                f"Mean expression of each {kind} along the genome, in windows of 20 genes, relative to the mean over "
+                "rows and to the median of the row. An arm that is all red or all blue suggests a gain or loss; short "
+                "segments are often families of adjacent genes.",
                 f"heat map of each {kind} by windows of genes in genome order",
             ),
         ],

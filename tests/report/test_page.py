@@ -81,6 +81,14 @@ def test_the_order_of_the_genes_is_that_of_the_model(typed, trained):
     assert "in another order (data.order=shuffled)" in genome_section(shuffled, typed.analysis).text
 
 
+def test_a_model_after_transfer_reads_no_proteins(trained, cells, tmp_path):
+    """The page said that it reads those of CITE-seq: RNA and surface proteins, 8 of 8."""
+    write_report(trained.zero_shot, cells, tmp_path / "report.html", resolutions=[1])
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "RNA alone of 160 human cells" in page
+    assert f"Proteins: {cells['prot'].n_vars} in the input, 0 read by the model" in page
+
+
 def test_batches_that_are_drawn_at_random_are_mixed(typed):
     row = re.search(r'<th scope="row">all cells</th>(.*?)</tr>', typed.page)[1]
     *sizes, mixing = re.findall(r">([0-9.,]+)</td>", row)

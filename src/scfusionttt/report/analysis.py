@@ -17,6 +17,7 @@ from scfusionttt.data.transforms import library_sizes, log_normalize
 from scfusionttt.errors import InputDataError, require
 from scfusionttt.evaluation import cluster_graph, neighbours, top_features, umap
 from scfusionttt.evaluation.vocabulary import Protocol
+from scfusionttt.inference import uses_proteins
 from scfusionttt.labels import class_names, obs_column, translated, usable_labels
 from scfusionttt.model.fusionttt import FusionTTT, embed_or_map
 from scfusionttt.model.inputs import each_line_once
@@ -38,6 +39,8 @@ class Analysis:
         The cells.
     features, preprocessing, match
         The features and constants of the model, and the columns of these features in `cite`.
+    proteins_read
+        Columns of the proteins in `cite` that the model reads; none after transfer.
     classes
         Classes of the model.
     embedding, graph
@@ -74,6 +77,7 @@ class Analysis:
     features: Features
     preprocessing: Preprocessing
     match: Match
+    proteins_read: np.ndarray
     classes: list[str]
     embedding: np.ndarray
     graph: AnnData
@@ -184,6 +188,7 @@ def analyze(
         features=features,
         preprocessing=model.preprocessing,
         match=match,
+        proteins_read=match.proteins[match.proteins >= 0] if uses_proteins(model.network) else np.empty(0, dtype=int),
         classes=model.classes,
         embedding=embedding,
         graph=graph,

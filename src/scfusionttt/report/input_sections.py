@@ -79,7 +79,7 @@ def _flags(analysis: Analysis) -> Table:
 def _proteins(analysis: Analysis) -> Table:
     assert analysis.cite.protein is not None
     own = resolve_antibodies(analysis.cite.protein.var_names, species=analysis.features.species).table
-    used = np.isin(np.arange(len(own)), analysis.match.proteins)
+    used = np.isin(np.arange(len(own)), analysis.proteins_read)
     position = own["chromosome"].fillna("") + ":" + own["start"].astype("Int64").astype(str)
     rows = pd.DataFrame(
         {

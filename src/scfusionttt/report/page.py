@@ -129,7 +129,7 @@ def write_report(
         facts={
             "cells": analysis.n_cells,
             "genes read": int((analysis.match.genes >= 0).sum()),
-            "proteins read": int((analysis.match.proteins >= 0).sum()),
+            "proteins read": len(analysis.proteins_read),
             "clusters": len(set(analysis.clusters)),
         },
         footer=f"scfusionttt {versions()['scfusionttt']}. This file works offline and contains the names of the "
@@ -141,7 +141,7 @@ def write_report(
 
 
 def _describe(model: FusionTTT, analysis: Analysis) -> str:
-    modalities = "RNA and surface proteins" if (analysis.match.proteins >= 0).any() else "RNA alone"
+    modalities = "RNA and surface proteins" if len(analysis.proteins_read) else "RNA alone"
     stage = _STAGES[str(model.stage)]
     classes = f" ({len(model.classes)} cell types)" if model.classes else ""
     return f"{modalities} of {analysis.n_cells:,} {analysis.features.species} cells; model {stage}{classes}."

@@ -69,6 +69,16 @@ def test_the_correlation_leaves_out_constant_features():
     assert np.isnan(mean_correlation(predicted[:, 2:], truth[:, 2:]))
 
 
+def test_constant_features_are_left_out_whatever_their_value(blobs):
+    """Rounding made most constants of float64 vary by 1e-17, so that each counted, with a correlation of 0."""
+    z = np.asarray(blobs[0], dtype=np.float64)
+    constant = np.column_stack([z[:, 0], np.full(len(z), 0.37)])
+    assert (constant - constant.mean(axis=0)).any(axis=0).all()
+    assert mean_correlation(constant, constant) == pytest.approx(1)
+    assert ridge_correlation(z, constant) == pytest.approx(ridge_correlation(z, constant[:, :1]))
+    assert np.isnan(r_squared(constant[:, 1:] + 1, constant[:, 1:]))
+
+
 def test_a_feature_is_correlated_in_the_cells_that_have_it():
     """Features with a missing value were left out, and cells without one of the proteins: in a mosaic, all cells."""
     truth = np.array([[1.0, np.nan], [2.0, 5.0], [4.0, 3.0], [np.nan, 1.0]])

@@ -77,7 +77,7 @@ def r_squared(predicted: ArrayLike, values: ArrayLike) -> float:
     known = np.isfinite(y_nf)
     total = np.sum(_centred(y_nf, known) ** 2)
     error = np.sum(np.where(known, np.asarray(predicted) - y_nf, 0.0) ** 2)
-    return float(1 - error / total) if total > 0 else np.nan
+    return float(1 - error / total) if _varies(y_nf, known).any() else np.nan
 
 
 def mean_correlation(predicted: ArrayLike, values: ArrayLike) -> float:
@@ -87,7 +87,7 @@ def mean_correlation(predicted: ArrayLike, values: ArrayLike) -> float:
     """
     x_nf, y_nf = np.asarray(predicted, dtype=np.float64), np.asarray(values, dtype=np.float64)
     known = np.isfinite(y_nf)
-    varies = _centred(y_nf, known).any(axis=0)
+    varies = _varies(y_nf, known)
     if not varies.any():
         return np.nan
     x_nf, y_nf = (_centred(both, known)[:, varies] for both in (x_nf, y_nf))
@@ -113,7 +113,7 @@ def ridge_correlation(representation: ArrayLike, values: ArrayLike, *, seed: int
     from sklearn.linear_model import RidgeCV
 
     x_nd, y_nf = _scaled(representation), np.asarray(values, dtype=np.float64)
-    y_nf = y_nf[:, y_nf.std(axis=0) > 0]
+    y_nf = y_nf[:, _varies(y_nf, np.isfinite(y_nf))]
     if not y_nf.shape[1]:
         return np.nan
     fold = np.random.default_rng(seed).permutation(len(x_nd)) % _FOLDS
@@ -130,6 +130,12 @@ def _scaled(representation: ArrayLike) -> np.ndarray:
     """Return a representation [n, d] with dimensions of mean 0 and, on average, of variance 1."""
     x_nd = np.asarray(representation, dtype=np.float64)
     return (x_nd - x_nd.mean(axis=0)) / np.sqrt(max(x_nd.var(axis=0).mean(), 1e-12))
+
+
+def _varies(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Return which features [f] have different known values; rounding can give equal ones a deviation above 0."""
+    low, high = values.min(axis=0, where=known, initial=np.inf), values.max(axis=0, where=known, initial=-np.inf)
+    return low < high
 
 
 def _centred(values: np.ndarray, known: np.ndarray) -> np.ndarray:

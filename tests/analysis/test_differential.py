@@ -100,6 +100,14 @@ def test_groups_are_named_by_the_numbers_that_they_are(known):
     pd.testing.assert_frame_equal(differential(data, "cluster", groups=[1.0], reference=2), named)
 
 
+def test_a_group_need_not_be_in_a_list(known):
+    """The group "12" of clusters was taken for the groups 1 and 2, without a word."""
+    data = copied(known.mdata)
+    data.obs["cluster"] = known.obs["type"].map({"T": "12", "B": "1", "NK": "2"}).to_numpy()
+    table = differential(data, "cluster", groups="12")
+    pd.testing.assert_frame_equal(table, differential(data, "cluster", groups=["12"]))
+
+
 def test_a_sum_has_all_cells_of_a_donor_on_one_side(known):
     part = known.mdata["rna"]
     donor = known.obs["donor"].to_numpy(str).copy()

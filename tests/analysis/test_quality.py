@@ -167,7 +167,7 @@ def test_hashtags_and_unmapped_reads_are_no_proteins(mixed):
 
 
 def test_a_citeseq_is_not_written_into(mixed):
-    with pytest.raises(InputDataError, match="leave out inplace=True"):
+    with pytest.raises(InputDataError, match="set inplace=False"):
         quality(mixed.cite, inplace=True)
 
 

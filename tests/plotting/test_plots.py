@@ -306,6 +306,7 @@ def test_training_curves_of_a_model_and_of_its_history(trained):
 def test_methods_and_orders_are_compared_within_one_protocol():
     axes = plot.comparison(pd.DataFrame(ROWS), protocol="held-out")
     assert titles(axes) == ["ARI", "NMI"]
+    assert titles(plot.comparison(pd.DataFrame(ROWS), protocol="held-out", metrics="ARI")) == ["ARI"]
     ax = plot.order_study(pd.DataFrame(ROWS), protocol="unsupervised", metric="ARI")
     assert [label.get_text() for label in ax.get_yticklabels()] == ["shuffled", "genome"]
 

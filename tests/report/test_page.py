@@ -456,11 +456,21 @@ def test_epochs_are_whole_numbers_beside_a_stage_without_validation():
     assert table.numeric == [False, True, True, True, True]
 
 
+def test_a_stage_that_ran_again_has_its_own_row():
+    """The epochs of a second fine-tuning were not counted, but its seconds were."""
+    history = pd.DataFrame({"stage": "finetune", "epoch": [1, 2, 1], "seconds": 60.0, "val_loss": [0.5, 0.25, 0.125]})
+    (table,) = _training_section(SimpleNamespace(history=history, classes=["B"])).tables
+    assert table.body == [["finetune", "2", "120", "0.250", "2"], ["finetune 2", "1", "60", "0.125", "1"]]
+
+
 def test_missing_labels_and_genes_are_reported(trained, cells, tmp_path):
     with pytest.raises(LabelError, match="there is no obs\\['celltype'\\]; did you mean 'cell_type'"):
         write_report(trained.finetuned, cells, tmp_path / "r.html", labels_key="celltype")
-    with pytest.raises(FeatureError, match="CD3Z9 is not among the genes of the input and the model; see"):
-        write_report(trained.finetuned, cells, tmp_path / "r.html", genes=["CD3Z9"])
+    for genes in (["CD3Z9"], "CD3Z9"):  # of a name not in a list, it was "C, D, 3, Z, 9"
+        with pytest.raises(FeatureError, match=r"^CD3Z9 is not among the genes of the input and the model; see"):
+            write_report(trained.finetuned, cells, tmp_path / "r.html", genes=genes)
+    with pytest.raises(LabelError, match="there is no obs\\['celltype'\\]"):
+        write_report(trained.finetuned, cells, tmp_path / "r.html", color="celltype")
     with pytest.raises(FeatureError, match=r"CD34 is not among .*; see scfusionttt genes"):  # it was "coded by CD34"
         write_report(trained.finetuned, cells, tmp_path / "r.html", genes=["CD34"])
     with pytest.raises(FeatureError, match=r"CD25 is not among .*; that antigen is coded by IL2RA"):

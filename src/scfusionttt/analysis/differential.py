@@ -43,7 +43,7 @@ def differential(
     groupby: str,
     *,
     modality: Modality = "rna",
-    groups: Sequence[str] | None = None,
+    groups: str | int | Sequence[str | int] | None = None,
     reference: str = REST,
     donor_key: str | None = None,
     inplace: bool = False,
@@ -104,6 +104,7 @@ def differential(
     require_rna(cite, "differential expression")
     group = label_names(obs_column(cite.obs, groupby))
     reference = class_names([reference])[0]
+    groups = [groups] if isinstance(groups, str | int) else groups
     tested_groups = _groups(group, groups, reference, groupby)
     donor = None if donor_key is None else class_names(obs_column(cite.obs, donor_key, role="batches"))
     target, key = _target(data, modality, rna_modality, protein_modality) if inplace else (None, "")
@@ -128,7 +129,7 @@ def ranked(tables: dict[str, pd.DataFrame], params: dict[str, Any]) -> dict[str,
     return result
 
 
-def _groups(group: np.ndarray, wanted: Sequence[str] | None, reference: str, key: str) -> list[str]:
+def _groups(group: np.ndarray, wanted: Sequence[str | int] | None, reference: str, key: str) -> list[str]:
     """Return the groups to test; raise an error if they cannot be compared."""
     known = sorted(set(group) - {""})
     if REST in known:

@@ -40,4 +40,4 @@ def writable(data: AnnData | MuData | CiteSeq) -> AnnData | MuData:
 
 
 def _not_inplace(what: str) -> InputDataError:
-    return InputDataError(f"cannot write results into {what}; leave out inplace=True and use the returned value")
+    return InputDataError(f"cannot write results into {what}; set inplace=False and use the returned value")

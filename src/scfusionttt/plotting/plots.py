@@ -163,7 +163,7 @@ def contributions(table: pd.DataFrame, *, n_features: int = 15, title: str = "",
 
 
 def training_curves(model: Any, *, metric: str = "loss") -> NDArray[Any]:
-    """Plot training and validation curves, with one panel per stage.
+    """Plot training and validation curves, with one panel per stage; a stage that ran again has another one.
 
     Parameters
     ----------
@@ -174,7 +174,7 @@ def training_curves(model: Any, *, metric: str = "loss") -> NDArray[Any]:
 
     Returns
     -------
-    Axes, [stages].
+    Axes, [runs].
 
     Raises
     ------
@@ -213,7 +213,11 @@ def confusion(data: Data, labels_key: str, *, predicted: str = keys.LABEL, ax: A
 
 
 def comparison(
-    summary: pd.DataFrame, *, protocol: str, metrics: Sequence[str] = ("ARI", "NMI"), dataset: str | None = None
+    summary: pd.DataFrame,
+    *,
+    protocol: str,
+    metrics: str | Sequence[str] = ("ARI", "NMI"),
+    dataset: str | None = None,
 ) -> NDArray[Any]:
     """Plot the scores of several methods with their intervals, one panel per metric, the best method at the top.
 
@@ -244,7 +248,8 @@ def comparison(
     kinds = rows[[name for name in ("dataset", "labels", "share") if name in rows]].drop_duplicates()
     if len(kinds) > 1:
         raise SettingError(f"the rows belong to several data sets; select one of: {kinds.to_dict(orient='records')}")
-    panels = {name: rows[rows["metric"] == name].set_index("method")[["mean", "low", "high"]] for name in metrics}
+    names = [metrics] if isinstance(metrics, str) else metrics
+    panels = {name: rows[rows["metric"] == name].set_index("method")[["mean", "low", "high"]] for name in names}
     empty = [name for name, table in panels.items() if table.empty]
     if empty:
         available = ", ".join(sorted(rows["metric"].unique())) or "none"
@@ -263,7 +268,7 @@ def order_study(
     summary
         The ``results.csv`` of the study. Orders with largely overlapping 95 % intervals cannot be distinguished.
     """
-    return comparison(summary, protocol=protocol, metrics=[metric])[0]
+    return comparison(summary, protocol=protocol, metrics=metric)[0]
 
 
 def genome_strip(data: Data, cell: str, *, species: str | None = None, named: int = 12, ax: Axes | None = None) -> Axes:

@@ -52,8 +52,8 @@ def write_report(
     labels_key: str | None = None,
     label_map: Mapping[str, str] | None = None,
     batch_key: str | Sequence[str] | None = None,
-    genes: Sequence[str] = (),
-    color: Sequence[str] = (),
+    genes: str | Sequence[str] = (),
+    color: str | Sequence[str] = (),
     coords: ArrayLike | None = None,
     resolutions: Sequence[float] = RESOLUTIONS,
     title: str = "scFusionTTT",
@@ -101,6 +101,7 @@ def write_report(
         The cells, the labels, a column or a gene cannot be used, or `out` is not a writable .html file.
     """
     out, cite = Path(out), as_citeseq(data)
+    genes, color = ([names] if isinstance(names, str) else names for names in (genes, color))
     check_file_path(out, PAGE_ENDINGS)
     find_genes(cite, model.features, genes)
     for key in color:
@@ -178,12 +179,12 @@ def _accuracy(model: FusionTTT, analysis: Analysis) -> str:
 def _training_section(model: FusionTTT) -> Section:
     history = model.history
     rows: dict[str, dict[str, float]] = {}
-    for stage, own in history.groupby("stage", sort=False) if len(history) else []:
-        line: dict[str, float] = {"epochs": own["epoch"].nunique(), "seconds": round(float(own["seconds"].sum()))}
+    for name, own in figures.by_run(history).items() if len(history) else []:
+        line: dict[str, float] = {"epochs": len(own), "seconds": round(float(own["seconds"].sum()))}
         if "val_loss" in own and own["val_loss"].notna().any():
             best = own.nsmallest(1, "val_loss").iloc[0]
             line |= {"lowest validation loss": best["val_loss"], "at epoch": int(best["epoch"])}
-        rows[str(stage)] = line
+        rows[name] = line
     text = "" if rows else "No training was recorded."
     if rows and model.classes and not {"finetune", "transfer"} & rows.keys():
         text = "After pretraining, a classifier was fitted to what the network computes, in one step without epochs."

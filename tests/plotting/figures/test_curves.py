@@ -57,13 +57,24 @@ def test_a_stage_without_the_metric_shows_the_reason(draw):
     assert axes[2].texts[0].get_text() == "no loss was recorded"
 
 
-def test_rows_logged_separately_are_merged_and_non_finite_values_left_out(draw):
+def test_a_stage_that_ran_again_has_another_panel():
+    """The epochs of two fine-tunings were averaged, and the best epoch marked was of neither."""
+    first, second = history(["finetune"]), history(["finetune"], epochs=1)
+    table = pd.concat([first, second.assign(val_loss=0.5), second, history(["transfer"]), first], ignore_index=True)
+    axes = training_curves(table)
+    titles = ["finetune", "finetune 2", "finetune 3", "transfer", "finetune 4"]
+    assert [ax.get_title(loc="left") for ax in axes] == titles
+    assert lines(axes[0])["validation"].tolist() == first["val_loss"].tolist()
+    assert lines(axes[1])["validation"].tolist() == [0.5]
+
+
+def test_non_finite_values_are_left_out(draw):
     table = pd.DataFrame(
         {
             "stage": "pretrain",
-            "epoch": [1, 1, 2, 2, 3, 3],
-            "train_loss": [3.0, np.nan, 2.0, np.nan, np.inf, np.nan],
-            "val_loss": [np.nan, 4.0, np.nan, 3.0, np.nan, 5.0],
+            "epoch": [1, 2, 3],
+            "train_loss": [3.0, 2.0, np.inf],
+            "val_loss": [4.0, 3.0, 5.0],
         }
     )
     axes = training_curves(table)

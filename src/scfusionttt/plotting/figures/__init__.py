@@ -3,7 +3,7 @@
 from scfusionttt.plotting.figures.calibration import calibration
 from scfusionttt.plotting.figures.chromosomes import chromosome_heatmap, gene_places
 from scfusionttt.plotting.figures.contributions import contributions
-from scfusionttt.plotting.figures.curves import training_curves
+from scfusionttt.plotting.figures.curves import by_run, training_curves
 from scfusionttt.plotting.figures.dots import dot_plot
 from scfusionttt.plotting.figures.intervals import intervals
 from scfusionttt.plotting.figures.matrix import confusion
@@ -14,6 +14,7 @@ from scfusionttt.plotting.figures.violins import violins
 from scfusionttt.plotting.figures.volcano import volcano
 
 __all__ = [
+    "by_run",
     "calibration",
     "chromosome_heatmap",
     "class_colours",

@@ -1,5 +1,6 @@
-"""Training curves, one panel per stage."""
+"""Training curves, one panel per run of a stage."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,17 @@ from scfusionttt.plotting.figures.style import INK, MUTED, PALETTE, RULE, new_ax
 _PHASES = {"train": ("training", PALETTE[0]), "val": ("validation", PALETTE[5])}
 
 
+def by_run(history: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the epochs of each run of a stage by its name; a second run of ``finetune`` is ``finetune 2``."""
+    is_first = (history["stage"] != history["stage"].shift()) | (history["epoch"].diff() <= 0)
+    runs, times = {}, Counter[str]()
+    for _, rows in history.groupby(is_first.cumsum().to_numpy()):
+        stage = str(rows["stage"].iloc[0])
+        times[stage] += 1
+        runs[stage if times[stage] == 1 else f"{stage} {times[stage]}"] = rows
+    return runs
+
+
 def training_curves(
     history: pd.DataFrame, *, metric: str = "loss", axes: Sequence[Axes] | NDArray[Any] | None = None
 ) -> NDArray[Any]:
@@ -22,34 +34,33 @@ def training_curves(
     Parameters
     ----------
     history
-        Columns `stage`, `epoch` and metrics, NaN if a stage lacks a metric. Rows of the same epoch (training and
-        validation logged separately) are merged.
+        One row per epoch: `stage`, `epoch` and metrics, NaN if a stage lacks a metric.
     metric
         The best value is the lowest of a loss and the highest of any other metric.
     axes
-        Axes to draw in, one per stage.
+        Axes to draw in, one per run.
 
     Returns
     -------
-    Axes, [stages], in the order in which the stages ran.
+    Axes, [runs], in their order; a stage that ran again has another panel.
     """
-    stages = list(history.groupby("stage", sort=False, observed=True))
+    runs = by_run(history)
     if axes is None:
-        axes = new_axes(max(3.4 * len(stages), 3.4), 2.7, panels=max(len(stages), 1))
+        axes = new_axes(max(3.4 * len(runs), 3.4), 2.7, panels=max(len(runs), 1))
     panels = np.asarray(axes, dtype=object)
-    if not stages:
+    if not runs:
         show_reason(panels[0], "no training was recorded")
-    for ax, (stage, rows) in zip(panels, stages):
-        _stage(ax, rows.groupby("epoch").mean(numeric_only=True), metric)
+    for ax, (name, rows) in zip(panels, runs.items()):
+        _run(ax, rows.set_index("epoch"), metric)
         ax.set_xlabel("epoch")
-        tidy(ax, str(stage))
+        tidy(ax, name)
     panels[0].set_ylabel(metric.replace("_", " "))
     tidy(panels[0])
     return panels
 
 
-def _stage(ax: Axes, rows: pd.DataFrame, metric: str) -> None:
-    """Draw one stage; `rows` is indexed by epoch."""
+def _run(ax: Axes, rows: pd.DataFrame, metric: str) -> None:
+    """Draw one run of a stage; `rows` is indexed by epoch."""
     curves = {}
     for phase in _PHASES:
         column = rows.get(f"{phase}_{metric}", pd.Series(dtype=float))

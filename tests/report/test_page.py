@@ -463,6 +463,18 @@ def test_a_stage_that_ran_again_has_its_own_row():
     assert table.body == [["finetune", "2", "120", "0.250", "2"], ["finetune 2", "1", "60", "0.125", "1"]]
 
 
+def test_the_cells_to_read_are_chosen_as_in_other_calls(trained, cells, tmp_path):
+    """Errors advised `layer` and `cells`, which a report did not take."""
+    with pytest.raises(InputDataError, match="RNA has no layer 'raw'"):
+        write_report(trained.finetuned, cells, tmp_path / "r.html", layer="raw")
+    with quiet():
+        fewer = MuData({"rna": cells["rna"].copy(), "prot": cells["prot"][10:].copy()})
+    with pytest.raises(InputDataError, match="use cells='overlap'"):
+        write_report(trained.finetuned, fewer, tmp_path / "r.html")
+    analysis = write_report(trained.finetuned, fewer, tmp_path / "r.html", cells="overlap")
+    assert analysis.n_cells == 150
+
+
 def test_missing_labels_and_genes_are_reported(trained, cells, tmp_path):
     with pytest.raises(LabelError, match="there is no obs\\['celltype'\\]; did you mean 'cell_type'"):
         write_report(trained.finetuned, cells, tmp_path / "r.html", labels_key="celltype")

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Unpack
 
 import pandas as pd
 from anndata import AnnData
@@ -15,6 +16,7 @@ from scfusionttt.io.atomic import replacing
 from scfusionttt.io.tables import PAGE_ENDINGS, check_file_path
 from scfusionttt.labels import obs_column
 from scfusionttt.model.fusionttt import FusionTTT
+from scfusionttt.model.inputs import InputOptions, check_cells
 from scfusionttt.model.provenance import versions
 from scfusionttt.plotting import figures
 from scfusionttt.report.analysis import RESOLUTIONS, Analysis, analyze
@@ -59,13 +61,17 @@ def write_report(
     title: str = "scFusionTTT",
     command: str = "",
     more: Sequence[Section] = (),
+    **input_options: Unpack[InputOptions],
 ) -> Analysis:
     """Write the report of a model and cells as one self-contained HTML file.
 
     Parameters
     ----------
-    model, data
-        A trained model, and the cells to embed; batches that it was not trained on are mapped.
+    model
+        A trained model.
+    data, **input_options
+        Cells to embed, in memory; see Notes of :class:`~scfusionttt.FusionTTT`. Batches that the model was not trained
+        on are mapped.
     out
         The file, .html; an existing one is replaced.
     labels_key
@@ -100,7 +106,7 @@ def write_report(
     UserError
         The cells, the labels, a column or a gene cannot be used, or `out` is not a writable .html file.
     """
-    out, cite = Path(out), as_citeseq(data)
+    out, cite = Path(out), as_citeseq(check_cells(data, **input_options))
     genes, color = ([names] if isinstance(names, str) else names for names in (genes, color))
     check_file_path(out, PAGE_ENDINGS)
     find_genes(cite, model.features, genes)

@@ -122,6 +122,19 @@ def test_the_callers_object_is_left_alone_unless_asked(trained, cells, rna_cells
         assert list(data.obs["fusionttt_probability"]) == list(table["probability"])
 
 
+@pytest.mark.parametrize("kind", ["string", "category", "int"])
+def test_results_are_written_whatever_the_dtype_of_the_names(kind, trained, rna_cells):
+    """Of names of pandas' string type, 90 cells were refused because only 90 of them were used."""
+    data = copied(rna_cells)
+    data.obs.index = pd.RangeIndex(90) if kind == "int" else data.obs_names.astype(kind)
+    annotation = trained.finetuned.annotate(data, inplace=True)
+    assert list(data.obs["fusionttt_label"]) == list(annotation.cells["label"])
+    values = trained.finetuned.impute(data, inplace=True)
+    np.testing.assert_array_equal(data.obsm["protein_imputed"], values)
+    assert data.obsm["protein_imputed"].index.equals(data.obs_names)
+    np.testing.assert_array_equal(trained.finetuned.embed(data, inplace=True), trained.finetuned.embed(rna_cells))
+
+
 def test_why_results_cannot_be_written_is_told(trained, cells, tmp_path):
     """Each was refused because the cells differ between the modalities."""
     cite = as_citeseq(cells)

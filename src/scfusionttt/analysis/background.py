@@ -123,7 +123,8 @@ def background(
     if target is not None:
         for key, result in calls.obsm().items():
             missing = False if key == PROTEIN_POSITIVE else np.nan
-            target.obsm[key] = result.reindex(target.obs_names, fill_value=missing)
+            own = result.reindex(target.obs_names.astype(str), fill_value=missing)
+            target.obsm[key] = own.set_axis(target.obs_names)
     return calls
 
 

@@ -19,11 +19,12 @@ def inplace_target(data: AnnData | MuData | CiteSeq, cells: pd.Index, *, subset:
         They are not, or nothing can be written into the object.
     """
     target = writable(data)
-    if target.obs_names.equals(cells) or (subset and cells.isin(target.obs_names).all()):
+    own = target.obs_names.astype(str)  # which may be numbers or of pandas' string type
+    if own.equals(cells) or (subset and cells.isin(own).all()):
         return target
     if isinstance(target, MuData):
         names = [part.obs_names.to_numpy(str) for part in target.mod.values()]
-        if len(pd.Index(np.unique(np.concatenate(names))).symmetric_difference(target.obs_names)):
+        if len(pd.Index(np.unique(np.concatenate(names))).symmetric_difference(own)):
             raise InputDataError("the MuData was not updated after its modalities changed; call data.update() first")
     raise _not_inplace(f"{type(target).__name__} with {target.n_obs} cells, of which {len(cells)} were used")
 

@@ -666,7 +666,7 @@ class FusionTTT(metaclass=_Hints):
         )  # fmt: skip
         if target is not None:
             for key, table in obsm_tables(imputed).items():
-                target.obsm[key] = table
+                target.obsm[key] = table.set_axis(target.obs_names)
         return imputed
 
     def denoise(
@@ -744,7 +744,7 @@ class FusionTTT(metaclass=_Hints):
             for name, column in annotation.obs().items():
                 target.obs[name] = column.array.copy()
             for key, values in annotation.obsm().items():
-                target.obsm[key] = values
+                target.obsm[key] = values.set_axis(target.obs_names)
         return annotation
 
     def explain(

@@ -171,6 +171,15 @@ def test_string_columns_are_written(tmp_path, name):
     assert not anndata.settings.allow_write_nullable_strings
 
 
+@pytest.mark.parametrize("name", ["z.h5ad", "z.zarr"])
+def test_proteins_are_written_to_cells_whose_names_are_of_the_string_type(tmp_path, name):
+    """So anndata 0.12 reads a file of them: impute and annotate ended in a ValueError after the work."""
+    source = toy()
+    source.obs_names = source.obs_names.astype("string")
+    write_proteins(tmp_path / name, {"protein_imputed": pd.DataFrame(Z, index=CELLS, columns=["x", "y"])}, source)
+    np.testing.assert_array_equal(read(tmp_path / name).obsm["protein_imputed"], Z)
+
+
 @pytest.mark.parametrize("name", ["z.h5mu", "z.zarr", "z.h5ad"])
 def test_string_columns_of_mudata_are_written(tmp_path, name):
     source = toy_mudata()

@@ -128,7 +128,8 @@ def write_proteins(
         for name, column in obs.loc[copy.obs_names].items():
             copy.obs[name] = column
         for key, table in tables.items():
-            copy.obsm[key] = _storable(table.loc[copy.obs_names], ending)
+            own = table.loc[copy.obs_names].set_axis(copy.obs_names)  # which may be of pandas' string type
+            copy.obsm[key] = _storable(own, ending)
         _write_annotated(path, copy, ending)
 
 

@@ -32,7 +32,7 @@ def read_supported(path: Path, group: Any) -> AnnData | MuData:
 
 def raw_of(group: Any) -> dict[str, Any]:
     """Return the elements of ``.raw`` of an AnnData group; empty if it has none."""
-    return {key: read_elem(group["raw"][key]) for key in ("X", "var", "varm") if "raw" in group and key in group["raw"]}
+    return {key: read_elem(group["raw"][key]) for key in ("X", "var", "varm") if f"raw/{key}" in group}
 
 
 def modality_names(group: Any) -> list[str]:

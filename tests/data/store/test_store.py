@@ -198,6 +198,22 @@ def zarr_store(mdata, path):
     mdata.write_zarr(path)
 
 
+def anndata_in_zarr(mdata, path):
+    """Was called damaged: without .raw, anndata writes an array called raw."""
+    adata = mdata["rna"].copy()
+    adata.obsm["protein_expression"] = mdata["prot"].to_df()
+    adata.write_zarr(path)
+
+
+def names_of_the_string_type(mdata, path):
+    """Ended in a RuntimeError of anndata after the work."""
+    parts = {name: mdata[name].copy() for name in mdata.mod}
+    for part in parts.values():
+        part.obs_names = part.obs_names.astype("string")
+    with anndata.settings.override(allow_write_nullable_strings=True):
+        MuData(parts).write_h5mu(path)
+
+
 KINDS = {
     "csr": h5ad(lambda adata: None),
     "csc": h5ad(lambda adata: setattr(adata, "X", adata.X.tocsc())),
@@ -206,6 +222,8 @@ KINDS = {
     "raw": h5ad(only_in_raw),
     "two tables of proteins": h5ad(two_protein_tables),
     "zarr": zarr_store,
+    "AnnData in zarr": anndata_in_zarr,
+    "names of the string type": names_of_the_string_type,
     "proteins in another order": shuffled_proteins,
 }
 

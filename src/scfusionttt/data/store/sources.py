@@ -214,7 +214,9 @@ def _lazy_anndata(group: Any, protein_modality: str | None = None) -> AnnData | 
     obsm = {key: read_elem(group["obsm"][key]) for key in tables}
     names = ("protein_names", *(f"{key}_names" for key in tables))
     uns = {key: read_elem(group["uns"][key]) for key in names if key in group.get("uns", ())}
-    raw = {"X": _lazy_matrix(group["raw/X"]), "var": read_elem(group["raw/var"])} if "raw" in group else None
+    raw = None
+    if "raw/X" in group:  # without .raw, anndata writes an array called raw to Zarr
+        raw = {"X": _lazy_matrix(group["raw/X"]), "var": read_elem(group["raw/var"])}
     if raw is not None and raw["X"] is None:
         return None
     return AnnData(

@@ -39,7 +39,8 @@ def test_counts_and_labels_stay_as_they_were_for_the_next_tool(cells, embedded):
     assert embedded.obs["cell_type"].equals(cells.obs["cell_type"])
 
 
-@pytest.mark.filterwarnings("ignore:From 0.4 .update", "ignore:Cannot join columns")  # of mudata as muon calls it
+# of mudata as muon calls it
+@pytest.mark.filterwarnings("ignore:From 0.4 .update", "ignore:Cannot join columns", "ignore:var_names are not unique")
 def test_muon_reads_the_file_and_filters_its_cells(embedded, tmp_path):
     muon = pytest.importorskip("muon")
     write_embedding(tmp_path / "a.h5mu", embedded.obsm["X_fusionttt"], embedded.obs_names, embedded)

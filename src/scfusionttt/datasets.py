@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from scfusionttt.errors import DownloadError, SettingError
+from scfusionttt.io.quiet_warnings import quiet
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -246,7 +247,8 @@ def _read_ifnb(paths: "list[Path]") -> "AnnData | MuData":
     archive, genes, cells = paths
     folder = _unpacked(archive)
     files = (folder / name for name in ("GSM2560248_2.1.mtx.gz", "GSM2560249_2.2.mtx.gz"))
-    parts = [sparse.csr_matrix(io.mmread(file)).astype("float32") for file in files]
+    with quiet():
+        parts = [sparse.csr_matrix(io.mmread(file)).astype("float32") for file in files]
     obs = pd.read_csv(cells, sep="\t", index_col=0)
     obs.index = obs["stim"].astype(str) + "_" + obs.index.str.extract("([ACGT]+)", expand=False)  # of both: twice
     var = pd.read_csv(genes, sep="\t", header=None, names=["gene_ids", "symbol"]).set_index("symbol")

@@ -10,7 +10,7 @@ from mudata import MuData
 
 from scfusionttt.analysis.protein_mixture import ProteinMixture, fit_droplets
 from scfusionttt.data.cells import CiteSeq
-from scfusionttt.data.inplace import inplace_target
+from scfusionttt.data.inplace import inplace_target, write_tables
 from scfusionttt.data.proteins import protein_columns, protein_counts
 from scfusionttt.errors import InputDataError, require_fraction
 from scfusionttt.genome.antibodies import resolve_antibodies
@@ -121,10 +121,9 @@ def background(
         proteins=_summary(names, controls, mixture, probability, droplets, threshold),
     )
     if target is not None:
-        for key, result in calls.obsm().items():
-            missing = False if key == PROTEIN_POSITIVE else np.nan
-            own = result.reindex(target.obs_names.astype(str), fill_value=missing)
-            target.obsm[key] = own.set_axis(target.obs_names)
+        cells, missing = target.obs_names.astype(str), {PROTEIN_POSITIVE: False, PROTEIN_PROBABILITY: np.nan}
+        tables = {key: table.reindex(cells, fill_value=missing[key]) for key, table in calls.obsm().items()}
+        write_tables(target, tables)
     return calls
 
 

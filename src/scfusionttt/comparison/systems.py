@@ -16,6 +16,7 @@ from scipy import io, sparse
 
 from scfusionttt.comparison.cells import Cells
 from scfusionttt.errors import NotInstalledError, SettingError
+from scfusionttt.io.quiet_warnings import quiet
 
 _SCRIPTS = Path(__file__).parent / "system_scripts"
 #: Seconds after which a system is stopped, unless ``SCFUSIONTTT_TIMEOUT`` is set.
@@ -124,7 +125,8 @@ class System:
                     counts.write(folder / part)
             _execute([self._interpreter, str(script), str(folder), str(seed)], folder)
             if (folder / "result.mtx").exists():
-                return sparse.csr_matrix(io.mmread(folder / "result.mtx"))
+                with quiet():
+                    return sparse.csr_matrix(io.mmread(folder / "result.mtx"))
             return pd.read_csv(folder / "result.csv", keep_default_na=False)
 
     @property

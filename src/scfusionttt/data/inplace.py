@@ -1,11 +1,14 @@
 """The objects of a caller that results can be written into."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
 from scfusionttt.data.cells import CiteSeq
+from scfusionttt.data.proteins import protein_columns
 from scfusionttt.data.store.stored import StoredCiteSeq
 from scfusionttt.errors import InputDataError
 
@@ -38,6 +41,16 @@ def writable(data: AnnData | MuData | CiteSeq) -> AnnData | MuData:
     if data.is_view and data.isbacked:
         raise _not_inplace("a view of a file on disk")
     return data
+
+
+def write_tables(target: AnnData | MuData, tables: Mapping[str, pd.DataFrame]) -> None:
+    """Write tables of proteins [n, p], rows in the order of the target's cells, to the slots of obsm that they name.
+
+    ``CD66a/c/e`` becomes ``CD66a_c_e``: HDF5 and Zarr have no slashes in names, and the target is to be saved.
+    """
+    for key, table in tables.items():
+        names = protein_columns(table.columns.str.replace("/", "_"))
+        target.obsm[key] = table.set_axis(target.obs_names).set_axis(names, axis=1)
 
 
 def _not_inplace(what: str) -> InputDataError:

@@ -15,8 +15,8 @@ from anndata.io import write_elem
 from mudata import MuData
 
 from scfusionttt.data.assemble import joined_obs
+from scfusionttt.data.inplace import write_tables
 from scfusionttt.data.modalities import find_modality
-from scfusionttt.data.proteins import protein_columns
 from scfusionttt.errors import InputDataError, OutputError, UserError
 from scfusionttt.io.atomic import check_target, replacing
 from scfusionttt.io.quiet_warnings import quiet
@@ -101,9 +101,8 @@ def write_proteins(
     ----------
     path
         ``.csv``, ``.tsv``: the tables side by side, names of columns with what the slot adds to that of the first;
-        ``.h5ad``, ``.h5mu``, ``.zarr``: a copy of `source` with the tables in obsm, as for :func:`write_embedding`. In
-        ``.zarr``, which cannot hold slashes, ``CD66a/c/e`` is called ``CD66a_c_e``, as in the others if there is also
-        ``CD66a``, which would be a folder of HDF5.
+        ``.h5ad``, ``.h5mu``, ``.zarr``: a copy of `source` with the tables in obsm, as for :func:`write_embedding`.
+        ``CD66a/c/e`` is called ``CD66a_c_e``, since a slash separates folders in these formats.
     tables
         [n, p] each, by their slots in obsm: ``protein_imputed``, ``protein_imputed_sd``, ...
     obs
@@ -127,9 +126,7 @@ def write_proteins(
         copy = _cells_of(source, obs.index, ending, rna_modality)
         for name, column in obs.loc[copy.obs_names].items():
             copy.obs[name] = column
-        for key, table in tables.items():
-            own = table.loc[copy.obs_names].set_axis(copy.obs_names)  # which may be of pandas' string type
-            copy.obsm[key] = _storable(own, ending)
+        write_tables(copy, {key: table.loc[copy.obs_names] for key, table in tables.items()})
         _write_annotated(path, copy, ending)
 
 
@@ -139,8 +136,6 @@ def write_cells(path: str | Path, cells: AnnData) -> None:
     OutputError if the ending is another or the file cannot be written.
     """
     with quiet():
-        obsm = {key: _storable(table, ".h5ad") for key, table in cells.obsm.items()}
-        cells = AnnData(cells.X, obs=cells.obs, var=cells.var, obsm=obsm, uns=cells.uns)
         check_result_path(path, (".h5ad",), cells)
         _write_annotated(path, cells, ".h5ad")
 
@@ -227,14 +222,6 @@ def _copy(source: AnnData | MuData, cells: pd.Index) -> AnnData | MuData:
     if isinstance(copy, MuData):
         copy._axis = int(copy.axis)  # read from .h5mu it is a NumPy integer, which Zarr cannot write as JSON
     return copy
-
-
-def _storable(table: pd.DataFrame, ending: str) -> pd.DataFrame:
-    """Return a table of proteins without slashes in its names if the format cannot hold these."""
-    names = list(table.columns)
-    if ending == ".zarr" or any(name.startswith(f"{folder}/") for name in names for folder in names):
-        return table.set_axis(protein_columns(table.columns.str.replace("/", "_")), axis=1)
-    return table
 
 
 def _write_annotated(path: str | Path, data: AnnData | MuData, ending: str) -> None:

@@ -9,6 +9,7 @@ from anndata import AnnData
 
 from scfusionttt import inference
 from scfusionttt.data.cells import CiteSeq
+from scfusionttt.data.inplace import write_tables
 from scfusionttt.data.proteins import protein_columns
 from scfusionttt.errors import SettingError
 from scfusionttt.genome.names import as_text
@@ -49,6 +50,6 @@ def denoise(state: TrainedState, cite: CiteSeq, device: torch.device, *, units: 
         staining = preprocessing.staining_of(batches[:, 0]) if batches.shape[1] else np.zeros(len(proteins))
         ratios = preprocessing.unscaled_proteins(values[:, len(genes) :], staining, as_counts=units == "counts")
         columns = protein_columns(proteins["name"])
-        result.obsm[PROTEIN_DENOISED] = pd.DataFrame(ratios, index=result.obs_names, columns=columns)
+        write_tables(result, {PROTEIN_DENOISED: pd.DataFrame(ratios, columns=columns)})
     result.uns[DENOISED] = {"units": units, "target_sum": float(preprocessing.target_sum)}
     return result

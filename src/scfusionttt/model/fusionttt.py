@@ -21,7 +21,7 @@ from scfusionttt.config.rules import refuse_other_training
 from scfusionttt.data.cells import CiteSeq, has_rna
 from scfusionttt.data.cohort import Cohort, cohort_of, warn_if_confounded
 from scfusionttt.data.features import Features
-from scfusionttt.data.inplace import inplace_target
+from scfusionttt.data.inplace import inplace_target, write_tables
 from scfusionttt.data.loader import CellDataset
 from scfusionttt.data.preprocess import Preprocessing
 from scfusionttt.data.split import Labels, split_labels
@@ -665,8 +665,7 @@ class FusionTTT(metaclass=_Hints):
             units=units, intervals=intervals, transform_batch=transform_batch,
         )  # fmt: skip
         if target is not None:
-            for key, table in obsm_tables(imputed).items():
-                target.obsm[key] = table.set_axis(target.obs_names)
+            write_tables(target, obsm_tables(imputed))
         return imputed
 
     def denoise(
@@ -743,8 +742,7 @@ class FusionTTT(metaclass=_Hints):
         if target is not None:
             for name, column in annotation.obs().items():
                 target.obs[name] = column.array.copy()
-            for key, values in annotation.obsm().items():
-                target.obsm[key] = values.set_axis(target.obs_names)
+            write_tables(target, annotation.obsm())
         return annotation
 
     def explain(

@@ -527,9 +527,12 @@ def test_a_file_of_an_early_anndata_is_stored(tmp_path):
 def test_slashes_in_names_of_columns_become_underscores(tmp_path):
     """Zarr cannot hold them: the command ended with a traceback after the work."""
     cells = simulate(20, 300, 3, 3)["rna"].copy()
-    cells.obs["B/T"], cells.obs["B_T"] = range(20), 7
-    with warnings.catch_warnings(action="ignore"):
-        cells.write_h5ad(tmp_path / "cells.h5ad")
+    cells.obs["slash"], cells.obs["B_T"] = range(20), 7
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    with h5py.File(tmp_path / "cells.h5ad", "a") as file:  # as anndata wrote it before 0.13
+        obs = file["obs"]
+        obs.move("slash", "B/T")
+        obs.attrs["column-order"] = ["B/T" if name == "slash" else name for name in obs.attrs["column-order"]]
     write(tmp_path / "out.zarr", tmp_path / "cells.h5ad")
     obs = open_store(tmp_path / "out.zarr").obs
     assert {"B_T": 20, "B_T-1": 1}.items() <= obs.nunique().to_dict().items()

@@ -6,6 +6,8 @@ X_FUSIONTTT = "X_fusionttt"
 X_PCA = "X_pca"
 #: obsm: imputed proteins, a DataFrame of log-ratios [n_cells, n_proteins].
 PROTEIN_IMPUTED = "protein_imputed"
+#: obsm: their standard deviations, and the ends of their 90 % intervals.
+IMPUTED_INTERVALS = ("protein_imputed_sd", "protein_imputed_low", "protein_imputed_high")
 #: obsm: denoised proteins, a DataFrame [n_cells, n_proteins]; uns: the units of denoised values.
 PROTEIN_DENOISED, DENOISED = "protein_denoised", "denoised"
 #: obsm: whether a cell has a protein, a DataFrame of bool [n_cells, n_proteins], and the probability (0 to 1).

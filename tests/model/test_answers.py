@@ -281,6 +281,16 @@ def test_imputed_proteins_are_written_into_the_input(trained, cells):
         pd.testing.assert_frame_equal(target.obsm[f"protein_imputed_{name}"], getattr(imputed, name))
 
 
+def test_results_of_an_earlier_call_do_not_stay_beside_new_ones(trained, rna_cells):
+    """Intervals of log-ratios stayed beside proteins in counts, and the ontology ids of an earlier annotation."""
+    data = copied(rna_cells)
+    trained.finetuned.annotate(data, inplace=True)
+    trained.finetuned.impute(data, units="counts", inplace=True)
+    trained.finetuned.predict(data, inplace=True)
+    assert list(data.obsm) == ["protein_imputed"]
+    assert "fusionttt_label" in data.obs and "fusionttt_ontology_id" not in data.obs
+
+
 def test_refined_predictions_do_not_depend_on_the_order_of_the_cells(trained, cells):
     """Components by a randomised solver differed, and with them the classes of some cells."""
     turned = copied(cells[::-1])

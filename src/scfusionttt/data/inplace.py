@@ -11,6 +11,7 @@ from scfusionttt.data.cells import CiteSeq
 from scfusionttt.data.proteins import protein_columns
 from scfusionttt.data.store.stored import StoredCiteSeq
 from scfusionttt.errors import InputDataError
+from scfusionttt.keys import IMPUTED_INTERVALS, PROTEIN_IMPUTED
 
 
 def inplace_target(data: AnnData | MuData | CiteSeq, cells: pd.Index, *, subset: bool = False) -> AnnData | MuData:
@@ -46,8 +47,11 @@ def writable(data: AnnData | MuData | CiteSeq) -> AnnData | MuData:
 def write_tables(target: AnnData | MuData, tables: Mapping[str, pd.DataFrame]) -> None:
     """Write tables of proteins [n, p], rows in the order of the target's cells, to the slots of obsm that they name.
 
-    ``CD66a/c/e`` becomes ``CD66a_c_e``: HDF5 and Zarr have no slashes in names, and the target is to be saved.
+    ``CD66a/c/e`` becomes ``CD66a_c_e``: HDF5 and Zarr have no slashes in names, and the target is to be saved. New
+    imputed proteins replace earlier ones together with their intervals.
     """
+    for key in IMPUTED_INTERVALS if PROTEIN_IMPUTED in tables else ():
+        target.obsm.pop(key, None)
     for key, table in tables.items():
         names = protein_columns(table.columns.str.replace("/", "_"))
         target.obsm[key] = table.set_axis(target.obs_names).set_axis(names, axis=1)

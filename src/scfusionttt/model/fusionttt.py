@@ -583,6 +583,8 @@ class FusionTTT(metaclass=_Hints):
         if target is not None:
             target.obs[keys.LABEL] = table["label"].array.copy()
             target.obs[keys.PROBABILITY] = table["probability"].to_numpy()
+            if keys.ONTOLOGY in target.obs:  # of the labels of an earlier `annotate`
+                del target.obs[keys.ONTOLOGY]
         return table
 
     @overload

@@ -14,7 +14,7 @@ from scfusionttt.data.cells import CiteSeq, has_rna
 from scfusionttt.data.loader import CellDataset
 from scfusionttt.data.proteins import protein_columns
 from scfusionttt.errors import SettingError, name_some
-from scfusionttt.keys import PROTEIN_IMPUTED
+from scfusionttt.keys import IMPUTED_INTERVALS, PROTEIN_IMPUTED
 from scfusionttt.labels import class_names
 from scfusionttt.model.dataset import dataset_for
 from scfusionttt.model.state import TrainedState
@@ -185,10 +185,7 @@ def obsm_tables(imputed: pd.DataFrame | ImputedProteins) -> dict[str, pd.DataFra
     """Return the tables of imputed proteins by their slots in obsm."""
     if isinstance(imputed, pd.DataFrame):
         return {PROTEIN_IMPUTED: imputed}
-    return {
-        PROTEIN_IMPUTED: imputed.mean,
-        **{f"{PROTEIN_IMPUTED}_{name}": getattr(imputed, name) for name in ("sd", "low", "high")},
-    }
+    return {PROTEIN_IMPUTED: imputed.mean, **dict(zip(IMPUTED_INTERVALS, (imputed.sd, imputed.low, imputed.high)))}
 
 
 def _table(

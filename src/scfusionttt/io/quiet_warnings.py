@@ -7,10 +7,7 @@ from contextlib import contextmanager
 _KNOWN = (
     (FutureWarning, r"From 0\.4 \.update\(\) will not pull"),  # obs columns are joined in data.assemble, not by MuData
     (UserWarning, r"Cannot join columns with the same name"),
-    (
-        UserWarning,
-        r"(Observation names|Variable names|obs_names|var_names) (is|are) not unique",
-    ),  # reported by validate
+    (UserWarning, r"(Observation names|Variable names|obs_names|var_names) (is|are) not unique"),  # validate reports it
     (UserWarning, r"Suffix used .* to deduplicate index values"),  # a third antibody is named CD3-1
     (UserWarning, r"Duplicated var_names should not be present in different modalities"),  # CD4: gene and antibody
     (UserWarning, r"The HDF5 file was not created by muon/mudata"),

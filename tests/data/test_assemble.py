@@ -135,6 +135,18 @@ def test_a_warning_names_features_of_unknown_type(kind):
     check_equal(as_citeseq(data, protein_modality=kind))
 
 
+@pytest.mark.parametrize("dtype", ["object", "category", "string"])
+def test_features_without_a_type_are_named(dtype):
+    """With pandas 3, the warning counted 0 of them and named none, and the error was a TypeError."""
+    types = pd.array(["Gene Expression"] * 3 + [None] + ["Antibody Capture"] * 3, dtype=dtype)
+    with pytest.warns(UserWarning, match=r"left out: 1 of type 'nan' \(MS4A1\)"):
+        check_equal(as_citeseq(side_by_side(feature_types=types)), rna=RNA[:, :3])
+    data = table(RNA, features=GENES)
+    data.var["feature_types"] = pd.array(["Peaks", None, "Peaks", None], dtype=dtype)
+    with raises_one_line(InputDataError, "the feature types are Peaks, nan;"):
+        as_citeseq(data)
+
+
 @pytest.mark.parametrize("container", ["AnnData", "MuData", "protein modality"])
 def test_a_warning_names_features_of_unknown_type_beside_antibodies(container):
     """Antibodies of the type Custom were left out without a word if others were of the type Antibody Capture."""

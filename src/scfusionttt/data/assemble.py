@@ -28,6 +28,7 @@ from scfusionttt.data.modalities import (
     protein_frame,
     split_features,
     transposed_findings,
+    type_names,
     unused_modalities,
 )
 from scfusionttt.errors import InputDataError, SettingError
@@ -203,7 +204,7 @@ def protein_part(matrix: Any, adata: AnnData) -> tuple[AnnData, list[Finding]]:
 
 def _genes(counts: sparse.csr_matrix, adata: AnnData, is_gene: np.ndarray) -> AnnData:
     if not is_gene.any() and adata.n_vars:
-        types = sorted(set(adata.var[feature_types(adata).name].astype(str)))  # type: ignore[union-attr]
+        types = sorted(set(type_names(adata.var[feature_types(adata).name])))  # type: ignore[union-attr]
         raise InputDataError(f"no RNA found: the feature types are {', '.join(types)}; '{GENE_EXPRESSION}' is needed")
     return _table(counts if is_gene.all() else to_csr(counts[:, is_gene]), adata, is_gene)
 

@@ -75,11 +75,16 @@ def feature_types(adata: AnnData) -> pd.Series | None:
     known = None
     for column in sorted(adata.var.columns, key=lambda name: name != FEATURE_TYPES):
         if _may_be_types(adata.var[column]):
-            kinds = adata.var[column].astype(str).str.strip().str.lower()
+            kinds = type_names(adata.var[column]).str.strip().str.lower()
             if (kinds == ANTIBODY_CAPTURE.lower()).any():
                 return kinds
             known = kinds if column == FEATURE_TYPES else known
     return known
+
+
+def type_names(values: pd.Series) -> pd.Series:
+    """Return feature types as text; a missing one is ``nan``, which pandas 3 does not make text."""
+    return values.astype(object).where(values.notna(), "nan").astype(str)
 
 
 def split_features(adata: AnnData, protein_type: str | None = None) -> tuple[np.ndarray, np.ndarray, list[Finding]]:
@@ -96,7 +101,7 @@ def split_features(adata: AnnData, protein_type: str | None = None) -> tuple[np.
     is_other = ~is_gene & ~is_antibody & ~kinds.isin(_NO_PROTEINS).to_numpy()
     if not is_other.any() or not (is_gene | is_antibody).any() or protein_type is not None:
         return is_gene, is_antibody, []
-    others = adata.var[kinds.name].astype(str)[is_other]
+    others = type_names(adata.var[kinds.name])[is_other]
     by_type = {kind: others.index[others == kind] for kind in others.unique()}
     types = " and ".join(f"{len(names)} of type '{kind}' ({name_some(list(names))})" for kind, names in by_type.items())
     remedy = f"choose them with protein_modality='{next(iter(by_type))}'"

@@ -156,6 +156,14 @@ def test_10x_folders_of_both_versions_are_read(tmp_path, version, gz, prefix):
     assert ("feature_types" in found.var) == (version == 3)
 
 
+def test_cells_of_a_10x_folder_can_be_written_to_any_file(tmp_path):
+    """The index of the cells was called 0, a number: AnnData raised a TypeError, after all the work."""
+    found = read(write_10x_folder(tmp_path / "f"))
+    assert found.obs_names.name is None
+    save(found, tmp_path / "f.h5ad", "h5ad")
+    assert_counts(read(tmp_path / "f.h5ad"))
+
+
 def test_hidden_files_of_macos_are_ignored(tmp_path):
     folder = write_10x_folder(tmp_path / "f")
     for name in ("matrix.mtx.gz", "features.tsv.gz", "barcodes.tsv.gz"):

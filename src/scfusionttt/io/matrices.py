@@ -151,7 +151,7 @@ def _feature_table(features: pd.DataFrame) -> pd.DataFrame:
 
 def _cell_table(cells: pd.DataFrame) -> pd.DataFrame:
     """Return obs: the names, and the other columns if they have names."""
-    names = pd.Index(cells[cells.columns[0]].astype(str), name=None)
+    names = cells[cells.columns[0]].astype(str).to_numpy()  # of a Series, the index would keep the name 0
     return cells[cells.columns[1:] if _has_header(cells) else []].set_axis(names, axis=0)
 
 

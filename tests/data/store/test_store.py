@@ -306,6 +306,20 @@ def test_barcodes_of_two_samples_are_told_apart_by_the_inputs_name(tmp_path):
     assert stored.protein is None
 
 
+def test_cell_names_may_be_called_like_a_column_that_one_input_lacks(tmp_path):
+    """The column lacks values in the other input, and AnnData refused to write an index of its name."""
+    for sample in "xy":
+        cells = read(rna_only(tmp_path / f"{sample}.h5ad", [f"{sample}0", f"{sample}1"]))
+        cells.obs_names.name = "barcode"
+        if sample == "x":
+            cells.obs["barcode"] = cells.obs_names
+        cells.write_h5ad(tmp_path / f"{sample}.h5ad")
+    write(tmp_path / "out.zarr", tmp_path / "x.h5ad", tmp_path / "y.h5ad")
+    stored = open_store(tmp_path / "out.zarr")
+    assert list(stored.rna.obs_names) == ["x0", "x1", "y0", "y1"]
+    assert list(stored.obs["barcode"].dropna()) == ["x0", "x1"]
+
+
 def test_inputs_of_one_name_are_told_apart_by_the_nearest_folder_that_differs(tmp_path):
     """Cell Ranger names the matrix of every sample the same, and the store refused two of them."""
     inputs = [tmp_path / sample / "outs" / "filtered.h5ad" for sample in ("liver", "spleen")]

@@ -246,9 +246,10 @@ def _writable(obs: pd.DataFrame) -> pd.DataFrame:
     """Convert text and columns of mixed types to categories; 1, 1.0 and "1" of different inputs are the same one.
 
     Nullable integers of one input and floats of another are nullable floats, which AnnData cannot write, nor names of
-    cells of pandas' string type. Zarr cannot hold slashes in the names of columns.
+    cells of pandas' string type. Zarr cannot hold slashes in the names of columns. AnnData cannot
+    write an index that has the name of a column with other values, as one that only some inputs have.
     """
-    obs = obs.set_axis(obs.index.astype(str))
+    obs = obs.set_axis(obs.index.astype(str).rename(None))
     obs = obs.astype({name: "float64" for name in obs.select_dtypes(include=["Float32", "Float64"]).columns})
     for column in obs.select_dtypes(include=["object", "string"]).columns:
         values = obs[column]

@@ -542,7 +542,8 @@ class FusionTTT(metaclass=_Hints):
             Ignore the proteins of cells that have RNA. Proteins of another study differ by antibodies and depth, which
             misleads the classifier unless :meth:`map` has removed the differences.
         inplace
-            Also write label (categorical) and probability to ``data.obs``.
+            Also write label (categorical) and probability to ``data.obs``; Cell Ontology ids of an earlier
+            :meth:`annotate` are removed.
 
         Returns
         -------
@@ -644,7 +645,8 @@ class FusionTTT(metaclass=_Hints):
             None: the prediction as it is.
         inplace
             Also write the values to ``data.obsm["protein_imputed"]`` and, with `intervals`, the others to
-            ``protein_imputed_sd``, ``protein_imputed_low`` and ``protein_imputed_high``.
+            ``protein_imputed_sd``, ``protein_imputed_low`` and ``protein_imputed_high``, which are removed without.
+            Slashes in the names of proteins become underscores, so that `data` can be saved.
 
         Returns
         -------

@@ -245,9 +245,9 @@ class _Writer:
 def _writable(obs: pd.DataFrame) -> pd.DataFrame:
     """Convert text and columns of mixed types to categories; 1, 1.0 and "1" of different inputs are the same one.
 
-    Nullable integers of one input and floats of another are nullable floats, which AnnData cannot write, nor names of
-    cells of pandas' string type. Zarr cannot hold slashes in the names of columns. AnnData cannot
-    write an index that has the name of a column with other values, as one that only some inputs have.
+    AnnData cannot write nullable floats, which nullable integers of one input and floats of another become, names of
+    cells of pandas' string type, and an index that is called like a column with other values, as one that only some
+    inputs have. Zarr cannot hold slashes in the names of columns.
     """
     obs = obs.set_axis(obs.index.astype(str).rename(None))
     obs = obs.astype({name: "float64" for name in obs.select_dtypes(include=["Float32", "Float64"]).columns})
